@@ -1,0 +1,95 @@
+//! Bytes on the wire and in rows: a version byte, then bincode 1.3.3 with an explicit limit
+//! (correctness rule 47). The one place in the workspace that names bincode.
+
+use bincode::Options;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The format this build writes; another one is refused, never guessed.
+pub const VERSION: u8 = 1;
+
+/// Why bytes were not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Nothing there, not even the version byte.
+    #[error("no bytes to decode")]
+    Empty,
+    /// Written by another format.
+    #[error("format version {found}, this build reads {VERSION}: upgrade the older side")]
+    Version {
+        /// The version byte found.
+        found: u8,
+    },
+    /// Longer than the limit in force.
+    #[error("{length} bytes exceed the limit of {limit}")]
+    TooLong {
+        /// Bytes offered.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// Not what was expected there.
+    #[error("malformed bytes: {0}")]
+    Malformed(String),
+}
+
+fn options(limit: usize) -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().reject_trailing_bytes().with_limit(limit as u64)
+}
+
+/// Encodes `value` behind the version byte.
+///
+/// # Panics
+/// When `value`'s `Serialize` fails, which for our types (sized sequences, no maps of unknown
+/// length) would be a bug of ours.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
+    let options = options(usize::MAX);
+    let mut bytes = Vec::with_capacity(64);
+    bytes.push(VERSION);
+    options.serialize_into(&mut bytes, value).expect("our own types always serialize");
+    Bytes::from(bytes)
+}
+
+/// Decodes what [`encode`] wrote, if it is at most `limit` bytes long.
+///
+/// # Errors
+/// [`DecodeError`]; never a panic, whatever the bytes (correctness rule 49).
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, DecodeError> {
+    if bytes.len() > limit {
+        return Err(DecodeError::TooLong { length: bytes.len(), limit });
+    }
+    match bytes.split_first() {
+        None => Err(DecodeError::Empty),
+        Some((&VERSION, body)) => {
+            options(limit).deserialize(body).map_err(|error| DecodeError::Malformed(error.to_string()))
+        }
+        Some((&found, _)) => Err(DecodeError::Version { found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DecodeError, decode, encode};
+
+    #[test]
+    fn what_was_encoded_comes_back() {
+        let value = (7_u64, "seven".to_owned(), vec![1_u8, 2, 3]);
+        let bytes = encode(&value);
+        assert_eq!(decode::<(u64, String, Vec<u8>)>(&bytes, 1024), Ok(value));
+    }
+
+    #[test]
+    fn another_version_a_tail_and_a_flood_are_refused() {
+        assert_eq!(decode::<u64>(&[], 64), Err(DecodeError::Empty));
+        assert_eq!(decode::<u64>(&[9, 0], 64), Err(DecodeError::Version { found: 9 }));
+        let mut bytes = encode(&5_u64).to_vec();
+        assert_eq!(decode::<u64>(&bytes, 4), Err(DecodeError::TooLong { length: 9, limit: 4 }));
+        bytes.push(0);
+        assert!(matches!(decode::<u64>(&bytes, 64), Err(DecodeError::Malformed(_))));
+        // A length field that promises 2^60 bytes must not be believed.
+        let mut flood = vec![super::VERSION];
+        flood.extend_from_slice(&(1_u64 << 60).to_le_bytes());
+        assert!(matches!(decode::<Vec<u8>>(&flood, 64), Err(DecodeError::Malformed(_))));
+    }
+}

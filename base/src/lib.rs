@@ -1,0 +1,12 @@
+//! The ground that `raft` and `clerk` both stand on, and that neither could take from the other:
+//!
+//! * [`clock`]: the one door to time, so that a simulation can own it;
+//! * [`codec`]: the one place that names bincode, with limits and a version byte;
+//! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
+//! * [`seed`]: generators derived from (seed, name), so that runs can be replayed.
+//!
+//! Left out on purpose: anything that knows what a log entry, a shard or a key is.
+
+pub mod clock;
+pub mod codec;
+pub mod seed;

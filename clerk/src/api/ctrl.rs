@@ -1,0 +1,148 @@
+//! What the shard controller is asked and answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{AddressBook, Config, Move, NewGroup};
+use super::status::CtrlStatus;
+use super::{Address, ConfigNum, GroupId, SessionId, ShardId, Ticket};
+
+/// A change of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Adds groups and rebalances.
+    Join(BTreeMap<GroupId, NewGroup>),
+    /// Removes groups and rebalances.
+    Leave {
+        /// The groups.
+        groups: BTreeSet<GroupId>,
+        /// Allow that no group remains: the shards are parked at their last holders.
+        force: bool,
+    },
+    /// Gives one shard to a group. Pins nothing: the next Join or Leave may move it again.
+    Move {
+        /// The shard.
+        shard: ShardId,
+        /// Its new group.
+        group: GroupId,
+    },
+}
+
+/// What the controller is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CtrlRequest {
+    /// Opens a session for changes.
+    Open,
+    /// Changes the configuration, exactly once.
+    Change {
+        /// The change's session and number.
+        ticket: Ticket,
+        /// The change.
+        change: Change,
+    },
+    /// What would move; changes nothing.
+    Plan(Change),
+    /// A configuration, the newest if no number is given, and the newest address book. Linearizable.
+    Query(Option<ConfigNum>),
+    /// Configurations after a number, at most 64 at a time. Linearizable.
+    History {
+        /// Those with a larger number; none: from configuration 0 on.
+        after: Option<ConfigNum>,
+    },
+    /// Waits up to two seconds for configurations after a number, or an address book newer than the
+    /// version; then answers what there is. Any replica answers, from what it has applied.
+    Watch {
+        /// Those with a larger number.
+        after: ConfigNum,
+        /// The version of the address book that is known.
+        book: u64,
+    },
+    /// How this replica is.
+    Status,
+}
+
+/// The controller's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CtrlReply {
+    /// To [`CtrlRequest::Open`].
+    Opened(SessionId),
+    /// To [`CtrlRequest::Change`] and [`CtrlRequest::Plan`]: the configuration that follows (the
+    /// present one, if nothing changes) and what moves.
+    Changed {
+        /// Its number.
+        config: ConfigNum,
+        /// The shards that change hands.
+        moves: Vec<Move>,
+    },
+    /// To [`CtrlRequest::Query`].
+    Config(Config, AddressBook),
+    /// To [`CtrlRequest::History`] and [`CtrlRequest::Watch`]: configurations in order, without a
+    /// gap, and the newest address book known.
+    Configs(Vec<Config>, AddressBook),
+    /// To [`CtrlRequest::Status`].
+    Status(Box<CtrlStatus>),
+}
+
+/// Why the controller did not do it. The text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum CtrlRefusal {
+    /// Another replica leads.
+    #[error("this replica does not lead the controller")]
+    NotLeader {
+        /// Where the leader was last seen.
+        hint: Option<Address>,
+    },
+    /// Whether it was done is not known.
+    #[error("the controller cannot tell whether this was done: query the configuration before repeating it")]
+    Unknown,
+    /// Surely not done; try again.
+    #[error("not done, try again")]
+    NotExecuted,
+    /// Too much at once.
+    #[error("the controller is busy, try again")]
+    Busy,
+    /// Its disk is nearly full.
+    #[error("the controller's disk is nearly full: free space, it recovers by itself")]
+    DiskFull,
+    /// The session was dropped; what it asked is not executed.
+    #[error("the session expired: open a new one, and query the configuration before repeating a change")]
+    SessionExpired,
+    /// The session has gone past this number.
+    #[error("an older request of this session: its answer is gone")]
+    StaleSeq,
+    /// No such group.
+    #[error("group {0} is not joined: `clerk query` lists those that are")]
+    UnknownGroup(GroupId),
+    /// No such shard.
+    #[error("shard {shard} does not exist: shards are 0 to {last}")]
+    UnknownShard {
+        /// The shard named.
+        shard: ShardId,
+        /// The last one.
+        last: ShardId,
+    },
+    /// Group 0 means "no group", and a group needs servers.
+    #[error("group {0} cannot join: ids start at 1, and a group needs at least one server address")]
+    InvalidGroup(GroupId),
+    /// The group is joined with other servers.
+    #[error("group {0} is joined already with other servers: leave it first, or use a new id")]
+    OtherServers(GroupId),
+    /// The id belonged to a group whose rows are gone (correctness: a wiped group needs a new id).
+    #[error("group {0} had other data under this id before: start it under a new id")]
+    OtherIncarnation(GroupId),
+    /// Nobody would be left.
+    #[error("no group would be left to serve: add --force to park all shards at their last holders")]
+    LastGroup,
+    /// No such configuration yet.
+    #[error("configuration {asked} does not exist: the newest is {newest}")]
+    UnknownConfig {
+        /// The number asked for.
+        asked: ConfigNum,
+        /// The newest number.
+        newest: ConfigNum,
+    },
+    /// Nothing to do: no group named.
+    #[error("name at least one group")]
+    NothingNamed,
+}

@@ -1,0 +1,79 @@
+//! The language of the cluster: the ids, the configuration, and what clients, groups and
+//! controllers say to each other. Everything here travels; enums grow only at the end.
+
+pub mod config;
+pub mod ctrl;
+pub mod kv;
+pub mod status;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+id!(
+    /// A shard: a contiguous range of slots (architecture: keys). Counted from 0.
+    ShardId(u32)
+);
+id!(
+    /// A replica group (the labs' gid). 0 is no group.
+    GroupId(u64)
+);
+id!(
+    /// Number of a configuration. 0 is the one before any group joined.
+    ConfigNum(u64)
+);
+id!(
+    /// A session: drawn from a shard's (or the controller's) own counter, never used twice there.
+    SessionId(u64)
+);
+id!(
+    /// Number of an operation within its session, from 1.
+    Seq(u64)
+);
+id!(
+    /// Version of a value: 0 is "absent", each write adds one, and no version returns after a delete.
+    Version(u64)
+);
+id!(
+    /// One life of a group's data, drawn at its first start and kept with its rows.
+    Incarnation(u64)
+);
+
+/// Where a server listens: `host:port` (in a simulation, a name).
+pub type Address = String;
+
+/// One operation of one session: the same on every retry (correctness rule 26).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The session.
+    pub session: SessionId,
+    /// The operation's number in it.
+    pub seq: Seq,
+}

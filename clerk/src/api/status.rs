@@ -1,0 +1,99 @@
+//! What servers say about themselves.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigNum, GroupId, Incarnation, ShardId};
+
+/// A replica's part in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Follows a leader or waits for one.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// A replica of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its id in its group.
+    pub id: u64,
+    /// Its process.
+    pub pid: u32,
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The leader it knows of.
+    pub leader: Option<u64>,
+    /// Its commit index.
+    pub commit: u64,
+    /// Its applied index.
+    pub applied: u64,
+    /// Bytes of log in memory.
+    pub log_bytes: u64,
+    /// Hash chained over all applied changes; comparable between replicas at equal `applied`.
+    pub table_hash: u64,
+    /// Synced writes of its log since it started.
+    pub wal_syncs: u64,
+}
+
+/// A controller replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CtrlStatus {
+    /// The replica.
+    pub replica: ReplicaStatus,
+    /// Newest configuration applied.
+    pub config: ConfigNum,
+}
+
+/// State of a shard in a group (architecture: shards).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardPhase {
+    /// Being filled from another group.
+    Awaiting,
+    /// Served here.
+    Serving,
+    /// Frozen, on its way to another group.
+    Handing,
+    /// Frozen; nobody owns it.
+    Parked,
+}
+
+/// One shard that a group holds. Absent shards are not listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its state.
+    pub phase: ShardPhase,
+    /// The group it comes from or goes to.
+    pub peer: Option<GroupId>,
+    /// Keys.
+    pub rows: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// Rows installed so far (awaiting) or sent so far (handing).
+    pub progress: Option<u64>,
+}
+
+/// A replica of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvStatus {
+    /// The replica.
+    pub replica: ReplicaStatus,
+    /// Its group.
+    pub group: GroupId,
+    /// The life of its data; none until the first leader drew it.
+    pub incarnation: Option<Incarnation>,
+    /// The configuration adopted.
+    pub config: ConfigNum,
+    /// Every shard is where that configuration wants it.
+    pub settled: bool,
+    /// The shards held.
+    pub shards: Vec<ShardStatus>,
+}

@@ -1,0 +1,58 @@
+//! How a request reaches a server and its answer comes back.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::{Address, GroupId};
+
+/// A call that brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The server was not reached: surely nothing was done.
+    #[error("{address}: not reached: {why}")]
+    NotSent {
+        /// The server.
+        address: Address,
+        /// The reason.
+        why: String,
+    },
+    /// The request left and no answer came: nobody can tell what was done.
+    #[error("{address}: no answer: {why}")]
+    Lost {
+        /// The server.
+        address: Address,
+        /// The reason.
+        why: String,
+    },
+    /// The server belongs to something else, or speaks another version: do not try again.
+    #[error("{address}: {why}")]
+    Refused {
+        /// The server.
+        address: Address,
+        /// Its words.
+        why: String,
+    },
+}
+
+/// Calls to servers of one cluster, one request and one answer at a time each.
+pub trait Connection: Send + Sync {
+    /// Asks a server of group `group`.
+    fn kv<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        request: KvRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>>;
+
+    /// Asks a controller.
+    fn ctrl<'a>(
+        &'a self,
+        to: &'a Address,
+        request: CtrlRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>>;
+}

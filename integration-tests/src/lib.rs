@@ -1,0 +1,1 @@
+//! The simulator, the checkers and the suites.

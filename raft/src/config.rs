@@ -1,0 +1,134 @@
+//! Every number of a replica in one struct. Bytes and ticks are local settings: nothing here may
+//! change a result of `apply` (correctness rule 22).
+
+use std::time::Duration;
+
+/// Settings of one replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Length of a tick. Default 25 ms.
+    pub tick: Duration,
+    /// A leader is heard every so many ticks. Default 4 (100 ms; rule 8).
+    pub heartbeat_ticks: u32,
+    /// Shortest election timeout. Default 20 ticks (500 ms).
+    pub election_ticks_min: u32,
+    /// Longest election timeout; at least twice the shortest. Default 40 ticks (1 s).
+    pub election_ticks_max: u32,
+    /// Entries of one Append together, in bytes. Default 1 MiB. A single larger entry travels alone.
+    pub append_bytes_max: usize,
+    /// Bytes of Appends on their way to one follower and not yet answered. Default 8 MiB.
+    pub in_flight_bytes_max: usize,
+    /// Appends on their way to one follower and not yet answered. Default 256.
+    pub in_flight_messages_max: usize,
+    /// Bytes of entries that a leader holds and that are not committed. Beyond: `Busy`. Default 32 MiB.
+    pub uncommitted_bytes_max: usize,
+    /// Reads waiting for their confirmation. Beyond: `Busy`. Default 65,536.
+    pub pending_reads_max: usize,
+    /// Bytes of committed entries handed to the applier and not yet applied. Default 16 MiB.
+    pub apply_backlog_bytes_max: usize,
+    /// Bytes of log in memory that start a compaction. Default 64 MiB.
+    pub log_bytes_max: usize,
+    /// Bytes of log that a compaction leaves for slow followers. Default a quarter of the above.
+    pub log_keep_bytes: usize,
+    /// Bytes of log at which the slowest follower is no longer waited for. Default four times the first.
+    pub log_bytes_hard_max: usize,
+    /// Rows of one snapshot chunk together, in bytes. Default 512 KiB.
+    pub chunk_bytes: usize,
+    /// A snapshot view is given up after this long and the stream starts over. Default 10 min.
+    pub snapshot_view_max: Duration,
+    /// Bytes of messages from peers that wait for the driver. Default 64 MiB.
+    pub mailbox_bytes_max: usize,
+    /// Peer messages taken in one round. Default 256.
+    pub round_messages_max: usize,
+    /// Proposals and reads taken in one round. Default 1,024.
+    pub round_proposals_max: usize,
+    /// Seed of this replica's election timeouts.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            tick: Duration::from_millis(25),
+            heartbeat_ticks: 4,
+            election_ticks_min: 20,
+            election_ticks_max: 40,
+            append_bytes_max: MIB,
+            in_flight_bytes_max: 8 * MIB,
+            in_flight_messages_max: 256,
+            uncommitted_bytes_max: 32 * MIB,
+            pending_reads_max: 65_536,
+            apply_backlog_bytes_max: 16 * MIB,
+            log_bytes_max: 64 * MIB,
+            log_keep_bytes: 16 * MIB,
+            log_bytes_hard_max: 256 * MIB,
+            chunk_bytes: 512 * 1024,
+            snapshot_view_max: Duration::from_secs(600),
+            mailbox_bytes_max: 64 * MIB,
+            round_messages_max: 256,
+            round_proposals_max: 1024,
+            seed: 0,
+        }
+    }
+}
+
+/// Settings that contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct InvalidConfig(String);
+
+impl Config {
+    /// Sets the timers from milliseconds: a heartbeat, and the shortest election timeout, which the
+    /// longest is twice of.
+    #[must_use]
+    pub fn with_timers(mut self, heartbeat_ms: u64, election_ms: u64) -> Self {
+        let tick_ms = (heartbeat_ms / 4).max(1);
+        let ticks = |ms: u64| u32::try_from(ms / tick_ms).unwrap_or(u32::MAX / 4);
+        self.tick = Duration::from_millis(tick_ms);
+        self.heartbeat_ticks = ticks(heartbeat_ms);
+        self.election_ticks_min = ticks(election_ms);
+        self.election_ticks_max = ticks(election_ms.saturating_mul(2));
+        self
+    }
+
+    /// Sets the log limit and what hangs on it.
+    #[must_use]
+    pub fn with_log_bytes_max(mut self, bytes: usize) -> Self {
+        self.log_bytes_max = bytes;
+        self.log_keep_bytes = bytes / 4;
+        self.log_bytes_hard_max = bytes.saturating_mul(4);
+        self
+    }
+
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] with the two that do not.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let rules = [
+            (!self.tick.is_zero(), "the tick must be longer than zero"),
+            (self.heartbeat_ticks >= 1, "the heartbeat must be at least one tick"),
+            (
+                self.election_ticks_min >= 2 * self.heartbeat_ticks,
+                "the election timeout must be at least two heartbeats, or every delay elects a new leader",
+            ),
+            (
+                self.election_ticks_max >= 2 * self.election_ticks_min,
+                "the longest election timeout must be at least twice the shortest, or votes split for ever",
+            ),
+            (
+                self.log_keep_bytes < self.log_bytes_max && self.log_bytes_max < self.log_bytes_hard_max,
+                "log_keep_bytes < log_bytes_max < log_bytes_hard_max must hold",
+            ),
+            (
+                self.append_bytes_max > 0 && self.in_flight_messages_max > 0 && self.chunk_bytes > 0,
+                "limits of bytes and messages must be larger than zero",
+            ),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, text)) => Err(InvalidConfig((*text).to_owned())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What servers say to each other. Every message is one-way and may be lost, doubled, delayed or
+//! reordered; what reads like a reply is a message of its own that names what it answers.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::storage::Row;
+use crate::types::{Entry, EntryId, Index, Membership, NodeId, Term};
+
+/// A message with the term its sender was in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The sender's current term.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says. Grows only at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// "Would you vote for me in the term after mine?" Raises nobody's term (thesis 9.6).
+    PreVote {
+        /// Last entry of the asking server.
+        last: EntryId,
+    },
+    /// Answer to [`Body::PreVote`].
+    PreVoteReply {
+        /// The term asked about, so that an old answer is known for one.
+        asked: Term,
+        /// Whether the vote would be given.
+        granted: bool,
+    },
+    /// `RequestVote` of Figure 2.
+    Vote {
+        /// Last entry of the candidate.
+        last: EntryId,
+    },
+    /// Answer to [`Body::Vote`] of the message's term.
+    VoteReply {
+        /// Whether the vote was given.
+        granted: bool,
+    },
+    /// `AppendEntries` of Figure 2; without entries, a heartbeat that still checks `prev`.
+    Append {
+        /// The entry before the first one carried.
+        prev: EntryId,
+        /// Entries that follow it, without a gap.
+        entries: Vec<Entry>,
+        /// The leader's commit index.
+        commit: Index,
+        /// The leader's newest confirmation round (ReadIndex, check-quorum).
+        round: u64,
+    },
+    /// Answer to [`Body::Append`].
+    AppendReply {
+        /// What the follower found.
+        verdict: Verdict,
+        /// The round of the message answered.
+        round: u64,
+        /// The follower's disk is nearly full (correctness rule 35).
+        disk_low: bool,
+    },
+    /// A piece of a snapshot (section 7): rows of the leader's table in key order.
+    Chunk(Chunk),
+    /// Answer to [`Body::Chunk`]: how far the staging is.
+    ChunkReply {
+        /// The snapshot that was being sent.
+        snapshot: EntryId,
+        /// Key of the last row staged; none when nothing of this snapshot is staged.
+        cursor: Option<Bytes>,
+    },
+}
+
+/// What a follower found when it compared an Append with its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The log agrees with the leader's up to here, computed from that message alone (rule 16).
+    Matched(Index),
+    /// The entry before the carried ones is not in the log.
+    Conflict {
+        /// Position of the `prev` that was refused.
+        at: Index,
+        /// A better position to try: nothing above it can match. Either the last entry of the
+        /// follower's log or, fast backup, the end of the run before the conflicting term (5.3).
+        try_at: EntryId,
+    },
+}
+
+/// A piece of a snapshot, accepted only in sequence (correctness rule 34).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The entry whose effects are the last in the snapshot.
+    pub snapshot: EntryId,
+    /// Who counts, as of the snapshot.
+    pub membership: Membership,
+    /// Key of the last row of the piece before; none for the first piece.
+    pub after: Option<Bytes>,
+    /// Rows behind `after`.
+    pub rows: Vec<Row>,
+    /// No rows follow.
+    pub done: bool,
+}
+
+/// A message and the server it goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Receiver.
+    pub to: NodeId,
+    /// What it is told.
+    pub message: Message,
+}
+
+impl Message {
+    /// Bytes this message is counted with in bounded queues.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 96;
+        OVERHEAD_BYTES
+            + match &self.body {
+                Body::Append { entries, .. } => entries.iter().map(Entry::weight).sum(),
+                Body::Chunk(chunk) => chunk.weight(),
+                _ => 0,
+            }
+    }
+
+    /// Whether this message travels beside the ordinary ones, because it is big and not urgent.
+    pub fn is_bulk(&self) -> bool {
+        matches!(self.body, Body::Chunk(_))
+    }
+}
+
+impl Chunk {
+    /// Bytes of the rows, with a share for their framing.
+    pub fn weight(&self) -> usize {
+        self.rows.iter().map(|(key, value)| key.len() + value.len() + 16).sum()
+    }
+}

@@ -1,0 +1,50 @@
+//! Replicated state machines: what a service needs of Raft, and nothing more.
+//!
+//! A service implements [`StateMachine`] over rows and gets a [`Replica`]: [`Replica::execute`] runs
+//! a command through the log, [`Replica::query`] reads linearizably without a log entry. Snapshots,
+//! recovery and the state hash are nobody's code but this library's: all state is rows.
+
+mod overlay;
+mod replica;
+pub mod sessions;
+
+pub use replica::{ExecuteError, Parts, Replica, StartError, Status, Threads, start};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::storage::Read;
+use crate::types::EntryId;
+
+/// A deterministic state machine whose state is rows (correctness rules 20 to 22).
+pub trait StateMachine: Send + 'static {
+    /// What changes the state. Goes through the log.
+    type Command: Serialize + DeserializeOwned + Send + 'static;
+    /// What the command's sender is told, refusals included: `apply` cannot fail.
+    type Output: Send + 'static;
+    /// What is asked without changing anything. Never leaves the process.
+    type Query: Send + 'static;
+    /// Its answer.
+    type Answer: Send + 'static;
+
+    /// Rebuilds what is cached of the rows: at start, and after a snapshot replaced them all.
+    fn load(&mut self, rows: &dyn Read);
+
+    /// Applies one command. Deterministic and total: no clock, no randomness, no local settings.
+    fn apply(&mut self, rows: &mut dyn Rows, id: EntryId, command: Self::Command) -> Self::Output;
+
+    /// Answers from the rows as they are.
+    fn query(&self, rows: &dyn Read, query: Self::Query) -> Self::Answer;
+}
+
+/// The rows as a command sees them: everything applied before it, its own changes included. All
+/// changes of one command, and the applied id, reach the table in one atomic batch.
+pub trait Rows: Read {
+    /// Sets a row.
+    fn put(&mut self, key: Bytes, value: Bytes);
+    /// Removes a row.
+    fn delete(&mut self, key: &[u8]);
+    /// Removes every row with `start <= key < end`.
+    fn delete_range(&mut self, start: &[u8], end: &[u8]);
+}

@@ -1,0 +1,182 @@
+//! What a replica keeps, and how hard it keeps it.
+//!
+//! Two stores, because stalls are per store: the [`Log`], of which every write is synced, and the
+//! [`Table`], which is never synced by itself, because the log is its write-ahead log. The log is
+//! dropped only below what the table has made durable.
+//!
+//! Reads and writes of an open store cannot fail for their callers: a disk error ends the process
+//! in the storage itself ([`fatal`], correctness rule 29). Opening can fail, with a named error.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Entry, EntryId, HardState, Index};
+
+/// One write to the log: atomic and synced. Its parts are in the order in which they take effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Save {
+    /// Term and vote, when they changed.
+    pub hard_state: Option<HardState>,
+    /// Drop every entry at or above this position (a term conflict, 5.3).
+    pub truncate_from: Option<Index>,
+    /// Append these, which continue the log without a gap.
+    pub entries: Vec<Entry>,
+    /// Drop every entry at or below this one and remember its id: the compaction marker. If it lies
+    /// beyond the last entry the log is empty from then on and continues behind the marker.
+    pub marker: Option<EntryId>,
+}
+
+/// What a log holds when it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Id of the last entry that was dropped; zero if none ever was.
+    pub marker: EntryId,
+    /// The entries behind the marker, without a gap.
+    pub entries: Vec<Entry>,
+}
+
+/// The Raft log on stable storage: written always, read once, at start.
+pub trait Log: Send {
+    /// Everything that was saved.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] when an entry is missing, damaged or out of order (correctness rule 31).
+    fn load(&mut self) -> Result<Restored, OpenError>;
+
+    /// Makes `save` durable, atomically. Completes when it is.
+    fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()>;
+
+    /// Synced writes since this log was opened.
+    fn syncs(&self) -> u64;
+}
+
+/// A row: key and value.
+pub type Row = (Bytes, Bytes);
+
+/// Where a scan stops. It returns at least one row if there is any.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanLimit {
+    /// At most this many rows.
+    pub rows: usize,
+    /// Stop behind the row that reaches this many bytes of keys and values.
+    pub bytes: usize,
+}
+
+/// Reading rows, live or from a view.
+pub trait Read: Send + Sync {
+    /// The value of `key`.
+    fn get(&self, key: &[u8]) -> Option<Bytes>;
+
+    /// Rows with `start <= key`, and `key < end` if there is an end, ascending.
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row>;
+}
+
+/// One change of a [`Batch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Set a row.
+    Put(Bytes, Bytes),
+    /// Remove a row.
+    Delete(Bytes),
+    /// Remove every row with `.0 <= key < .1`.
+    DeleteRange(Bytes, Bytes),
+}
+
+/// Changes that take effect together, in order.
+pub type Batch = Vec<Change>;
+
+/// How far a table is: the last entry applied to it, and a hash chained over every change made by
+/// the entries up to there, equal on all replicas at the same entry (correctness rule 21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The last entry applied.
+    pub id: EntryId,
+    /// The chained hash.
+    pub hash: u64,
+}
+
+/// Key of the row that holds [`Applied`]; keys starting with a zero byte belong to this library.
+pub const APPLIED_KEY: &[u8] = b"\0applied";
+
+/// The ordered rows in which all replicated state lives, [`Applied`] among them.
+///
+/// Tables have *generations*: a snapshot is staged beside the live rows in a fresh generation and
+/// becomes the live one in one durable step.
+pub trait Table: Read {
+    /// Applies `batch` atomically. Not durable before a flush; what is durable is always a prefix
+    /// of the writes.
+    fn write(&self, batch: Batch);
+
+    /// Unchanging rows as of now.
+    fn view(&self) -> Box<dyn Read>;
+
+    /// Makes everything written so far durable. Completes when it is.
+    fn flush(&self) -> BoxFuture<'_, ()>;
+
+    /// The applied row as far as it is durable.
+    fn durable_applied(&self) -> EntryId;
+
+    /// The snapshot from which the live generation was made, if it was made from one.
+    fn installed(&self) -> Option<EntryId>;
+
+    /// Drops what is staged and starts a fresh generation.
+    fn stage_start(&self);
+
+    /// Adds rows to the staged generation.
+    fn stage(&self, rows: Vec<Row>);
+
+    /// Flushes the staged generation, then durably makes it the live one, made from `snapshot`, and
+    /// drops the old one. A crash at any point leaves one or the other (correctness rule 33).
+    fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()>;
+}
+
+/// The applied row of `rows`; the zero id for a table to which nothing was applied.
+pub fn applied(rows: &dyn Read) -> Applied {
+    rows.get(APPLIED_KEY).map_or_else(Applied::default, |bytes| {
+        base::codec::decode(&bytes, 64).unwrap_or_else(|error| fatal("decode the applied row", &error))
+    })
+}
+
+/// A store that cannot be opened. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What is there contradicts itself.
+    #[error("{path}: damaged: {what}; restore this replica from its group: give it an empty directory under a new member id")]
+    Corrupt {
+        /// Where.
+        path: String,
+        /// What was found.
+        what: String,
+    },
+    /// Written by a newer build.
+    #[error("{path}: data format {found}, this build reads up to {supported}: run a newer build")]
+    NewerFormat {
+        /// Where.
+        path: String,
+        /// Format found.
+        found: u32,
+        /// Newest format this build reads.
+        supported: u32,
+    },
+    /// The operating system or RocksDB refused.
+    #[error("{path}: cannot open: {what}")]
+    Unavailable {
+        /// Where.
+        path: String,
+        /// Its words.
+        what: String,
+    },
+}
+
+/// Ends the process after a disk error: what memory and disk hold can no longer be told, and
+/// retrying a failed sync has lost data elsewhere (correctness rule 29).
+pub fn fatal(doing: &str, error: &dyn fmt::Display) -> ! {
+    tracing::error!(%error, "disk error: cannot {doing}; this process ends now");
+    eprintln!("disk error: cannot {doing}: {error}");
+    std::process::exit(74)
+}

@@ -1,0 +1,164 @@
+//! The nouns of the paper (section 5, Figure 2), each with a type of its own.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A server of one Raft group. Unique within the group, never reused for another data directory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+/// A term (5.1). Terms start at 1; 0 is the term of the empty log.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Term(pub u64);
+
+/// A position in the log. Entries start at 1; 0 is the position before the first.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Index(pub u64);
+
+impl Term {
+    /// Terms from here on are refused: a corrupt peer must not use up the number space for
+    /// everybody (correctness rule 10).
+    pub const LIMIT: Self = Self(1 << 62);
+
+    /// The term after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl Index {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The position before this one; of position 0, position 0.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+/// Names one entry for all time: (term, index). The derived order, term first, *is* the voting rule
+/// of 5.4.1: of two logs the one whose last id is greater is more up to date.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId {
+    /// Term in which a leader created the entry.
+    pub term: Term,
+    /// Its position in the log.
+    pub index: Index,
+}
+
+impl EntryId {
+    /// Before the first entry.
+    pub const ZERO: Self = Self { term: Term(0), index: Index(0) };
+
+    /// An id from bare numbers.
+    pub const fn new(term: u64, index: u64) -> Self {
+        Self { term: Term(term), index: Index(index) }
+    }
+}
+
+/// What an entry carries. Grows only at the end: entries live on disks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// The entry a leader appends at the start of its term (8; correctness rule 12).
+    Empty,
+    /// A command for the state machine.
+    Command(Bytes),
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "empty"),
+            Self::Command(bytes) => write!(f, "{:?}", bytes),
+        }
+    }
+}
+
+/// One entry of the replicated log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name.
+    pub id: EntryId,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+impl Entry {
+    /// Bytes this entry is counted with wherever bytes are limited: its payload and a fixed share
+    /// for what surrounds it.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 48;
+        OVERHEAD_BYTES
+            + match &self.payload {
+                Payload::Empty => 0,
+                Payload::Command(bytes) => bytes.len(),
+            }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}={:?}", self.id, self.payload)
+    }
+}
+
+/// What Figure 2 keeps on stable storage besides the log: currentTerm and votedFor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// Latest term this server has seen.
+    pub term: Term,
+    /// Candidate that received this server's vote in that term.
+    pub vote: Option<NodeId>,
+}
+
+/// Who counts in a group. Fixed for now, but part of snapshots from the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The voting servers.
+    pub voters: BTreeSet<NodeId>,
+}
+
+impl Membership {
+    /// A membership of the given voters.
+    pub fn of(voters: impl IntoIterator<Item = NodeId>) -> Self {
+        Self { voters: voters.into_iter().collect() }
+    }
+}
+
+macro_rules! shown_as {
+    ($type:ty, $letter:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($letter, "{}"), self.0)
+            }
+        }
+    };
+}
+shown_as!(NodeId, "n");
+shown_as!(Term, "t");
+shown_as!(Index, "i");
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.index.0, self.term.0)
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

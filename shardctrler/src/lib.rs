@@ -1,0 +1,1 @@
+//! The Raft-replicated shard controller: numbered configurations.
