@@ -136,7 +136,11 @@ impl<S: StateMachine> Replica<S> {
     ///
     /// # Errors
     /// [`ExecuteError`]; after the deadline [`ExecuteError::Unknown`].
-    pub async fn execute(&self, _command: S::Command, _deadline: Duration) -> Result<S::Output, ExecuteError> {
+    pub async fn execute(
+        &self,
+        _command: S::Command,
+        _deadline: Duration,
+    ) -> Result<S::Output, ExecuteError> {
         todo!()
     }
 
@@ -144,7 +148,11 @@ impl<S: StateMachine> Replica<S> {
     ///
     /// # Errors
     /// As there.
-    pub async fn execute_freeing(&self, _command: S::Command, _deadline: Duration) -> Result<S::Output, ExecuteError> {
+    pub async fn execute_freeing(
+        &self,
+        _command: S::Command,
+        _deadline: Duration,
+    ) -> Result<S::Output, ExecuteError> {
         todo!()
     }
 

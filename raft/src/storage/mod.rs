@@ -146,7 +146,9 @@ pub fn applied(rows: &dyn Read) -> Applied {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// What is there contradicts itself.
-    #[error("{path}: damaged: {what}; restore this replica from its group: give it an empty directory under a new member id")]
+    #[error(
+        "{path}: damaged: {what}; restore this replica from its group: give it an empty directory under a new member id"
+    )]
     Corrupt {
         /// Where.
         path: String,
