@@ -38,6 +38,8 @@ pub struct Config {
     pub snapshot_view_max: Duration,
     /// Bytes of messages from peers that wait for the driver. Default 64 MiB.
     pub mailbox_bytes_max: usize,
+    /// Proposals and reads that wait for the driver. Beyond: `Busy`. Default 16,384.
+    pub requests_max: usize,
     /// Peer messages taken in one round. Default 256.
     pub round_messages_max: usize,
     /// Proposals and reads taken in one round. Default 1,024.
@@ -66,6 +68,7 @@ impl Default for Config {
             chunk_bytes: 512 * 1024,
             snapshot_view_max: Duration::from_secs(600),
             mailbox_bytes_max: 64 * MIB,
+            requests_max: 16_384,
             round_messages_max: 256,
             round_proposals_max: 1024,
             seed: 0,

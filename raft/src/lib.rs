@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod core;
+mod driver;
 pub mod rsm;
 pub mod storage;
 pub mod transport;

@@ -145,4 +145,10 @@ pub enum CtrlRefusal {
     /// Nothing to do: no group named.
     #[error("name at least one group")]
     NothingNamed,
+    /// More group ids than a cluster remembers.
+    #[error("a cluster remembers at most {limit} group ids, those that left included")]
+    TooManyGroups {
+        /// The limit.
+        limit: u32,
+    },
 }

@@ -1,2 +1,359 @@
-//! stub
+//! The Raft algorithm as a pure value: no clock, file, lock, socket or global randomness.
+//!
+//! Inputs go in, and one [`Ready`] of effects comes out:
+//!
+//! * [`Raft::tick`]: time passed. A follower that hears no leader asks around whether it could win
+//!   (pre-vote), then raises its term and asks for votes; a leader sends heartbeats and steps down
+//!   when a majority has been silent (`election`).
+//! * [`Raft::step`]: a peer's message. The term rule of Figure 2 stands once, before dispatch.
+//! * [`Raft::propose`]: a leader appends a command and streams it (`replication`).
+//! * [`Raft::read`]: a linearizable read without a log entry (`read`).
+//! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's prefix
+//!   goes, and followers that still need it get rows instead (`snapshot`).
+//! * [`Raft::saved`]: the last Ready's save is durable; only then do the own entries count.
+//!
+//! A message goes through one door each way: both ends of a conversation live in one file.
+//!
+//! Left out on purpose: change of membership, leadership transfer, leases.
+
+mod election;
+mod invariants;
+pub mod log;
 pub mod message;
+pub mod progress;
+pub mod quorum;
+mod read;
+pub mod ready;
+mod replication;
+pub mod role;
+mod snapshot;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::config::Config;
+use crate::storage::{Restored, Save};
+use crate::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
+use log::Log;
+use message::{Body, Envelope, Message};
+use ready::{Apply, Ready, StreamOrder};
+use role::Role;
+use snapshot::Staging;
+
+/// Why a message was refused. Counted, never fatal but for the last (correctness rule 49).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The sender is not of this group.
+    #[error("sender {0} is no member")]
+    UnknownSender(NodeId),
+    /// A term that would use up the number space.
+    #[error("term {0} is beyond all reason")]
+    TermLimit(Term),
+    /// A message that contradicts itself or what Raft can do.
+    #[error("impossible message: {0}")]
+    Impossible(&'static str),
+    /// A committed entry was about to be removed: the group's safety is broken (rule 13).
+    #[error("safety violation: {0}")]
+    SafetyViolation(String),
+}
+
+/// Why a proposal was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another server leads, or none.
+    #[error("not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        hint: Option<NodeId>,
+    },
+    /// Too much is uncommitted, or too many reads wait.
+    #[error("busy")]
+    Busy,
+    /// A disk of the group is nearly full.
+    #[error("disk nearly full")]
+    DiskFull,
+}
+
+/// One server of a group.
+#[derive(Debug)]
+pub struct Raft {
+    me: NodeId,
+    membership: Membership,
+    config: Config,
+    random: StdRng,
+
+    hard_state: HardState,
+    log: Log,
+    role: Role,
+    commit: Index,
+
+    /// Last position handed to the applier.
+    handed: Index,
+    /// Bytes handed to the applier and not yet applied.
+    backlog_bytes: usize,
+    /// Last position known to be on this server's disk.
+    saved: Index,
+    /// Last position of the save on its way.
+    saving: Index,
+    disk_low: bool,
+
+    election_elapsed: u32,
+    election_timeout: u32,
+    /// Ticks since a message of the current leader; none when never.
+    leader_silent: Option<u32>,
+    staging: Option<Staging>,
+
+    save: Save,
+    send: Vec<Envelope>,
+    apply: Vec<Apply>,
+    streams: Vec<StreamOrder>,
+}
+
+impl Raft {
+    /// A server as it comes back from its disk: `restored` is its log, `applied` the last entry in its
+    /// table, which the log contains or ends at (the start rule is the caller's).
+    pub fn new(me: NodeId, membership: Membership, config: Config, restored: Restored, applied: EntryId) -> Self {
+        let log = Log::new(restored.marker, restored.entries);
+        assert!(log.contains(applied), "the start rule holds: the applied entry is in the log");
+        let random = StdRng::seed_from_u64(config.seed);
+        let last = log.last().index;
+        let mut raft = Self {
+            me,
+            membership,
+            config,
+            random,
+            hard_state: restored.hard_state,
+            log,
+            role: Role::Follower { leader: None },
+            commit: applied.index,
+            handed: applied.index,
+            backlog_bytes: 0,
+            saved: last,
+            saving: last,
+            disk_low: false,
+            election_elapsed: 0,
+            election_timeout: 0,
+            leader_silent: None,
+            staging: None,
+            save: Save::default(),
+            send: Vec::new(),
+            apply: Vec::new(),
+            streams: Vec::new(),
+        };
+        raft.reset_election_timer();
+        raft
+    }
+
+    /// A tick of the clock passed.
+    pub fn tick(&mut self) {
+        self.leader_silent = self.leader_silent.map(|ticks| ticks.saturating_add(1));
+        if matches!(self.role, Role::Leader(_)) {
+            self.tick_leader();
+        } else {
+            self.tick_election();
+        }
+    }
+
+    /// A message from `from` arrived.
+    ///
+    /// # Errors
+    /// [`Refused`]: the message is to be counted and forgotten.
+    pub fn step(&mut self, from: NodeId, message: Message) -> Result<(), Refused> {
+        if from == self.me || !self.membership.is_voter(from) {
+            return Err(Refused::UnknownSender(from));
+        }
+        if message.term >= Term::LIMIT {
+            return Err(Refused::TermLimit(message.term));
+        }
+        // Rule 5: who hears a leader votes for nobody, and is not moved to the asker's term either.
+        let asks_vote = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+        if asks_vote && self.hears_leader() {
+            self.refuse_vote(from, &message);
+            return Ok(());
+        }
+        // The term rule (5.1), once. A pre-vote moves nobody (rule 4).
+        if message.term > self.hard_state.term && !matches!(message.body, Body::PreVote { .. }) {
+            self.become_follower(message.term, None);
+        } else if message.term < self.hard_state.term && !matches!(message.body, Body::PreVoteReply { .. }) {
+            // (The answer to a pre-vote comes from whatever term its giver is in, and names what it answers.)
+            self.answer_old_term(from, &message);
+            return Ok(());
+        }
+        match message.body {
+            Body::PreVote { last } => self.on_pre_vote(from, message.term, last),
+            Body::PreVoteReply { asked, granted } => self.on_pre_vote_reply(from, asked, granted),
+            Body::Vote { last } => self.on_vote(from, last),
+            Body::VoteReply { granted } => self.on_vote_reply(from, granted),
+            Body::Append { prev, entries, commit, round } => {
+                return self.on_append(from, prev, entries, commit, round);
+            }
+            Body::AppendReply { verdict, round, disk_low } => {
+                return self.on_append_reply(from, verdict, round, disk_low);
+            }
+            Body::Chunk(chunk) => return self.on_chunk(from, chunk),
+            Body::ChunkReply { snapshot, cursor } => self.on_chunk_reply(from, snapshot, cursor),
+        }
+        Ok(())
+    }
+
+    /// Whoever is behind must learn the newer term, or it keeps disturbing (rule 4); everything else
+    /// of an old term is forgotten.
+    fn answer_old_term(&mut self, from: NodeId, message: &Message) {
+        match &message.body {
+            Body::PreVote { .. } | Body::Vote { .. } => self.refuse_vote(from, message),
+            Body::Append { prev, round, .. } => self.refuse_append(from, prev.index, *round),
+            Body::Chunk(chunk) => self.refuse_append(from, chunk.snapshot.index, 0),
+            _ => {}
+        }
+    }
+
+    /// Appends a command to the log of a leader. `freeing`: it makes room, and is taken although a
+    /// disk is nearly full (rule 35).
+    ///
+    /// # Errors
+    /// [`ProposeError`]; nothing happened then.
+    pub fn propose(&mut self, command: bytes::Bytes, freeing: bool) -> Result<EntryId, ProposeError> {
+        let hint = self.leader();
+        let disk_low = self.disk_low;
+        let limit = self.config.uncommitted_bytes_max;
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(ProposeError::NotLeader { hint });
+        };
+        if !freeing && (disk_low || leader.followers.values().any(|follower| follower.disk_low)) {
+            return Err(ProposeError::DiskFull);
+        }
+        if leader.uncommitted_bytes >= limit {
+            return Err(ProposeError::Busy);
+        }
+        Ok(self.append_own(Payload::Command(command)))
+    }
+
+    /// Whether this server's own disk is nearly full.
+    pub fn set_disk_low(&mut self, low: bool) {
+        self.disk_low = low;
+    }
+
+    /// The applier has applied entries (or staged rows) of so many bytes.
+    pub fn applied_bytes(&mut self, bytes: usize) {
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
+    }
+
+    /// The save of the last Ready is durable: the entries in it count from now on (rules 18, 19).
+    pub fn saved(&mut self) {
+        self.saved = self.saving.min(self.log.last().index);
+        self.maybe_commit();
+    }
+
+    /// Everything to be done now. The driver does it in the order of [`Ready`]'s fields and calls
+    /// [`Self::saved`] after the save.
+    pub fn take_ready(&mut self) -> Ready {
+        let appends = self.take_appends();
+        self.hand_committed();
+        self.saving = self.log.last().index;
+        let save = std::mem::take(&mut self.save);
+        Ready {
+            appends,
+            save: (save != Save::default()).then_some(save),
+            send: std::mem::take(&mut self.send),
+            apply: std::mem::take(&mut self.apply),
+            streams: std::mem::take(&mut self.streams),
+        }
+    }
+
+    /// Hands committed entries to the applier, against its credit.
+    fn hand_committed(&mut self) {
+        let room = self.config.apply_backlog_bytes_max;
+        let mut handed = Vec::new();
+        // Only what is on the own disk or in this Ready's save, which comes first: all of the log.
+        while self.handed < self.commit && self.backlog_bytes < room {
+            let Some(entry) = self.log.entry(self.handed.next()) else { break };
+            self.backlog_bytes += entry.weight();
+            self.handed = entry.id.index;
+            handed.push(Apply::Entry(entry.clone()));
+        }
+        // Entries first: nothing else in this Ready is waited for by them.
+        self.apply.splice(0..0, handed);
+    }
+
+    fn send(&mut self, to: NodeId, body: Body) {
+        self.send.push(Envelope { to, message: Message { term: self.hard_state.term, body } });
+    }
+
+    fn append_own(&mut self, payload: Payload) -> EntryId {
+        let entry = self.log.push(self.hard_state.term, payload);
+        let id = entry.id;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted_bytes += entry.weight();
+        }
+        self.save.entries.push(entry);
+        id
+    }
+
+    /// Adds a leader's entry.
+    fn append_received(&mut self, entry: Entry) {
+        self.log.append(entry.clone());
+        self.save.entries.push(entry);
+    }
+
+    fn truncate(&mut self, from: Index) {
+        self.log.truncate(from);
+        self.save.entries.retain(|entry| entry.id.index < from);
+        if from <= self.saved.max(self.saving) {
+            self.save.truncate_from = Some(self.save.truncate_from.map_or(from, |before| before.min(from)));
+        }
+        self.saved = self.saved.min(from.previous());
+        self.saving = self.saving.min(from.previous());
+    }
+
+    fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+        self.save.hard_state = Some(hard_state);
+    }
+
+    /// This server.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Its current term.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Term and vote.
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// What it is.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// The leader of the current term, if known.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower { leader } => *leader,
+            Role::Leader(_) => Some(self.me),
+            _ => None,
+        }
+    }
+
+    /// The commit index.
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The log behind the marker.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Bytes of entries that this leader has not committed; 0 elsewhere.
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leader) => leader.uncommitted_bytes,
+            _ => 0,
+        }
+    }
+}

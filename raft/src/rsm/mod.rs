@@ -4,11 +4,13 @@
 //! a command through the log, [`Replica::query`] reads linearizably without a log entry. Snapshots,
 //! recovery and the state hash are nobody's code but this library's: all state is rows.
 
+mod applier;
+pub mod observe;
 mod overlay;
 mod replica;
 pub mod sessions;
 
-pub use replica::{ExecuteError, Parts, Replica, StartError, Status, Threads, start};
+pub use replica::{ExecuteError, Parts, Placed, Replica, Role, StartError, Status, Threads, start};
 
 use bytes::Bytes;
 use serde::Serialize;

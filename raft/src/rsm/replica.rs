@@ -1,13 +1,23 @@
 //! The handle of a running replica.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
 use super::StateMachine;
+use super::applier::{Applier, CommandWaiter, QueryWaiter};
 use crate::config::{Config, InvalidConfig};
-use crate::storage::{Applied, Log, OpenError, Table};
+use crate::core::Raft;
+use crate::driver::{Background, Compaction, Counters, Driver, Request};
+use crate::storage::{self, Applied, Log, OpenError, Restored, Save, Table};
 use crate::transport::{Mailbox, Transport};
-use crate::types::{Index, Membership, NodeId, Term};
+use crate::types::{EntryId, Index, Membership, NodeId, Term};
 
 /// What a replica is made of.
 pub struct Parts {
@@ -112,23 +122,202 @@ pub enum Role {
     Leader,
 }
 
-/// Handle of a running replica. Clones share it.
+/// Handle of a running replica. Clones share it; the replica stops when the last one is gone.
 pub struct Replica<S: StateMachine> {
-    marker: std::marker::PhantomData<fn(S)>,
+    shared: Arc<Shared<S>>,
 }
 
 impl<S: StateMachine> Clone for Replica<S> {
     fn clone(&self) -> Self {
-        todo!()
+        Self { shared: Arc::clone(&self.shared) }
     }
+}
+
+struct Shared<S: StateMachine> {
+    requests: mpsc::Sender<Request<CommandWaiter<S>, QueryWaiter<S>>>,
+    status: watch::Receiver<Status>,
+    table: Arc<dyn Table>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<Task>>,
+}
+
+impl<S: StateMachine> Drop for Shared<S> {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Something that runs for the replica.
+enum Task {
+    Spawned(tokio::task::JoinHandle<()>),
+    Thread { done: oneshot::Receiver<()>, thread: std::thread::JoinHandle<()> },
+}
+
+impl Task {
+    fn start<F: Future<Output = ()> + Send + 'static>(threads: Threads, name: &str, future: F) -> Self {
+        match threads {
+            Threads::Shared => Self::Spawned(tokio::spawn(future)),
+            Threads::Own => {
+                let (ended, done) = oneshot::channel();
+                let span = tracing::Span::current();
+                let run = move || {
+                    let _in = span.entered();
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_time()
+                        .build()
+                        .unwrap_or_else(|error| storage::fatal("start a runtime", &error));
+                    runtime.block_on(future);
+                    let _ = ended.send(());
+                };
+                let thread = std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(run)
+                    .unwrap_or_else(|error| storage::fatal("start a thread", &error));
+                Self::Thread { done, thread }
+            }
+        }
+    }
+
+    async fn end(self) {
+        match self {
+            Self::Spawned(handle) => {
+                let _ = handle.await;
+            }
+            Self::Thread { done, thread } => {
+                let _ = done.await;
+                // A panic of that thread has already been reported by the panic hook.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// The start rule (architecture: walks, snapshot): what the log and the table say must fit.
+fn start_rule(restored: &mut Restored, applied: EntryId, installed: Option<EntryId>) -> Result<Option<Save>, OpenError> {
+    let marker = restored.marker;
+    let at = applied.index.0.checked_sub(marker.index.0);
+    let term_there = match at {
+        None => None,
+        Some(0) => Some(marker.term),
+        Some(position) => usize::try_from(position - 1)
+            .ok()
+            .and_then(|position| restored.entries.get(position))
+            .map(|entry| entry.id.term),
+    };
+    if term_there == Some(applied.term) {
+        return Ok(None);
+    }
+    if installed == Some(applied) {
+        // The process ended between the switch and the save that drops the log: drop it now.
+        let truncate_from = Some(marker.index.next());
+        restored.marker = applied;
+        restored.entries.clear();
+        return Ok(Some(Save { truncate_from, marker: Some(applied), ..Save::default() }));
+    }
+    let last = restored.entries.last().map_or(marker, |entry| entry.id);
+    Err(OpenError::Corrupt {
+        path: "log and table".to_owned(),
+        what: format!("the table was applied up to {applied}, but the log holds {marker} to {last}"),
+    })
 }
 
 /// Starts a replica of `machine`.
 ///
 /// # Errors
 /// [`StartError`], before anything runs.
-pub fn start<S: StateMachine>(_parts: Parts, _machine: S) -> Result<Replica<S>, StartError> {
-    todo!()
+pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<S>, StartError> {
+    let Parts { me, membership, config, mut log, table, transport, mailbox, threads, disk_low } = parts;
+    config.validate()?;
+    let mut restored = log.load()?;
+    let applied = storage::applied(&*table);
+    if let Some(save) = start_rule(&mut restored, applied.id, table.installed())? {
+        log.save(&save).await;
+    }
+    let raft = Raft::new(me, membership.clone(), config.clone(), restored, applied.id);
+    let (status_sender, status) = watch::channel(Status {
+        me,
+        role: Role::Follower,
+        term: raft.term(),
+        leader: None,
+        commit: raft.commit(),
+        applied,
+        log_bytes: raft.log().bytes(),
+        uncommitted_bytes: 0,
+        uncommitted_bytes_max: config.uncommitted_bytes_max,
+        syncs: log.syncs(),
+    });
+    let status_sender = Arc::new(status_sender);
+    let (requests, request_queue) = mpsc::channel(config.requests_max);
+    let (event_sender, events) = mpsc::unbounded_channel();
+    let (items, queue) = mpsc::unbounded_channel();
+    let (orders, order_queue) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let counters = Arc::new(Counters::default());
+    // Ticks of the replicas of a group must not beat in step.
+    let phase = config.tick.mul_f64(StdRng::seed_from_u64(config.seed ^ me.0).random());
+    let background = Background {
+        table: Arc::clone(&table),
+        membership,
+        config: config.clone(),
+        orders: order_queue,
+        events: event_sender.clone(),
+        stop: stop.clone(),
+    };
+    let applier = Applier {
+        machine,
+        table: Arc::clone(&table),
+        queue,
+        events: event_sender,
+        status: Arc::clone(&status_sender),
+        stop: stop.clone(),
+        applied,
+        waiters: VecDeque::new(),
+        asked: BTreeMap::new(),
+        confirmed: VecDeque::new(),
+    };
+    let driver = Driver {
+        raft,
+        config,
+        log,
+        transport,
+        mailbox,
+        mailbox_open: true,
+        requests: request_queue,
+        events,
+        applier: items,
+        background: orders,
+        disk_low,
+        status: status_sender,
+        counters: Arc::clone(&counters),
+        stop: stop.clone(),
+        next_read: 0,
+        compaction: Compaction::default(),
+    };
+    let tasks = vec![
+        Task::start(threads, "raft-driver", driver.run(phase)),
+        Task::start(threads, "raft-applier", applier.run()),
+        Task::start(threads, "raft-background", background.run()),
+    ];
+    Ok(Replica { shared: Arc::new(Shared { requests, status, table, counters, stop, tasks: Mutex::new(tasks) }) })
+}
+
+/// A command that has a place in the log, and the output it may have.
+#[derive(Debug)]
+pub struct Placed<T> {
+    /// Its place.
+    pub id: EntryId,
+    reply: oneshot::Receiver<Result<T, ExecuteError>>,
+}
+
+impl<T> Placed<T> {
+    /// Waits for the output.
+    ///
+    /// # Errors
+    /// [`ExecuteError::NotExecuted`] or [`ExecuteError::Unknown`].
+    pub async fn output(self) -> Result<T, ExecuteError> {
+        self.reply.await.unwrap_or(Err(ExecuteError::Unknown))
+    }
 }
 
 impl<S: StateMachine> Replica<S> {
@@ -136,12 +325,8 @@ impl<S: StateMachine> Replica<S> {
     ///
     /// # Errors
     /// [`ExecuteError`]; after the deadline [`ExecuteError::Unknown`].
-    pub async fn execute(
-        &self,
-        _command: S::Command,
-        _deadline: Duration,
-    ) -> Result<S::Output, ExecuteError> {
-        todo!()
+    pub async fn execute(&self, command: &S::Command, deadline: Duration) -> Result<S::Output, ExecuteError> {
+        self.run(command, false, deadline).await
     }
 
     /// Like [`Self::execute`], for commands that free space: accepted while the disk is nearly full.
@@ -150,37 +335,106 @@ impl<S: StateMachine> Replica<S> {
     /// As there.
     pub async fn execute_freeing(
         &self,
-        _command: S::Command,
-        _deadline: Duration,
+        command: &S::Command,
+        deadline: Duration,
     ) -> Result<S::Output, ExecuteError> {
-        todo!()
+        self.run(command, true, deadline).await
+    }
+
+    async fn run(
+        &self,
+        command: &S::Command,
+        freeing: bool,
+        deadline: Duration,
+    ) -> Result<S::Output, ExecuteError> {
+        let (reply, answer) = oneshot::channel();
+        let waiter = CommandWaiter { reply, placed: None };
+        self.ask(Request::Propose { command: base::codec::encode(command), freeing, waiter })?;
+        wait(answer, deadline).await
+    }
+
+    /// Proposes `command` and returns as soon as it has a place in the leader's log (the labs'
+    /// `Start`).
+    ///
+    /// # Errors
+    /// [`ExecuteError`]; nothing was proposed then.
+    pub async fn propose(&self, command: &S::Command) -> Result<Placed<S::Output>, ExecuteError> {
+        let (reply, answer) = oneshot::channel();
+        let (placed, place) = oneshot::channel();
+        let waiter = CommandWaiter { reply, placed: Some(placed) };
+        self.ask(Request::Propose { command: base::codec::encode(command), freeing: false, waiter })?;
+        let id = place.await.unwrap_or(Err(ExecuteError::Unknown))?;
+        Ok(Placed { id, reply: answer })
     }
 
     /// Answers `query` linearizably (ReadIndex), within `deadline`.
     ///
     /// # Errors
     /// [`ExecuteError`]; after the deadline [`ExecuteError::Unknown`].
-    pub async fn query(&self, _query: S::Query, _deadline: Duration) -> Result<S::Answer, ExecuteError> {
-        todo!()
+    pub async fn query(&self, query: S::Query, deadline: Duration) -> Result<S::Answer, ExecuteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Read { waiter: QueryWaiter { query, reply } })?;
+        wait(answer, deadline).await
+    }
+
+    fn ask(&self, request: Request<CommandWaiter<S>, QueryWaiter<S>>) -> Result<(), ExecuteError> {
+        self.shared.requests.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ExecuteError::Busy,
+            mpsc::error::TrySendError::Closed(_) => ExecuteError::NotLeader { hint: None },
+        })
+    }
+
+    /// Compacts the log now, as far as the table is (or can be made) durable and followers allow.
+    pub fn compact(&self) {
+        let _ = self.shared.requests.try_send(Request::Compact);
     }
 
     /// How the replica is.
     pub fn status(&self) -> Status {
-        todo!()
+        self.shared.status.borrow().clone()
     }
 
     /// Follows the status; changed whenever role, term, leader, commit or applied changed.
-    pub fn watch(&self) -> tokio::sync::watch::Receiver<Status> {
-        todo!()
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.shared.status.clone()
+    }
+
+    /// Messages refused since the start, and saves that took longer than an election timeout.
+    pub fn counters(&self) -> (u64, u64) {
+        let counters = &self.shared.counters;
+        (counters.refused_messages.load(Ordering::Relaxed), counters.slow_saves.load(Ordering::Relaxed))
     }
 
     /// The rows as applied so far: not linearizable, for background work and local answers.
     pub fn table(&self) -> &Arc<dyn Table> {
-        todo!()
+        &self.shared.table
     }
 
     /// Ends every task and thread and releases the stores. Calls that wait get `Unknown`.
     pub async fn stop(&self) {
-        todo!()
+        self.shared.stop.cancel();
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.end().await;
+        }
+    }
+
+    /// Drops every task where it stands, as `kill -9` would. For simulations ([`Threads::Shared`]).
+    pub fn kill(&self) {
+        for task in self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Task::Spawned(handle) = task {
+                handle.abort();
+            }
+        }
+    }
+}
+
+async fn wait<T>(
+    answer: oneshot::Receiver<Result<T, ExecuteError>>,
+    deadline: Duration,
+) -> Result<T, ExecuteError> {
+    match base::clock::timeout(deadline, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(ExecuteError::Unknown),
     }
 }

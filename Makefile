@@ -1,0 +1,55 @@
+# Everything people do with this repository. `make` lists it.
+#
+# One build profile for everything: RocksDB takes ten minutes to compile and is compiled once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BINARIES := clerk shardctrler shardkv
+SEEDS ?= 200
+SEED ?= 1
+MIB ?= 1024
+
+.PHONY: help setup build demo test check fix up down sim big-move
+
+help: ## Lists the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Installs what the build needs and is missing (libclang for RocksDB's binding)
+	@scripts/setup
+
+build: setup ## Builds the programs and links them into bin/
+	@$(CARGO) build --workspace --bins
+	@mkdir -p bin
+	@for name in $(BINARIES); do ln -sfn "$(TARGET)/debug/$$name" "bin/$$name"; done
+
+demo: build ## The whole system in under a minute: real data, a moving cluster, kill -9, verified
+	@scripts/demo
+
+test: build ## Every test, from the pure core to real processes
+	@$(CARGO) test --workspace --no-fail-fast
+
+check: setup ## Read-only gate: format, clippy, documentation, tests
+	@$(CARGO) fmt --all -- --check
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	@$(MAKE) --no-print-directory test
+
+fix: setup ## Formats, and applies what clippy can
+	@$(CARGO) fmt --all
+	@$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+up: build ## Starts a local cluster in ./clerk-data
+	@bin/clerk up
+
+down: ## Stops it
+	@bin/clerk down
+
+sim: build ## Simulated runs over many seeds: make sim SEEDS=1000 SEED=1
+	@SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test -p integration-tests --test simulated -- --nocapture
+
+big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
+	@MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --ignored --nocapture big_move

@@ -1,0 +1,262 @@
+//! Places everything in one order and holds that order against real time.
+//!
+//! Positions, ascending: slot 0 (absent from the start), then for each version its write, those who
+//! saw it, its delete, and the slot behind it, where the key may be absent until the next version.
+
+use super::super::Anomaly;
+use super::versions::{Before, Version, Versions};
+use crate::history::{Op, Operation};
+
+/// What lies between two versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    /// The key was absent: at the start, or because an acknowledged delete says so.
+    Absent,
+    /// It must have been, by a delete of unknown outcome.
+    MustBreak,
+    /// It may have been, by such a delete.
+    MayBreak,
+    /// It was not: the next version was written over this one.
+    Closed,
+}
+
+struct Place<'a> {
+    versions: &'a Versions<'a>,
+    numbers: Vec<u64>,
+    slots: Vec<Slot>,
+    /// For each slot: the latest call of anything before it, and who that is.
+    latest_call: Vec<(u64, Option<&'a Operation>)>,
+    /// For each slot: the earliest end of anything behind it, and who that is.
+    earliest_end: Vec<(u64, Option<&'a Operation>)>,
+    /// Where each operation of `versions.absent` goes.
+    absent_slots: Vec<usize>,
+}
+
+/// Checks that an order exists.
+pub(super) fn check(versions: &Versions<'_>) -> Result<(), Anomaly> {
+    let mut place = Place::new(versions);
+    place.check_sweep(&place.written())?;
+    place.seat_absent()?;
+    place.fill_gaps();
+    place.match_deletes()?;
+    let mut items = place.written();
+    for (operation, slot) in versions.absent.iter().zip(&place.absent_slots) {
+        items.push((slot * 4, operation));
+    }
+    place.check_sweep(&items)
+}
+
+impl<'a> Place<'a> {
+    fn new(versions: &'a Versions<'a>) -> Self {
+        let numbers: Vec<u64> = versions.known.keys().copied().collect();
+        let mut place = Self {
+            versions,
+            slots: vec![Slot::Absent],
+            latest_call: vec![(0, None)],
+            earliest_end: vec![(u64::MAX, None)],
+            absent_slots: Vec::new(),
+            numbers,
+        };
+        let slots: Vec<Slot> = (1..=place.numbers.len()).map(|slot| place.slot(slot)).collect();
+        place.slots.extend(slots);
+        place.bounds();
+        place
+    }
+
+    fn version(&self, position: usize) -> &'a Version<'a> {
+        &self.versions.known[&self.numbers[position]]
+    }
+
+    /// What lies before the version at position `slot`.
+    fn slot(&self, slot: usize) -> Slot {
+        if self.version(slot - 1).deleted.is_some() {
+            return Slot::Absent;
+        }
+        match self.numbers.get(slot).map(|number| self.versions.known[number].before) {
+            Some(Before::Absent) => Slot::MustBreak,
+            Some(Before::Present) => Slot::Closed,
+            Some(Before::Unknown) | None => Slot::MayBreak,
+        }
+    }
+
+    fn operations(version: &'a Version<'a>) -> impl Iterator<Item = &'a Operation> {
+        version.writer.into_iter().chain(version.seen.iter().copied()).chain(version.deleted)
+    }
+
+    fn bounds(&mut self) {
+        for position in 0..self.numbers.len() {
+            let latest = Self::operations(self.version(position)).map(|one| (one.call_ns, Some(one)));
+            let bound = latest.fold(self.latest_call[position], |a, b| if b.0 > a.0 { b } else { a });
+            self.latest_call.push(bound);
+        }
+        self.earliest_end = vec![(u64::MAX, None); self.numbers.len() + 1];
+        for position in (0..self.numbers.len()).rev() {
+            let earliest = Self::operations(self.version(position)).map(|one| (one.end_ns(), Some(one)));
+            let start = self.earliest_end[position + 1];
+            self.earliest_end[position] = earliest.fold(start, |a, b| if b.0 < a.0 { b } else { a });
+        }
+    }
+
+    /// Everything but the operations that found the key missing, with their positions.
+    fn written(&self) -> Vec<(usize, &'a Operation)> {
+        let mut items = Vec::new();
+        for position in 0..self.numbers.len() {
+            let version = self.version(position);
+            items.extend(version.writer.map(|write| (position * 4 + 1, write)));
+            items.extend(version.seen.iter().map(|read| (position * 4 + 2, *read)));
+            items.extend(version.deleted.map(|delete| (position * 4 + 3, delete)));
+        }
+        items
+    }
+
+    /// Gives every operation that found the key missing a slot. Both ends of the range of slots it may
+    /// go to grow with time, so the slots that need a delete of unknown outcome are a smallest set of
+    /// points that stabs all ranges.
+    fn seat_absent(&mut self) -> Result<(), Anomaly> {
+        let mut ranges = Vec::new();
+        for operation in &self.versions.absent {
+            let low = self.earliest_end.partition_point(|bound| bound.0 < operation.call_ns);
+            let high = self.latest_call.partition_point(|bound| bound.0 <= operation.end_ns());
+            if low >= high {
+                let before = self.latest_call[low].1.into_iter();
+                let behind = low.checked_sub(1).and_then(|slot| self.earliest_end[slot].1).into_iter();
+                let involved: Vec<_> = std::iter::once(*operation).chain(behind).chain(before).collect();
+                let what = "the key was found missing although it had been written before and was not deleted in time";
+                return Err(Anomaly::new(what, &involved));
+            }
+            ranges.push((high - 1, low, *operation));
+        }
+        ranges.sort_by_key(|(high, low, _)| (*high, *low));
+        for (high, low, operation) in &ranges {
+            let is_absent = |slot: &usize| matches!(self.slots[*slot], Slot::Absent | Slot::MustBreak);
+            if (*low..=*high).any(|slot| is_absent(&slot)) {
+                continue;
+            }
+            match (*low..=*high).rev().find(|slot| self.slots[*slot] == Slot::MayBreak) {
+                Some(slot) => self.slots[slot] = Slot::MustBreak,
+                None => {
+                    let what = "the key was found missing although nobody can have deleted it";
+                    let near = self.latest_call[*high].1.into_iter();
+                    let involved: Vec<_> = std::iter::once(*operation).chain(near).collect();
+                    return Err(Anomaly::new(what, &involved));
+                }
+            }
+        }
+        for operation in &self.versions.absent {
+            let low = self.earliest_end.partition_point(|bound| bound.0 < operation.call_ns);
+            let is_absent = |slot: &usize| matches!(self.slots[*slot], Slot::Absent | Slot::MustBreak);
+            let slot = (low..self.slots.len()).find(is_absent).unwrap_or(low);
+            self.absent_slots.push(slot);
+        }
+        Ok(())
+    }
+
+    /// A gap in the version numbers is explained by writes of unknown outcome or by a delete (a key
+    /// created again may start anywhere above). Smallest gaps first, so that deletes are spared.
+    fn fill_gaps(&mut self) {
+        let mut open: Vec<&Operation> = self.versions.open_writes.clone();
+        open.sort_by_key(|write| write.call_ns);
+        let gap = |slot: usize| self.numbers[slot] - self.numbers[slot - 1] - 1;
+        let mut gaps: Vec<(u64, usize)> = (1..self.numbers.len())
+            .filter(|slot| self.slots[*slot] == Slot::MayBreak && gap(*slot) > 0)
+            .map(|slot| (gap(slot), slot))
+            .collect();
+        // Versions that somebody saw and whose writer nobody knows need one, too.
+        gaps.extend(
+            (0..self.numbers.len()).filter(|at| self.version(*at).writer.is_none()).map(|at| (0, at)),
+        );
+        gaps.sort_unstable();
+        for (need, slot) in gaps {
+            let deadline = self.earliest_end[slot].0;
+            let range = self.numbers[slot.saturating_sub(1)]..self.numbers[slot];
+            let fits = |write: &Operation| match write.expected_version {
+                Some(expected) if write.op == Op::Cas && expected > 0 => range.contains(&expected),
+                _ => true,
+            };
+            let mut chosen = Vec::new();
+            for at in (0..open.len()).rev() {
+                if chosen.len() as u64 == need.max(1) {
+                    break;
+                }
+                if open[at].call_ns <= deadline && fits(open[at]) {
+                    chosen.push(at);
+                }
+            }
+            if (chosen.len() as u64) < need {
+                self.slots[slot] = Slot::MustBreak;
+            } else {
+                chosen.into_iter().for_each(|at| drop(open.remove(at)));
+            }
+        }
+    }
+
+    /// Each break that no acknowledged delete explains needs a delete of unknown outcome of its own,
+    /// called before anything behind it had ended.
+    fn match_deletes(&self) -> Result<(), Anomaly> {
+        let mut deadlines: Vec<(u64, usize)> = (1..self.slots.len())
+            .filter(|slot| self.slots[*slot] == Slot::MustBreak)
+            .map(|slot| (self.deadline(slot), slot))
+            .collect();
+        deadlines.sort_unstable();
+        let mut deletes = self.versions.open_deletes.clone();
+        deletes.sort_by_key(|delete| delete.call_ns);
+        for (position, (deadline, slot)) in deadlines.iter().enumerate() {
+            if deletes.get(position).is_none_or(|delete| delete.call_ns > *deadline) {
+                let (from, to) = (self.numbers[slot - 1], self.numbers.get(*slot));
+                let what = match to {
+                    Some(to) if to - from > 1 => {
+                        format!("nothing explains the gap between versions {from} and {to}: writes were lost")
+                    }
+                    Some(to) => format!("version {to} starts anew although nobody deleted version {from}"),
+                    None => format!("the key was found missing although nobody deleted version {from}"),
+                };
+                let behind = self.earliest_end[*slot].1.or(self.latest_call[*slot].1);
+                let seat = self.absent_slots.iter().position(|seat| seat == slot);
+                let involved = behind.into_iter().chain(seat.map(|at| self.versions.absent[at]));
+                return Err(Anomaly::new(what, &involved.collect::<Vec<_>>()));
+            }
+        }
+        Ok(())
+    }
+
+    fn deadline(&self, slot: usize) -> u64 {
+        let seated = self.versions.absent.iter().zip(&self.absent_slots);
+        let absent = seated.filter(|(_, seat)| **seat == slot).map(|(operation, _)| operation.end_ns());
+        absent.fold(self.earliest_end[slot].0, u64::min)
+    }
+
+    /// Nothing may stand behind something that began after it had returned.
+    fn check_sweep(&self, items: &[(usize, &'a Operation)]) -> Result<(), Anomaly> {
+        let mut items = items.to_vec();
+        items.sort_by_key(|(position, operation)| (*position, operation.call_ns));
+        let mut latest: Option<&Operation> = None;
+        for group in items.chunk_by(|a, b| a.0 == b.0) {
+            for (_, operation) in group {
+                if let Some(earlier) = latest.filter(|earlier| operation.end_ns() < earlier.call_ns) {
+                    return Err(Anomaly::new(against_time(earlier, operation), &[operation, earlier]));
+                }
+            }
+            let newest = group.iter().map(|(_, operation)| *operation).max_by_key(|one| one.call_ns);
+            latest = latest.into_iter().chain(newest).max_by_key(|one| one.call_ns);
+        }
+        Ok(())
+    }
+}
+
+/// `earlier` stands before `later` by its version, but began when that had returned.
+fn against_time(earlier: &Operation, later: &Operation) -> String {
+    let shown = |operation: &Operation| operation.version.unwrap_or_default();
+    match (earlier.op, later.op) {
+        (Op::Get, _) => format!(
+            "a stale read: it saw version {} although version {} had been there before it began",
+            shown(earlier),
+            shown(later)
+        ),
+        (_, Op::Get) => format!("a read saw version {} before the write that led to it began", shown(later)),
+        _ => format!(
+            "the later write has the smaller version: {} after {} had been acknowledged",
+            shown(earlier),
+            shown(later)
+        ),
+    }
+}

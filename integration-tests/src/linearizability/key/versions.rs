@@ -1,0 +1,298 @@
+//! Which versions of a key existed, who wrote each, and what each one's value was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::Anomaly;
+use crate::history::{Op, Operation, Outcome};
+
+/// The state of the key that a write met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing tells.
+    Unknown,
+    /// The key was missing.
+    Absent,
+    /// The key had the version before.
+    Present,
+}
+
+/// One version that existed.
+#[derive(Debug)]
+pub(super) struct Version<'a> {
+    /// Who wrote it; none: some operation of unknown outcome, nobody knows which.
+    pub(super) writer: Option<&'a Operation>,
+    /// Its value, where it is known.
+    value: Option<&'a str>,
+    /// An operation that proves the value.
+    witness: Option<&'a Operation>,
+    /// What its write met.
+    pub(super) before: Before,
+    /// The delete that says it removed this version.
+    pub(super) deleted: Option<&'a Operation>,
+    /// Who saw it: gets, and conditional puts that it refused.
+    pub(super) seen: Vec<&'a Operation>,
+}
+
+impl Version<'_> {
+    fn empty() -> Self {
+        Self {
+            writer: None,
+            value: None,
+            witness: None,
+            before: Before::Unknown,
+            deleted: None,
+            seen: Vec::new(),
+        }
+    }
+}
+
+/// Everything known of one key.
+#[derive(Debug)]
+pub(super) struct Versions<'a> {
+    /// The versions that existed.
+    pub(super) known: BTreeMap<u64, Version<'a>>,
+    /// Operations that found the key missing.
+    pub(super) absent: Vec<&'a Operation>,
+    /// Writes of unknown outcome that no version is known of; deletes apart.
+    pub(super) open_writes: Vec<&'a Operation>,
+    /// Deletes of unknown outcome.
+    pub(super) open_deletes: Vec<&'a Operation>,
+    operations: &'a [&'a Operation],
+}
+
+impl<'a> Versions<'a> {
+    /// Sorts the operations by what their replies say.
+    pub(super) fn collect(operations: &'a [&'a Operation]) -> Result<Self, Anomaly> {
+        let mut versions = Self {
+            known: BTreeMap::new(),
+            absent: Vec::new(),
+            open_writes: Vec::new(),
+            open_deletes: Vec::new(),
+            operations,
+        };
+        for operation in operations {
+            match (operation.outcome, operation.op) {
+                (Outcome::Ok, Op::Get) => versions.on_get(operation)?,
+                (Outcome::Ok, Op::Delete) => versions.on_delete(operation)?,
+                (Outcome::Ok, _) => versions.on_write(operation)?,
+                (Outcome::Fail, Op::Cas) => versions.on_refused(operation)?,
+                (Outcome::Fail, _) | (Outcome::Unknown, Op::Get) => {}
+                (Outcome::Unknown, Op::Delete) => versions.open_deletes.push(operation),
+                (Outcome::Unknown, _) => versions.open_writes.push(operation),
+            }
+        }
+        Ok(versions)
+    }
+
+    fn at(&mut self, number: u64) -> &mut Version<'a> {
+        self.known.entry(number).or_insert_with(Version::empty)
+    }
+
+    fn on_get(&mut self, get: &'a Operation) -> Result<(), Anomaly> {
+        match (&get.output, get.version) {
+            (None, None | Some(0)) => self.absent.push(get),
+            (Some(value), Some(number)) if number > 0 => {
+                self.learn(number, value, get)?;
+                self.at(number).seen.push(get);
+            }
+            _ => return Err(Anomaly::new("a read's value and version contradict each other", &[get])),
+        }
+        Ok(())
+    }
+
+    fn on_delete(&mut self, delete: &'a Operation) -> Result<(), Anomaly> {
+        match delete.version {
+            None | Some(0) => self.absent.push(delete),
+            Some(number) => {
+                if let Some(other) = self.at(number).deleted.replace(delete) {
+                    return Err(Anomaly::new(
+                        format!("version {number} was deleted twice"),
+                        &[other, delete],
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_write(&mut self, write: &'a Operation) -> Result<(), Anomaly> {
+        let number = match write.version {
+            Some(number) if number > 0 => number,
+            _ => return Err(Anomaly::new("an acknowledged write has no version", &[write])),
+        };
+        if let Some(other) = self.at(number).writer.replace(write) {
+            let what = format!("two acknowledged writes got version {number}: one of them is lost");
+            return Err(Anomaly::new(what, &[other, write]));
+        }
+        if write.op != Op::Append {
+            self.learn(number, write.value.as_deref().unwrap_or_default(), write)?;
+        }
+        if write.op == Op::Cas {
+            self.expects(number, write)?;
+        }
+        Ok(())
+    }
+
+    /// A conditional put that took effect as version `number`: it met what it expected.
+    fn expects(&mut self, number: u64, cas: &'a Operation) -> Result<(), Anomaly> {
+        match cas.expected_version.unwrap_or_default() {
+            0 => self.at(number).before = Before::Absent,
+            expected if expected + 1 == number => {
+                self.at(expected);
+                self.at(number).before = Before::Present;
+            }
+            _ => {
+                let what = format!("a conditional put wrote version {number} over another version than expected");
+                return Err(Anomaly::new(what, &[cas]));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_refused(&mut self, cas: &'a Operation) -> Result<(), Anomaly> {
+        match cas.version {
+            None => {}
+            met if met == cas.expected_version => {
+                let what = "a conditional put was refused although it met the version it expected";
+                return Err(Anomaly::new(what, &[cas]));
+            }
+            Some(0) => self.absent.push(cas),
+            Some(number) => self.at(number).seen.push(cas),
+        }
+        Ok(())
+    }
+
+    /// Version `number` has this value, as `witness` proves.
+    fn learn(&mut self, number: u64, value: &'a str, witness: &'a Operation) -> Result<(), Anomaly> {
+        let version = self.at(number);
+        match (version.value, version.witness) {
+            (Some(known), Some(other)) if known != value => {
+                let what = if known.ends_with(value) || value.ends_with(known) {
+                    format!("version {number} has two values: something written before it came or went")
+                } else {
+                    format!("version {number} has two values: a write was lost or ran twice")
+                };
+                Err(Anomaly::new(what, &[other, witness]))
+            }
+            _ => {
+                version.value = Some(value);
+                version.witness = Some(witness);
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds the writers of versions that no acknowledged write names, and the values before appends,
+    /// from the newest version down.
+    pub(super) fn resolve(&mut self) -> Result<(), Anomaly> {
+        let mut search = Search::new(&self.open_writes);
+        let mut below = u64::MAX;
+        while let Some((&number, version)) = self.known.range(..below).next_back() {
+            below = number;
+            let (Some(value), Some(witness)) = (version.value, version.witness) else { continue };
+            let writer = match version.writer {
+                Some(writer) => writer,
+                None => {
+                    let writer = search.take(value).ok_or_else(|| self.unexplained(number, value, witness))?;
+                    self.at(number).writer = Some(writer);
+                    if writer.op == Op::Cas {
+                        self.expects(number, writer)?;
+                    }
+                    writer
+                }
+            };
+            if writer.op == Op::Append {
+                self.cut_piece(number, value, writer, witness)?;
+            }
+            self.check_before(number)?;
+        }
+        self.open_writes.retain(|write| !search.taken.contains(&std::ptr::from_ref(*write)));
+        Ok(())
+    }
+
+    /// Takes the piece off an appended value: what is left is the value before.
+    fn cut_piece(
+        &mut self,
+        number: u64,
+        value: &'a str,
+        writer: &'a Operation,
+        witness: &'a Operation,
+    ) -> Result<(), Anomaly> {
+        let piece = writer.value.as_deref().unwrap_or_default();
+        let Some(prefix) = value.strip_suffix(piece) else {
+            let what = format!("version {number} was written by an append whose piece is not at its end");
+            return Err(Anomaly::new(what, &[writer, witness]));
+        };
+        if prefix.is_empty() {
+            self.at(number).before = Before::Absent;
+            return Ok(());
+        }
+        if number == 1 {
+            let what = "version 1 holds more than its append: something was there before the first version";
+            return Err(Anomaly::new(what, &[writer, witness]));
+        }
+        self.at(number).before = Before::Present;
+        self.learn(number - 1, prefix, witness)
+    }
+
+    /// A version whose write met the version before cannot have been deleted in between.
+    fn check_before(&self, number: u64) -> Result<(), Anomaly> {
+        let version = &self.known[&number];
+        if version.before != Before::Present {
+            return Ok(());
+        }
+        match (self.known.get(&(number - 1)).and_then(|previous| previous.deleted), version.writer) {
+            (Some(delete), Some(writer)) => {
+                let what = format!("version {} was deleted, and version {number} builds on it", number - 1);
+                Err(Anomaly::new(what, &[delete, writer]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nobody can have written this value: says what it looks like.
+    fn unexplained(&self, number: u64, value: &str, witness: &Operation) -> Anomaly {
+        let ends = |operation: &&&Operation| {
+            let text = operation.value.as_deref().unwrap_or_default();
+            operation.is_write() && !text.is_empty() && value.ends_with(text)
+        };
+        let culprit = self.operations.iter().filter(ends).max_by_key(|one| one.value.as_ref().map(String::len));
+        match culprit {
+            None => Anomaly::new(format!("version {number} has a value that nobody wrote"), &[witness]),
+            Some(write) if write.outcome == Outcome::Fail => {
+                let what = format!("a refused write took effect as version {number}");
+                Anomaly::new(what, &[write, witness])
+            }
+            Some(write) => {
+                let what = format!("a write took effect twice: its value appears in version {number} again");
+                Anomaly::new(what, &[write, witness])
+            }
+        }
+    }
+}
+
+/// Finds, among the writes of unknown outcome, the one that made a value. Each is found once.
+struct Search<'a> {
+    values: BTreeMap<&'a str, &'a Operation>,
+    appends: Vec<&'a Operation>,
+    taken: BTreeSet<*const Operation>,
+}
+
+impl<'a> Search<'a> {
+    fn new(open: &[&'a Operation]) -> Self {
+        let text = |write: &'a Operation| write.value.as_deref().unwrap_or_default();
+        let (appends, puts): (Vec<&'a Operation>, Vec<_>) =
+            open.iter().partition(|write| write.op == Op::Append);
+        let values = puts.into_iter().map(|write| (text(write), write)).collect();
+        Self { values, appends, taken: BTreeSet::new() }
+    }
+
+    fn take(&mut self, value: &str) -> Option<&'a Operation> {
+        let appended = || {
+            let fits = |write: &&&'a Operation| write.value.as_deref().is_some_and(|v| value.ends_with(v));
+            self.appends.iter().filter(fits).max_by_key(|write| write.value.as_ref().map(String::len)).copied()
+        };
+        let found = self.values.get(value).copied().or_else(appended)?;
+        self.taken.insert(std::ptr::from_ref(found)).then_some(found)
+    }
+}

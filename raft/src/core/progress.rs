@@ -1,0 +1,110 @@
+//! One follower as the leader sees it.
+//!
+//! * `Probe`: where the logs agree is being looked for; one Append at a time.
+//! * `Replicate`: known; Appends are sent ahead of their answers (pipelining), within limits.
+//! * `Snapshot`: what the follower lacks was compacted away; rows are streamed to it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::types::{EntryId, Index};
+
+/// How the follower is being fed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// Looking for the point of agreement.
+    Probe {
+        /// A probe is on its way; the next heartbeat repeats it.
+        waiting: bool,
+    },
+    /// Streaming entries.
+    Replicate {
+        /// Last position and bytes of each Append on its way.
+        in_flight: VecDeque<(Index, usize)>,
+    },
+    /// Streaming a snapshot.
+    Snapshot(Stream),
+}
+
+/// A snapshot on its way to a follower: one chunk at a time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// Which; none until the first chunk was read.
+    pub snapshot: Option<EntryId>,
+    /// Key of the last row that the follower has staged.
+    pub cursor: Option<Bytes>,
+    /// Key of the last row of the chunk on its way.
+    pub sent: Option<Bytes>,
+    /// Ticks since anything moved; a stalled stream asks for the same chunk again.
+    pub idle_ticks: u32,
+}
+
+/// What the leader knows of one follower.
+#[derive(Debug)]
+pub struct Progress {
+    /// Highest position known to agree with the leader's log.
+    pub matched: Index,
+    /// Next position to send.
+    pub next: Index,
+    /// How it is fed.
+    pub feed: Feed,
+    /// Ticks since it was last heard in this term (check-quorum, rule 6).
+    pub silent_ticks: u32,
+    /// Newest round it answered.
+    pub round: u64,
+    /// Commit index last told to it.
+    pub commit_told: Index,
+    /// It reported a nearly full disk.
+    pub disk_low: bool,
+    /// A heartbeat is owed.
+    pub due: bool,
+}
+
+impl Progress {
+    /// A follower of which nothing is known: start at the end of the leader's log.
+    pub fn new(next: Index) -> Self {
+        Self {
+            matched: Index(0),
+            next,
+            feed: Feed::Probe { waiting: false },
+            silent_ticks: 0,
+            round: 0,
+            commit_told: Index(0),
+            disk_low: false,
+            due: true,
+        }
+    }
+
+    /// Bytes on their way, and how many messages.
+    pub fn in_flight(&self) -> (usize, usize) {
+        match &self.feed {
+            Feed::Replicate { in_flight } => (in_flight.iter().map(|(_, bytes)| bytes).sum(), in_flight.len()),
+            _ => (0, 0),
+        }
+    }
+
+    /// The follower agrees up to `index`, as a message that was sent shows. Never goes back
+    /// (correctness rule 16). Returns whether that is news.
+    pub fn on_matched(&mut self, index: Index) -> bool {
+        let news = index > self.matched;
+        self.matched = self.matched.max(index);
+        self.next = self.next.max(self.matched.next());
+        match &mut self.feed {
+            Feed::Replicate { in_flight } => {
+                while in_flight.front().is_some_and(|(last, _)| *last <= index) {
+                    in_flight.pop_front();
+                }
+            }
+            Feed::Probe { .. } => self.feed = Feed::Replicate { in_flight: VecDeque::new() },
+            Feed::Snapshot(_) => {}
+        }
+        news
+    }
+
+    /// Goes on looking from `next`, never below what is known to agree.
+    pub fn probe_from(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.feed = Feed::Probe { waiting: false };
+    }
+}

@@ -1,0 +1,88 @@
+//! Linearizable reads without a log entry: `ReadIndex` (8; thesis 6.4; correctness rule 23).
+//!
+//! A leader with a committed entry of its own term notes its commit index and starts a round: every
+//! follower gets an Append that carries the round's number. When a majority has answered a round that
+//! was sent *after* the read arrived, nobody else had become leader before that, so the noted index
+//! covers everything acknowledged until the read came. One round is on its way at a time and carries
+//! all the reads that came before it; the next takes those that came meanwhile.
+
+use super::ready::{Apply, ReadId};
+use super::role::Role;
+use super::{ProposeError, Raft};
+use crate::types::NodeId;
+
+impl Raft {
+    /// Asks for a read. Its answer is an [`Apply::Read`] or an [`Apply::ReadAborted`] in a later Ready.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`], [`ProposeError::Busy`].
+    pub fn read(&mut self, id: ReadId) -> Result<(), ProposeError> {
+        let hint = self.leader();
+        let limit = self.config.pending_reads_max;
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(ProposeError::NotLeader { hint });
+        };
+        let pending = leader.waiting.len() + leader.rounds.iter().map(|(_, _, reads)| reads.len()).sum::<usize>();
+        if pending >= limit {
+            return Err(ProposeError::Busy);
+        }
+        leader.waiting.push(id);
+        Ok(())
+    }
+
+    /// Starts a round for the reads that wait, if none is on its way; `again`: even if one is, because
+    /// it may be lost.
+    pub(super) fn start_round(&mut self, again: bool) {
+        let commit = self.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
+        // Reads that come before the term's first commit wait; they are not dropped.
+        let may_read = commit >= leader.term_start;
+        if !may_read || leader.waiting.is_empty() && !(again && !leader.rounds.is_empty()) {
+            return;
+        }
+        if !leader.rounds.is_empty() && !again {
+            return;
+        }
+        leader.round += 1;
+        let mut reads = Vec::new();
+        if again {
+            // A later round confirms everything that waits for an earlier one.
+            for (_, _, earlier) in leader.rounds.drain(..) {
+                reads.extend(earlier);
+            }
+        }
+        reads.append(&mut leader.waiting);
+        leader.rounds.push_back((leader.round, commit, reads));
+        leader.owe_all();
+        self.confirm_reads();
+    }
+
+    /// Hands over the reads of every round that a majority has answered.
+    pub(super) fn confirm_reads(&mut self) {
+        let me = self.me;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.rounds.is_empty() {
+            return;
+        }
+        let own = leader.round;
+        let answered = |voter: NodeId| match voter == me {
+            true => own,
+            false => leader.followers.get(&voter).map_or(0, |follower| follower.round),
+        };
+        let confirmed = self.membership.reached(answered).unwrap_or(0);
+        while leader.rounds.front().is_some_and(|(round, _, _)| *round <= confirmed) {
+            let (_, index, reads) = leader.rounds.pop_front().expect("just seen");
+            self.apply.extend(reads.into_iter().map(|id| Apply::Read(id, index)));
+        }
+    }
+
+    /// A server that leads no more can confirm nothing: say so, so that callers look elsewhere.
+    pub(super) fn abort_reads(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            let waiting = std::mem::take(&mut leader.waiting);
+            let started = leader.rounds.drain(..).flat_map(|(_, _, reads)| reads);
+            let reads: Vec<ReadId> = started.chain(waiting).collect();
+            self.apply.extend(reads.into_iter().map(Apply::ReadAborted));
+        }
+    }
+}

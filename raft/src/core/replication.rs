@@ -1,0 +1,310 @@
+//! Log replication (5.3, 5.4.2).
+//!
+//! A leader keeps one [`Progress`] per follower and makes its Appends when a Ready is taken, so that
+//! everything proposed in a round leaves in one message. Each Append, heartbeats included, names the
+//! entry before the ones it carries; a follower that does not have it says where it could continue
+//! (fast backup), and the leader goes on looking from there. What an answer proves comes from the
+//! answer alone (rule 16).
+
+use super::message::{Body, Envelope, Message, Verdict};
+use super::progress::{Feed, Progress};
+use super::role::{Leader, Role};
+use super::{Raft, Refused};
+use crate::types::{Entry, EntryId, Index, NodeId};
+
+impl Raft {
+    pub(super) fn tick_leader(&mut self) {
+        let heartbeat_ticks = self.config.heartbeat_ticks;
+        let patience = self.config.election_ticks_max;
+        let commit = self.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.heartbeat_elapsed += 1;
+        let beat = leader.heartbeat_elapsed >= heartbeat_ticks;
+        if beat {
+            leader.heartbeat_elapsed = 0;
+        }
+        let mut stalled = Vec::new();
+        for (id, follower) in &mut leader.followers {
+            follower.silent_ticks = follower.silent_ticks.saturating_add(1);
+            // A commit index that nothing carried yet goes with the next tick, not the next heartbeat.
+            let owes_commit = follower.commit_told < commit && follower.matched >= commit;
+            follower.due |= beat || owes_commit;
+            match &mut follower.feed {
+                Feed::Probe { waiting } if beat => *waiting = false,
+                Feed::Snapshot(stream) => {
+                    stream.idle_ticks += 1;
+                    if stream.idle_ticks >= patience {
+                        stalled.push(*id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if beat {
+            self.start_round(true);
+        }
+        for follower in stalled {
+            self.order_chunk(follower);
+        }
+        self.maybe_step_down();
+    }
+
+    /// The Appends of this round: what followers lack, and heartbeats that are owed.
+    pub(super) fn take_appends(&mut self) -> Vec<Envelope> {
+        self.start_round(false);
+        let Role::Leader(leader) = &self.role else { return Vec::new() };
+        let ids: Vec<NodeId> = leader.followers.keys().copied().collect();
+        let mut appends = Vec::new();
+        for id in ids {
+            while let Some(message) = self.next_append(id) {
+                appends.push(Envelope { to: id, message });
+            }
+        }
+        appends
+    }
+
+    fn next_append(&mut self, to: NodeId) -> Option<Message> {
+        let term = self.hard_state.term;
+        let last = self.log.last().index;
+        let Role::Leader(leader) = &mut self.role else { return None };
+        let round = leader.round;
+        let follower = leader.followers.get_mut(&to)?;
+        if !matches!(follower.feed, Feed::Snapshot(_)) && follower.next <= self.log.marker().index {
+            // What it needs next was compacted away (section 7).
+            self.become_stream(to);
+            return self.next_append(to);
+        }
+        let config = &self.config;
+        let fresh = follower.silent_ticks < config.election_ticks_min;
+        let (bytes, messages) = follower.in_flight();
+        let open = match &follower.feed {
+            // A follower that is not answering gets the question, not megabytes again and again.
+            Feed::Probe { waiting } => !waiting && fresh,
+            Feed::Replicate { .. } => {
+                bytes < config.in_flight_bytes_max && messages < config.in_flight_messages_max
+            }
+            Feed::Snapshot(_) => false,
+        };
+        let probing = matches!(follower.feed, Feed::Probe { waiting: false });
+        if !(follower.due || probing || open && follower.next <= last) {
+            return None;
+        }
+        let entries = match open {
+            true => self.log.range(follower.next, last, config.append_bytes_max),
+            false => Vec::new(),
+        };
+        let prev_index = match follower.feed {
+            Feed::Snapshot(_) => self.log.marker().index,
+            _ => follower.next.previous(),
+        };
+        let prev = self.log.id_at(prev_index)?;
+        note_sent(follower, &entries);
+        follower.due = false;
+        follower.commit_told = self.commit;
+        Some(Message { term, body: Body::Append { prev, entries, commit: self.commit, round } })
+    }
+
+    /// An Append from the leader of this term.
+    pub(super) fn on_append(
+        &mut self,
+        from: NodeId,
+        prev: EntryId,
+        entries: Vec<Entry>,
+        commit: Index,
+        round: u64,
+    ) -> Result<(), Refused> {
+        self.check_append(prev, &entries)?;
+        self.follow(from)?;
+        let covered = Index(prev.index.0 + entries.len() as u64);
+        let verdict = if covered <= self.commit {
+            // All of it is committed here, so it is in the leader's log as well (leader completeness).
+            Verdict::Matched(self.commit)
+        } else if prev.index >= self.log.marker().index && !self.log.contains(prev) {
+            let try_at = self.log.last_not_above(prev.index, prev.term);
+            Verdict::Conflict { at: prev.index, try_at }
+        } else {
+            self.take_entries(entries)?;
+            // Rule 14: only as far as this message is known to agree.
+            self.advance_commit(commit.min(covered));
+            Verdict::Matched(covered)
+        };
+        let disk_low = self.disk_low;
+        self.send(from, Body::AppendReply { verdict, round, disk_low });
+        Ok(())
+    }
+
+    fn check_append(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
+        let mut before = prev;
+        for entry in entries {
+            if entry.id.index.0 != before.index.0.wrapping_add(1) || entry.id.term < before.term {
+                return Err(Refused::Impossible("entries with a gap or a falling term"));
+            }
+            before = entry.id;
+        }
+        if before.term > self.hard_state.term {
+            return Err(Refused::Impossible("entries of a later term than their leader's"));
+        }
+        Ok(())
+    }
+
+    /// `from` leads this term: follow it, and be patient again (rule 7).
+    pub(super) fn follow(&mut self, from: NodeId) -> Result<(), Refused> {
+        match &self.role {
+            Role::Leader(_) => return Err(Refused::Impossible("a second leader in one term")),
+            Role::Follower { leader: Some(leader) } if *leader != from => {
+                return Err(Refused::Impossible("a second leader in one term"));
+            }
+            _ => {}
+        }
+        if self.leader() != Some(from) {
+            self.become_follower(self.hard_state.term, Some(from));
+        }
+        self.leader_silent = Some(0);
+        self.reset_election_timer();
+        Ok(())
+    }
+
+    /// Rules 13 and 15: skip what is there, truncate only at a real conflict of terms; truncation and
+    /// new entries are one save.
+    fn take_entries(&mut self, entries: Vec<Entry>) -> Result<(), Refused> {
+        for entry in entries {
+            if entry.id.index <= self.log.marker().index || self.log.contains(entry.id) {
+                continue;
+            }
+            if entry.id.index <= self.log.last().index {
+                if entry.id.index <= self.commit {
+                    return Err(Refused::SafetyViolation(format!(
+                        "the leader replaces the committed entry at {} by {}",
+                        entry.id.index, entry.id
+                    )));
+                }
+                self.truncate(entry.id.index);
+            }
+            self.append_received(entry);
+        }
+        Ok(())
+    }
+
+    /// No, by term: the sender learns this server's term from it.
+    pub(super) fn refuse_append(&mut self, from: NodeId, at: Index, round: u64) {
+        let verdict = Verdict::Conflict { at, try_at: self.log.last() };
+        let disk_low = self.disk_low;
+        self.send(from, Body::AppendReply { verdict, round, disk_low });
+    }
+
+    /// A follower's answer in this term.
+    pub(super) fn on_append_reply(
+        &mut self,
+        from: NodeId,
+        verdict: Verdict,
+        round: u64,
+        disk_low: bool,
+    ) -> Result<(), Refused> {
+        let last = self.log.last().index;
+        let log = &self.log;
+        let Role::Leader(leader) = &mut self.role else { return Ok(()) };
+        let newest_round = leader.round;
+        let Some(follower) = leader.followers.get_mut(&from) else { return Ok(()) };
+        if round > newest_round || matches!(verdict, Verdict::Matched(index) if index > last) {
+            return Err(Refused::Impossible("an answer to something never sent"));
+        }
+        follower.silent_ticks = 0;
+        follower.round = follower.round.max(round);
+        follower.disk_low = disk_low;
+        match verdict {
+            Verdict::Matched(index) => {
+                let news = follower.on_matched(index);
+                if matches!(follower.feed, Feed::Snapshot(_)) && follower.matched >= log.marker().index {
+                    follower.probe_from(follower.matched.next());
+                }
+                if news {
+                    self.maybe_commit();
+                }
+            }
+            Verdict::Conflict { at, try_at } => on_conflict(follower, log, at, try_at),
+        }
+        self.confirm_reads();
+        Ok(())
+    }
+
+    /// Something sent to `peer` was lost.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        if let Some(follower) = self.role.leader_mut().and_then(|leader| leader.followers.get_mut(&peer))
+            && matches!(follower.feed, Feed::Replicate { .. })
+        {
+            // Wait for the next heartbeat: asking at once would ask a dead peer in every round.
+            follower.probe_from(follower.matched.next());
+            follower.feed = Feed::Probe { waiting: true };
+        }
+    }
+
+    /// Rule 11: only an entry of the own term is committed by counting (5.4.2, Figure 8).
+    pub(super) fn maybe_commit(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let matched = |voter: NodeId| {
+            if voter == self.me {
+                self.saved
+            } else {
+                leader.followers.get(&voter).map_or(Index(0), |follower| follower.matched)
+            }
+        };
+        let Some(reached) = self.membership.reached(matched) else { return };
+        if reached > self.commit && self.log.term_at(reached) == Some(self.hard_state.term) {
+            self.advance_commit(reached);
+            self.start_round(false);
+        }
+    }
+
+    pub(super) fn advance_commit(&mut self, to: Index) {
+        if to <= self.commit {
+            return;
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            let mut at = self.commit.next();
+            while at <= to {
+                let weight = self.log.entry(at).map_or(0, Entry::weight);
+                leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(weight);
+                at = at.next();
+            }
+        }
+        self.commit = to;
+    }
+}
+
+/// What was sent counts as on its way; `next` runs ahead of the answers.
+fn note_sent(follower: &mut Progress, entries: &[Entry]) {
+    match &mut follower.feed {
+        Feed::Probe { waiting } => *waiting = true,
+        Feed::Replicate { in_flight } => {
+            if let Some(last) = entries.last() {
+                in_flight.push_back((last.id.index, entries.iter().map(Entry::weight).sum()));
+                follower.next = last.id.index.next();
+            }
+        }
+        Feed::Snapshot(_) => {}
+    }
+}
+
+/// Rules 16 and 17: an answer to an old message moves nothing; a real one tells where to look next.
+fn on_conflict(follower: &mut Progress, log: &super::log::Log, at: Index, try_at: EntryId) {
+    let stale = match &follower.feed {
+        Feed::Probe { .. } => at != follower.next.previous(),
+        Feed::Replicate { .. } => at <= follower.matched || at >= follower.next,
+        Feed::Snapshot(_) => true,
+    };
+    if !stale {
+        // The leader's last position that can agree with what the follower has at `try_at`.
+        let agree = log.last_not_above(try_at.index, try_at.term).index;
+        let next = if try_at.index < log.marker().index { try_at.index.next() } else { agree.next() };
+        follower.probe_from(next.min(at));
+    }
+}
+
+impl Leader {
+    /// Every follower gets an Append in this round.
+    pub(super) fn owe_all(&mut self) {
+        for follower in self.followers.values_mut() {
+            follower.due = true;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Roles, each with only its own data.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::progress::Progress;
+use super::ready::ReadId;
+use crate::types::{Index, NodeId};
+
+/// What this server is in its current term.
+#[derive(Debug)]
+pub enum Role {
+    /// Follows, or waits for, a leader.
+    Follower {
+        /// The leader of this term, once heard.
+        leader: Option<NodeId>,
+    },
+    /// Asks whether an election could be won, without disturbing anybody (thesis 9.6).
+    PreCandidate {
+        /// Answers so far, the own one included.
+        answers: BTreeMap<NodeId, bool>,
+    },
+    /// Asks for votes in its term.
+    Candidate {
+        /// Answers so far, the own one included.
+        answers: BTreeMap<NodeId, bool>,
+    },
+    /// Leads its term.
+    Leader(Leader),
+}
+
+/// A leader's data.
+#[derive(Debug)]
+pub struct Leader {
+    /// The other servers.
+    pub followers: BTreeMap<NodeId, Progress>,
+    /// Position of the empty entry of this term; reads wait until it is committed.
+    pub term_start: Index,
+    /// Number of the newest round of Appends.
+    pub round: u64,
+    /// Reads that wait for a round to be started.
+    pub waiting: Vec<ReadId>,
+    /// Rounds on their way: number, the commit index when it started, its reads.
+    pub rounds: VecDeque<(u64, Index, Vec<ReadId>)>,
+    /// Ticks since the last heartbeat.
+    pub heartbeat_elapsed: u32,
+    /// Bytes of entries not committed.
+    pub uncommitted_bytes: usize,
+}
+
+impl Role {
+    /// The leader's data, if this is one.
+    pub fn leader_mut(&mut self) -> Option<&mut Leader> {
+        match self {
+            Self::Leader(leader) => Some(leader),
+            _ => None,
+        }
+    }
+}

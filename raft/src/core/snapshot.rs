@@ -1,0 +1,215 @@
+//! Compaction and snapshots (section 7).
+//!
+//! The log's prefix is dropped below what the table has made durable and what everybody who is
+//! listening already has. A follower that still needs dropped entries gets the rows of the table
+//! instead, one chunk at a time:
+//!
+//! leader: order a chunk (read elsewhere) -> `Chunk` -> follower: in sequence? stage it -> `ChunkReply`
+//! -> next ... the last chunk makes the staged rows live; the follower's core keeps its log until it
+//! hears `installed`, drops it in the next save, and acknowledges after that (rule 33).
+
+use bytes::Bytes;
+
+use super::message::{Body, Chunk, Verdict};
+use super::progress::{Feed, Stream};
+use super::ready::{Apply, StreamOrder};
+use super::role::Role;
+use super::{Raft, Refused};
+use crate::storage::Save;
+use crate::types::{EntryId, Index, NodeId};
+
+/// A snapshot being received.
+#[derive(Debug)]
+pub(super) struct Staging {
+    pub(super) snapshot: EntryId,
+    /// Key of the last row handed to the applier.
+    accepted: Option<Bytes>,
+    /// The applier has staged everything accepted.
+    idle: bool,
+    /// The last chunk was accepted.
+    done: bool,
+}
+
+impl Raft {
+    /// The table is durable up to `durable`: drops the prefix that nobody needs. Takes effect with
+    /// the next save. Returns whether anything was dropped.
+    pub fn compact(&mut self, durable: Index) -> bool {
+        let mut pins = self.follower_pins();
+        pins.sort_unstable();
+        // The slowest is not waited for for ever: beyond the hard limit it starts over with a snapshot.
+        let slow = pins.iter().take_while(|pin| self.log.bytes_after(**pin) > self.config.log_bytes_hard_max).count();
+        let limit = pins.get(slow).copied().unwrap_or(durable).min(durable).min(self.handed);
+        let Some(point) = self.log.compaction_point(limit, self.config.log_keep_bytes) else { return false };
+        if point.index <= self.log.marker().index {
+            return false;
+        }
+        self.log.compact(point);
+        self.save.entries.retain(|entry| entry.id.index > point.index);
+        self.save.marker = Some(point);
+        true
+    }
+
+    /// What each follower that was heard lately still needs.
+    fn follower_pins(&self) -> Vec<Index> {
+        let Role::Leader(leader) = &self.role else { return Vec::new() };
+        let fresh = leader.followers.values().filter(|it| it.silent_ticks < self.config.election_ticks_max);
+        fresh
+            .map(|follower| match &follower.feed {
+                Feed::Snapshot(Stream { snapshot: Some(snapshot), .. }) => snapshot.index,
+                // An order on its way will name a position at or above what is durable now.
+                Feed::Snapshot(_) => self.handed,
+                _ => follower.matched,
+            })
+            .collect()
+    }
+
+    pub(super) fn become_stream(&mut self, to: NodeId) {
+        if let Some(follower) = self.role.leader_mut().and_then(|leader| leader.followers.get_mut(&to)) {
+            follower.feed = Feed::Snapshot(Stream::default());
+            self.order_chunk(to);
+        }
+    }
+
+    /// Asks for the rows behind what the follower has.
+    pub(super) fn order_chunk(&mut self, to: NodeId) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(Feed::Snapshot(stream)) = leader.followers.get_mut(&to).map(|it| &mut it.feed) {
+            stream.idle_ticks = 0;
+            let order = StreamOrder { to, snapshot: stream.snapshot, after: stream.cursor.clone() };
+            self.streams.push(order);
+        }
+    }
+
+    /// The chunk that an order asked for was read.
+    pub fn chunk_read(&mut self, to: NodeId, chunk: Chunk) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(Feed::Snapshot(stream)) = leader.followers.get_mut(&to).map(|it| &mut it.feed) else { return };
+        if chunk.snapshot.index < self.log.marker().index {
+            // Made before the log was compacted further: useless to the follower. Start over.
+            *stream = Stream::default();
+            self.order_chunk(to);
+            return;
+        }
+        if stream.snapshot != Some(chunk.snapshot) {
+            *stream = Stream { snapshot: Some(chunk.snapshot), ..Stream::default() };
+        }
+        if stream.cursor != chunk.after {
+            return;
+        }
+        stream.sent = chunk.rows.last().map(|(key, _)| key.clone()).or_else(|| chunk.after.clone());
+        stream.idle_ticks = 0;
+        self.send(to, Body::Chunk(chunk));
+    }
+
+    pub(super) fn on_chunk_reply(&mut self, from: NodeId, snapshot: EntryId, cursor: Option<Bytes>) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(follower) = leader.followers.get_mut(&from) else { return };
+        follower.silent_ticks = 0;
+        if let Feed::Snapshot(stream) = &mut follower.feed
+            && stream.snapshot == Some(snapshot)
+        {
+            // An answer to a doubled chunk says nothing new and must not double the stream.
+            let news = cursor == stream.sent || cursor != stream.cursor;
+            stream.cursor = cursor;
+            if news {
+                stream.sent = None;
+                self.order_chunk(from);
+            }
+        }
+    }
+
+    /// A piece of the leader's table.
+    pub(super) fn on_chunk(&mut self, from: NodeId, chunk: Chunk) -> Result<(), Refused> {
+        if chunk.snapshot.term > self.hard_state.term {
+            return Err(Refused::Impossible("a snapshot of a later term than its leader's"));
+        }
+        if chunk.rows.windows(2).any(|pair| pair[0].0 >= pair[1].0)
+            || chunk.rows.first().is_some_and(|(key, _)| Some(key) <= chunk.after.as_ref())
+        {
+            return Err(Refused::Impossible("snapshot rows out of order"));
+        }
+        self.follow(from)?;
+        if chunk.snapshot.index <= self.commit {
+            // Not needed any more: say how far this server is.
+            let verdict = Verdict::Matched(self.commit);
+            let disk_low = self.disk_low;
+            self.send(from, Body::AppendReply { verdict, round: 0, disk_low });
+            return Ok(());
+        }
+        if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
+            if chunk.after.is_some() || self.staging.as_ref().is_some_and(|staging| !staging.idle || staging.done) {
+                // Rule 34: another identity starts at its beginning, once the applier is free.
+                self.send(from, Body::ChunkReply { snapshot: chunk.snapshot, cursor: None });
+                return Ok(());
+            }
+            self.staging = Some(Staging { snapshot: chunk.snapshot, accepted: None, idle: true, done: false });
+        }
+        let Some(staging) = &mut self.staging else { return Ok(()) };
+        if staging.done || !staging.idle {
+            return Ok(());
+        }
+        if chunk.after != staging.accepted {
+            let cursor = staging.accepted.clone();
+            self.send(from, Body::ChunkReply { snapshot: chunk.snapshot, cursor });
+            return Ok(());
+        }
+        staging.idle = false;
+        staging.done = chunk.done;
+        if let Some((key, _)) = chunk.rows.last() {
+            staging.accepted = Some(key.clone());
+        }
+        self.apply.push(Apply::Chunk(chunk));
+        Ok(())
+    }
+
+    /// The applier has staged what it was given of `snapshot`.
+    pub fn staged(&mut self, snapshot: EntryId) {
+        let leader = self.leader();
+        let Some(staging) = self.staging.as_mut().filter(|staging| staging.snapshot == snapshot) else { return };
+        staging.idle = true;
+        let cursor = staging.accepted.clone();
+        if let Some(leader) = leader.filter(|leader| *leader != self.me) {
+            self.send(leader, Body::ChunkReply { snapshot, cursor });
+        }
+    }
+
+    /// The applier did not switch to `snapshot`: it was not ahead of what is applied.
+    pub fn not_installed(&mut self, snapshot: EntryId) {
+        if self.staging.as_ref().is_some_and(|staging| staging.snapshot == snapshot) {
+            self.staging = None;
+        }
+    }
+
+    /// The table is the one of `snapshot` now, durably. Only now may the log go (rule 33); the
+    /// acknowledgement leaves after the save that drops it.
+    pub fn installed(&mut self, snapshot: EntryId) {
+        self.not_installed(snapshot);
+        if snapshot.index <= self.log.marker().index {
+            return;
+        }
+        if self.log.contains(snapshot) {
+            self.log.compact(snapshot);
+            self.save.entries.retain(|entry| entry.id.index > snapshot.index);
+            self.save.marker = Some(snapshot);
+        } else {
+            let first = self.log.marker().index.next();
+            self.log.reset(snapshot);
+            let hard_state = self.save.hard_state;
+            self.save =
+                Save { hard_state, truncate_from: Some(first), entries: Vec::new(), marker: Some(snapshot) };
+            self.saved = snapshot.index;
+            self.saving = snapshot.index;
+        }
+        self.commit = self.commit.max(snapshot.index);
+        self.handed = self.handed.max(snapshot.index);
+        if let Some(leader) = self.leader().filter(|leader| *leader != self.me) {
+            let disk_low = self.disk_low;
+            self.send(leader, Body::AppendReply { verdict: Verdict::Matched(snapshot.index), round: 0, disk_low });
+        }
+    }
+
+    /// Whether a snapshot is being received.
+    pub fn is_staging(&self) -> bool {
+        self.staging.is_some()
+    }
+}

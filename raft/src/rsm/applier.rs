@@ -1,0 +1,231 @@
+//! The applier: one FIFO, in which everything that touches the table has its turn.
+//!
+//! A turn takes what is queued, applies its commands to an overlay, writes that in one batch, and only
+//! then answers: commands in their order, then the reads that were confirmed and whose index is
+//! applied. Who waits for a command was queued before the command itself, so the verdict is found by
+//! comparing ids (rule 28): the same id, its output; another term at its index, not executed; passed
+//! by a snapshot, or a newer term seen, unknown.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::overlay::Overlay;
+use super::{ExecuteError, StateMachine, Status};
+use crate::core::message::Chunk;
+use crate::core::ready::{Apply, ReadId};
+use crate::driver::{Event, Item, Waiter};
+use crate::storage::{self, Applied, Table};
+use crate::types::{Entry, EntryId, Index, Payload};
+
+/// Waits for a command.
+pub(crate) struct CommandWaiter<S: StateMachine> {
+    pub(crate) reply: oneshot::Sender<Result<S::Output, ExecuteError>>,
+    pub(crate) placed: Option<oneshot::Sender<Result<EntryId, ExecuteError>>>,
+}
+
+/// Waits for a read.
+pub(crate) struct QueryWaiter<S: StateMachine> {
+    pub(crate) query: S::Query,
+    pub(crate) reply: oneshot::Sender<Result<S::Answer, ExecuteError>>,
+}
+
+impl<S: StateMachine> Waiter for CommandWaiter<S> {
+    fn refuse(self, error: ExecuteError) {
+        if let Some(placed) = self.placed {
+            let _ = placed.send(Err(error));
+        }
+        let _ = self.reply.send(Err(error));
+    }
+
+    fn placed(&mut self, id: EntryId) {
+        if let Some(placed) = self.placed.take() {
+            let _ = placed.send(Ok(id));
+        }
+    }
+}
+
+impl<S: StateMachine> Waiter for QueryWaiter<S> {
+    fn refuse(self, error: ExecuteError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+type Queue<S> = mpsc::UnboundedReceiver<Item<CommandWaiter<S>, QueryWaiter<S>>>;
+
+pub(crate) struct Applier<S: StateMachine> {
+    pub(crate) machine: S,
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) queue: Queue<S>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) status: Arc<watch::Sender<Status>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) applied: Applied,
+    /// Who waits for commands, by position.
+    pub(crate) waiters: VecDeque<(EntryId, CommandWaiter<S>)>,
+    /// Reads not confirmed yet.
+    pub(crate) asked: BTreeMap<ReadId, QueryWaiter<S>>,
+    /// Confirmed reads that wait for their index.
+    pub(crate) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
+}
+
+/// Outputs of this turn, answered once its batch is written.
+type Answers<S> = Vec<(CommandWaiter<S>, Result<<S as StateMachine>::Output, ExecuteError>)>;
+
+impl<S: StateMachine> Applier<S> {
+    pub(crate) async fn run(mut self) {
+        const TURN_ITEMS_MAX: usize = 1024;
+        let mut items = Vec::with_capacity(TURN_ITEMS_MAX);
+        self.machine.load(&*self.table);
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                taken = self.queue.recv_many(&mut items, TURN_ITEMS_MAX) => taken,
+            };
+            if taken == 0 {
+                break;
+            }
+            let mut turn = items.drain(..).collect::<VecDeque<_>>();
+            while !turn.is_empty() {
+                if let Some(chunk) = self.apply_run(&mut turn) {
+                    self.on_chunk(chunk).await;
+                }
+            }
+            self.answer_reads();
+        }
+        for (_, waiter) in self.waiters {
+            waiter.refuse(ExecuteError::Unknown);
+        }
+    }
+
+    /// Applies items up to the next snapshot chunk, which it returns.
+    fn apply_run(&mut self, turn: &mut VecDeque<Item<CommandWaiter<S>, QueryWaiter<S>>>) -> Option<Chunk> {
+        let table = Arc::clone(&self.table);
+        let mut overlay = Overlay::new(&*table, self.applied);
+        let mut answers = Vec::new();
+        let mut bytes = 0;
+        let mut chunk = None;
+        while let Some(item) = turn.pop_front() {
+            match item {
+                Item::Proposed(id, waiter) => self.waiters.push_back((id, waiter)),
+                Item::Asked(id, waiter) => {
+                    self.asked.insert(id, waiter);
+                }
+                Item::Apply(Apply::Entry(entry)) => {
+                    bytes += entry.weight();
+                    self.apply_entry(&mut overlay, entry, &mut answers);
+                }
+                Item::Apply(Apply::Read(id, index)) => {
+                    if let Some(waiter) = self.asked.remove(&id) {
+                        self.confirmed.push_back((index, waiter));
+                    }
+                }
+                Item::Apply(Apply::ReadAborted(id)) => {
+                    if let Some(waiter) = self.asked.remove(&id) {
+                        waiter.refuse(ExecuteError::NotLeader { hint: None });
+                    }
+                }
+                Item::Apply(Apply::NewerTerm(term)) => {
+                    let old = self.waiters.iter().take_while(|(id, _)| id.term < term).count();
+                    answers.extend(
+                        self.waiters.drain(..old).map(|(_, waiter)| (waiter, Err(ExecuteError::Unknown))),
+                    );
+                }
+                Item::Apply(Apply::Chunk(piece)) => {
+                    chunk = Some(piece);
+                    break;
+                }
+            }
+        }
+        if overlay.applied() != self.applied {
+            self.applied = overlay.applied();
+            self.table.write(overlay.into_batch());
+            self.publish();
+        }
+        for (waiter, answer) in answers {
+            let _ = waiter.reply.send(answer);
+        }
+        if bytes > 0 {
+            let _ = self.events.send(Event::AppliedBytes(bytes));
+        }
+        chunk
+    }
+
+    fn apply_entry(&mut self, overlay: &mut Overlay<'_>, entry: Entry, answers: &mut Answers<S>) {
+        let id = entry.id;
+        if id.index <= overlay.applied().id.index {
+            // A snapshot was ahead of it.
+            return;
+        }
+        assert_eq!(id.index, overlay.applied().id.index.next(), "entries are applied in order, none left out");
+        let output = match entry.payload {
+            Payload::Empty => None,
+            Payload::Command(command) => Some(self.machine.apply(overlay, id, decode::<S>(&command))),
+        };
+        overlay.finish_command(id);
+        let mut output = output;
+        while self.waiters.front().is_some_and(|(waiting, _)| waiting.index <= id.index) {
+            let (waiting, waiter) = self.waiters.pop_front().expect("just seen");
+            let verdict = match output.take_if(|_| waiting == id) {
+                Some(output) => Ok(output),
+                None if waiting.index == id.index => Err(ExecuteError::NotExecuted),
+                None => Err(ExecuteError::Unknown),
+            };
+            answers.push((waiter, verdict));
+        }
+    }
+
+    /// A piece of a snapshot: stage it; the last one becomes the live table (rule 33).
+    async fn on_chunk(&mut self, chunk: Chunk) {
+        let snapshot = chunk.snapshot;
+        if chunk.after.is_none() {
+            self.table.stage_start();
+        }
+        self.table.stage(chunk.rows);
+        let event = if !chunk.done {
+            Event::Staged(snapshot)
+        } else if snapshot.index <= self.applied.id.index {
+            Event::NotInstalled(snapshot)
+        } else {
+            self.table.switch(snapshot).await;
+            self.applied = storage::applied(&*self.table);
+            assert_eq!(self.applied.id, snapshot, "a snapshot's rows name the snapshot");
+            self.machine.load(&*self.table);
+            self.publish();
+            while self.waiters.front().is_some_and(|(waiting, _)| waiting.index <= snapshot.index) {
+                let (_, waiter) = self.waiters.pop_front().expect("just seen");
+                waiter.refuse(ExecuteError::Unknown);
+            }
+            tracing::info!(%snapshot, "snapshot installed");
+            Event::Installed(snapshot)
+        };
+        let _ = self.events.send(event);
+    }
+
+    /// Reads are answered from the table, behind everything applied in this turn.
+    fn answer_reads(&mut self) {
+        while self.confirmed.front().is_some_and(|(index, _)| *index <= self.applied.id.index) {
+            let (_, waiter) = self.confirmed.pop_front().expect("just seen");
+            if !waiter.reply.is_closed() {
+                let answer = self.machine.query(&*self.table, waiter.query);
+                let _ = waiter.reply.send(Ok(answer));
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let applied = self.applied;
+        self.status.send_modify(|status| status.applied = applied);
+    }
+}
+
+/// A logged command that this build cannot read stops the replica: skipping it would let its rows
+/// diverge from those of replicas that can.
+fn decode<S: StateMachine>(command: &Bytes) -> S::Command {
+    base::codec::decode(command, command.len())
+        .unwrap_or_else(|error| storage::fatal("read a logged command: run the build that wrote it", &error))
+}

@@ -1,0 +1,209 @@
+//! What clients do to the rows of a shard that is served.
+//!
+//! Every operation first asks whether the shard is served here, on the rows it then works on
+//! (correctness rules 21, 24). A write with a ticket is executed at most once: its session's row holds
+//! the number and the reply of the last operation, never a value (rule 26). Refusals that depend on the
+//! rows (a version, a size) are results and are recorded like one; `WrongGroup` and `NotReady` are not,
+//! for the same ticket goes on to another group.
+//!
+//! Versions: a write adds one; a key that is created starts above the shard's version floor, which each
+//! delete raises, so a conditional Put never meets an old version again.
+//!
+//! Left out on purpose: operations over several keys, and values larger than one row.
+
+use base::codec;
+use bytes::Bytes;
+use clerk::api::config::{Params, shard_of};
+use clerk::api::kv::{Item, KvRefusal, KvReply, Write};
+use clerk::api::{ConfigNum, Seq, SessionId, ShardId, Ticket, Version};
+use raft::rsm::Rows;
+use raft::rsm::sessions::Check;
+use raft::storage::{Read, ScanLimit, fatal};
+use serde::{Deserialize, Serialize};
+
+use crate::rows::{self, Meta};
+use crate::state_machine::Machine;
+
+/// Bytes at which a page of a scan is cut.
+const PAGE_BYTES: usize = 1 << 20;
+/// Rows of a page, whatever was asked for.
+const PAGE_ROWS_MAX: u32 = 10_000;
+
+/// What a session remembers of a write. Lies in rows: grows only at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Recorded {
+    Written(Version),
+    VersionMismatch(Version),
+    ValueTooLarge(u64),
+    InvalidKey(u64),
+}
+
+impl Recorded {
+    fn answer(self, params: Params) -> Result<KvReply, KvRefusal> {
+        match self {
+            Self::Written(version) => Ok(KvReply::Written { version }),
+            Self::VersionMismatch(version) => Err(KvRefusal::VersionMismatch { version }),
+            Self::ValueTooLarge(bytes) => {
+                Err(KvRefusal::ValueTooLarge { bytes, limit: params.value_bytes_max })
+            }
+            Self::InvalidKey(bytes) => Err(KvRefusal::InvalidKey { bytes, limit: params.key_bytes_max }),
+        }
+    }
+
+    fn encode(self) -> Bytes {
+        codec::encode(&self)
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        codec::decode(bytes, 64).unwrap_or_else(|error| fatal("decode a session's reply", &error))
+    }
+}
+
+/// Whether a key has an allowed length.
+pub(crate) fn check_key(key: &[u8], params: Params) -> Result<(), KvRefusal> {
+    let bytes = key.len() as u64;
+    match bytes == 0 || bytes > u64::from(params.key_bytes_max) {
+        true => Err(KvRefusal::InvalidKey { bytes, limit: params.key_bytes_max }),
+        false => Ok(()),
+    }
+}
+
+impl Machine {
+    pub(crate) fn open(
+        &mut self,
+        rows: &mut dyn Rows,
+        shard: ShardId,
+        asked: ConfigNum,
+    ) -> Result<KvReply, KvRefusal> {
+        let params = self.judge(shard, asked)?;
+        let served = self.served(rows, shard);
+        Ok(KvReply::Opened(SessionId(served.sessions.open(rows, params.sessions_max))))
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        rows: &mut dyn Rows,
+        shard: ShardId,
+        key: &[u8],
+        write: Write,
+        ticket: Option<Ticket>,
+        asked: ConfigNum,
+    ) -> Result<KvReply, KvRefusal> {
+        let params = self.judge(shard, asked)?;
+        check_home(key, shard, params)?;
+        let served = self.served(rows, shard);
+        if let Some(Ticket { session: SessionId(session), seq: Seq(seq) }) = ticket {
+            match served.sessions.check(session, seq) {
+                Check::Fresh => {}
+                Check::Repeated(reply) => return Recorded::decode(&reply).answer(params),
+                Check::Stale => return Err(KvRefusal::StaleSeq),
+                Check::Expired => return Err(KvRefusal::SessionExpired),
+            }
+        }
+        let mut meta = served.meta;
+        let recorded = change(rows, &mut meta, params, key, write);
+        if meta != served.meta {
+            served.meta = meta;
+            rows::put_meta(rows, shard, &meta);
+        }
+        if let Some(Ticket { session: SessionId(session), seq: Seq(seq) }) = ticket {
+            served.sessions.record(rows, session, seq, recorded.encode());
+        }
+        recorded.answer(params)
+    }
+
+    pub(crate) fn get(
+        &self,
+        rows: &dyn Read,
+        shard: ShardId,
+        key: &[u8],
+        asked: ConfigNum,
+    ) -> Result<KvReply, KvRefusal> {
+        let params = self.judge(shard, asked)?;
+        check_home(key, shard, params)?;
+        check_key(key, params)?;
+        Ok(match rows.get(&rows::value_key(key)) {
+            Some(row) => {
+                let (version, value) = rows::parse_value(&row);
+                KvReply::Value { value: Some(value), version }
+            }
+            None => KvReply::Value { value: None, version: Version(0) },
+        })
+    }
+
+    pub(crate) fn scan(
+        &self,
+        rows: &dyn Read,
+        shard: ShardId,
+        after: Option<&[u8]>,
+        limit: u32,
+        asked: ConfigNum,
+    ) -> Result<KvReply, KvRefusal> {
+        let params = self.judge(shard, asked)?;
+        let (mut start, end) = rows::values_range(shard, params.shard_count);
+        if let Some(after) = after {
+            check_home(after, shard, params)?;
+            start = rows::successor(&rows::value_key(after));
+        }
+        let limit = ScanLimit { rows: limit.clamp(1, PAGE_ROWS_MAX) as usize, bytes: PAGE_BYTES };
+        let page = rows.scan(&start, Some(&end), limit);
+        let full = page.len() >= limit.rows || page.iter().map(rows::weight).sum::<usize>() >= limit.bytes;
+        let items = page.iter().map(|(row, value)| {
+            let (version, value) = rows::parse_value(value);
+            Item { key: rows::key_of(row), value, version }
+        });
+        Ok(KvReply::Page { items: items.collect(), done: !full })
+    }
+}
+
+/// A key must lie in the shard that the request names: ownership was judged for that one.
+fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusal> {
+    match shard_of(key, params.shard_count) {
+        home if home == shard => Ok(()),
+        home => Err(KvRefusal::Malformed(format!("the key lies in shard {home}, not in {shard}"))),
+    }
+}
+
+/// Executes one write. The size limit holds for the *result* (correctness rule 22): appends grow values.
+fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], write: Write) -> Recorded {
+    if check_key(key, params).is_err() {
+        return Recorded::InvalidKey(key.len() as u64);
+    }
+    let row_key = rows::value_key(key);
+    let old = rows.get(&row_key).map(|row| rows::parse_value(&row));
+    let (version, old_value) = match &old {
+        Some((version, value)) => (*version, &value[..]),
+        None => (Version(0), &[][..]),
+    };
+    let parts = match &write {
+        Write::Put { value, expected } => match expected.is_some_and(|expected| expected != version) {
+            true => return Recorded::VersionMismatch(version),
+            false => [&[][..], &value[..]],
+        },
+        Write::Append { piece } => [old_value, &piece[..]],
+        Write::Delete => {
+            if old.is_some() {
+                meta.floor = meta.floor.max(version);
+                meta.rows = meta.rows.saturating_sub(1);
+                meta.bytes = meta.bytes.saturating_sub((key.len() + old_value.len()) as u64);
+                rows.delete(&row_key);
+            }
+            return Recorded::Written(version);
+        }
+    };
+    let bytes = (parts[0].len() + parts[1].len()) as u64;
+    if bytes > u64::from(params.value_bytes_max) {
+        return Recorded::ValueTooLarge(bytes);
+    }
+    match old {
+        Some(_) => meta.bytes = meta.bytes.saturating_sub(old_value.len() as u64).saturating_add(bytes),
+        None => {
+            meta.rows = meta.rows.saturating_add(1);
+            meta.bytes = meta.bytes.saturating_add(key.len() as u64 + bytes);
+        }
+    }
+    let below = if old.is_some() { version } else { meta.floor };
+    let version = Version(below.0.saturating_add(1));
+    rows.put(row_key, rows::value_row(version, &parts));
+    Recorded::Written(version)
+}

@@ -1,0 +1,282 @@
+//! Where a group's state lies in its table.
+//!
+//! The first byte of a key is its kind, 0 being the Raft library's. Kinds ascend so that the rows of a
+//! shard that travel with it are three ascending ranges: its meta row (version floor, counters), its
+//! sessions with their counter (correctness rule 39), and its values, ordered by (slot, key). So push,
+//! delete and scan are range operations. Rows about the shard that stay in the group (its state, its install cursor) are
+//! of a kind of their own that is never pushed.
+//!
+//! | kind | key behind it | value |
+//! |---|---|---|
+//! | `0x01` | `c` | the adopted [`Config`] |
+//! | `0x01` | `i` | the [`Incarnation`] |
+//! | `0x01` | `n` | number of the adopted configuration (4 KiB are not decoded to compare a number) |
+//! | `0x01` | `s`, shard BE u32 | [`ShardState`], unless `Absent` |
+//! | `0x01` | `u`, shard BE u32 | install [`Cursor`] while `Awaiting` |
+//! | `0x10` | shard BE u32 | [`Meta`] |
+//! | `0x11` | shard BE u32, ... | the shard's sessions (`raft::rsm::sessions`) |
+//! | `0x12` | slot BE u16, key | version BE u64, value |
+//!
+//! Everything but the value rows is encoded with `base::codec`.
+//! Left out on purpose: any judgement; this file only knows where things lie.
+
+use base::codec;
+use bytes::{BufMut, Bytes, BytesMut};
+use clerk::api::config::{Config, slot_of, slots_of};
+use clerk::api::kv::Cursor;
+use clerk::api::{ConfigNum, Incarnation, ShardId, Version};
+use raft::rsm::Rows;
+use raft::storage::{Read, Row, ScanLimit, fatal};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::shard::ShardState;
+
+const GROUP: u8 = 0x01;
+const META: u8 = 0x10;
+const SESSIONS: u8 = 0x11;
+const VALUES: u8 = 0x12;
+
+const CONFIG_KEY: &[u8] = &[GROUP, b'c'];
+const INCARNATION_KEY: &[u8] = &[GROUP, b'i'];
+const NUM_KEY: &[u8] = &[GROUP, b'n'];
+
+/// Rows of state that are read at once.
+const PAGE: ScanLimit = ScanLimit { rows: 4096, bytes: 1 << 20 };
+
+fn of_shard(kind: &[u8], shard: ShardId) -> Bytes {
+    let mut key = BytesMut::with_capacity(kind.len() + 4);
+    key.put_slice(kind);
+    key.put_u32(shard.0);
+    key.freeze()
+}
+
+fn state_key(shard: ShardId) -> Bytes {
+    of_shard(&[GROUP, b's'], shard)
+}
+
+fn cursor_key(shard: ShardId) -> Bytes {
+    of_shard(&[GROUP, b'u'], shard)
+}
+
+fn meta_key(shard: ShardId) -> Bytes {
+    of_shard(&[META], shard)
+}
+
+/// What the keys of a shard's sessions start with.
+pub(crate) fn sessions_prefix(shard: ShardId) -> Bytes {
+    of_shard(&[SESSIONS], shard)
+}
+
+/// Key of a value's row.
+pub(crate) fn value_key(key: &[u8]) -> Bytes {
+    let mut row = BytesMut::with_capacity(3 + key.len());
+    row.put_u8(VALUES);
+    row.put_u16(slot_of(key));
+    row.put_slice(key);
+    row.freeze()
+}
+
+/// The client's key in the key of a value's row.
+pub(crate) fn key_of(row: &Bytes) -> Bytes {
+    row.slice(3.min(row.len())..)
+}
+
+/// A value as it lies in a row.
+pub(crate) fn value_row(version: Version, parts: &[&[u8]]) -> Bytes {
+    let mut row = BytesMut::with_capacity(8 + parts.iter().map(|part| part.len()).sum::<usize>());
+    row.put_u64(version.0);
+    for part in parts {
+        row.put_slice(part);
+    }
+    row.freeze()
+}
+
+/// Version and value of a value's row.
+pub(crate) fn parse_value(row: &Bytes) -> (Version, Bytes) {
+    match row.first_chunk::<8>() {
+        Some(version) => (Version(u64::from_be_bytes(*version)), row.slice(8..)),
+        None => fatal("read a value", &"its row is shorter than a version"),
+    }
+}
+
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> T {
+    codec::decode(bytes, bytes.len().saturating_mul(2).max(64))
+        .unwrap_or_else(|error| fatal(&format!("decode {what}"), &error))
+}
+
+/// What a shard knows about itself besides sessions and values; travels with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The highest version that was ever deleted. A key that is created starts above it, so no version
+    /// of a key ever returns.
+    pub floor: Version,
+    /// Keys.
+    pub rows: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+}
+
+pub(crate) fn meta(rows: &dyn Read, shard: ShardId) -> Meta {
+    rows.get(&meta_key(shard)).map_or_else(Meta::default, |bytes| decode("a shard's meta row", &bytes))
+}
+
+pub(crate) fn put_meta(rows: &mut dyn Rows, shard: ShardId, meta: &Meta) {
+    rows.put(meta_key(shard), codec::encode(meta));
+}
+
+pub(crate) fn incarnation(rows: &dyn Read) -> Option<Incarnation> {
+    rows.get(INCARNATION_KEY).map(|bytes| decode("the incarnation row", &bytes))
+}
+
+pub(crate) fn put_incarnation(rows: &mut dyn Rows, incarnation: Incarnation) {
+    rows.put(Bytes::from_static(INCARNATION_KEY), codec::encode(&incarnation));
+}
+
+pub(crate) fn config(rows: &dyn Read) -> Option<Config> {
+    rows.get(CONFIG_KEY).map(|bytes| decode("the configuration row", &bytes))
+}
+
+pub(crate) fn config_num(rows: &dyn Read) -> Option<ConfigNum> {
+    rows.get(NUM_KEY).map(|bytes| decode("the configuration number", &bytes))
+}
+
+pub(crate) fn put_config(rows: &mut dyn Rows, config: &Config) {
+    rows.put(Bytes::from_static(CONFIG_KEY), codec::encode(config));
+    rows.put(Bytes::from_static(NUM_KEY), codec::encode(&config.num));
+}
+
+pub(crate) fn state(rows: &dyn Read, shard: ShardId) -> ShardState {
+    rows.get(&state_key(shard)).map_or(ShardState::Absent, |bytes| decode("a shard's state", &bytes))
+}
+
+pub(crate) fn put_state(rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
+    match state {
+        ShardState::Absent => rows.delete(&state_key(shard)),
+        state => rows.put(state_key(shard), codec::encode(&state)),
+    }
+}
+
+/// Every shard that is not `Absent`, ascending.
+pub(crate) fn states(rows: &dyn Read) -> Vec<(ShardId, ShardState)> {
+    let end = [GROUP, b's' + 1];
+    let mut start = Bytes::from_static(&[GROUP, b's']);
+    let mut states = Vec::new();
+    loop {
+        let page = rows.scan(&start, Some(&end), PAGE);
+        let Some((last, _)) = page.last() else { return states };
+        start = successor(last);
+        states.extend(page.iter().filter_map(|(key, value)| {
+            let shard = key.get(2..)?.first_chunk::<4>()?;
+            Some((ShardId(u32::from_be_bytes(*shard)), decode("a shard's state", value)))
+        }));
+    }
+}
+
+pub(crate) fn cursor(rows: &dyn Read, shard: ShardId) -> Cursor {
+    rows.get(&cursor_key(shard)).map_or_else(Cursor::default, |bytes| decode("an install cursor", &bytes))
+}
+
+pub(crate) fn put_cursor(rows: &mut dyn Rows, shard: ShardId, cursor: &Cursor) {
+    rows.put(cursor_key(shard), codec::encode(cursor));
+}
+
+pub(crate) fn delete_cursor(rows: &mut dyn Rows, shard: ShardId) {
+    rows.delete(&cursor_key(shard));
+}
+
+/// A range of keys: from the first to before the second.
+pub(crate) type KeyRange = (Bytes, Bytes);
+
+/// The value rows of a shard.
+pub(crate) fn values_range(shard: ShardId, shard_count: u32) -> KeyRange {
+    // One past the last slot does not fit two bytes: there the next kind begins.
+    let bound = |slot: u32| match u16::try_from(slot) {
+        Ok(slot) => [&[VALUES][..], &slot.to_be_bytes()].concat().into(),
+        Err(_) => Bytes::from_static(&[VALUES + 1]),
+    };
+    let slots = slots_of(shard, shard_count);
+    (bound(slots.start), bound(slots.end))
+}
+
+/// The rows that travel with a shard, ascending.
+pub(crate) fn pushed_ranges(shard: ShardId, shard_count: u32) -> [KeyRange; 3] {
+    let next = ShardId(shard.0 + 1);
+    [
+        (meta_key(shard), meta_key(next)),
+        (sessions_prefix(shard), sessions_prefix(next)),
+        values_range(shard, shard_count),
+    ]
+}
+
+/// Drops every row that travels with a shard: three range deletes, however large it is.
+pub(crate) fn delete_shard(rows: &mut dyn Rows, shard: ShardId, shard_count: u32) {
+    for (start, end) in pushed_ranges(shard, shard_count) {
+        rows.delete_range(&start, &end);
+    }
+}
+
+/// The smallest key behind `key`.
+pub(crate) fn successor(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+/// Bytes at which a chunk of a shard ends; a single larger row travels alone.
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+/// Rows at which a chunk ends: bounds what small rows become in memory.
+const CHUNK_ROWS: usize = 4096;
+
+/// Bytes a row is counted with.
+pub(crate) fn weight((key, value): &Row) -> usize {
+    key.len() + value.len()
+}
+
+/// The next chunk of a shard's rows behind `after`; empty behind the last.
+pub(crate) fn chunk(rows: &dyn Read, shard: ShardId, shard_count: u32, after: Option<&Bytes>) -> Vec<Row> {
+    let mut chunk: Vec<Row> = Vec::new();
+    let mut bytes = 0;
+    let from = after.map(|last| successor(last));
+    for (start, end) in pushed_ranges(shard, shard_count) {
+        let start = from.as_ref().map_or_else(|| start.clone(), |from| from.clone().max(start.clone()));
+        if start >= end || bytes >= CHUNK_BYTES || chunk.len() >= CHUNK_ROWS {
+            continue;
+        }
+        let limit = ScanLimit { rows: CHUNK_ROWS - chunk.len(), bytes: CHUNK_BYTES - bytes };
+        let page = rows.scan(&start, Some(&end), limit);
+        bytes += page.iter().map(weight).sum::<usize>();
+        chunk.extend(page);
+    }
+    // A scan stops *behind* the row that reaches the limit.
+    if bytes > CHUNK_BYTES && chunk.len() > 1 {
+        chunk.pop();
+    }
+    chunk
+}
+
+/// `cursor` and `rows` more. The hash rolls over rows, so that it does not see how they were cut.
+pub(crate) fn advance(mut cursor: Cursor, rows: &[Row]) -> Cursor {
+    use xxhash_rust::xxh3::xxh3_64_with_seed;
+    for (key, value) in rows {
+        let before = cursor.hash ^ (key.len() as u64).rotate_left(32);
+        cursor.hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, before));
+        cursor.rows += 1;
+    }
+    if let Some((last, _)) = rows.last() {
+        cursor.last = Some(last.clone());
+    }
+    cursor
+}
+
+/// Whether `rows` ascend, lie behind `after`, and belong to the shard: a sender may not write elsewhere.
+pub(crate) fn continues(shard: ShardId, shard_count: u32, after: &Cursor, rows: &[Row]) -> bool {
+    let ranges = pushed_ranges(shard, shard_count);
+    let mut before = after.last.as_deref();
+    rows.iter().all(|(key, _)| {
+        let ascends = before.is_none_or(|before| before < &key[..]);
+        before = Some(key);
+        ascends && ranges.iter().any(|(start, end)| start <= key && key < end)
+    })
+}

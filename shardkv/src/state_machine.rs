@@ -1,0 +1,236 @@
+//! A group's replicated state: which configuration it adopted, the state of each shard, and the rows.
+//!
+//! All of it is rows, changed by commands in log order; the struct here only caches what it derives from
+//! them, and `load` rebuilds it. A cached shard (its meta row and sessions) exists for `Serving` shards
+//! alone and is read when it is first needed. Client operations are in `kv`, transitions in `moves`.
+//!
+//! Left out on purpose: everything that waits or sends; snapshots and recovery, which are copies of rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clerk::api::config::{Config, Params};
+use clerk::api::kv::{KvRefusal, KvReply};
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+use raft::rsm::sessions::Sessions;
+use raft::rsm::{Rows, StateMachine};
+use raft::storage::Read;
+use raft::types::{EntryId, Index};
+use tokio::sync::watch;
+
+use crate::command::{Command, Outcome, Query};
+use crate::rows::{self, Meta};
+use crate::shard::{self, Access, ShardState};
+
+/// The replicated state machine of a group.
+pub struct Machine {
+    pub(crate) group: GroupId,
+    pub(crate) config: Option<Arc<Config>>,
+    incarnation: Option<Incarnation>,
+    /// One for each shard of the cluster; empty before configuration 0.
+    shards: Vec<ShardState>,
+    served: BTreeMap<ShardId, Served>,
+    standing: watch::Sender<Standing>,
+}
+
+/// What is cached of a shard that is served.
+pub(crate) struct Served {
+    pub(crate) meta: Meta,
+    pub(crate) sessions: Sessions,
+}
+
+/// What a replica has applied so far, for the tasks beside it: to refuse early and to wake up. Never to
+/// read rows by: it may be ahead of the table by the batch that is being written.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// The configuration adopted.
+    pub config: Option<ConfigNum>,
+    /// The cluster's limits, known with configuration 0.
+    pub params: Option<Params>,
+    /// State of each shard.
+    pub shards: Vec<ShardState>,
+    /// Whether this life of the group's data has its name.
+    pub incarnation: Option<Incarnation>,
+    /// Position of the last command that changed any of this.
+    pub changed: Index,
+    /// Pushes whose end did not match, and that started over: each is a bug (since this start).
+    pub wipes: u64,
+}
+
+impl Standing {
+    /// Judges a client's request for `shard` that carries configuration `asked`.
+    ///
+    /// # Errors
+    /// `NotReady`, `WrongGroup` or `UnknownShard`: none of them is ever recorded in a session.
+    pub fn judge(&self, shard: ShardId, asked: ConfigNum) -> Result<(), KvRefusal> {
+        judge(self.config, &self.shards, shard, asked)
+    }
+}
+
+fn judge(
+    config: Option<ConfigNum>,
+    shards: &[ShardState],
+    shard: ShardId,
+    asked: ConfigNum,
+) -> Result<(), KvRefusal> {
+    let Some(config) = config else { return Err(KvRefusal::NotReady { config: ConfigNum(0) }) };
+    let state = shards.get(shard.0 as usize).ok_or(KvRefusal::UnknownShard(shard))?;
+    match shard::access(*state, config, asked) {
+        Access::Serve => Ok(()),
+        Access::WrongGroup => Err(KvRefusal::WrongGroup { config }),
+        Access::NotReady => Err(KvRefusal::NotReady { config }),
+    }
+}
+
+impl Machine {
+    /// The state of `group` before its rows are loaded.
+    pub fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            config: None,
+            incarnation: None,
+            shards: Vec::new(),
+            served: BTreeMap::new(),
+            standing: watch::Sender::new(Standing::default()),
+        }
+    }
+
+    /// Follows what is applied.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    pub(crate) fn num(&self) -> Option<ConfigNum> {
+        self.config.as_ref().map(|config| config.num)
+    }
+
+    /// The cluster's limits, once configuration 0 is adopted.
+    pub(crate) fn params(&self) -> Option<Params> {
+        self.config.as_ref().map(|config| config.params)
+    }
+
+    pub(crate) fn shards(&self) -> &[ShardState] {
+        &self.shards
+    }
+
+    pub(crate) fn state(&self, shard: ShardId) -> Option<ShardState> {
+        self.shards.get(shard.0 as usize).copied()
+    }
+
+    /// Writes a shard's new state and remembers it.
+    pub(crate) fn set_state(&mut self, rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
+        rows::put_state(rows, shard, state);
+        self.served.remove(&shard);
+        if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
+            *slot = state;
+        }
+        self.standing.send_modify(|standing| {
+            if let Some(slot) = standing.shards.get_mut(shard.0 as usize) {
+                *slot = state;
+            }
+        });
+    }
+
+    /// Writes the configuration that is adopted now and remembers it.
+    pub(crate) fn set_config(&mut self, rows: &mut dyn Rows, config: Config) {
+        rows::put_config(rows, &config);
+        self.shards.resize(config.shards.len(), ShardState::Absent);
+        self.config = Some(Arc::new(config));
+        self.publish();
+    }
+
+    /// Tells the tasks beside the state machine where it is.
+    fn publish(&self) {
+        let (config, params, incarnation) = (self.num(), self.params(), self.incarnation);
+        self.standing.send_modify(|standing| {
+            standing.config = config;
+            standing.params = params;
+            standing.incarnation = incarnation;
+            standing.shards.clone_from(&self.shards);
+        });
+    }
+
+    pub(crate) fn count_wipe(&self) {
+        self.standing.send_modify(|standing| standing.wipes += 1);
+    }
+
+    fn init(&mut self, rows: &mut dyn Rows, incarnation: Incarnation) -> bool {
+        if self.incarnation.is_some() {
+            return false;
+        }
+        rows::put_incarnation(rows, incarnation);
+        self.incarnation = Some(incarnation);
+        self.publish();
+        tracing::info!(group = %self.group, %incarnation, "this group's data got its name");
+        true
+    }
+
+    pub(crate) fn judge(&self, shard: ShardId, asked: ConfigNum) -> Result<Params, KvRefusal> {
+        judge(self.num(), &self.shards, shard, asked)?;
+        self.params().ok_or(KvRefusal::NotReady { config: ConfigNum(0) })
+    }
+
+    /// The cache of a shard that is served.
+    pub(crate) fn served(&mut self, rows: &dyn Read, shard: ShardId) -> &mut Served {
+        self.served.entry(shard).or_insert_with(|| Served {
+            meta: rows::meta(rows, shard),
+            sessions: Sessions::load(rows::sessions_prefix(shard), rows),
+        })
+    }
+}
+
+impl StateMachine for Machine {
+    type Command = Command;
+    type Output = Outcome;
+    type Query = Query;
+    type Answer = Result<KvReply, KvRefusal>;
+
+    fn load(&mut self, rows: &dyn Read) {
+        self.served.clear();
+        self.incarnation = rows::incarnation(rows);
+        self.config = rows::config(rows).map(Arc::new);
+        self.shards = vec![ShardState::Absent; self.config.as_ref().map_or(0, |config| config.shards.len())];
+        for (shard, state) in rows::states(rows) {
+            if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
+                *slot = state;
+            }
+        }
+        self.publish();
+    }
+
+    fn apply(&mut self, rows: &mut dyn Rows, id: EntryId, command: Command) -> Outcome {
+        let client = matches!(command, Command::Open { .. } | Command::Write { .. });
+        let outcome = match command {
+            Command::Init { incarnation } => Outcome::Changed(self.init(rows, incarnation)),
+            Command::Adopt(config) => Outcome::Changed(self.adopt(rows, config)),
+            Command::Open { shard, config } => Outcome::Reply(self.open(rows, shard, config)),
+            Command::Write { shard, key, write, ticket, config } => {
+                Outcome::Reply(self.write(rows, shard, &key, write, ticket, config))
+            }
+            Command::Install { shard, num, after, rows: chunk } => {
+                Outcome::Reply(self.install(rows, shard, num, &after, chunk))
+            }
+            Command::Activate { shard, num, end } => {
+                Outcome::Reply(self.activate(rows, shard, num, &end))
+            }
+            Command::Release { shard, num } => Outcome::Changed(self.release(rows, shard, num)),
+        };
+        if !client {
+            self.standing.send_modify(|standing| standing.changed = id.index);
+        }
+        outcome
+    }
+
+    fn query(&self, rows: &dyn Read, query: Query) -> Result<KvReply, KvRefusal> {
+        match query {
+            Query::Get { shard, key, config } => self.get(rows, shard, &key, config),
+            Query::Scan { shard, after, limit, config } => {
+                self.scan(rows, shard, after.as_deref(), limit, config)
+            }
+            Query::Cursor { shard, num } => self.cursor(rows, shard, num),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
