@@ -1,10 +1,13 @@
 //! Bytes on the wire and in rows: a version byte, then bincode 1.3.3 with an explicit limit
 //! (correctness rule 47). The one place in the workspace that names bincode.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use bincode::Options;
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The format this build writes; another one is refused, never guessed.
 pub const VERSION: u8 = 1;
@@ -68,6 +71,45 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Deco
     }
 }
 
+/// Reads a sequence of at most `MAX` elements, for `#[serde(deserialize_with = ...)]` on sequences that
+/// peers and clients send: a frame of tiny elements can otherwise become many times its size in memory
+/// (correctness rule 47).
+///
+/// # Errors
+/// The deserializer's, also when there are more.
+pub fn bounded<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Bounded<const MAX: usize, T>(PhantomData<T>);
+
+    impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MAX, T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let expected = elements.size_hint().unwrap_or(0);
+            if expected > MAX {
+                return Err(A::Error::invalid_length(expected, &self));
+            }
+            let mut values = Vec::with_capacity(expected.min(4096));
+            while let Some(value) = elements.next_element()? {
+                if values.len() == MAX {
+                    return Err(A::Error::invalid_length(MAX + 1, &self));
+                }
+                values.push(value);
+            }
+            Ok(values)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded::<MAX, T>(PhantomData))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{DecodeError, decode, encode};
@@ -91,5 +133,15 @@ mod tests {
         let mut flood = vec![super::VERSION];
         flood.extend_from_slice(&(1_u64 << 60).to_le_bytes());
         assert!(matches!(decode::<Vec<u8>>(&flood, 64), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_sequence_longer_than_its_bound_is_refused() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Three(#[serde(deserialize_with = "super::bounded::<3, _, _>")] Vec<u8>);
+
+        assert_eq!(decode(&encode(&Three(vec![1, 2, 3])), 64), Ok(Three(vec![1, 2, 3])));
+        let refused = decode::<Three>(&encode(&Three(vec![0; 4])), 64);
+        assert!(matches!(refused, Err(DecodeError::Malformed(text)) if text.contains("at most 3")));
     }
 }

@@ -3,10 +3,13 @@
 //! * [`clock`]: the one door to time, so that a simulation can own it;
 //! * [`codec`]: the one place that names bincode, with limits and a version byte;
 //! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
-//! * [`seed`]: generators derived from (seed, name), so that runs can be replayed.
+//! * [`seed`]: generators derived from (seed, name), so that runs can be replayed;
+//! * [`process`]: settings, log, signals and disk watching of the server binaries.
 //!
 //! Left out on purpose: anything that knows what a log entry, a shard or a key is.
 
 pub mod clock;
 pub mod codec;
+pub mod process;
 pub mod seed;
+pub mod socket;

@@ -1,8 +1,16 @@
 //! How a request reaches a server and its answer comes back.
+//!
+//! Everything above speaks through [`Connection`]: over sockets that is [`TarpcConnection`], in a simulation the
+//! simulated network. Both bring back an answer, or a [`CallError`] that tells whether the server can have
+//! acted (correctness rule 27).
+
+mod pool;
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+
+pub use self::pool::{Options, TarpcConnection};
 
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};

@@ -133,10 +133,7 @@ impl fmt::Display for Operation {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write<'a>(
-    mut to: impl Write,
-    operations: impl IntoIterator<Item = &'a Operation>,
-) -> io::Result<()> {
+pub fn write<'a>(mut to: impl Write, operations: impl IntoIterator<Item = &'a Operation>) -> io::Result<()> {
     for operation in operations {
         let mut line = serde_json::to_string(operation).map_err(io::Error::other)?;
         line.push('\n');

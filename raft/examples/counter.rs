@@ -111,7 +111,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("added {add:2}, the count is {sum}");
     }
 
-    let leader = on_leader(&servers, async |server| server.query((), second).await.map(|_| server.status().me)).await;
+    let leader =
+        on_leader(&servers, async |server| server.query((), second).await.map(|_| server.status().me)).await;
     println!("server {leader} leads; stopping it");
     if let Some(server) = servers.remove(&leader) {
         network.0.lock().expect("nobody panics holding it").remove(&leader);

@@ -3,8 +3,8 @@
 //! The first byte of a key is its kind, 0 being the Raft library's. Kinds ascend so that the rows of a
 //! shard that travel with it are three ascending ranges: its meta row (version floor, counters), its
 //! sessions with their counter (correctness rule 39), and its values, ordered by (slot, key). So push,
-//! delete and scan are range operations. Rows about the shard that stay in the group (its state, its install cursor) are
-//! of a kind of their own that is never pushed.
+//! delete and scan are range operations. Rows about the shard that stay in the group (its state, its
+//! install cursor) are of a kind of their own that is never pushed.
 //!
 //! | kind | key behind it | value |
 //! |---|---|---|

@@ -30,6 +30,8 @@ pub struct Machine {
     /// One for each shard of the cluster; empty before configuration 0.
     shards: Vec<ShardState>,
     served: BTreeMap<ShardId, Served>,
+    /// Position of the command that is being applied.
+    applying: Index,
     standing: watch::Sender<Standing>,
 }
 
@@ -91,6 +93,7 @@ impl Machine {
             incarnation: None,
             shards: Vec::new(),
             served: BTreeMap::new(),
+            applying: Index(0),
             standing: watch::Sender::new(Standing::default()),
         }
     }
@@ -128,6 +131,7 @@ impl Machine {
             if let Some(slot) = standing.shards.get_mut(shard.0 as usize) {
                 *slot = state;
             }
+            standing.changed = self.applying;
         });
     }
 
@@ -147,6 +151,7 @@ impl Machine {
             standing.params = params;
             standing.incarnation = incarnation;
             standing.shards.clone_from(&self.shards);
+            standing.changed = self.applying;
         });
     }
 
@@ -199,8 +204,8 @@ impl StateMachine for Machine {
     }
 
     fn apply(&mut self, rows: &mut dyn Rows, id: EntryId, command: Command) -> Outcome {
-        let client = matches!(command, Command::Open { .. } | Command::Write { .. });
-        let outcome = match command {
+        self.applying = id.index;
+        match command {
             Command::Init { incarnation } => Outcome::Changed(self.init(rows, incarnation)),
             Command::Adopt(config) => Outcome::Changed(self.adopt(rows, config)),
             Command::Open { shard, config } => Outcome::Reply(self.open(rows, shard, config)),
@@ -210,15 +215,9 @@ impl StateMachine for Machine {
             Command::Install { shard, num, after, rows: chunk } => {
                 Outcome::Reply(self.install(rows, shard, num, &after, chunk))
             }
-            Command::Activate { shard, num, end } => {
-                Outcome::Reply(self.activate(rows, shard, num, &end))
-            }
+            Command::Activate { shard, num, end } => Outcome::Reply(self.activate(rows, shard, num, &end)),
             Command::Release { shard, num } => Outcome::Changed(self.release(rows, shard, num)),
-        };
-        if !client {
-            self.standing.send_modify(|standing| standing.changed = id.index);
         }
-        outcome
     }
 
     fn query(&self, rows: &dyn Read, query: Query) -> Result<KvReply, KvRefusal> {

@@ -7,6 +7,10 @@ use super::config::{AddressBook, Config};
 use super::status::KvStatus;
 use super::{Address, ConfigNum, GroupId, SessionId, ShardId, Ticket, Version};
 
+/// Rows of one request or answer: more than fit the bytes of a chunk or a page, few enough that a frame
+/// made of tiny ones stays small in memory (correctness rule 47).
+const ELEMENTS_MAX: usize = 1 << 16;
+
 /// A change of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
@@ -77,6 +81,7 @@ pub enum KvRequest {
         /// The cursor that the sender believes the receiver has.
         after: Cursor,
         /// Raw rows behind it, ascending. Empty: a question about the cursor.
+        #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
         rows: Vec<(Bytes, Bytes)>,
     },
     /// From the group that hands the shard over: everything was sent; serve it.
@@ -139,6 +144,7 @@ pub enum KvReply {
     /// To [`KvRequest::Scan`].
     Page {
         /// The rows.
+        #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
         items: Vec<Item>,
         /// Nothing follows.
         done: bool,

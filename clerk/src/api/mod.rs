@@ -4,6 +4,7 @@
 pub mod config;
 pub mod ctrl;
 pub mod kv;
+pub mod rpc;
 pub mod status;
 
 use std::fmt;

@@ -32,7 +32,8 @@ fn history(seed: u64, length: u64, unknown_percent: u32) -> Vec<Operation> {
         let jump = if value.is_none() { random.random_range(1..3) } else { 1 };
         let present = if value.is_some() { version } else { 0 };
         if op == Op::Cas {
-            let expected = if random.random_bool(0.7) { present } else { random.random_range(0..version + 2) };
+            let expected =
+                if random.random_bool(0.7) { present } else { random.random_range(0..version + 2) };
             operation.expected_version = Some(expected);
         }
         match op {
@@ -174,7 +175,10 @@ fn an_operation_of_unknown_outcome_may_appear_once_or_never_but_not_before_it_wa
     let put = write(1, Op::Put, "a", 1, 0, 10);
     let lost = unknown(2, Op::Append, "b", 20);
     assert_eq!(verdict(&[put.clone(), lost.clone(), get(3, "a", 1, 40, 50)]), "fine");
-    assert_eq!(verdict(&[put.clone(), lost.clone(), get(3, "a", 1, 40, 50), get(4, "ab", 2, 60, 70)]), "fine");
+    assert_eq!(
+        verdict(&[put.clone(), lost.clone(), get(3, "a", 1, 40, 50), get(4, "ab", 2, 60, 70)]),
+        "fine"
+    );
     assert!(verdict(&[put.clone(), lost.clone(), get(3, "abb", 3, 40, 50)]).contains("twice"));
     assert!(verdict(&[put.clone(), lost, get(3, "ab", 2, 12, 15)]).contains("before the write"));
     let deleted = unknown(5, Op::Delete, "", 20);

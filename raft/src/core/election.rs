@@ -89,7 +89,8 @@ impl Raft {
     }
 
     fn ask_all(&mut self, body: Body) {
-        let others: Vec<NodeId> = self.membership.voters.iter().copied().filter(|voter| *voter != self.me).collect();
+        let others: Vec<NodeId> =
+            self.membership.voters.iter().copied().filter(|voter| *voter != self.me).collect();
         for voter in others {
             self.send(voter, body.clone());
         }
@@ -157,7 +158,8 @@ impl Raft {
         let Role::Leader(leader) = &self.role else { return };
         let limit = self.config.election_ticks_max;
         let heard = |voter| {
-            voter == self.me || leader.followers.get(&voter).is_some_and(|follower| follower.silent_ticks < limit)
+            voter == self.me
+                || leader.followers.get(&voter).is_some_and(|follower| follower.silent_ticks < limit)
         };
         if !self.membership.majority(heard) {
             self.become_follower(self.hard_state.term, None);

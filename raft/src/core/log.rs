@@ -41,7 +41,11 @@ impl Log {
 
     /// Term of the entry at `index`, if the log still or already knows it. The marker counts.
     pub fn term_at(&self, index: Index) -> Option<Term> {
-        if index == self.marker.index { Some(self.marker.term) } else { self.entry(index).map(|entry| entry.id.term) }
+        if index == self.marker.index {
+            Some(self.marker.term)
+        } else {
+            self.entry(index).map(|entry| entry.id.term)
+        }
     }
 
     /// The name of the entry at `index`.
@@ -56,7 +60,10 @@ impl Log {
 
     /// The entry at `index`, unless compacted or not there yet.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
-        index.0.checked_sub(self.marker.index.0 + 1).and_then(|at| self.entries.get(usize::try_from(at).ok()?))
+        index
+            .0
+            .checked_sub(self.marker.index.0 + 1)
+            .and_then(|at| self.entries.get(usize::try_from(at).ok()?))
     }
 
     /// Entries from `from` up to and with `to`, cut at `bytes_max` but never before the first.
@@ -141,7 +148,8 @@ impl Log {
 
     /// Bytes that would stay if everything up to `to` were dropped.
     pub fn bytes_after(&self, to: Index) -> usize {
-        self.bytes - self.entries.iter().take_while(|entry| entry.id.index <= to).map(Entry::weight).sum::<usize>()
+        self.bytes
+            - self.entries.iter().take_while(|entry| entry.id.index <= to).map(Entry::weight).sum::<usize>()
     }
 
     /// Checks what the module promises.
@@ -162,10 +170,10 @@ mod tests {
     use crate::types::{Entry, EntryId, Index, Payload, Term};
 
     fn log(marker: EntryId, terms: &[u64]) -> Log {
-        let entries = terms.iter().zip(marker.index.0 + 1..).map(|(term, index)| Entry {
-            id: EntryId::new(*term, index),
-            payload: Payload::Empty,
-        });
+        let entries = terms
+            .iter()
+            .zip(marker.index.0 + 1..)
+            .map(|(term, index)| Entry { id: EntryId::new(*term, index), payload: Payload::Empty });
         Log::new(marker, entries.collect())
     }
 

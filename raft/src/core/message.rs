@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::storage::Row;
 use crate::types::{Entry, EntryId, Index, Membership, NodeId, Term};
 
+/// Entries or rows of one message: more than the byte limits of any sender allow, few enough that a
+/// frame made of tiny ones stays small in memory (correctness rule 47).
+const ELEMENTS_MAX: usize = 1 << 16;
+
 /// A message with the term its sender was in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -46,6 +50,7 @@ pub enum Body {
         /// The entry before the first one carried.
         prev: EntryId,
         /// Entries that follow it, without a gap.
+        #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
         entries: Vec<Entry>,
         /// The leader's commit index.
         commit: Index,
@@ -97,6 +102,7 @@ pub struct Chunk {
     /// Key of the last row of the piece before; none for the first piece.
     pub after: Option<Bytes>,
     /// Rows behind `after`.
+    #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
     pub rows: Vec<Row>,
     /// No rows follow.
     pub done: bool,

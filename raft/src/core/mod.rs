@@ -112,7 +112,13 @@ pub struct Raft {
 impl Raft {
     /// A server as it comes back from its disk: `restored` is its log, `applied` the last entry in its
     /// table, which the log contains or ends at (the start rule is the caller's).
-    pub fn new(me: NodeId, membership: Membership, config: Config, restored: Restored, applied: EntryId) -> Self {
+    pub fn new(
+        me: NodeId,
+        membership: Membership,
+        config: Config,
+        restored: Restored,
+        applied: EntryId,
+    ) -> Self {
         let log = Log::new(restored.marker, restored.entries);
         assert!(log.contains(applied), "the start rule holds: the applied entry is in the log");
         let random = StdRng::seed_from_u64(config.seed);

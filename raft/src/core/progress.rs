@@ -79,7 +79,9 @@ impl Progress {
     /// Bytes on their way, and how many messages.
     pub fn in_flight(&self) -> (usize, usize) {
         match &self.feed {
-            Feed::Replicate { in_flight } => (in_flight.iter().map(|(_, bytes)| bytes).sum(), in_flight.len()),
+            Feed::Replicate { in_flight } => {
+                (in_flight.iter().map(|(_, bytes)| bytes).sum(), in_flight.len())
+            }
             _ => (0, 0),
         }
     }

@@ -22,7 +22,8 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader { hint });
         };
-        let pending = leader.waiting.len() + leader.rounds.iter().map(|(_, _, reads)| reads.len()).sum::<usize>();
+        let pending =
+            leader.waiting.len() + leader.rounds.iter().map(|(_, _, reads)| reads.len()).sum::<usize>();
         if pending >= limit {
             return Err(ProposeError::Busy);
         }

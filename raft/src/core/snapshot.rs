@@ -37,7 +37,10 @@ impl Raft {
         let mut pins = self.follower_pins();
         pins.sort_unstable();
         // The slowest is not waited for for ever: beyond the hard limit it starts over with a snapshot.
-        let slow = pins.iter().take_while(|pin| self.log.bytes_after(**pin) > self.config.log_bytes_hard_max).count();
+        let slow = pins
+            .iter()
+            .take_while(|pin| self.log.bytes_after(**pin) > self.config.log_bytes_hard_max)
+            .count();
         let limit = pins.get(slow).copied().unwrap_or(durable).min(durable).min(self.handed);
         let Some(point) = self.log.compaction_point(limit, self.config.log_keep_bytes) else { return false };
         if point.index <= self.log.marker().index {
@@ -83,7 +86,9 @@ impl Raft {
     /// The chunk that an order asked for was read.
     pub fn chunk_read(&mut self, to: NodeId, chunk: Chunk) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(Feed::Snapshot(stream)) = leader.followers.get_mut(&to).map(|it| &mut it.feed) else { return };
+        let Some(Feed::Snapshot(stream)) = leader.followers.get_mut(&to).map(|it| &mut it.feed) else {
+            return;
+        };
         if chunk.snapshot.index < self.log.marker().index {
             // Made before the log was compacted further: useless to the follower. Start over.
             *stream = Stream::default();
@@ -137,12 +142,15 @@ impl Raft {
             return Ok(());
         }
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
-            if chunk.after.is_some() || self.staging.as_ref().is_some_and(|staging| !staging.idle || staging.done) {
+            if chunk.after.is_some()
+                || self.staging.as_ref().is_some_and(|staging| !staging.idle || staging.done)
+            {
                 // Rule 34: another identity starts at its beginning, once the applier is free.
                 self.send(from, Body::ChunkReply { snapshot: chunk.snapshot, cursor: None });
                 return Ok(());
             }
-            self.staging = Some(Staging { snapshot: chunk.snapshot, accepted: None, idle: true, done: false });
+            self.staging =
+                Some(Staging { snapshot: chunk.snapshot, accepted: None, idle: true, done: false });
         }
         let Some(staging) = &mut self.staging else { return Ok(()) };
         if staging.done || !staging.idle {
@@ -165,7 +173,9 @@ impl Raft {
     /// The applier has staged what it was given of `snapshot`.
     pub fn staged(&mut self, snapshot: EntryId) {
         let leader = self.leader();
-        let Some(staging) = self.staging.as_mut().filter(|staging| staging.snapshot == snapshot) else { return };
+        let Some(staging) = self.staging.as_mut().filter(|staging| staging.snapshot == snapshot) else {
+            return;
+        };
         staging.idle = true;
         let cursor = staging.accepted.clone();
         if let Some(leader) = leader.filter(|leader| *leader != self.me) {
@@ -204,7 +214,10 @@ impl Raft {
         self.handed = self.handed.max(snapshot.index);
         if let Some(leader) = self.leader().filter(|leader| *leader != self.me) {
             let disk_low = self.disk_low;
-            self.send(leader, Body::AppendReply { verdict: Verdict::Matched(snapshot.index), round: 0, disk_low });
+            self.send(
+                leader,
+                Body::AppendReply { verdict: Verdict::Matched(snapshot.index), round: 0, disk_low },
+            );
         }
     }
 

@@ -161,7 +161,11 @@ impl<S: StateMachine> Applier<S> {
             // A snapshot was ahead of it.
             return;
         }
-        assert_eq!(id.index, overlay.applied().id.index.next(), "entries are applied in order, none left out");
+        assert_eq!(
+            id.index,
+            overlay.applied().id.index.next(),
+            "entries are applied in order, none left out"
+        );
         let output = match entry.payload {
             Payload::Empty => None,
             Payload::Command(command) => Some(self.machine.apply(overlay, id, decode::<S>(&command))),

@@ -29,7 +29,10 @@ pub struct Observed<S: StateMachine> {
 
 /// Wraps `machine`; the receiver gets what is applied. An observer that falls behind by more than
 /// `buffer` steps loses the stream (it ends), never the replica its pace.
-pub fn observe<S: StateMachine>(machine: S, buffer: usize) -> (Observed<S>, mpsc::Receiver<Observation<S::Command>>)
+pub fn observe<S: StateMachine>(
+    machine: S,
+    buffer: usize,
+) -> (Observed<S>, mpsc::Receiver<Observation<S::Command>>)
 where
     S::Command: Clone,
 {

@@ -194,7 +194,11 @@ impl Task {
 }
 
 /// The start rule (architecture: walks, snapshot): what the log and the table say must fit.
-fn start_rule(restored: &mut Restored, applied: EntryId, installed: Option<EntryId>) -> Result<Option<Save>, OpenError> {
+fn start_rule(
+    restored: &mut Restored,
+    applied: EntryId,
+    installed: Option<EntryId>,
+) -> Result<Option<Save>, OpenError> {
     let marker = restored.marker;
     let at = applied.index.0.checked_sub(marker.index.0);
     let term_there = match at {
@@ -299,7 +303,9 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         Task::start(threads, "raft-applier", applier.run()),
         Task::start(threads, "raft-background", background.run()),
     ];
-    Ok(Replica { shared: Arc::new(Shared { requests, status, table, counters, stop, tasks: Mutex::new(tasks) }) })
+    Ok(Replica {
+        shared: Arc::new(Shared { requests, status, table, counters, stop, tasks: Mutex::new(tasks) }),
+    })
 }
 
 /// A command that has a place in the log, and the output it may have.

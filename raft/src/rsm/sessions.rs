@@ -1,1 +1,149 @@
-//! stub
+//! Exactly-once for clients that retry (thesis 6.3; correctness rule 26).
+//!
+//! Sessions belong to a scope (a shard; the controller) and are rows under its prefix: a counter row,
+//! and per session its last sequence number, when it was used, and the reply. A session is named by a
+//! number from the counter, so no name comes back; "used" counts the scope's own operations, never a
+//! clock, so every replica drops the same session when there are too many. An operation of a session
+//! without a row is expired, never executed: "expired" and "new" must not look alike.
+//!
+//! What is here is a cache of those rows; [`Sessions::load`] makes it anew.
+
+use std::collections::BTreeMap;
+
+use base::codec;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Rows;
+use crate::storage::{Read, ScanLimit, fatal};
+
+/// The sessions of one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    prefix: Bytes,
+    counter: Counter,
+    by_id: BTreeMap<u64, Session>,
+    /// Session by the operation that used it last: the first is dropped first.
+    by_use: BTreeMap<u64, u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Counter {
+    /// Names given so far.
+    names: u64,
+    /// Operations so far; the row may lag behind the newest session's `used`.
+    operations: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Session {
+    seq: u64,
+    used: u64,
+    reply: Bytes,
+}
+
+/// What an operation's ticket means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Not seen: execute it.
+    Fresh,
+    /// Executed before; this was the reply.
+    Repeated(Bytes),
+    /// The session has gone past it.
+    Stale,
+    /// There is no such session (any more): never execute it.
+    Expired,
+}
+
+const COUNTER: u8 = 0;
+const SESSION: u8 = 1;
+
+fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
+    codec::decode(bytes, bytes.len()).unwrap_or_else(|error| fatal("decode a session row", &error))
+}
+
+impl Sessions {
+    /// The sessions under `prefix`, which nothing else may use.
+    pub fn load(prefix: Bytes, rows: &dyn Read) -> Self {
+        const PAGE: ScanLimit = ScanLimit { rows: 1024, bytes: 1 << 20 };
+        let mut sessions =
+            Self { prefix, counter: Counter::default(), by_id: BTreeMap::new(), by_use: BTreeMap::new() };
+        if let Some(bytes) = rows.get(&sessions.counter_key()) {
+            sessions.counter = read(&bytes);
+        }
+        let mut start = sessions.session_key(0);
+        let end = [&sessions.prefix[..], &[SESSION + 1]].concat();
+        loop {
+            let page = rows.scan(&start, Some(&end), PAGE);
+            let Some((last, _)) = page.last() else { return sessions };
+            start = [&last[..], b"\0"].concat().into();
+            for (key, value) in page {
+                let id = key.get(key.len().saturating_sub(8)..).and_then(|id| id.try_into().ok());
+                let id = u64::from_be_bytes(id.unwrap_or_else(|| fatal("read a session row", &"short key")));
+                let session: Session = read(&value);
+                sessions.counter.operations = sessions.counter.operations.max(session.used);
+                sessions.by_use.insert(session.used, id);
+                sessions.by_id.insert(id, session);
+            }
+        }
+    }
+
+    /// Opens a session. Beyond `max` the one used longest ago is dropped.
+    pub fn open(&mut self, rows: &mut dyn Rows, max: u32) -> u64 {
+        self.counter.names += 1;
+        let id = self.counter.names;
+        self.set(rows, id, 0, Bytes::new());
+        rows.put(self.counter_key(), codec::encode(&self.counter));
+        while self.by_id.len() > (max as usize).max(1) {
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            self.by_id.remove(&oldest);
+            rows.delete(&self.session_key(oldest));
+        }
+        id
+    }
+
+    /// What operation `seq` (from 1) of `session` means.
+    pub fn check(&self, session: u64, seq: u64) -> Check {
+        match self.by_id.get(&session) {
+            None => Check::Expired,
+            Some(held) if seq > held.seq => Check::Fresh,
+            Some(held) if seq == held.seq && seq > 0 => Check::Repeated(held.reply.clone()),
+            Some(_) => Check::Stale,
+        }
+    }
+
+    /// Records that operation `seq` of `session` was executed with `reply`.
+    pub fn record(&mut self, rows: &mut dyn Rows, session: u64, seq: u64, reply: Bytes) {
+        if self.by_id.contains_key(&session) {
+            self.set(rows, session, seq, reply);
+        }
+    }
+
+    /// Sessions held.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    fn set(&mut self, rows: &mut dyn Rows, id: u64, seq: u64, reply: Bytes) {
+        self.counter.operations += 1;
+        let session = Session { seq, used: self.counter.operations, reply };
+        rows.put(self.session_key(id), codec::encode(&session));
+        self.by_use.insert(session.used, id);
+        if let Some(before) = self.by_id.insert(id, session) {
+            self.by_use.remove(&before.used);
+        }
+    }
+
+    fn counter_key(&self) -> Bytes {
+        [&self.prefix[..], &[COUNTER]].concat().into()
+    }
+
+    fn session_key(&self, id: u64) -> Bytes {
+        [&self.prefix[..], &[SESSION], &id.to_be_bytes()].concat().into()
+    }
+}

@@ -7,6 +7,8 @@
 //! Reads and writes of an open store cannot fail for their callers: a disk error ends the process
 //! in the storage itself ([`fatal`], correctness rule 29). Opening can fail, with a named error.
 
+pub mod memory;
+
 use std::fmt;
 
 use bytes::Bytes;

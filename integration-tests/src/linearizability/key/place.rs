@@ -3,6 +3,8 @@
 //! Positions, ascending: slot 0 (absent from the start), then for each version its write, those who
 //! saw it, its delete, and the slot behind it, where the key may be absent until the next version.
 
+use std::ops::Range;
+
 use super::super::Anomaly;
 use super::versions::{Before, Version, Versions};
 use crate::history::{Op, Operation};
@@ -30,20 +32,30 @@ struct Place<'a> {
     earliest_end: Vec<(u64, Option<&'a Operation>)>,
     /// Where each operation of `versions.absent` goes.
     absent_slots: Vec<usize>,
+    /// Slots whose gap writes of unknown outcome explain.
+    filled: Vec<bool>,
 }
 
-/// Checks that an order exists.
+/// Checks that an order exists. Deletes of unknown outcome may explain gaps and absences; which of the
+/// two is asked first can matter, so both ways are tried.
 pub(super) fn check(versions: &Versions<'_>) -> Result<(), Anomaly> {
-    let mut place = Place::new(versions);
-    place.check_sweep(&place.written())?;
-    place.seat_absent()?;
-    place.fill_gaps();
-    place.match_deletes()?;
-    let mut items = place.written();
-    for (operation, slot) in versions.absent.iter().zip(&place.absent_slots) {
-        items.push((slot * 4, operation));
-    }
-    place.check_sweep(&items)
+    let attempt = |gaps_first: bool| {
+        let mut place = Place::new(versions);
+        place.check_sweep(&place.written())?;
+        let mut open = place.explain_unwritten()?;
+        if gaps_first {
+            place.fill_gaps(&mut open);
+        }
+        place.seat_absent()?;
+        place.fill_gaps(&mut open);
+        place.match_deletes()?;
+        let mut items = place.written();
+        for (operation, slot) in versions.absent.iter().zip(&place.absent_slots) {
+            items.push((slot * 4, operation));
+        }
+        place.check_sweep(&items)
+    };
+    attempt(true).or_else(|anomaly| attempt(false).map_err(|_| anomaly))
 }
 
 impl<'a> Place<'a> {
@@ -55,6 +67,7 @@ impl<'a> Place<'a> {
             latest_call: vec![(0, None)],
             earliest_end: vec![(u64::MAX, None)],
             absent_slots: Vec::new(),
+            filled: vec![false; numbers.len() + 1],
             numbers,
         };
         let slots: Vec<Slot> = (1..=place.numbers.len()).map(|slot| place.slot(slot)).collect();
@@ -151,41 +164,40 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
+    /// Versions that somebody saw and whose writer nobody knows need a write of unknown outcome each.
+    /// Always the latest one that was called in time is taken: earlier ones fit in more places.
+    fn explain_unwritten(&self) -> Result<Vec<&'a Operation>, Anomaly> {
+        let mut open = self.versions.open_writes.clone();
+        open.sort_by_key(|write| write.call_ns);
+        for slot in 0..self.numbers.len() {
+            let (number, version) = (self.numbers[slot], self.version(slot));
+            if version.writer.is_some() {
+                continue;
+            }
+            let deadline = self.earliest_end[slot].0;
+            if take_latest(&mut open, 1, deadline, number - 1..number).is_none() {
+                let follower = self.numbers.get(slot + 1).and_then(|next| self.versions.known[next].writer);
+                let involved: Vec<_> = Self::operations(version).chain(follower).collect();
+                return Err(Anomaly::new(format!("nobody can have written version {number}"), &involved));
+            }
+        }
+        Ok(open)
+    }
+
     /// A gap in the version numbers is explained by writes of unknown outcome or by a delete (a key
     /// created again may start anywhere above). Smallest gaps first, so that deletes are spared.
-    fn fill_gaps(&mut self) {
-        let mut open: Vec<&Operation> = self.versions.open_writes.clone();
-        open.sort_by_key(|write| write.call_ns);
+    fn fill_gaps(&mut self, open: &mut Vec<&'a Operation>) {
         let gap = |slot: usize| self.numbers[slot] - self.numbers[slot - 1] - 1;
         let mut gaps: Vec<(u64, usize)> = (1..self.numbers.len())
-            .filter(|slot| self.slots[*slot] == Slot::MayBreak && gap(*slot) > 0)
+            .filter(|slot| self.slots[*slot] == Slot::MayBreak && gap(*slot) > 0 && !self.filled[*slot])
             .map(|slot| (gap(slot), slot))
             .collect();
-        // Versions that somebody saw and whose writer nobody knows need one, too.
-        gaps.extend(
-            (0..self.numbers.len()).filter(|at| self.version(*at).writer.is_none()).map(|at| (0, at)),
-        );
         gaps.sort_unstable();
         for (need, slot) in gaps {
-            let deadline = self.earliest_end[slot].0;
-            let range = self.numbers[slot.saturating_sub(1)]..self.numbers[slot];
-            let fits = |write: &Operation| match write.expected_version {
-                Some(expected) if write.op == Op::Cas && expected > 0 => range.contains(&expected),
-                _ => true,
-            };
-            let mut chosen = Vec::new();
-            for at in (0..open.len()).rev() {
-                if chosen.len() as u64 == need.max(1) {
-                    break;
-                }
-                if open[at].call_ns <= deadline && fits(open[at]) {
-                    chosen.push(at);
-                }
-            }
-            if (chosen.len() as u64) < need {
-                self.slots[slot] = Slot::MustBreak;
-            } else {
-                chosen.into_iter().for_each(|at| drop(open.remove(at)));
+            let between = self.numbers[slot - 1]..self.numbers[slot] - 1;
+            match take_latest(open, need, self.earliest_end[slot].0, between) {
+                Some(()) => self.filled[slot] = true,
+                None => self.slots[slot] = Slot::MustBreak,
             }
         }
     }
@@ -241,6 +253,26 @@ impl<'a> Place<'a> {
         }
         Ok(())
     }
+}
+
+/// Takes `need` of the `open` writes that can stand there and were called by `deadline`; none if there
+/// are not enough. First conditional puts that expect a version in `expected`, which fit nowhere else;
+/// then the latest ones.
+fn take_latest(open: &mut Vec<&Operation>, need: u64, deadline: u64, expected: Range<u64>) -> Option<()> {
+    let pinned = |at: &usize| open[*at].op == Op::Cas && open[*at].expected_version.unwrap_or_default() > 0;
+    let fits = |at: &usize| expected.contains(&open[*at].expected_version.unwrap_or_default());
+    let need = usize::try_from(need).ok().filter(|need| *need <= open.len())?;
+    let (cas, free): (Vec<usize>, Vec<usize>) =
+        (0..open.len()).rev().filter(|at| open[*at].call_ns <= deadline).partition(pinned);
+    let mut chosen: Vec<usize> = cas.into_iter().filter(fits).chain(free).take(need).collect();
+    if chosen.len() < need {
+        return None;
+    }
+    chosen.sort_unstable();
+    for at in chosen.into_iter().rev() {
+        open.remove(at);
+    }
+    Some(())
 }
 
 /// `earlier` stands before `later` by its version, but began when that had returned.

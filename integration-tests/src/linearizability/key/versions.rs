@@ -142,7 +142,8 @@ impl<'a> Versions<'a> {
                 self.at(number).before = Before::Present;
             }
             _ => {
-                let what = format!("a conditional put wrote version {number} over another version than expected");
+                let what =
+                    format!("a conditional put wrote version {number} over another version than expected");
                 return Err(Anomaly::new(what, &[cas]));
             }
         }
@@ -193,7 +194,8 @@ impl<'a> Versions<'a> {
             let writer = match version.writer {
                 Some(writer) => writer,
                 None => {
-                    let writer = search.take(value).ok_or_else(|| self.unexplained(number, value, witness))?;
+                    let writer =
+                        search.take(value).ok_or_else(|| self.unexplained(number, value, witness))?;
                     self.at(number).writer = Some(writer);
                     if writer.op == Op::Cas {
                         self.expects(number, writer)?;
@@ -256,7 +258,8 @@ impl<'a> Versions<'a> {
             let text = operation.value.as_deref().unwrap_or_default();
             operation.is_write() && !text.is_empty() && value.ends_with(text)
         };
-        let culprit = self.operations.iter().filter(ends).max_by_key(|one| one.value.as_ref().map(String::len));
+        let culprit =
+            self.operations.iter().filter(ends).max_by_key(|one| one.value.as_ref().map(String::len));
         match culprit {
             None => Anomaly::new(format!("version {number} has a value that nobody wrote"), &[witness]),
             Some(write) if write.outcome == Outcome::Fail => {
@@ -290,7 +293,11 @@ impl<'a> Search<'a> {
     fn take(&mut self, value: &str) -> Option<&'a Operation> {
         let appended = || {
             let fits = |write: &&&'a Operation| write.value.as_deref().is_some_and(|v| value.ends_with(v));
-            self.appends.iter().filter(fits).max_by_key(|write| write.value.as_ref().map(String::len)).copied()
+            self.appends
+                .iter()
+                .filter(fits)
+                .max_by_key(|write| write.value.as_ref().map(String::len))
+                .copied()
         };
         let found = self.values.get(value).copied().or_else(appended)?;
         self.taken.insert(std::ptr::from_ref(found)).then_some(found)

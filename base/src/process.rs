@@ -1,0 +1,73 @@
+//! What the two server binaries have in common around their work: settings, log, signals, panics, disk.
+//!
+//! A server starts in this order, so that a start that cannot succeed leaves nothing behind:
+//!
+//! 1. [`load`] its settings (command line over file); a bad one is one line on stderr and exit 1;
+//! 2. [`run`] its main future on a single-threaded runtime (the replica has threads of its own);
+//! 3. bind its port, so that a busy one is told before anything is written;
+//! 4. open and lock its data directory, and only then [`start_log`] there: the log of a server that
+//!    runs is never touched by a second one on the same directory;
+//! 5. [`watch_disk`], start the replica, serve until [`shutdown_signal`], stop the replica.
+//!
+//! Whatever fails on the way ends in [`fail`]: one line on stderr, the same in the log, exit 1.
+//! A panic anywhere ends the process: half a replica must not go on voting.
+//!
+//! Left out on purpose: daemonizing and supervision (the command line and systemd do that), reloading
+//! settings while running.
+
+mod disk;
+mod log;
+mod settings;
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+
+pub use disk::watch_disk;
+pub use log::{LogError, start_log};
+pub use settings::{Members, ServerArgs, load};
+
+/// Ends the process with exit 1 after one line on stderr (and in the log, if there is one already).
+pub fn fail(why: &dyn fmt::Display) -> ! {
+    let why = one_line(&why.to_string());
+    tracing::error!("{why}");
+    eprintln!("{}: {why}", program());
+    std::process::exit(1)
+}
+
+/// Runs a server's main future to its end on a runtime of one thread; an error ends in [`fail`].
+pub fn run<E: fmt::Display>(main: impl Future<Output = Result<(), E>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| fail(&format!("cannot start a runtime: {error}")));
+    let result = runtime.block_on(main);
+    // Handlers that still wait for something must not hold the process.
+    runtime.shutdown_background();
+    if let Err(error) = result {
+        fail(&error);
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; returns the one that came.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub async fn shutdown_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn program() -> String {
+    let name = std::env::args_os().next();
+    let name = name.as_deref().and_then(|path| Path::new(path).file_name());
+    name.map_or_else(|| "server".to_owned(), |name| name.to_string_lossy().into_owned())
+}

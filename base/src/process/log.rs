@@ -1,0 +1,151 @@
+//! The server's log: `log` in its data directory, one event a line, rotated by size.
+//!
+//! When `log` has reached its limit it becomes `log.1`, that one `log.2`, and so on; the oldest is
+//! dropped. An event is written with one call, so lines are whole and never cut by a rotation. The
+//! environment variable `CLERK_LOG` sets the level (`debug`, or `raft=debug,info`; default `info`).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::socket::wire::LOG_DIRECTIVE;
+
+/// Bytes of one file of the log.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+/// Old files kept beside the present one.
+const OLD_FILES: u32 = 3;
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file cannot be written.
+    #[error("{}: cannot write the log: {error}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        error: io::Error,
+    },
+    /// CLERK_LOG is not understood.
+    #[error("CLERK_LOG={value}: {why}; use error, warn, info, debug or trace")]
+    Level {
+        /// Its value.
+        value: String,
+        /// The reason.
+        why: String,
+    },
+}
+
+/// Sends what this process logs to `path`, panics included; after a panic the process ends.
+///
+/// # Errors
+/// [`LogError`].
+pub fn start_log(path: &Path) -> Result<(), LogError> {
+    let value = std::env::var("CLERK_LOG")
+        .ok()
+        .filter(|value| !value.is_empty())
+        .unwrap_or_else(|| "info".to_owned());
+    // The directive stands first, so that a CLERK_LOG that names tarpc itself counts more.
+    let filter = EnvFilter::try_new(format!("{LOG_DIRECTIVE},{value}"));
+    let filter =
+        filter.map_err(|error| LogError::Level { value, why: super::one_line(&error.to_string()) })?;
+    let file = Rotating::open(path, FILE_BYTES_MAX)
+        .map_err(|error| LogError::File { path: path.to_owned(), error })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(Mutex::new(file))
+        .finish();
+    // Only a second call can fail, and then the first log goes on.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    std::panic::set_hook(Box::new(|panic| {
+        let what = super::one_line(&panic.to_string());
+        let trace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("{what}; this process ends now\n{trace}");
+        eprintln!("{what}\n{trace}");
+        std::process::abort();
+    }));
+    Ok(())
+}
+
+/// A file that is set aside when it has grown to its limit.
+#[derive(Debug)]
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Rotating {
+    fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, bytes, bytes_max })
+    }
+
+    /// The path of an old file: `log.1` is the youngest.
+    fn old(&self, age: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{age}"));
+        name.into()
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for age in (1..OLD_FILES).rev() {
+            // One that does not exist yet cannot be renamed; nothing else is expected to fail.
+            let _ = std::fs::rename(self.old(age), self.old(age + 1));
+        }
+        std::fs::rename(&self.path, self.old(1))?;
+        self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+impl Write for Rotating {
+    /// Writes all of `line` into one file. A rotation that fails is tried again with the next line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
+            let _ = self.rotate();
+        }
+        self.file.write_all(line)?;
+        self.bytes += line.len() as u64;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::Rotating;
+
+    #[test]
+    fn a_full_log_is_set_aside_and_the_oldest_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+        let mut log = Rotating::open(&path, 10).unwrap();
+        for line in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n", "seven\n", "eight\n", "nine\n"]
+        {
+            log.write_all(line.as_bytes()).unwrap();
+        }
+        let files = ["log", "log.1", "log.2", "log.3", "log.4"].map(read);
+        assert_eq!(files, ["nine\n", "eight\n", "six\nseven\n", "four\nfive\n", ""]);
+
+        // A restart goes on where the file ended.
+        let mut log = Rotating::open(&path, 10).unwrap();
+        log.write_all(b"ten\n").unwrap();
+        assert_eq!(read("log"), "nine\nten\n");
+        log.write_all(b"a line longer than the limit\n").unwrap();
+        assert_eq!(read("log"), "a line longer than the limit\n");
+    }
+}

@@ -1,0 +1,505 @@
+//! Every socket of the system is made here: one `dial`, one `listen`.
+//!
+//! A server has one TCP port. The first frame of a connection is a [`Hello`]: which cluster and group
+//! the caller means, who calls whom, and for which [`Service`]. The server looks at it once
+//! (correctness rule 48) and answers [`Welcome`] or a refusal in words. Until then a caller may send
+//! 4 KiB and take three seconds, so strangers cost nearly nothing. After that both sides speak tarpc:
+//! frames with a four-byte length in front and an explicit limit, their content made by
+//! [`codec`](crate::codec) ([`wire`]).
+//!
+//! Whatever arrives that is not this (garbage, a frame above the limit, another format) closes its
+//! connection and is counted in [`Counters`]; nothing of it reaches a handler (correctness rule 49).
+//!
+//! Left out on purpose: encryption and authentication (they come between [`Stream`] and TCP), a bound on
+//! the bytes of all frames of a connection together, compression.
+
+mod owner;
+pub mod wire;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::clock;
+use crate::codec::{self, DecodeError};
+
+/// Bytes of one frame after the handshake, unless told otherwise: a value of the largest size a cluster
+/// may allow (32 MiB), twice, with room around it.
+pub const FRAME_BYTES_MAX: usize = 72 << 20;
+
+/// Bytes of a frame of the handshake.
+const HELLO_BYTES_MAX: usize = 4096;
+
+/// Longest text of a refusal; it must fit the frame of the answer.
+const REFUSAL_BYTES_MAX: usize = 1024;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Service {
+    /// Requests of clients and of other groups.
+    Client,
+    /// Messages between replicas of a group, except the next.
+    PeerControl,
+    /// Snapshot chunks, beside the ordinary messages because they are big.
+    PeerBulk,
+}
+
+/// The first frame of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster meant.
+    pub cluster: String,
+    /// What follows.
+    pub service: Service,
+    /// The group meant; 0: the controllers.
+    pub group: u64,
+    /// The replica that calls; 0: a client.
+    pub from: u64,
+    /// The replica that is called; 0: whichever listens there.
+    pub to: u64,
+    /// The life of the calling replica's data (correctness rule 32); 0 for a client.
+    pub incarnation: u64,
+}
+
+/// The answer to a [`Hello`] that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The life of the answering replica's data.
+    pub incarnation: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Welcome(Welcome),
+    Refused(String),
+    Busy(String),
+}
+
+/// Why there is no connection. In every case nothing was asked of the server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answered in time, or the connection broke.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server has as many connections as it takes; try again later.
+    #[error("{0}")]
+    Busy(String),
+    /// The server is not the one meant, or speaks another format; trying again changes nothing.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Connects to `address` and says `hello`, all within `limit`.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stream, Welcome), DialError> {
+    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
+    let greeting = async {
+        let mut tcp = connect(address).await.map_err(unreachable)?;
+        write_frame(&mut tcp, &codec::encode(hello)).await.map_err(unreachable)?;
+        let frame = read_frame(&mut tcp).await.map_err(unreachable)?;
+        match codec::decode(&frame, HELLO_BYTES_MAX) {
+            Ok(Answer::Welcome(welcome)) => Ok((Stream::dialed(tcp), welcome)),
+            Ok(Answer::Busy(why)) => Err(DialError::Busy(why)),
+            Ok(Answer::Refused(why)) => Err(DialError::Refused(why)),
+            Err(error) => Err(DialError::Refused(format!("not a server of this build: {error}"))),
+        }
+    };
+    clock::timeout(limit, greeting)
+        .await
+        .unwrap_or_else(|_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis()))))
+}
+
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    // A caller whose own port happens to be the one it calls is connected to itself, and would
+    // keep the server from getting its port back.
+    if tcp.local_addr()? == tcp.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+async fn write_frame(tcp: &mut TcpStream, body: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut frame = Vec::with_capacity(4 + body.len());
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(body);
+    tcp.write_all(&frame).await
+}
+
+async fn read_frame(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = tcp.read_u32().await? as usize;
+    if length > HELLO_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a frame of a handshake"));
+    }
+    let mut body = vec![0; length];
+    tcp.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+/// What happened to connections since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    malformed: AtomicU64,
+    turned_away: AtomicU64,
+}
+
+impl Counters {
+    /// Connections whose Hello was taken.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused because they meant somebody else (correctness rules 32, 48).
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because of bytes that make no sense here (correctness rule 49).
+    pub fn malformed(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because there were too many, or because no Hello came in time.
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Bounds of a [`Listener`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Time for a Hello. Default 3 s.
+    pub handshake: Duration,
+    /// Connections without a Hello yet. Default 64.
+    pub handshakes_max: usize,
+    /// Connections of clients and other groups. Default 512, so that with the stores' own files the
+    /// usual limit of 1,024 open files is enough.
+    pub clients_max: usize,
+    /// Connections of peers, which clients thus cannot crowd out. Default 64.
+    pub peers_max: usize,
+    /// Bytes of a frame. Default [`FRAME_BYTES_MAX`].
+    pub frame_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(3),
+            handshakes_max: 64,
+            clients_max: 512,
+            peers_max: 64,
+            frame_bytes_max: FRAME_BYTES_MAX,
+        }
+    }
+}
+
+/// Why a port cannot be listened on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there already.
+    #[error("{address} is in use by {owner}: stop that, or listen elsewhere")]
+    InUse {
+        /// The address asked for.
+        address: String,
+        /// Who has it, as far as /proc tells.
+        owner: String,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {why}")]
+    Other {
+        /// The address asked for.
+        address: String,
+        /// The system's words.
+        why: String,
+    },
+}
+
+/// A port that is listened on.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    limits: Limits,
+    handshakes: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
+    peers: Arc<Semaphore>,
+    counters: Arc<Counters>,
+}
+
+impl Listener {
+    /// Listens on `address` (`host:port`; port 0: any free one).
+    ///
+    /// # Errors
+    /// [`BindError`], which names the owner of a busy port where it can.
+    pub async fn bind(address: &str, limits: Limits) -> Result<Self, BindError> {
+        let other = |error: io::Error| BindError::Other { address: address.into(), why: error.to_string() };
+        let tcp = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+                let owner = port.and_then(owner::of_port).unwrap_or_else(|| "another process".into());
+                BindError::InUse { address: address.into(), owner }
+            }
+            _ => other(error),
+        })?;
+        let local = tcp.local_addr().map_err(other)?;
+        let permits = |max: usize| Arc::new(Semaphore::new(max));
+        let gate = Gate {
+            limits,
+            handshakes: permits(limits.handshakes_max),
+            clients: permits(limits.clients_max),
+            peers: permits(limits.peers_max),
+            counters: Arc::default(),
+        };
+        Ok(Self { tcp, address: local, gate: Arc::new(gate) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What happened to its connections.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.gate.counters)
+    }
+
+    /// Takes connections and gives each to `handle`, in a task of its own, once its Hello is there.
+    /// Dropping this future closes the port and ends every one of those tasks.
+    pub async fn run<F, Fut>(self, handle: F) -> Infallible
+    where
+        F: Fn(Arrival) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection's task failed");
+                    }
+                }
+                accepted = self.tcp.accept() => match accepted {
+                    Ok((tcp, from)) => {
+                        let (gate, handle) = (Arc::clone(&self.gate), handle.clone());
+                        connections.spawn(async move {
+                            if let Some(arrival) = gate.greet(tcp, from).await {
+                                handle(arrival).await;
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        // Mostly: no file descriptors left. Waiting is all that helps.
+                        tracing::warn!(%error, "cannot take a connection");
+                        clock::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// Reads the Hello; none if the connection was closed instead.
+    async fn greet(self: Arc<Self>, mut tcp: TcpStream, from: SocketAddr) -> Option<Arrival> {
+        let Ok(_handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            count(&self.counters.turned_away);
+            return None;
+        };
+        tcp.set_nodelay(true).ok()?;
+        let frame = match clock::timeout(self.limits.handshake, read_frame(&mut tcp)).await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    tracing::warn!(%from, "closed: what arrived is no handshake");
+                    count(&self.counters.malformed);
+                }
+                return None;
+            }
+            Err(_) => {
+                count(&self.counters.turned_away);
+                return None;
+            }
+        };
+        let hello: Hello = match codec::decode(&frame, HELLO_BYTES_MAX) {
+            Ok(hello) => hello,
+            Err(error) => {
+                tracing::warn!(%from, %error, "closed: what arrived is no handshake");
+                count(&self.counters.malformed);
+                if let DecodeError::Version { .. } = error {
+                    let _ = answer(&mut tcp, &Answer::Refused(error.to_string())).await;
+                }
+                return None;
+            }
+        };
+        let permits = if hello.service == Service::Client { &self.clients } else { &self.peers };
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
+            count(&self.counters.turned_away);
+            let _ = answer(&mut tcp, &Answer::Busy("this server has too many connections".into())).await;
+            return None;
+        };
+        let stream = Stream {
+            tcp,
+            frame_bytes_max: self.limits.frame_bytes_max,
+            counters: Arc::clone(&self.counters),
+            _permit: Some(permit),
+        };
+        Some(Arrival { hello, from, stream })
+    }
+}
+
+async fn answer(tcp: &mut TcpStream, answer: &Answer) -> io::Result<()> {
+    let bytes = codec::encode(answer);
+    clock::timeout(Duration::from_secs(1), write_frame(tcp, &bytes))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Who a server is, to be compared with whom a Hello means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Its cluster.
+    pub cluster: String,
+    /// Its group; 0: the controllers.
+    pub group: u64,
+    /// Itself.
+    pub node: u64,
+    /// The life of its data.
+    pub incarnation: u64,
+}
+
+impl Here {
+    /// Why `hello` means somebody else (correctness rule 48).
+    pub fn mismatch(&self, hello: &Hello) -> Option<String> {
+        let of = |group: u64| match group {
+            0 => "the controllers".to_owned(),
+            group => format!("group {group}"),
+        };
+        if hello.cluster != self.cluster {
+            Some(format!("this is cluster {:?}, not {:?}", self.cluster, hello.cluster))
+        } else if hello.group != self.group {
+            Some(format!("this server belongs to {}, not {}", of(self.group), of(hello.group)))
+        } else if hello.to != 0 && hello.to != self.node {
+            Some(format!("this is server {} of {}, not {}", self.node, of(self.group), hello.to))
+        } else {
+            None
+        }
+    }
+}
+
+/// A connection whose Hello is there and waits for its answer. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Arrival {
+    hello: Hello,
+    from: SocketAddr,
+    stream: Stream,
+}
+
+impl Arrival {
+    /// What the caller said.
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Where the caller is.
+    pub fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// Answers [`Welcome`] if the caller means this server; else refuses, and there is no stream.
+    pub async fn admit(mut self, here: &Here) -> Option<Stream> {
+        if let Some(why) = here.mismatch(&self.hello) {
+            self.refuse(why).await;
+            return None;
+        }
+        let welcome = Answer::Welcome(Welcome { incarnation: here.incarnation });
+        answer(&mut self.stream.tcp, &welcome).await.ok()?;
+        count(&self.stream.counters.accepted);
+        Some(self.stream)
+    }
+
+    /// Refuses the caller in words, and counts it.
+    pub async fn refuse(mut self, mut why: String) {
+        count(&self.stream.counters.refused);
+        why.truncate(why.floor_char_boundary(REFUSAL_BYTES_MAX));
+        tracing::warn!(from = %self.from, hello = ?self.hello, why, "connection refused");
+        let _ = answer(&mut self.stream.tcp, &Answer::Refused(why)).await;
+    }
+}
+
+/// A connection after its handshake. It becomes a transport for tarpc in [`wire`].
+#[derive(Debug)]
+pub struct Stream {
+    tcp: TcpStream,
+    frame_bytes_max: usize,
+    counters: Arc<Counters>,
+    /// Given back when the connection ends.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Stream {
+    fn dialed(tcp: TcpStream) -> Self {
+        Self { tcp, frame_bytes_max: FRAME_BYTES_MAX, counters: Arc::default(), _permit: None }
+    }
+
+    /// Sets the largest frame that this side sends and takes.
+    #[must_use]
+    pub fn with_frame_bytes_max(mut self, bytes: usize) -> Self {
+        self.frame_bytes_max = bytes;
+        self
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+use std::time::Duration;
+
+use tarpc::client::RpcError;
+use tarpc::server::serve;
+use tarpc::{client, context};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::{Arrival, BindError, Counters, DialError, Hello, Here, Limits, Listener, Service, dial, wire};
+use crate::clock;
+
+const LIMIT: Duration = Duration::from_secs(5);
+const FRAME_BYTES_MAX: usize = 1 << 16;
+
+fn here() -> Here {
+    Here { cluster: "blue".into(), group: 101, node: 1, incarnation: 77 }
+}
+
+fn hello() -> Hello {
+    Hello { cluster: "blue".into(), service: Service::Client, group: 101, from: 0, to: 0, incarnation: 0 }
+}
+
+/// Answers each text with itself, doubled if it asks for that.
+async fn echo(arrival: Arrival) {
+    let Some(stream) = arrival.admit(&here()).await else { return };
+    let mut requests = wire::server::<String, String>(stream, 8);
+    while let Some(request) = requests.next(LIMIT).await {
+        let answer = serve(|_, text: String| async move {
+            Ok(if text.starts_with("double") { text.repeat(2) } else { text })
+        });
+        request.execute(answer).await;
+    }
+}
+
+struct Server {
+    address: String,
+    counters: std::sync::Arc<Counters>,
+    task: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn server(limits: Limits) -> Server {
+    let limits = Limits { frame_bytes_max: FRAME_BYTES_MAX, ..limits };
+    let listener = Listener::bind("127.0.0.1:0", limits).await.expect("a free port");
+    let (address, counters) = (listener.address().to_string(), listener.counters());
+    let task = tokio::spawn(async move { listener.run(echo).await }).abort_handle();
+    Server { address, counters, task }
+}
+
+async fn call(channel: &client::Channel<String, String>, text: &str) -> Result<String, RpcError> {
+    channel.call(context::current(), text.to_owned()).await
+}
+
+async fn channel(address: &str) -> client::Channel<String, String> {
+    let (stream, welcome) = dial(address, &hello(), LIMIT).await.expect("welcome");
+    assert_eq!(welcome.incarnation, 77);
+    let transport = wire::client(stream.with_frame_bytes_max(FRAME_BYTES_MAX));
+    client::new(client::Config::default(), transport).spawn()
+}
+
+/// Waits until `count` is reached.
+async fn until(mut count: impl FnMut() -> u64, at_least: u64) {
+    let waiting = async {
+        while count() < at_least {
+            clock::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    clock::timeout(LIMIT, waiting).await.expect("counted in time");
+}
+
+async fn closed(mut tcp: TcpStream) -> bool {
+    let mut rest = Vec::new();
+    clock::timeout(LIMIT, tcp.read_to_end(&mut rest)).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_request_is_answered() {
+    let server = server(Limits::default()).await;
+    let channel = channel(&server.address).await;
+    assert_eq!(call(&channel, "hello").await.expect("an answer"), "hello");
+    assert_eq!(server.counters.accepted(), 1);
+}
+
+#[tokio::test]
+async fn who_means_somebody_else_is_told_so_and_counted() {
+    let server = server(Limits::default()).await;
+    let cases = [
+        (Hello { cluster: "red".into(), ..hello() }, "this is cluster \"blue\", not \"red\""),
+        (Hello { group: 0, ..hello() }, "this server belongs to group 101, not the controllers"),
+        (Hello { to: 2, ..hello() }, "this is server 1 of group 101, not 2"),
+    ];
+    for (hello, words) in cases {
+        let error = dial(&server.address, &hello, LIMIT).await.expect_err("refused");
+        assert_eq!(error, DialError::Refused(words.into()));
+    }
+    assert_eq!(server.counters.refused(), 3);
+}
+
+#[tokio::test]
+async fn garbage_closes_its_connection_and_nothing_else() {
+    let server = server(Limits::default()).await;
+    let channel = channel(&server.address).await;
+    let junk: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 64],
+        &[0, 0, 0, 3, 1, 2, 3],
+        // A Hello of another format.
+        &[0, 0, 0, 2, 9, 0],
+    ];
+    for bytes in junk {
+        let mut tcp = TcpStream::connect(&server.address).await.expect("connected");
+        tcp.write_all(bytes).await.expect("written");
+        assert!(closed(tcp).await);
+    }
+    until(|| server.counters.malformed(), 4).await;
+    assert_eq!(call(&channel, "still here").await.expect("an answer"), "still here");
+}
+
+#[tokio::test]
+async fn a_flood_before_the_hello_is_cut_off() {
+    let server = server(Limits::default()).await;
+    let mut tcp = TcpStream::connect(&server.address).await.expect("connected");
+    let chunk = vec![0x41; 1 << 20];
+    let mut written = 0_usize;
+    while written < 64 << 20 && tcp.write_all(&chunk).await.is_ok() {
+        written += chunk.len();
+    }
+    assert!(written < 64 << 20, "the server closes long before it has read 64 MiB");
+    until(|| server.counters.malformed(), 1).await;
+}
+
+#[tokio::test]
+async fn a_frame_above_the_limit_closes_its_connection() {
+    let server = server(Limits::default()).await;
+    for prefix in [u32::MAX, u32::try_from(FRAME_BYTES_MAX).expect("small") + 1] {
+        let (mut stream, _) = dial(&server.address, &hello(), LIMIT).await.expect("welcome");
+        stream.tcp.write_all(&prefix.to_be_bytes()).await.expect("written");
+        assert!(closed(stream.tcp).await);
+    }
+    until(|| server.counters.malformed(), 2).await;
+    // Neither is anything believed that only looks like a request.
+    let (mut stream, _) = dial(&server.address, &hello(), LIMIT).await.expect("welcome");
+    stream.tcp.write_all(&[0, 0, 0, 4, 1, 9, 9, 9]).await.expect("written");
+    assert!(closed(stream.tcp).await);
+    until(|| server.counters.malformed(), 3).await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_a_frame_fails_alone() {
+    let server = server(Limits::default()).await;
+    let channel = channel(&server.address).await;
+    let long = "x".repeat(FRAME_BYTES_MAX);
+    assert!(matches!(call(&channel, &long).await, Err(RpcError::Send(_))));
+    let doubled = format!("double{}", "x".repeat(FRAME_BYTES_MAX / 2));
+    let answer = call(&channel, &doubled).await;
+    assert!(matches!(&answer, Err(RpcError::Server(error)) if error.detail.contains("exceeds the limit")));
+    assert_eq!(call(&channel, "goes on").await.expect("an answer"), "goes on");
+}
+
+#[tokio::test]
+async fn the_longest_deadline_is_capped_and_harmless() {
+    let server = server(Limits::default()).await;
+    let channel = channel(&server.address).await;
+    let mut context = context::current();
+    context.deadline += Duration::from_secs(60 * 60 * 24 * 365);
+    assert_eq!(channel.call(context, "patient".into()).await.expect("an answer"), "patient");
+}
+
+#[tokio::test]
+async fn a_silent_caller_is_turned_away() {
+    let limits = Limits { handshake: Duration::from_millis(30), ..Limits::default() };
+    let server = server(limits).await;
+    let tcp = TcpStream::connect(&server.address).await.expect("connected");
+    assert!(closed(tcp).await);
+    assert_eq!(server.counters.turned_away(), 1);
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_are_told_and_peers_still_get_in() {
+    let server = server(Limits { clients_max: 1, ..Limits::default() }).await;
+    let first = channel(&server.address).await;
+    let error = dial(&server.address, &hello(), LIMIT).await.expect_err("too many");
+    assert!(matches!(error, DialError::Busy(_)));
+    let peer = Hello { service: Service::PeerControl, from: 2, to: 1, ..hello() };
+    assert!(dial(&server.address, &peer, LIMIT).await.is_ok());
+    drop(first);
+    let again = async {
+        while dial(&server.address, &hello(), LIMIT).await.is_err() {
+            clock::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    clock::timeout(LIMIT, again).await.expect("the place of a client that left is free again");
+}
+
+#[tokio::test]
+async fn a_busy_port_names_its_owner() {
+    let server = server(Limits::default()).await;
+    let error = Listener::bind(&server.address, Limits::default()).await.expect_err("in use");
+    let BindError::InUse { address, owner } = &error else { panic!("{error}") };
+    assert_eq!(address, &server.address);
+    if cfg!(target_os = "linux") {
+        assert!(owner.contains(&format!("pid {}", std::process::id())), "{error}");
+    }
+    let error = Listener::bind("nonsense", Limits::default()).await.expect_err("no address");
+    assert!(error.to_string().starts_with("cannot listen on nonsense: "));
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_at_once() {
+    let address = server(Limits::default()).await.address.clone();
+    clock::sleep(Duration::from_millis(10)).await;
+    let error = dial(&address, &hello(), LIMIT).await.expect_err("nobody there");
+    assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
+}

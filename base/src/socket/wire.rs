@@ -1,0 +1,244 @@
+//! tarpc over a [`Stream`].
+//!
+//! tarpc's own messages are translated into [`Call`] and [`Reply`] on their way, for three reasons: a
+//! deadline is capped before tarpc adds it to the clock (a peer's `u64::MAX` seconds would panic there;
+//! correctness rule 49), tracing contexts that nobody reads cost no bytes, and tarpc's types can change
+//! without changing what is sent. The deadline travels as the time that remains, so clocks need not agree.
+//!
+//! An answer too long for a frame becomes a failure that says so; the connection lives on. A request too
+//! long fails at its sender.
+
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tarpc::server::limits::requests_per_channel::MaxRequests;
+use tarpc::server::{BaseChannel, Channel, InFlightRequest};
+use tarpc::tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tarpc::{ChannelError, ClientMessage, Request, Response, ServerError, context, serde_transport};
+use tokio_serde::{Deserializer, Serializer};
+
+use super::{Counters, Stream, count};
+use crate::clock;
+use crate::codec::{decode, encode};
+
+/// For the log filter of every process: tarpc opens a span and formats a date for each request, and
+/// reports each late one as an error. Switched off it costs nothing.
+pub const LOG_DIRECTIVE: &str = "tarpc=off";
+
+/// Nobody waits longer than this for one answer, whatever a caller says.
+const DEADLINE_MAX: Duration = Duration::from_secs(600);
+
+/// What is buffered before it is written out, so that answers made together travel together.
+const WRITE_BUFFER_BYTES: usize = 64 << 10;
+
+#[derive(Serialize, Deserialize)]
+enum Call<M> {
+    Request { id: u64, deadline_ms: u32, message: M },
+    Cancel { id: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Reply<M> {
+    id: u64,
+    outcome: Result<M, Failure>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Failure {
+    /// Surely not executed.
+    Busy(String),
+    /// The answer does not fit a frame.
+    TooLong(String),
+    Other(String),
+}
+
+impl From<&ServerError> for Failure {
+    fn from(error: &ServerError) -> Self {
+        match error.kind {
+            io::ErrorKind::WouldBlock => Self::Busy(error.detail.clone()),
+            io::ErrorKind::FileTooLarge => Self::TooLong(error.detail.clone()),
+            _ => Self::Other(error.detail.clone()),
+        }
+    }
+}
+
+impl From<Failure> for ServerError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Busy(detail) => Self::new(io::ErrorKind::WouldBlock, detail),
+            Failure::TooLong(detail) => Self::new(io::ErrorKind::FileTooLarge, detail),
+            Failure::Other(detail) => Self::new(io::ErrorKind::Other, detail),
+        }
+    }
+}
+
+/// Makes frames of tarpc's messages, and back.
+#[derive(Debug)]
+pub struct Codec {
+    bytes_max: usize,
+    counters: Arc<Counters>,
+}
+
+impl Codec {
+    fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> io::Result<T> {
+        decode(bytes, self.bytes_max).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+impl<T: Serialize> Serializer<ClientMessage<T>> for Codec {
+    type Error = io::Error;
+
+    fn serialize(self: Pin<&mut Self>, message: &ClientMessage<T>) -> io::Result<Bytes> {
+        let bytes = match message {
+            ClientMessage::Request(request) => {
+                let remaining = request.context.deadline.saturating_duration_since(Instant::now());
+                let deadline_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX).max(1);
+                encode(&Call::Request { id: request.id, deadline_ms, message: &request.message })
+            }
+            ClientMessage::Cancel { request_id, .. } => encode(&Call::<&T>::Cancel { id: *request_id }),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        if bytes.len() > self.bytes_max {
+            let text = format!("a request of {} bytes exceeds the limit of {}", bytes.len(), self.bytes_max);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        Ok(bytes)
+    }
+}
+
+impl<T: DeserializeOwned> Deserializer<ClientMessage<T>> for Codec {
+    type Error = io::Error;
+
+    fn deserialize(self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<ClientMessage<T>> {
+        Ok(match self.read::<Call<T>>(bytes)? {
+            Call::Request { id, deadline_ms, message } => {
+                let remaining = Duration::from_millis(u64::from(deadline_ms)).min(DEADLINE_MAX);
+                let mut context = context::current();
+                context.deadline = Instant::now() + remaining;
+                ClientMessage::Request(Request { context, id, message })
+            }
+            Call::Cancel { id } => {
+                ClientMessage::Cancel { trace_context: tarpc::trace::Context::default(), request_id: id }
+            }
+        })
+    }
+}
+
+impl<T: Serialize> Serializer<Response<T>> for Codec {
+    type Error = io::Error;
+
+    fn serialize(self: Pin<&mut Self>, response: &Response<T>) -> io::Result<Bytes> {
+        let outcome = response.message.as_ref().map_err(Failure::from);
+        let bytes = encode(&Reply { id: response.request_id, outcome });
+        if bytes.len() <= self.bytes_max {
+            return Ok(bytes);
+        }
+        let text = format!("an answer of {} bytes exceeds the limit of {}", bytes.len(), self.bytes_max);
+        Ok(encode(&Reply::<&T> { id: response.request_id, outcome: Err(Failure::TooLong(text)) }))
+    }
+}
+
+impl<T: DeserializeOwned> Deserializer<Response<T>> for Codec {
+    type Error = io::Error;
+
+    fn deserialize(self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<Response<T>> {
+        let Reply { id, outcome } = self.read::<Reply<T>>(bytes)?;
+        Ok(Response { request_id: id, message: outcome.map_err(ServerError::from) })
+    }
+}
+
+/// A caller's end: sends `Req`, takes `Resp`.
+pub type ClientTransport<Req, Resp> =
+    serde_transport::Transport<Stream, Response<Resp>, ClientMessage<Req>, Codec>;
+
+/// A server's end.
+pub type ServerTransport<Req, Resp> =
+    serde_transport::Transport<Stream, ClientMessage<Req>, Response<Resp>, Codec>;
+
+fn framed(stream: Stream) -> (Framed<Stream, LengthDelimitedCodec>, Codec) {
+    let codec = Codec { bytes_max: stream.frame_bytes_max, counters: Arc::clone(&stream.counters) };
+    let frames = LengthDelimitedCodec::builder().max_frame_length(stream.frame_bytes_max).new_codec();
+    let mut framed = Framed::new(stream, frames);
+    framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
+    (framed, codec)
+}
+
+/// Makes the caller's end of a connection out of it.
+pub fn client<Req, Resp>(stream: Stream) -> ClientTransport<Req, Resp>
+where
+    Req: Serialize,
+    Resp: DeserializeOwned,
+{
+    let (framed, codec) = framed(stream);
+    serde_transport::new(framed, codec)
+}
+
+/// Requests of one connection. It also writes the answers, so it must be polled while handlers run.
+pub struct Requests<Req, Resp>
+where
+    Req: DeserializeOwned,
+    Resp: Serialize,
+{
+    inner: Pin<Box<tarpc::server::Requests<Throttled<Req, Resp>>>>,
+    counters: Arc<Counters>,
+    ghost: PhantomData<fn(Req) -> Resp>,
+}
+
+type Throttled<Req, Resp> = MaxRequests<BaseChannel<Req, Resp, ServerTransport<Req, Resp>>>;
+
+/// Makes the server's end of a connection out of it. More than `in_flight_max` requests at once are
+/// answered "busy" without being executed.
+pub fn server<Req, Resp>(stream: Stream, in_flight_max: usize) -> Requests<Req, Resp>
+where
+    Req: DeserializeOwned,
+    Resp: Serialize,
+{
+    let (framed, codec) = framed(stream);
+    let counters = Arc::clone(&codec.counters);
+    let config = tarpc::server::Config { pending_response_buffer: in_flight_max.clamp(1, 1024) };
+    let channel = BaseChannel::new(config, serde_transport::new(framed, codec));
+    let inner = Box::pin(channel.max_concurrent_requests(in_flight_max).requests());
+    Requests { inner, counters, ghost: PhantomData }
+}
+
+impl<Req, Resp> Requests<Req, Resp>
+where
+    Req: DeserializeOwned,
+    Resp: Serialize,
+{
+    /// The next request; none when the connection ended or was silent for `idle`. What makes no sense
+    /// ends it, too, and is counted. Dropping the future loses nothing.
+    pub async fn next(&mut self, idle: Duration) -> Option<InFlightRequest<Req, Resp>> {
+        match clock::timeout(idle, self.inner.next()).await {
+            Ok(Some(Ok(request))) => Some(request),
+            Ok(Some(Err(error))) => {
+                if is_malformed(&error) {
+                    count(&self.counters.malformed);
+                    tracing::warn!(?error, "connection closed: what arrived makes no sense");
+                }
+                None
+            }
+            Ok(None) | Err(_) => None,
+        }
+    }
+}
+
+/// Whether `error`, or an error inside it, says that bytes made no sense.
+fn is_malformed(error: &ChannelError<io::Error>) -> bool {
+    let ChannelError::Read(error) = error else { return false };
+    let mut next = Some(error.as_ref());
+    while let Some(error) = next {
+        if error.kind() == io::ErrorKind::InvalidData {
+            return true;
+        }
+        next = error.get_ref().and_then(|inner| inner.downcast_ref());
+    }
+    false
+}

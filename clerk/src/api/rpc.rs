@@ -1,0 +1,117 @@
+//! The two services as they are called over the network, and the server's side of a client connection.
+//!
+//! A connection's requests are handled concurrently, up to a bound, and answered in whatever order they
+//! finish: the caller tells answers apart, and who needs an order waits for one answer before the next
+//! request (correctness rule 46). When a connection ends, its unfinished requests are dropped; what they
+//! asked may or may not happen.
+//!
+//! Left out on purpose: what the requests mean. The handler is a plain function over the transport-free
+//! service, the same one that a simulation calls.
+
+use std::future::Future;
+use std::time::Duration;
+
+use base::socket::Stream;
+use base::socket::wire::{self, Requests};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tarpc::RequestName;
+use tarpc::context::Context;
+use tarpc::server::Serve;
+
+use super::GroupId;
+use super::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use super::kv::{KvRefusal, KvReply, KvRequest};
+
+/// Requests of one connection handled at the same time. Callers keep below it by themselves; beyond it
+/// the answer is "busy", and nothing is done.
+pub const IN_FLIGHT_MAX: usize = 2048;
+
+/// A client connection that is silent for so long is closed; the pool at the other end opens another.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// A server of a replica group.
+#[tarpc::service]
+pub trait ShardKv {
+    /// Asks a server of `group`.
+    async fn kv(group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal>;
+}
+
+/// A shard controller.
+#[tarpc::service]
+pub trait ShardCtrler {
+    /// Asks a controller.
+    async fn ctrl(request: CtrlRequest) -> Result<CtrlReply, CtrlRefusal>;
+}
+
+#[derive(Clone)]
+struct KvServer<F> {
+    group: GroupId,
+    handle: F,
+}
+
+impl<F, Fut> ShardKv for KvServer<F>
+where
+    F: Fn(KvRequest) -> Fut,
+    Fut: Future<Output = Result<KvReply, KvRefusal>>,
+{
+    async fn kv(self, _: Context, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
+        if group != self.group {
+            return Err(KvRefusal::Malformed(format!("this is group {}, not {group}", self.group)));
+        }
+        (self.handle)(request).await
+    }
+}
+
+#[derive(Clone)]
+struct CtrlServer<F>(F);
+
+impl<F, Fut> ShardCtrler for CtrlServer<F>
+where
+    F: Fn(CtrlRequest) -> Fut,
+    Fut: Future<Output = Result<CtrlReply, CtrlRefusal>>,
+{
+    async fn ctrl(self, _: Context, request: CtrlRequest) -> Result<CtrlReply, CtrlRefusal> {
+        (self.0)(request).await
+    }
+}
+
+/// Serves an admitted client connection of a server of `group` until it ends.
+pub async fn serve_kv<F, Fut>(stream: Stream, group: GroupId, handle: F)
+where
+    F: Fn(KvRequest) -> Fut + Clone,
+    Fut: Future<Output = Result<KvReply, KvRefusal>>,
+{
+    serve(wire::server(stream, IN_FLIGHT_MAX), KvServer { group, handle }.serve()).await;
+}
+
+/// Serves an admitted client connection of a controller until it ends.
+pub async fn serve_ctrl<F, Fut>(stream: Stream, handle: F)
+where
+    F: Fn(CtrlRequest) -> Fut + Clone,
+    Fut: Future<Output = Result<CtrlReply, CtrlRefusal>>,
+{
+    serve(wire::server(stream, IN_FLIGHT_MAX), CtrlServer(handle).serve()).await;
+}
+
+/// Handles requests concurrently within this one task: answers that are ready together leave together.
+async fn serve<S>(mut requests: Requests<S::Req, S::Resp>, service: S)
+where
+    S: Serve + Clone,
+    S::Req: RequestName + DeserializeOwned,
+    S::Resp: Serialize,
+{
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = running.next(), if !running.is_empty() => {}
+            request = requests.next(IDLE_MAX) => match request {
+                Some(request) => running.push(request.execute(service.clone())),
+                None => return,
+            },
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Nodes on the simulated network: a single group of a toy service, or controllers and replica groups.
+//!
+//! A crash cuts the node's links in both directions, then drops its tasks where they stand, then loses
+//! what its disk had not made durable; so a dead server tells nobody that it died. A restart opens the
+//! same disk again.
+//!
+//! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base::clock;
+use clerk::api::config::Params;
+use clerk::api::{Address, GroupId};
+use clerk::connection::Connection;
+use raft::config::Config;
+use raft::rsm::{self, Parts, Replica, Role, StateMachine, Status, Threads};
+use raft::storage::Table;
+use raft::transport::{self, Inbox};
+use raft::types::{EntryId, Membership, NodeId};
+use shardctrler::state_machine::Controller;
+use shardkv::state_machine::{Machine, Standing};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::disk::{Disk, Journal};
+use super::network::{Calls, Handler, Network, PeerTransport, Reply, Request, Server};
+use super::toy::{self, Toy};
+use super::{Name, World, lock};
+
+/// What a node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The toy service.
+    Toy,
+    /// A controller.
+    Ctrl,
+    /// A replica of a group.
+    Kv(GroupId),
+}
+
+/// Sizes of a cluster. Logs are small, so that compaction and snapshots happen all the time.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Limits of the sharded cluster.
+    pub params: Params,
+    /// Settings of every replica.
+    pub raft: Config,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        const LOG_BYTES_MAX: usize = 24 << 10;
+        const CHUNK_BYTES: usize = 2 << 10;
+        let raft = Config { chunk_bytes: CHUNK_BYTES, ..Config::default() };
+        Self {
+            params: Params { shard_count: 10, ..Params::default() },
+            raft: raft.with_log_bytes_max(LOG_BYTES_MAX),
+        }
+    }
+}
+
+/// What can be seen of a running replica from outside.
+#[derive(Clone)]
+pub struct Probe {
+    /// Its Raft status.
+    pub status: watch::Receiver<Status>,
+    /// Its shards.
+    pub standing: Option<watch::Receiver<Standing>>,
+    /// Its rows.
+    pub table: Arc<dyn Table>,
+}
+
+struct Running {
+    server: Arc<Server>,
+    probe: Probe,
+    alive: Arc<AtomicBool>,
+    /// Drops the service and the replica's tasks.
+    drop_tasks: Box<dyn FnOnce() + Send>,
+}
+
+struct Node {
+    kind: Kind,
+    id: NodeId,
+    peers: BTreeMap<NodeId, Name>,
+    disk: Disk,
+    life: u64,
+    /// Applied at least this far durably when it last crashed.
+    floor: EntryId,
+    starting: Option<AbortHandle>,
+    running: Option<Running>,
+}
+
+/// A cluster. Clones share it.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Its world.
+    pub world: World,
+    /// Its network.
+    pub network: Network,
+    shape: Arc<Shape>,
+    nodes: Arc<Mutex<BTreeMap<Name, Node>>>,
+    lives: Arc<AtomicU64>,
+}
+
+/// One replica as it is at present.
+pub struct Seen {
+    /// Its name.
+    pub name: Name,
+    /// Its group's name.
+    pub group: Name,
+    /// Counts its restarts.
+    pub life: u64,
+    /// What it must have applied at least, as of its last crash.
+    pub floor: EntryId,
+    /// How to look at it.
+    pub probe: Probe,
+    /// What its log durably holds.
+    pub journal: Arc<Mutex<Journal>>,
+}
+
+/// The part of a node's name that it shares with its group.
+pub fn group_of(name: &str) -> Name {
+    name.split('.').next().unwrap_or(name).into()
+}
+
+impl Cluster {
+    /// A cluster without nodes.
+    pub fn new(world: &World, shape: Shape) -> Self {
+        let network = Network::new(world);
+        Self {
+            world: world.clone(),
+            network,
+            shape: Arc::new(shape),
+            nodes: Arc::default(),
+            lives: Arc::default(),
+        }
+    }
+
+    /// Adds a group of nodes and starts them: `toy`, `ctrl`, or the number of a replica group.
+    pub fn add(&self, kind: Kind, replicas: u64) -> Vec<Name> {
+        let group = match kind {
+            Kind::Toy => "toy".to_owned(),
+            Kind::Ctrl => "ctrl".to_owned(),
+            Kind::Kv(group) => group.to_string(),
+        };
+        let peers: BTreeMap<NodeId, Name> =
+            (1..=replicas).map(|id| (NodeId(id), format!("{group}.{id}").into())).collect();
+        for (id, name) in &peers {
+            let node = Node {
+                kind,
+                id: *id,
+                peers: peers.clone(),
+                disk: Disk::new(&self.world, name),
+                life: 0,
+                floor: EntryId::ZERO,
+                starting: None,
+                running: None,
+            };
+            lock(&self.nodes).insert(Arc::clone(name), node);
+            self.start(name);
+        }
+        peers.into_values().collect()
+    }
+
+    /// The names of all nodes.
+    pub fn names(&self) -> Vec<Name> {
+        lock(&self.nodes).keys().cloned().collect()
+    }
+
+    /// The servers of a group, as addresses.
+    pub fn addresses(&self, group: &str) -> Vec<Address> {
+        self.names().iter().filter(|name| *group_of(name) == *group).map(ToString::to_string).collect()
+    }
+
+    /// Grows whenever a node comes up or goes down.
+    pub fn lives(&self) -> u64 {
+        self.lives.load(Ordering::Relaxed)
+    }
+
+    /// Whether a node runs or is on its way to.
+    pub fn is_up(&self, name: &str) -> bool {
+        lock(&self.nodes).get(name).is_some_and(|node| node.running.is_some() || node.starting.is_some())
+    }
+
+    /// The running nodes.
+    pub fn seen(&self) -> Vec<Seen> {
+        let nodes = lock(&self.nodes);
+        let seen = |(name, node): (&Name, &Node)| {
+            let running = node.running.as_ref()?;
+            Some(Seen {
+                name: Arc::clone(name),
+                group: group_of(name),
+                life: node.life,
+                floor: node.floor,
+                probe: running.probe.clone(),
+                journal: node.disk.journal(),
+            })
+        };
+        nodes.iter().filter_map(seen).collect()
+    }
+
+    /// The leader of the highest term that a running node of `group` claims to be.
+    pub fn leader(&self, group: &str) -> Option<Seen> {
+        let leaders = self.seen().into_iter().filter(|seen| *seen.group == *group);
+        leaders
+            .filter(|seen| seen.probe.status.borrow().role == Role::Leader)
+            .max_by_key(|seen| seen.probe.status.borrow().term)
+    }
+
+    /// A way to all servers for a client.
+    pub fn client(&self, name: &str) -> Calls {
+        Calls { network: self.network.clone(), from: name.into(), alive: None }
+    }
+
+    /// Starts a node that is down.
+    pub fn start(&self, name: &Name) {
+        let mut nodes = lock(&self.nodes);
+        let Some(node) = nodes.get_mut(name).filter(|node| node.running.is_none() && node.starting.is_none())
+        else {
+            return;
+        };
+        node.life += 1;
+        self.world.note(&format!("start {name} life {}", node.life));
+        let (cluster, name) = (self.clone(), Arc::clone(name));
+        let task = tokio::spawn(async move {
+            if let Err(why) = cluster.boot(&name).await {
+                cluster.world.fail(format!("{name} does not start: {why}"));
+            }
+        });
+        node.starting = Some(task.abort_handle());
+    }
+
+    /// Starts every node that is down.
+    pub fn start_all(&self) {
+        for name in self.names() {
+            self.start(&name);
+        }
+    }
+
+    /// Kills a node: links, tasks, volatile storage, in this order.
+    pub fn crash(&self, name: &Name) {
+        let mut nodes = lock(&self.nodes);
+        let Some(node) = nodes.get_mut(name) else { return };
+        self.world.note(&format!("crash {name} life {}", node.life));
+        if let Some(starting) = node.starting.take() {
+            starting.abort();
+        }
+        self.lives.fetch_add(1, Ordering::Relaxed);
+        self.network.detach(name);
+        if let Some(running) = node.running.take() {
+            running.alive.store(false, Ordering::Relaxed);
+            node.floor = running.probe.table.durable_applied();
+            running.server.kill();
+            (running.drop_tasks)();
+        }
+        node.disk.power_cut();
+    }
+
+    /// Waits until every node runs and every group has a leader.
+    ///
+    /// # Errors
+    /// Who has not after `limit`.
+    pub async fn ready(&self, limit: Duration) -> Result<(), String> {
+        const LOOK: Duration = Duration::from_millis(5);
+        let start = clock::now();
+        loop {
+            let mut groups: Vec<Name> = self.names().iter().map(|name| group_of(name)).collect();
+            groups.dedup();
+            let missing: Vec<Name> =
+                groups.into_iter().filter(|group| self.leader(group).is_none()).collect();
+            let down = self.names().len() - self.seen().len();
+            if missing.is_empty() && down == 0 {
+                return Ok(());
+            }
+            if start.elapsed() > limit {
+                return Err(format!(
+                    "after {limit:?} {down} nodes are not up and {missing:?} have no leader"
+                ));
+            }
+            clock::sleep(LOOK).await;
+        }
+    }
+
+    async fn boot(&self, name: &Name) -> Result<(), String> {
+        let (kind, id, peers, life, (log, table)) = {
+            let nodes = lock(&self.nodes);
+            let node = &nodes[name];
+            (node.kind, node.id, node.peers.clone(), node.life, node.disk.open())
+        };
+        let seed = self.world.derive(&format!("raft {name} life {life}"));
+        let config = Config { seed, ..self.shape.raft.clone() };
+        let (inbox, mailbox) = transport::mailbox(MAILBOX_MESSAGES, config.mailbox_bytes_max);
+        let transport = PeerTransport {
+            network: self.network.clone(),
+            from: Arc::clone(name),
+            me: id,
+            peers: peers.clone(),
+        };
+        let (_, disk_low) = watch::channel(false);
+        let parts = Parts {
+            me: id,
+            membership: Membership::of(peers.keys().copied()),
+            config,
+            log,
+            table,
+            transport: Arc::new(transport),
+            mailbox,
+            threads: Threads::Shared,
+            disk_low,
+        };
+        let member = Boot { cluster: self, name, id, peers, seed, alive: Arc::new(AtomicBool::new(true)) };
+        let running = match kind {
+            Kind::Toy => member.toy(parts, inbox).await,
+            Kind::Ctrl => member.ctrl(parts, inbox).await,
+            Kind::Kv(group) => member.kv(group, parts, inbox).await,
+        }?;
+        self.network.attach(name, Arc::clone(&running.server));
+        let mut nodes = lock(&self.nodes);
+        if let Some(node) = nodes.get_mut(name) {
+            node.starting = None;
+            node.running = Some(running);
+            self.lives.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+const MAILBOX_MESSAGES: usize = 4096;
+
+/// A node that is being started.
+struct Boot<'a> {
+    cluster: &'a Cluster,
+    name: &'a Name,
+    id: NodeId,
+    peers: BTreeMap<NodeId, Name>,
+    seed: u64,
+    alive: Arc<AtomicBool>,
+}
+
+impl Boot<'_> {
+    fn members(&self) -> BTreeMap<NodeId, Address> {
+        self.peers.iter().map(|(id, name)| (*id, name.to_string())).collect()
+    }
+
+    fn connection(&self) -> Arc<dyn Connection> {
+        let (network, from) = (self.cluster.network.clone(), Arc::clone(self.name));
+        Arc::new(Calls { network, from, alive: Some(Arc::clone(&self.alive)) })
+    }
+
+    async fn replica<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<S>, String> {
+        rsm::start(parts, machine).await.map_err(|error| error.to_string())
+    }
+
+    fn running<S: StateMachine, T: Send + Sync + 'static>(
+        &self,
+        replica: Replica<S>,
+        standing: Option<watch::Receiver<Standing>>,
+        inbox: Inbox,
+        service: T,
+        handle: impl Fn(Arc<T>, Request) -> futures::future::BoxFuture<'static, Reply> + Send + Sync + 'static,
+    ) -> Running {
+        let probe = Probe { status: replica.watch(), standing, table: Arc::clone(replica.table()) };
+        // Calls that are under way hold the server; only this slot and running handlers hold the service.
+        let slot = Arc::new(Mutex::new(Some(Arc::new(service))));
+        let held = Arc::clone(&slot);
+        let handler: Handler = Arc::new(move |request| match lock(&held).clone() {
+            Some(service) => handle(service, request),
+            None => Box::pin(std::future::pending()),
+        });
+        let server = Server::new(handler, Some(inbox));
+        let drop_tasks = Box::new(move || {
+            replica.kill();
+            drop(lock(&slot).take());
+        });
+        Running { server, probe, alive: Arc::clone(&self.alive), drop_tasks }
+    }
+
+    async fn toy(self, parts: Parts, inbox: Inbox) -> Result<Running, String> {
+        let replica = Self::replica(parts, Toy).await?;
+        let members = Arc::new(self.members().into_iter().collect::<Vec<_>>());
+        let service = replica.clone();
+        Ok(self.running(replica, None, inbox, service, move |replica, request| {
+            let members = Arc::clone(&members);
+            Box::pin(async move { toy::serve((*replica).clone(), members, request).await })
+        }))
+    }
+
+    async fn ctrl(self, parts: Parts, inbox: Inbox) -> Result<Running, String> {
+        let replica = Self::replica(parts, Controller::default()).await?;
+        let settings = shardctrler::service::Settings {
+            members: self.members(),
+            params: self.cluster.shape.params,
+            pid: 0,
+        };
+        let service = shardctrler::service::Service::new(replica.clone(), settings);
+        Ok(self.running(replica, None, inbox, service, |service, request| {
+            Box::pin(async move {
+                match request {
+                    Request::Ctrl(request) => Reply::Ctrl(service.handle(request).await),
+                    Request::Kv(..) => Reply::Refused("this is a controller".to_owned()),
+                }
+            })
+        }))
+    }
+
+    async fn kv(self, group: GroupId, parts: Parts, inbox: Inbox) -> Result<Running, String> {
+        let machine = Machine::new(group);
+        let standing = machine.standing();
+        let replica = Self::replica(parts, machine).await?;
+        let settings = shardkv::service::Settings {
+            group,
+            members: self.members(),
+            controllers: self.cluster.addresses("ctrl"),
+            connection: self.connection(),
+            seed: self.seed,
+            pid: 0,
+        };
+        let service = shardkv::service::Service::new(replica.clone(), standing.clone(), settings);
+        Ok(self.running(replica, Some(standing), inbox, service, |service, request| {
+            Box::pin(async move {
+                match request {
+                    Request::Kv(group, request) => Reply::Kv(service.handle(group, request).await),
+                    Request::Ctrl(_) => Reply::Refused("this is a replica group".to_owned()),
+                }
+            })
+        }))
+    }
+}

@@ -1,0 +1,253 @@
+//! A disk that takes its time: a synced write of about 0.2 ms, half of it before it is durable and half
+//! behind, so that a crash can fall on either side; and now and then one that stalls.
+//!
+//! Around the memory storages of the product. What was saved is mirrored in a [`Journal`], which checks
+//! that a restart finds exactly that, and which the invariants read.
+//!
+//! Left out on purpose: errors; a disk error ends a process, and that is a crash.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use raft::storage::memory::MemoryDisk;
+use raft::storage::{Batch, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
+use raft::types::{EntryId, HardState, Index, Payload, Term};
+use rand::RngExt;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Generator, Label, Name, World, lock};
+
+/// A synced write takes up to this much before, and again behind, the moment it is durable.
+const HALF_MAX_NS: u64 = 200_000;
+/// One write in so many stalls.
+const STALL_ONE_IN: u32 = 2000;
+/// For at most so long.
+const STALL_MAX_MS: u64 = 300;
+
+/// One saved entry, as far as invariants care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Its term.
+    pub term: Term,
+    /// Hash of what it carries.
+    pub payload: u64,
+}
+
+/// What a node's log durably holds.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The compaction marker.
+    pub marker: EntryId,
+    /// The entries behind it.
+    pub entries: BTreeMap<Index, Saved>,
+    /// Entries saved since somebody last looked: id, term of the entry before, hash.
+    pub fresh: Vec<(EntryId, Term, u64)>,
+}
+
+fn saved(id: EntryId, payload: &Payload) -> Saved {
+    let payload = match payload {
+        Payload::Empty => 0,
+        Payload::Command(bytes) => xxh3_64(bytes) | 1,
+    };
+    Saved { term: id.term, payload }
+}
+
+impl Journal {
+    /// Term of the entry at `index`; none if it is not there or was compacted.
+    pub fn term(&self, index: Index) -> Option<Term> {
+        if index == self.marker.index {
+            return Some(self.marker.term);
+        }
+        self.entries.get(&index).map(|entry| entry.term)
+    }
+
+    fn save(&mut self, save: &Save) {
+        self.hard_state = save.hard_state.unwrap_or(self.hard_state);
+        if let Some(from) = save.truncate_from {
+            self.entries.split_off(&from);
+        }
+        for entry in &save.entries {
+            let before = self.term(entry.id.index.previous()).unwrap_or_default();
+            let record = saved(entry.id, &entry.payload);
+            self.fresh.push((entry.id, before, record.payload));
+            self.entries.insert(entry.id.index, record);
+        }
+        if let Some(marker) = save.marker {
+            self.marker = marker;
+            self.entries = self.entries.split_off(&marker.index.next());
+        }
+    }
+
+    /// Whether a restart found what was saved.
+    fn agrees(&self, restored: &Restored) -> Result<(), String> {
+        let found: BTreeMap<Index, Saved> =
+            restored.entries.iter().map(|entry| (entry.id.index, saved(entry.id, &entry.payload))).collect();
+        if (restored.hard_state, restored.marker) != (self.hard_state, self.marker) || found != self.entries {
+            return Err(format!(
+                "the log came back different: {:?} {:?} with {} entries, saved were {:?} {:?} with {}",
+                restored.hard_state,
+                restored.marker,
+                found.len(),
+                self.hard_state,
+                self.marker,
+                self.entries.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// One node's disk. Survives its crashes.
+pub struct Disk {
+    world: World,
+    name: Name,
+    memory: MemoryDisk,
+    journal: Arc<Mutex<Journal>>,
+    random: Arc<Mutex<Generator>>,
+}
+
+impl Disk {
+    /// An empty disk.
+    pub fn new(world: &World, name: &Name) -> Self {
+        let random = Arc::new(Mutex::new(world.generator(&format!("disk {name}"))));
+        Self {
+            world: world.clone(),
+            name: Arc::clone(name),
+            memory: MemoryDisk::new(),
+            journal: Arc::default(),
+            random,
+        }
+    }
+
+    /// What its log holds.
+    pub fn journal(&self) -> Arc<Mutex<Journal>> {
+        Arc::clone(&self.journal)
+    }
+
+    /// Opens both stores.
+    pub fn open(&self) -> (Box<dyn Log>, Arc<dyn Table>) {
+        let (log, table) = self.memory.open();
+        let pace = Pace {
+            world: self.world.clone(),
+            name: Arc::clone(&self.name),
+            random: Arc::clone(&self.random),
+        };
+        let log = SlowLog { inner: log, pace: pace.clone(), journal: self.journal() };
+        (Box::new(log), Arc::new(SlowTable { inner: table, pace }))
+    }
+
+    /// Loses everything that is not durable, and cuts off whoever still holds the stores.
+    pub fn power_cut(&self) {
+        self.memory.power_cut();
+    }
+}
+
+/// How long writes take.
+#[derive(Clone)]
+struct Pace {
+    world: World,
+    name: Name,
+    random: Arc<Mutex<Generator>>,
+}
+
+impl Pace {
+    async fn half(&self, kind: &'static str) {
+        let delay = {
+            let mut random = lock(&self.random);
+            let stall = random.random_range(0..STALL_ONE_IN) == 0;
+            let extra = if stall { random.random_range(0..STALL_MAX_MS) } else { 0 };
+            Duration::from_nanos(random.random_range(0..HALF_MAX_NS)) + Duration::from_millis(extra)
+        };
+        self.world.pause(delay, Label::of(kind, &self.name)).await;
+    }
+}
+
+struct SlowLog {
+    inner: Box<dyn Log>,
+    pace: Pace,
+    journal: Arc<Mutex<Journal>>,
+}
+
+impl Log for SlowLog {
+    fn load(&mut self) -> Result<Restored, OpenError> {
+        let restored = self.inner.load()?;
+        if let Err(what) = lock(&self.journal).agrees(&restored) {
+            self.pace.world.fail(format!("{}: {what}", self.pace.name));
+        }
+        Ok(restored)
+    }
+
+    fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.pace.half("save").await;
+            self.inner.save(save).await;
+            lock(&self.journal).save(save);
+            self.pace.half("saved").await;
+        })
+    }
+
+    fn syncs(&self) -> u64 {
+        self.inner.syncs()
+    }
+}
+
+struct SlowTable {
+    inner: Arc<dyn Table>,
+    pace: Pace,
+}
+
+impl Read for SlowTable {
+    fn get(&self, key: &[u8]) -> Option<bytes::Bytes> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        self.inner.scan(start, end, limit)
+    }
+}
+
+impl Table for SlowTable {
+    fn write(&self, batch: Batch) {
+        self.inner.write(batch);
+    }
+
+    fn view(&self) -> Box<dyn Read> {
+        self.inner.view()
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.pace.half("flush").await;
+            self.inner.flush().await;
+            self.pace.half("flushed").await;
+        })
+    }
+
+    fn durable_applied(&self) -> EntryId {
+        self.inner.durable_applied()
+    }
+
+    fn installed(&self) -> Option<EntryId> {
+        self.inner.installed()
+    }
+
+    fn stage_start(&self) {
+        self.inner.stage_start();
+    }
+
+    fn stage(&self, rows: Vec<Row>) {
+        self.inner.stage(rows);
+    }
+
+    fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.pace.half("switch").await;
+            self.inner.switch(snapshot).await;
+            self.pace.half("switched").await;
+        })
+    }
+}

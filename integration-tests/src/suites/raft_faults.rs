@@ -1,0 +1,98 @@
+//! One group under everything that can go wrong: loss, reordering, partitions, crashes, power cuts.
+//!
+//! Three or five nodes, five clients, twenty virtual seconds, logs so small that compaction and
+//! snapshots never stop. The history must be linearizable, and after healing every key readable.
+
+use std::time::Duration;
+
+use base::clock;
+use rand::RngExt;
+
+use super::{Report, at_least};
+use crate::history::Op;
+use crate::linearizability;
+use crate::sim::cluster::{Cluster, Kind, Shape};
+use crate::sim::faults::{Nemesis, Plan};
+use crate::sim::toy::ToyStore;
+use crate::sim::{Failure, Name, World, run};
+use crate::workload::{Answer, Mix, Recorder, Request};
+use crate::{history, invariants};
+
+const LASTS: Duration = Duration::from_secs(20);
+const CLIENTS: u64 = 5;
+const KEYS: usize = 6;
+
+/// One run of `seed`.
+///
+/// # Errors
+/// What it violated.
+pub fn play(seed: u64) -> Result<Report, Failure> {
+    let done = run(seed, |world| async move { main(world).await })?;
+    Ok(Report { trace: done.trace, events: done.events, ..done.output })
+}
+
+fn store(cluster: &Cluster, servers: &[Name], name: &str) -> Box<ToyStore> {
+    let mut random = cluster.world.generator(name);
+    let at = random.random_range(0..servers.len());
+    Box::new(ToyStore { calls: cluster.client(name), servers: servers.to_vec(), random, at })
+}
+
+async fn main(world: World) -> Result<Report, String> {
+    let cluster = Cluster::new(&world, Shape::default());
+    invariants::watch(&cluster);
+    let replicas = if world.generator("size").random_bool(0.3) { 5 } else { 3 };
+    let servers = cluster.add(Kind::Toy, replicas);
+    cluster.ready(Duration::from_secs(10)).await?;
+    let recorder = Recorder::default();
+    let keys: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
+    let mix = Mix { shares: [30, 20, 35, 5, 10], keys: keys.clone(), think_max: Duration::from_millis(30) };
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let name = format!("client {number}");
+            let store = store(&cluster, &servers, &name);
+            tokio::spawn(recorder.clone().client(store, mix.clone(), world.derive(&name)))
+        })
+        .collect();
+    let plan = Plan { shares: [25, 25, 0, 3, 25, 20, 0], ..Plan::default() };
+    let nemesis = Nemesis::new(&cluster, plan);
+    let trouble = tokio::spawn(nemesis.clone().run());
+    clock::sleep(LASTS).await;
+    nemesis.stop();
+    let _ = trouble.await;
+    // Nodes that the last faults took down come back, too.
+    clock::sleep(plan.down_max).await;
+    nemesis.stop();
+    recorder.stop();
+    for client in clients {
+        let _ = client.await;
+    }
+    cluster.ready(Duration::from_secs(5)).await?;
+    let mut reader = store(&cluster, &servers, "reader");
+    for key in keys {
+        let request = Request { op: Op::Get, key, value: None, expected: None };
+        let answer = recorder.run(recorder.new_client(), &mut *reader, &request).await;
+        if !matches!(answer, Answer::Done { .. }) {
+            return Err(format!("after healing {} is not answered: {answer:?}", request.key));
+        }
+    }
+    let tally = nemesis.tally();
+    let acknowledged = recorder.acknowledged();
+    judge(&recorder)?;
+    at_least("acknowledged operations", acknowledged, 500)?;
+    at_least("crashes", tally.crashes, 4)?;
+    Ok(Report { acknowledged, tally, ..Report::default() })
+}
+
+/// Checks the history; one that fails is kept if SIM_HISTORY names a file.
+pub(super) fn judge(recorder: &Recorder) -> Result<(), String> {
+    let operations = recorder.take();
+    linearizability::check(&operations).map_err(|anomaly| {
+        if let Some(path) = std::env::var_os("SIM_HISTORY") {
+            let written = std::fs::File::create(&path).and_then(|file| history::write(file, &operations));
+            if let Err(error) = written {
+                eprintln!("cannot write the history: {error}");
+            }
+        }
+        anomaly.to_string()
+    })
+}

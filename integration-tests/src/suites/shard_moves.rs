@@ -1,0 +1,326 @@
+//! Three groups between which shards move all the time, under everything that can go wrong.
+//!
+//! [`play`]: a random Join, Leave or Move every 200 to 800 ms for thirty virtual seconds, clients that
+//! read, write, append, delete and write conditionally, and the nemesis. The history must be
+//! linearizable with every acknowledged operation in it exactly once; after healing every shard answers
+//! within two seconds. A run with too little in it fails as vacuous.
+//!
+//! [`idle_restart`]: everything restarts in mid-move with no client connected, and the move goes on
+//! (correctness rules 12, 41). [`rings`]: all shards go round a ring of groups at once (rule 40).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::clock;
+use clerk::api::config::{NewGroup, shard_of};
+use clerk::api::ctrl::Change;
+use clerk::api::{GroupId, ShardId};
+use rand::RngExt;
+use tokio::task::JoinHandle;
+
+use super::raft_faults::judge;
+use super::{Report, at_least};
+use crate::history::Op;
+use crate::invariants;
+use crate::sim::clerks::{Admin, KvStore};
+use crate::sim::cluster::{Cluster, Kind, Shape};
+use crate::sim::faults::{Nemesis, Plan};
+use crate::sim::{Failure, Generator, World, run};
+use crate::workload::{Answer, Mix, Recorder, Request, Store};
+
+const GROUPS: [GroupId; 3] = [GroupId(101), GroupId(102), GroupId(103)];
+const REPLICAS: u64 = 3;
+const SHARDS: u32 = 10;
+const CLIENTS: u64 = 10;
+const KEYS_PER_SHARD: usize = 2;
+const LASTS: Duration = Duration::from_secs(32);
+/// What the issue demands of a run.
+const CONFIGS_MIN: u64 = 20;
+const CRASHES_MIN: u64 = 10;
+const ACKNOWLEDGED_MIN: u64 = 2000;
+const INTERRUPTED_MIN: u64 = 5;
+/// After healing every shard answers within this.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// A cluster with its controllers and groups, all groups known to the admin.
+struct Stage {
+    world: World,
+    cluster: Cluster,
+    admin: Admin,
+    newcomers: BTreeMap<GroupId, NewGroup>,
+    recorder: Recorder,
+    keys: Vec<String>,
+}
+
+impl Stage {
+    async fn set(world: World) -> Result<Self, String> {
+        let cluster = Cluster::new(&world, Shape::default());
+        invariants::watch(&cluster);
+        cluster.add(Kind::Ctrl, REPLICAS);
+        for group in GROUPS {
+            cluster.add(Kind::Kv(group), REPLICAS);
+        }
+        cluster.ready(Duration::from_secs(10)).await?;
+        let admin = Admin::new(&cluster);
+        let mut newcomers = BTreeMap::new();
+        for group in GROUPS {
+            let addresses = cluster.addresses(&group.to_string());
+            let incarnation = admin.incarnation(group, &addresses).await?;
+            newcomers.insert(group, NewGroup { incarnation, addresses });
+        }
+        let keys = keys();
+        Ok(Self { world, cluster, admin, newcomers, recorder: Recorder::default(), keys })
+    }
+
+    fn join(&self, groups: &[GroupId]) -> Change {
+        let wanted = |group: &GroupId| (*group, self.newcomers[group].clone());
+        Change::Join(groups.iter().map(wanted).collect())
+    }
+
+    fn clients(&self, mix: &Mix) -> Vec<JoinHandle<()>> {
+        let client = |number| {
+            let name = format!("client {number}");
+            let store = Box::new(KvStore::new(&self.cluster, &name));
+            tokio::spawn(self.recorder.clone().client(store, mix.clone(), self.world.derive(&name)))
+        };
+        (0..CLIENTS).map(client).collect()
+    }
+
+    fn mix(&self, think_max: Duration) -> Mix {
+        Mix { shares: [30, 20, 35, 5, 10], keys: self.keys.clone(), think_max }
+    }
+
+    /// Reads every key, each by a client of its own, within `limit`.
+    async fn read_all(&self, limit: Duration) -> Result<(), String> {
+        let start = clock::now();
+        let reads: Vec<_> = self
+            .keys
+            .iter()
+            .map(|key| {
+                let name = format!("reader of {key} at {}", start.as_nanos());
+                let mut store = KvStore::new(&self.cluster, &name);
+                let request = Request { op: Op::Get, key: key.clone(), value: None, expected: None };
+                let (recorder, client) = (self.recorder.clone(), self.recorder.new_client());
+                tokio::spawn(async move {
+                    let answer = recorder.run(client, &mut store as &mut dyn Store, &request).await;
+                    (request.key, answer, start.elapsed())
+                })
+            })
+            .collect();
+        for read in reads {
+            let (key, answer, took) = read.await.map_err(|error| error.to_string())?;
+            if !matches!(answer, Answer::Done { .. }) || took > limit {
+                return Err(format!("after healing {key} was answered {answer:?} after {took:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every group's leader has adopted the newest configuration and is settled in it.
+    async fn settle(&self, limit: Duration) -> Result<(), String> {
+        const LOOK: Duration = Duration::from_millis(2);
+        let start = clock::now();
+        loop {
+            let waiting: Vec<String> = GROUPS.iter().filter_map(|group| self.waits_for(*group)).collect();
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > limit {
+                return Err(format!("not settled after {limit:?}: {}", waiting.join("; ")));
+            }
+            clock::sleep(LOOK).await;
+        }
+    }
+
+    fn waits_for(&self, group: GroupId) -> Option<String> {
+        let newest = self.admin.newest_made(&self.cluster);
+        let Some(leader) = self.cluster.leader(&group.to_string()) else {
+            return Some(format!("group {group} has no leader"));
+        };
+        let standing = leader.probe.standing?.borrow().clone();
+        let open = standing.shards.iter().enumerate().find(|(_, state)| !state.settled());
+        match open {
+            Some((shard, state)) => Some(format!("group {group}: shard {shard} is {state:?}")),
+            None if standing.config != newest => {
+                Some(format!("group {group} is at configuration {:?} of {newest:?}", standing.config))
+            }
+            None => None,
+        }
+    }
+
+    async fn finish(self, clients: Vec<JoinHandle<()>>, nemesis: Option<&Nemesis>) -> Result<Report, String> {
+        self.recorder.stop();
+        for client in clients {
+            let _ = client.await;
+        }
+        self.settle(Duration::from_secs(20)).await?;
+        self.read_all(ANSWERS_WITHIN).await?;
+        judge(&self.recorder)?;
+        Ok(Report {
+            acknowledged: self.recorder.acknowledged(),
+            configs: self.admin.newest_made(&self.cluster).map_or(0, |num| num.0),
+            tally: nemesis.map(Nemesis::tally).unwrap_or_default(),
+            ..Report::default()
+        })
+    }
+}
+
+/// Keys, as many in each shard.
+fn keys() -> Vec<String> {
+    let mut found: BTreeMap<ShardId, Vec<String>> = BTreeMap::new();
+    for number in 0_u32.. {
+        let key = format!("k{number}");
+        let shard = found.entry(shard_of(key.as_bytes(), SHARDS)).or_default();
+        if shard.len() < KEYS_PER_SHARD {
+            shard.push(key);
+        }
+        if found.len() == SHARDS as usize && found.values().all(|keys| keys.len() == KEYS_PER_SHARD) {
+            break;
+        }
+    }
+    found.into_values().flatten().collect()
+}
+
+fn played(seed: u64, outcome: Result<crate::sim::Run<Report>, Failure>) -> Result<Report, Failure> {
+    let done = outcome.map_err(|failure| Failure { seed, ..failure })?;
+    Ok(Report { trace: done.trace, events: done.events, ..done.output })
+}
+
+/// Random moves under all faults.
+///
+/// # Errors
+/// What it violated.
+pub fn play(seed: u64) -> Result<Report, Failure> {
+    played(seed, run(seed, |world| async move { random_moves(world).await }))
+}
+
+async fn random_moves(world: World) -> Result<Report, String> {
+    let stage = Stage::set(world).await?;
+    let mut random = stage.world.generator("admin");
+    stage.admin.change(stage.join(&GROUPS)).await;
+    let clients = stage.clients(&stage.mix(Duration::from_millis(60)));
+    let plan = Plan::default();
+    let nemesis = Nemesis::new(&stage.cluster, plan);
+    let trouble = tokio::spawn(nemesis.clone().run());
+    let start = clock::now();
+    let mut joined = GROUPS.to_vec();
+    while start.elapsed() < LASTS {
+        clock::sleep(Duration::from_millis(random.random_range(200..800))).await;
+        let may_empty = start.elapsed() < LASTS.mul_f64(0.8);
+        let change = draw_change(&stage, &mut random, &mut joined, may_empty);
+        stage.admin.change(change).await;
+    }
+    if joined.is_empty() {
+        stage.admin.change(stage.join(&GROUPS)).await;
+    }
+    nemesis.stop();
+    let _ = trouble.await;
+    nemesis.stop();
+    let healed = clock::now();
+    stage.read_all(ANSWERS_WITHIN).await?;
+    stage.world.note(&format!("answered after {:?}", healed.elapsed()));
+    let report = stage.finish(clients, Some(&nemesis)).await?;
+    at_least("configurations", report.configs, CONFIGS_MIN)?;
+    at_least("crashes", report.tally.crashes, CRASHES_MIN)?;
+    at_least("acknowledged operations", report.acknowledged, ACKNOWLEDGED_MIN)?;
+    at_least("moves interrupted by a crash", report.tally.interrupted, INTERRUPTED_MIN)?;
+    Ok(report)
+}
+
+/// A change that fits, as far as the admin knows: an outcome it could not learn makes it err now and then.
+fn draw_change(stage: &Stage, random: &mut Generator, joined: &mut Vec<GroupId>, may_empty: bool) -> Change {
+    let away: Vec<GroupId> = GROUPS.iter().filter(|group| !joined.contains(group)).copied().collect();
+    let leave = random.random_range(0..100);
+    if joined.is_empty() || (!away.is_empty() && leave < 40) {
+        let some: Vec<GroupId> = away.into_iter().filter(|_| random.random_bool(0.7)).collect();
+        let some = if some.is_empty() { GROUPS.to_vec() } else { some };
+        let change = stage.join(&some);
+        joined.extend(some);
+        joined.sort_unstable();
+        joined.dedup();
+        return change;
+    }
+    let last = joined.len() == 1;
+    if (!last && leave < 70) || (last && may_empty && leave < 48) {
+        let group = joined.swap_remove(random.random_range(0..joined.len()));
+        return Change::Leave { groups: [group].into(), force: true };
+    }
+    let group = joined[random.random_range(0..joined.len())];
+    Change::Move { shard: ShardId(random.random_range(0..SHARDS)), group }
+}
+
+/// Everything restarts in mid-move, with no client connected.
+///
+/// # Errors
+/// What it violated.
+pub fn idle_restart(seed: u64) -> Result<Report, Failure> {
+    played(seed, run(seed, |world| async move { restart_in_mid_move(world).await }))
+}
+
+async fn restart_in_mid_move(world: World) -> Result<Report, String> {
+    const ROUNDS: usize = 6;
+    let stage = Stage::set(world).await?;
+    let mut random = stage.world.generator("admin");
+    stage.admin.change(stage.join(&GROUPS[..2])).await;
+    let clients = stage.clients(&stage.mix(Duration::from_millis(5)));
+    clock::sleep(Duration::from_secs(2)).await;
+    stage.recorder.stop();
+    for client in clients {
+        let _ = client.await;
+    }
+    let mut interrupted = 0;
+    for round in 0..ROUNDS {
+        let away = GROUPS[(round + 2) % 3];
+        let back = GROUPS[round % 3];
+        let change = stage.join(&[away]);
+        stage.admin.change(change).await;
+        stage.settle(Duration::from_secs(10)).await?;
+        stage.admin.change(Change::Leave { groups: [back].into(), force: false }).await;
+        clock::sleep(Duration::from_micros(random.random_range(0..8000))).await;
+        interrupted += u64::from(stage.settle(Duration::ZERO).await.is_err());
+        for name in stage.cluster.names() {
+            stage.cluster.crash(&name);
+        }
+        clock::sleep(Duration::from_millis(random.random_range(1..500))).await;
+        stage.cluster.start_all();
+        stage.settle(Duration::from_secs(10)).await?;
+    }
+    at_least("restarts in mid-move", interrupted, 2)?;
+    let mut report = stage.finish(Vec::new(), None).await?;
+    report.tally.interrupted = interrupted;
+    Ok(report)
+}
+
+/// All shards go round a ring of groups, again and again, while clients work and leaders crash.
+///
+/// # Errors
+/// What it violated.
+pub fn rings(seed: u64) -> Result<Report, Failure> {
+    played(seed, run(seed, |world| async move { all_round(world).await }))
+}
+
+async fn all_round(world: World) -> Result<Report, String> {
+    const ROUNDS: usize = 4;
+    let stage = Stage::set(world).await?;
+    stage.admin.change(stage.join(&GROUPS)).await;
+    let clients = stage.clients(&stage.mix(Duration::from_millis(40)));
+    let plan =
+        Plan { shares: [5, 20, 75, 0, 0, 0, 0], quiet_max: Duration::from_millis(2500), ..Plan::default() };
+    let nemesis = Nemesis::new(&stage.cluster, plan);
+    let trouble = tokio::spawn(nemesis.clone().run());
+    for _ in 0..ROUNDS {
+        let owners = stage.admin.owners().await?;
+        for (shard, owner) in owners {
+            let at = GROUPS.iter().position(|group| *group == owner).unwrap_or_default();
+            stage.admin.change(Change::Move { shard, group: GROUPS[(at + 1) % GROUPS.len()] }).await;
+        }
+        clock::sleep(Duration::from_millis(500)).await;
+    }
+    nemesis.stop();
+    let _ = trouble.await;
+    nemesis.stop();
+    stage.settle(Duration::from_secs(10)).await?;
+    let report = stage.finish(clients, Some(&nemesis)).await?;
+    at_least("configurations", report.configs, (ROUNDS as u64) * u64::from(SHARDS) / 2)?;
+    Ok(report)
+}

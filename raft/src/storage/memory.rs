@@ -1,0 +1,243 @@
+//! Both stores in memory, with the line between durable and volatile drawn explicitly, so that a
+//! simulated power cut loses exactly what was not made durable.
+//!
+//! A [`MemoryDisk`] survives the replica that opened it. Opening it again, or cutting its power, detaches
+//! older handles: what a zombie still writes goes nowhere.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Batch, Change, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table, applied};
+use crate::types::{Entry, EntryId, HardState};
+
+type RowMap = Arc<BTreeMap<Bytes, Bytes>>;
+
+/// One generation of a table.
+#[derive(Clone, Debug, Default)]
+struct Generation {
+    rows: RowMap,
+    installed: Option<EntryId>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Counts openings and power cuts: handles of an earlier life are detached.
+    life: u64,
+    restored: Restored,
+    live: Generation,
+    durable: Generation,
+    staged: BTreeMap<Bytes, Bytes>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk(Arc<Mutex<Inner>>);
+
+impl MemoryDisk {
+    /// An empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens both stores, as a start after a crash would: what was not durable is gone.
+    pub fn open(&self) -> (Box<dyn Log>, Arc<dyn Table>) {
+        self.power_cut();
+        let life = self.lock().life;
+        let handle = Handle { disk: self.clone(), life };
+        (Box::new(MemoryLog { handle: handle.clone(), syncs: 0 }), Arc::new(MemoryTable { handle }))
+    }
+
+    /// Loses what is not durable, and detaches whoever holds the stores.
+    pub fn power_cut(&self) {
+        let mut inner = self.lock();
+        inner.life += 1;
+        inner.live = inner.durable.clone();
+        inner.staged.clear();
+    }
+
+    /// Bytes of the log and the hard state ("persisted raft state" of the labs).
+    pub fn log_bytes(&self) -> usize {
+        const HARD_STATE_BYTES: usize = 16;
+        HARD_STATE_BYTES + self.lock().restored.entries.iter().map(Entry::weight).sum::<usize>()
+    }
+
+    /// Bytes of the durable rows ("snapshot" of the labs).
+    pub fn table_bytes(&self) -> usize {
+        self.lock().durable.rows.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// What a restart would find in the log.
+    pub fn restored(&self) -> Restored {
+        self.lock().restored.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Handle {
+    disk: MemoryDisk,
+    life: u64,
+}
+
+impl Handle {
+    /// Changes the disk, unless this handle belongs to an earlier life.
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.disk.lock();
+        if inner.life == self.life {
+            change(&mut inner);
+        }
+    }
+}
+
+struct MemoryLog {
+    handle: Handle,
+    syncs: u64,
+}
+
+impl Log for MemoryLog {
+    fn load(&mut self) -> Result<Restored, OpenError> {
+        Ok(self.handle.disk.restored())
+    }
+
+    fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
+        self.syncs += 1;
+        self.handle.change(|inner| keep(&mut inner.restored, save));
+        futures::future::ready(()).boxed()
+    }
+
+    fn syncs(&self) -> u64 {
+        self.syncs
+    }
+}
+
+fn keep(restored: &mut Restored, save: &Save) {
+    if let Some(HardState { term, vote }) = save.hard_state {
+        restored.hard_state = HardState { term, vote };
+    }
+    if let Some(from) = save.truncate_from {
+        restored.entries.retain(|entry| entry.id.index < from);
+    }
+    restored.entries.extend(save.entries.iter().cloned());
+    if let Some(marker) = save.marker {
+        restored.entries.retain(|entry| entry.id.index > marker.index);
+        restored.marker = marker;
+    }
+    let last = restored.entries.last().map_or(restored.marker.index, |entry| entry.id.index);
+    assert_eq!(
+        last.0,
+        restored.marker.index.0 + restored.entries.len() as u64,
+        "a log without gaps was asked to keep one"
+    );
+}
+
+/// Rows of a moment.
+struct View(RowMap);
+
+fn scan_rows(rows: &BTreeMap<Bytes, Bytes>, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+    if end.is_some_and(|end| end <= start) {
+        return Vec::new();
+    }
+    let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    for (key, value) in rows.range::<[u8], _>((Bound::Included(start), upper)) {
+        bytes += key.len() + value.len();
+        found.push((key.clone(), value.clone()));
+        if found.len() >= limit.rows || bytes >= limit.bytes {
+            break;
+        }
+    }
+    found
+}
+
+impl Read for View {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key).cloned()
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        scan_rows(&self.0, start, end, limit)
+    }
+}
+
+struct MemoryTable {
+    handle: Handle,
+}
+
+impl MemoryTable {
+    fn rows(&self) -> RowMap {
+        Arc::clone(&self.handle.disk.lock().live.rows)
+    }
+}
+
+impl Read for MemoryTable {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.handle.disk.lock().live.rows.get(key).cloned()
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        scan_rows(&self.rows(), start, end, limit)
+    }
+}
+
+impl Table for MemoryTable {
+    fn write(&self, batch: Batch) {
+        self.handle.change(|inner| {
+            let rows = Arc::make_mut(&mut inner.live.rows);
+            for change in batch {
+                match change {
+                    Change::Put(key, value) => {
+                        rows.insert(key, value);
+                    }
+                    Change::Delete(key) => {
+                        rows.remove(&key);
+                    }
+                    Change::DeleteRange(start, end) => rows.retain(|key, _| *key < start || *key >= end),
+                }
+            }
+        });
+    }
+
+    fn view(&self) -> Box<dyn Read> {
+        Box::new(View(self.rows()))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        self.handle.change(|inner| inner.durable = inner.live.clone());
+        futures::future::ready(()).boxed()
+    }
+
+    fn durable_applied(&self) -> EntryId {
+        let rows = Arc::clone(&self.handle.disk.lock().durable.rows);
+        applied(&View(rows)).id
+    }
+
+    fn installed(&self) -> Option<EntryId> {
+        self.handle.disk.lock().live.installed
+    }
+
+    fn stage_start(&self) {
+        self.handle.change(|inner| inner.staged.clear());
+    }
+
+    fn stage(&self, rows: Vec<Row>) {
+        self.handle.change(|inner| inner.staged.extend(rows));
+    }
+
+    fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
+        self.handle.change(|inner| {
+            let rows = Arc::new(std::mem::take(&mut inner.staged));
+            inner.live = Generation { rows, installed: Some(snapshot) };
+            inner.durable = inner.live.clone();
+        });
+        futures::future::ready(()).boxed()
+    }
+}

@@ -1,0 +1,180 @@
+//! What a Join, a Leave or a Move makes of a configuration: pure, so that a dry run (`plan`) and the
+//! real thing are one function (correctness rules 42, 43).
+//!
+//! A change is refused, or changes nothing, or makes exactly one next configuration, however many
+//! groups it names. Refusals and no-ops leave no trace: the number does not grow.
+//!
+//! * Join: a joined group with the same data and servers is harmless; with other servers, or an id
+//!   whose first data is gone, refused. A group that left may return with its data, wherever it now is.
+//! * Leave: every group must be joined; the last one only by force, which parks all shards.
+//! * Move: pins nothing. The next Join or Leave balances as if nobody had asked for it.
+//!
+//! The address book is versioned by itself and keeps groups that left: rows may still lie there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup};
+use clerk::api::ctrl::{Change, CtrlRefusal};
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+
+use crate::rebalance::{holder, rebalance};
+
+/// Group ids a cluster remembers, those that left included: the address book travels with every
+/// answer, so it has to end somewhere (correctness rule 22b).
+pub const GROUPS_MAX: u32 = 1024;
+/// Servers of one group.
+const ADDRESSES_MAX: usize = 9;
+/// Bytes of one address: a DNS name and a port.
+const ADDRESS_BYTES_MAX: usize = 261;
+
+/// What follows from a change that changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The configuration after the present one.
+    pub config: Config,
+    /// The address book, if it changes too.
+    pub book: Option<AddressBook>,
+    /// Group ids that are used for the first time.
+    pub incarnations: BTreeMap<GroupId, Incarnation>,
+}
+
+/// What is known before a change.
+#[derive(Clone, Copy, Debug)]
+pub struct Present<'a> {
+    /// The newest configuration.
+    pub config: &'a Config,
+    /// The newest address book.
+    pub book: &'a AddressBook,
+    /// The data each group id was first used with.
+    pub incarnations: &'a BTreeMap<GroupId, Incarnation>,
+}
+
+impl Present<'_> {
+    /// What `change` makes of this: nothing, if it is harmless.
+    ///
+    /// # Errors
+    /// [`CtrlRefusal`] when the change cannot be made.
+    pub fn decide(&self, change: &Change) -> Result<Option<Next>, CtrlRefusal> {
+        match change {
+            Change::Join(groups) => self.join(groups),
+            Change::Leave { groups, force } => self.leave(groups, *force),
+            Change::Move { shard, group } => self.give(*shard, *group),
+        }
+    }
+
+    fn join(&self, named: &BTreeMap<GroupId, NewGroup>) -> Result<Option<Next>, CtrlRefusal> {
+        if named.is_empty() {
+            return Err(CtrlRefusal::NothingNamed);
+        }
+        for (group, new) in named {
+            self.may_join(*group, new)?;
+        }
+        let joins = |group: &&GroupId| !self.config.groups.contains(group);
+        let joining = named.keys().filter(joins).copied().collect::<BTreeSet<_>>();
+        if joining.is_empty() {
+            return Ok(None);
+        }
+        let first_time = |group: &&GroupId| !self.incarnations.contains_key(group);
+        let incarnations = joining
+            .iter()
+            .filter(first_time)
+            .map(|group| (*group, named[group].incarnation))
+            .collect::<BTreeMap<_, _>>();
+        if self.incarnations.len() + incarnations.len() > GROUPS_MAX as usize {
+            return Err(CtrlRefusal::TooManyGroups { limit: GROUPS_MAX });
+        }
+        let mut book = self.book.clone();
+        for group in &joining {
+            book.groups.insert(*group, named[group].addresses.clone());
+        }
+        let book = (book != *self.book).then(|| AddressBook { version: self.book.version + 1, ..book });
+        let groups = &self.config.groups | &joining;
+        let owners = rebalance(&self.config.shards, &groups);
+        Ok(Some(Next { config: self.succeed(groups, &owners), book, incarnations }))
+    }
+
+    fn may_join(&self, group: GroupId, new: &NewGroup) -> Result<(), CtrlRefusal> {
+        let addresses = &new.addresses;
+        let fits = |address: &String| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
+        if group == GroupId(0)
+            || addresses.is_empty()
+            || addresses.len() > ADDRESSES_MAX
+            || !addresses.iter().all(fits)
+        {
+            return Err(CtrlRefusal::InvalidGroup(group));
+        }
+        if self.incarnations.get(&group).is_some_and(|first| *first != new.incarnation) {
+            return Err(CtrlRefusal::OtherIncarnation(group));
+        }
+        let known = self.book.groups.get(&group);
+        if self.config.groups.contains(&group)
+            && !known.is_some_and(|known| are_same_servers(known, addresses))
+        {
+            return Err(CtrlRefusal::OtherServers(group));
+        }
+        Ok(())
+    }
+
+    fn leave(&self, named: &BTreeSet<GroupId>, force: bool) -> Result<Option<Next>, CtrlRefusal> {
+        if named.is_empty() {
+            return Err(CtrlRefusal::NothingNamed);
+        }
+        if let Some(unknown) = named.difference(&self.config.groups).next() {
+            return Err(CtrlRefusal::UnknownGroup(*unknown));
+        }
+        let groups = &self.config.groups - named;
+        if groups.is_empty() && !force {
+            return Err(CtrlRefusal::LastGroup);
+        }
+        let owners = rebalance(&self.config.shards, &groups);
+        Ok(Some(self.only(self.succeed(groups, &owners))))
+    }
+
+    fn give(&self, shard: ShardId, group: GroupId) -> Result<Option<Next>, CtrlRefusal> {
+        let mut owners = self.config.shards.iter().map(|assignment| assignment.owner).collect::<Vec<_>>();
+        let last = ShardId(self.config.params.shard_count.saturating_sub(1));
+        let owner = owners.get_mut(shard.0 as usize).ok_or(CtrlRefusal::UnknownShard { shard, last })?;
+        if !self.config.groups.contains(&group) {
+            return Err(CtrlRefusal::UnknownGroup(group));
+        }
+        if owner.replace(group) == Some(group) {
+            return Ok(None);
+        }
+        Ok(Some(self.only(self.succeed(self.config.groups.clone(), &owners))))
+    }
+
+    fn only(&self, config: Config) -> Next {
+        Next { config, book: None, incarnations: BTreeMap::new() }
+    }
+
+    /// The next configuration. Each shard remembers its newest owner in any earlier one, also over
+    /// configurations in which it has none.
+    fn succeed(&self, groups: BTreeSet<GroupId>, owners: &[Option<GroupId>]) -> Config {
+        let present = self.config;
+        let next = |(old, owner): (&Assignment, &Option<GroupId>)| Assignment {
+            owner: *owner,
+            last_owner: holder(*old),
+        };
+        Config {
+            num: ConfigNum(present.num.0 + 1),
+            params: present.params,
+            shards: present.shards.iter().zip(owners).map(next).collect(),
+            groups,
+        }
+    }
+}
+
+/// Order does not matter: any server of a group may be asked first.
+fn are_same_servers(known: &[String], named: &[String]) -> bool {
+    let sorted = |addresses: &[String]| addresses.iter().cloned().collect::<BTreeSet<_>>();
+    sorted(known) == sorted(named)
+}
+
+/// The shards whose owner differs between two configurations.
+pub fn moves(before: &Config, after: &Config) -> Vec<Move> {
+    let pairs = before.shards.iter().zip(after.assignments());
+    let changed = |(old, (shard, new)): (&Assignment, (ShardId, Assignment))| {
+        (old.owner != new.owner).then(|| Move { shard, from: holder(*old), to: new.owner })
+    };
+    pairs.filter_map(changed).collect()
+}

@@ -1,0 +1,106 @@
+//! How the controller's state lies in rows, and how it is read: by the state machine, and by watches,
+//! which any replica answers straight from its table.
+//!
+//! | key | value |
+//! |---|---|
+//! | 0x01 | number of the newest configuration |
+//! | 0x02 | the address book |
+//! | 0x03, group (u64, big-endian) | the data the group id was first used with |
+//! | 0x04, number (u64, big-endian) | that configuration |
+//! | 0x05... | sessions ([`raft::rsm::sessions`]) |
+//!
+//! Every value is written by [`base::codec`]. Configurations are never deleted: the history is the
+//! cluster's memory of where rows may lie.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use clerk::api::config::{AddressBook, Config};
+use clerk::api::{ConfigNum, GroupId, Incarnation};
+use raft::rsm::Rows;
+use raft::storage::{Read, ScanLimit, fatal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const NEWEST: &[u8] = &[0x01];
+const BOOK: &[u8] = &[0x02];
+const INCARNATION: u8 = 0x03;
+const CONFIG: u8 = 0x04;
+/// Where the session rows start.
+pub const SESSIONS: &[u8] = &[0x05];
+
+/// Configurations of one page.
+pub const PAGE_CONFIGS: usize = 64;
+/// A page ends behind the configuration that reaches this many bytes: with 16,384 shards a
+/// configuration alone has 300 KiB, and an answer must fit a frame.
+const PAGE_BYTES: usize = 512 * 1024;
+
+fn numbered(kind: u8, number: u64) -> [u8; 9] {
+    let mut key = [kind; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// A row that this build wrote and cannot read is a damaged store (correctness rule 29).
+fn read<T: DeserializeOwned>(value: &Bytes) -> T {
+    base::codec::decode(value, value.len())
+        .unwrap_or_else(|error| fatal("decode a row of the controller", &error))
+}
+
+fn put<T: Serialize>(rows: &mut dyn Rows, key: &[u8], value: &T) {
+    rows.put(Bytes::copy_from_slice(key), base::codec::encode(value));
+}
+
+/// The number of the newest configuration; none before configuration 0.
+pub fn newest(rows: &dyn Read) -> Option<ConfigNum> {
+    rows.get(NEWEST).map(|value| read(&value))
+}
+
+/// A configuration.
+pub fn config(rows: &dyn Read, num: ConfigNum) -> Option<Config> {
+    rows.get(&numbered(CONFIG, num.0)).map(|value| read(&value))
+}
+
+/// A page of the configurations with larger numbers than `after` (all, if none), without a gap.
+pub fn configs_after(rows: &dyn Read, after: Option<ConfigNum>) -> Vec<Config> {
+    let Some(first) = after.map_or(Some(0), |after| after.0.checked_add(1)) else {
+        return Vec::new();
+    };
+    let limit = ScanLimit { rows: PAGE_CONFIGS, bytes: PAGE_BYTES };
+    let page = rows.scan(&numbered(CONFIG, first), Some(&[CONFIG + 1]), limit);
+    page.iter().map(|(_, value)| read(value)).collect()
+}
+
+/// The newest address book.
+pub fn book(rows: &dyn Read) -> AddressBook {
+    rows.get(BOOK).map_or_else(AddressBook::default, |value| read(&value))
+}
+
+/// The data each group id was first used with.
+pub fn incarnations(rows: &dyn Read) -> BTreeMap<GroupId, Incarnation> {
+    let limit = ScanLimit { rows: usize::MAX, bytes: usize::MAX };
+    let found = rows.scan(&[INCARNATION], Some(&[INCARNATION + 1]), limit);
+    let entry = |(key, value): &(Bytes, Bytes)| {
+        let id = key.get(1..).and_then(|id| <[u8; 8]>::try_from(id).ok());
+        let id =
+            id.unwrap_or_else(|| fatal("decode a row of the controller", &"a group id of another length"));
+        (GroupId(u64::from_be_bytes(id)), read(value))
+    };
+    found.iter().map(entry).collect()
+}
+
+/// Adds the configuration that follows the newest.
+pub fn put_config(rows: &mut dyn Rows, config: &Config) {
+    put(rows, &numbered(CONFIG, config.num.0), config);
+    put(rows, NEWEST, &config.num);
+}
+
+/// Replaces the address book.
+pub fn put_book(rows: &mut dyn Rows, book: &AddressBook) {
+    put(rows, BOOK, book);
+}
+
+/// Remembers the data a group id is first used with.
+pub fn put_incarnation(rows: &mut dyn Rows, group: GroupId, incarnation: Incarnation) {
+    put(rows, &numbered(INCARNATION, group.0), &incarnation);
+}

@@ -1,0 +1,45 @@
+//! The controller's door: one port, on which clients and the other controllers arrive.
+//!
+//! What a connection is for stands in its Hello. Clients get the service, peers get the transport;
+//! whoever means another cluster or group is refused in words before anything is read of him.
+//!
+//! Left out on purpose: everything that decides anything. See [`crate::service`].
+
+use std::sync::Arc;
+
+use base::socket::{Arrival, Here, Listener, Service as Purpose};
+use clerk::api::rpc;
+use raft::transport::tarpc::TarpcTransport;
+use tracing::Instrument;
+
+use crate::service::Service;
+
+/// Serves every connection of `listener`. Never ends by itself; dropping it closes them all.
+pub async fn serve(listener: Listener, here: Here, transport: Arc<TarpcTransport>, service: Arc<Service>) {
+    let here = Arc::new(here);
+    let span = tracing::Span::current();
+    let handle = move |arrival| {
+        let connection = on_arrival(arrival, Arc::clone(&here), Arc::clone(&transport), Arc::clone(&service));
+        connection.instrument(span.clone())
+    };
+    match listener.run(handle).await {}
+}
+
+async fn on_arrival(
+    arrival: Arrival,
+    here: Arc<Here>,
+    transport: Arc<TarpcTransport>,
+    service: Arc<Service>,
+) {
+    match arrival.hello().service {
+        Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
+        Purpose::Client => {
+            let Some(stream) = arrival.admit(&here).await else { return };
+            let handle = move |request| {
+                let service = Arc::clone(&service);
+                async move { service.handle(request).await }
+            };
+            rpc::serve_ctrl(stream, handle).await;
+        }
+    }
+}

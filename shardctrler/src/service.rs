@@ -1,0 +1,186 @@
+//! The controller as clients and groups see it, without sockets: a request in, an answer out.
+//!
+//! Changes go through the log and queries through ReadIndex, so only the leader answers them. A watch
+//! is answered by any replica from what it has applied: being late is harmless there (a group adopts
+//! configurations in order, however late), and it keeps the load of waiting groups off the leader.
+//!
+//! One background task follows what the replica applies, wakes the watches, and proposes the first
+//! configuration when this replica leads and there is none.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::clock;
+use clerk::api::config::{AddressBook, Params};
+use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use clerk::api::status::{CtrlStatus, ReplicaStatus, Role};
+use clerk::api::{Address, ConfigNum};
+use raft::rsm::{ExecuteError, Replica, Status};
+use raft::storage::Read;
+use raft::types::NodeId;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use crate::rows;
+use crate::state_machine::{Command, Controller, Query, Verdict};
+
+/// The longest a watch waits (architecture: shards, how configurations reach groups).
+pub const WATCH_MAX: Duration = Duration::from_secs(2);
+/// The longest a change or a query takes.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How soon a failed proposal of the first configuration is repeated.
+const INIT_RETRY: Duration = Duration::from_millis(200);
+
+/// What a service knows besides its replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the controllers are, for hints.
+    pub members: BTreeMap<NodeId, Address>,
+    /// The limits this cluster gets if it has no configuration yet.
+    pub params: Params,
+    /// Shown in the status.
+    pub pid: u32,
+}
+
+/// How far a replica has applied: the newest configuration and the version of the address book.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Head {
+    config: Option<ConfigNum>,
+    book: u64,
+}
+
+/// Answers requests. Dropping it ends its background task; the replica is stopped by its owner.
+pub struct Service {
+    replica: Replica<Controller>,
+    settings: Settings,
+    head: watch::Receiver<Head>,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl Service {
+    /// A service over a started replica. To be called inside a runtime.
+    pub fn new(replica: Replica<Controller>, settings: Settings) -> Self {
+        let (sender, head) = watch::channel(Head::default());
+        let follower = follow(replica.clone(), settings.params, sender).in_current_span();
+        let follower = AbortOnDropHandle::new(tokio::spawn(follower));
+        Self { replica, settings, head, _follower: follower }
+    }
+
+    /// The replica behind it.
+    pub fn replica(&self) -> &Replica<Controller> {
+        &self.replica
+    }
+
+    /// Answers `request`.
+    ///
+    /// # Errors
+    /// [`CtrlRefusal`], which says what to do.
+    pub async fn handle(&self, request: CtrlRequest) -> Verdict {
+        match request {
+            CtrlRequest::Open => self.execute(&Command::Open).await,
+            CtrlRequest::Change { ticket, change } => self.execute(&Command::Change { ticket, change }).await,
+            CtrlRequest::Plan(change) => self.query(Query::Plan(change)).await,
+            CtrlRequest::Query(num) => self.query(Query::Config(num)).await,
+            CtrlRequest::History { after } => self.query(Query::History { after }).await,
+            CtrlRequest::Watch { after, book } => Ok(self.watch(after, book).await),
+            CtrlRequest::Status => Ok(CtrlReply::Status(Box::new(self.status()))),
+        }
+    }
+
+    async fn execute(&self, command: &Command) -> Verdict {
+        let output = self.replica.execute(command, REQUEST_MAX).await;
+        output.unwrap_or_else(|error| Err(self.refusal(error)))
+    }
+
+    async fn query(&self, query: Query) -> Verdict {
+        match self.replica.query(query, REQUEST_MAX).await {
+            Ok(answer) => answer,
+            // A query that was not answered changed nothing: it may simply be repeated.
+            Err(ExecuteError::Unknown) => Err(CtrlRefusal::NotExecuted),
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    fn refusal(&self, error: ExecuteError) -> CtrlRefusal {
+        match error {
+            ExecuteError::NotLeader { hint } => CtrlRefusal::NotLeader {
+                hint: hint.and_then(|leader| self.settings.members.get(&leader).cloned()),
+            },
+            ExecuteError::Unknown => CtrlRefusal::Unknown,
+            ExecuteError::NotExecuted => CtrlRefusal::NotExecuted,
+            ExecuteError::Busy => CtrlRefusal::Busy,
+            ExecuteError::DiskFull => CtrlRefusal::DiskFull,
+        }
+    }
+
+    async fn watch(&self, after: ConfigNum, book: u64) -> CtrlReply {
+        let mut head = self.head.clone();
+        let is_news = |head: &Head| head.config.is_some_and(|config| config > after) || head.book > book;
+        // Nothing new in time, or the follower gone because the node stops: answer what there is.
+        let _ = clock::timeout(WATCH_MAX, head.wait_for(is_news)).await;
+        let table = &**self.replica.table();
+        // Configurations first: a book that is newer than they are is harmless.
+        let configs = rows::configs_after(table, Some(after));
+        let book: AddressBook = rows::book(table);
+        CtrlReply::Configs(configs, book)
+    }
+
+    fn status(&self) -> CtrlStatus {
+        let config = rows::newest(&**self.replica.table()).unwrap_or_default();
+        CtrlStatus { replica: replica_status(&self.replica.status(), self.settings.pid), config }
+    }
+}
+
+/// A replica's status in the words of the wire.
+fn replica_status(status: &Status, pid: u32) -> ReplicaStatus {
+    ReplicaStatus {
+        id: status.me.0,
+        pid,
+        role: match status.role {
+            raft::rsm::Role::Follower => Role::Follower,
+            raft::rsm::Role::PreCandidate | raft::rsm::Role::Candidate => Role::Candidate,
+            raft::rsm::Role::Leader => Role::Leader,
+        },
+        term: status.term.0,
+        leader: status.leader.map(|leader| leader.0),
+        commit: status.commit.0,
+        applied: status.applied.id.index.0,
+        log_bytes: status.log_bytes as u64,
+        table_hash: status.applied.hash,
+        wal_syncs: status.syncs,
+    }
+}
+
+/// Follows what the replica applies until it stops.
+async fn follow(replica: Replica<Controller>, params: Params, head: watch::Sender<Head>) {
+    let mut status = replica.watch();
+    let mut read_at = None;
+    let mut seen = Head::default();
+    loop {
+        let (is_leader, applied) = {
+            let status = status.borrow_and_update();
+            (status.role == raft::rsm::Role::Leader, status.applied)
+        };
+        if read_at.replace(applied) != Some(applied) {
+            seen = read_head(&**replica.table());
+            head.send_if_modified(|head| std::mem::replace(head, seen) != seen);
+        }
+        if is_leader && seen.config.is_none() {
+            match replica.execute(&Command::Init { params }, REQUEST_MAX).await {
+                Ok(_) => continue,
+                Err(error) => tracing::debug!(%error, "the first configuration is not made yet"),
+            }
+            clock::sleep(INIT_RETRY).await;
+        } else if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn read_head(table: &dyn Read) -> Head {
+    Head { config: rows::newest(table), book: rows::book(table).version }
+}
+
+#[cfg(test)]
+mod tests;

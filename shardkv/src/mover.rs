@@ -1,0 +1,213 @@
+//! The leader's task beside the state machine: names the group's data, adopts configurations, and pushes
+//! the shards that are to be handed over.
+//!
+//! It holds no state. Everything it does follows from rows and from what the controllers say, and every
+//! step goes through the log, where it is judged again: two movers at once, or one that fell asleep, do
+//! no harm (correctness rules 37, 41). Its life is a term of leadership: when that ends, all pushes end.
+//! It pushes several shards at once, with a bound for each receiving group, so that one group that does
+//! not answer holds up nobody else (rule 40).
+//!
+//! Left out on purpose: which shard goes first, and moving a shard while it is still served.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base::clock;
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+use clerk::connection::Connection;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use raft::rsm::{Replica, Role, Status};
+use raft::types::Term;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
+
+use crate::command::Command;
+use crate::configs::Knowledge;
+use crate::push::{IN_FLIGHT_BYTES_MAX, Push, Receiver};
+use crate::rows;
+use crate::shard::ShardState;
+use crate::state_machine::{Machine, Standing};
+
+/// Pushes at once to one group: as many chunks as may be in flight to it.
+const PUSHES_PER_GROUP_MAX: usize = IN_FLIGHT_BYTES_MAX / rows::CHUNK_BYTES;
+/// A leader looks at its rows at least so often; normally it is woken.
+const LOOK: Duration = Duration::from_millis(250);
+const EXECUTE: Duration = Duration::from_secs(5);
+
+/// How far each shard's push has come, as its mover last heard: an observation of this replica, for people.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<Mutex<BTreeMap<ShardId, (ConfigNum, u64)>>>);
+
+impl Progress {
+    pub(crate) fn set(&self, shard: ShardId, num: ConfigNum, rows: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, (num, rows));
+    }
+
+    pub(crate) fn forget(&self, shard: ShardId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+    }
+
+    /// Rows the receiver had of a shard that is handed over with `num`.
+    pub(crate) fn of(&self, shard: ShardId, num: ConfigNum) -> Option<u64> {
+        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.get(&shard).and_then(|(of, rows)| (*of == num).then_some(*rows))
+    }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// The mover of one replica: idle until that one leads.
+pub(crate) struct Mover {
+    pub(crate) replica: Replica<Machine>,
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) group: GroupId,
+    pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) knowledge: watch::Receiver<Knowledge>,
+    pub(crate) progress: Progress,
+    pub(crate) random: StdRng,
+}
+
+/// The pushes of one term.
+#[derive(Default)]
+struct Pushes {
+    running: FuturesUnordered<BoxFuture<'static, ShardId>>,
+    shards: BTreeMap<ShardId, GroupId>,
+    receivers: BTreeMap<GroupId, Arc<Receiver>>,
+}
+
+impl Mover {
+    /// Leads whenever the replica leads. Ends with the replica.
+    pub(crate) async fn run(mut self) {
+        let mut status = self.replica.watch();
+        loop {
+            let Ok(term) =
+                status.wait_for(|status| status.role == Role::Leader).await.map(|status| status.term)
+            else {
+                return;
+            };
+            let mut lost = status.clone();
+            let over = lost.wait_for(move |status| !leads(status, term));
+            tokio::select! {
+                biased;
+                _ = over => {}
+                // The state machine is gone.
+                () = self.lead() => return,
+            }
+            self.progress.clear();
+        }
+    }
+
+    async fn lead(&mut self) {
+        let mut pushes = Pushes::default();
+        loop {
+            self.standing.mark_unchanged();
+            self.knowledge.mark_unchanged();
+            self.written().await;
+            // Nothing but pushes may wait here while they run; adopting needs a settled group.
+            self.step(&mut pushes).await;
+            tokio::select! {
+                biased;
+                Some(shard) = pushes.running.next() => {
+                    pushes.shards.remove(&shard);
+                }
+                changed = self.standing.changed() => {
+                    if changed.is_err() { return; }
+                }
+                changed = self.knowledge.changed() => {
+                    if changed.is_err() { return; }
+                }
+                () = clock::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Waits until the table holds what woke the mover: the state machine speaks before the batch is written.
+    async fn written(&self) {
+        let index = self.standing.borrow().changed;
+        let mut status = self.replica.watch();
+        let written = status.wait_for(|status| status.applied.id.index >= index);
+        let _ = clock::timeout(LOOK, written).await;
+    }
+
+    /// Does what the rows ask for.
+    async fn step(&mut self, pushes: &mut Pushes) {
+        let table = Arc::clone(self.replica.table());
+        if rows::incarnation(&*table).is_none() {
+            let incarnation = Incarnation(self.random.random());
+            self.execute(Command::Init { incarnation }).await;
+        }
+        let adopted = rows::config_num(&*table);
+        let states = rows::states(&*table);
+        if states.iter().all(|(_, state)| state.settled()) {
+            let next = self.knowledge.borrow().next(adopted);
+            if let Some(config) = next {
+                self.execute(Command::Adopt(config.as_ref().clone())).await;
+            }
+            return;
+        }
+        let Some(num) = adopted else { return };
+        let Some(shard_count) = self.standing.borrow().params.map(|params| params.shard_count) else {
+            return;
+        };
+        let mut of_group: BTreeMap<GroupId, usize> = BTreeMap::new();
+        for to in pushes.shards.values() {
+            *of_group.entry(*to).or_default() += 1;
+        }
+        for (shard, state) in states {
+            let ShardState::Handing { to } = state else { continue };
+            let running = of_group.entry(to).or_default();
+            if *running >= PUSHES_PER_GROUP_MAX || pushes.shards.contains_key(&shard) {
+                continue;
+            }
+            *running += 1;
+            let push = self.push(pushes, shard, num, to, shard_count);
+            pushes.shards.insert(shard, to);
+            pushes.running.push(Box::pin(push.run()));
+        }
+        let receivers: BTreeSet<GroupId> = pushes.shards.values().copied().collect();
+        pushes.receivers.retain(|group, _| receivers.contains(group));
+    }
+
+    fn push(
+        &mut self,
+        pushes: &mut Pushes,
+        shard: ShardId,
+        num: ConfigNum,
+        to: GroupId,
+        shard_count: u32,
+    ) -> Push {
+        let receiver = pushes.receivers.entry(to).or_default();
+        Push {
+            replica: self.replica.clone(),
+            connection: Arc::clone(&self.connection),
+            knowledge: self.knowledge.clone(),
+            progress: self.progress.clone(),
+            receiver: Arc::clone(receiver),
+            me: self.group,
+            shard,
+            num,
+            to,
+            shard_count,
+            random: StdRng::seed_from_u64(self.random.random()),
+        }
+    }
+
+    /// Commands of the group itself free space, here or elsewhere, or take next to none: a full disk must not
+    /// keep a shard from leaving it (correctness rule 35).
+    async fn execute(&self, command: Command) {
+        if let Err(error) = self.replica.execute_freeing(&command, EXECUTE).await {
+            tracing::debug!(group = %self.group, %error, "mover");
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn leads(status: &Status, term: Term) -> bool {
+    status.role == Role::Leader && status.term == term
+}

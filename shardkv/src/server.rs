@@ -1,0 +1,46 @@
+//! The sockets of a replica: what arrives at its one port goes to the service or to its peers' inbox.
+//!
+//! Left out on purpose: everything a request means (`service`), and everything about starting a process
+//! (`main`).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use base::socket::{Arrival, Here, Listener, Service as Purpose};
+use clerk::api::rpc;
+use raft::transport::tarpc::TarpcTransport;
+use tracing::Instrument;
+
+use crate::service::Service;
+
+/// Serves what arrives at `listener` until it is dropped.
+pub async fn serve(
+    listener: Listener,
+    here: Here,
+    service: Arc<Service>,
+    transport: Arc<TarpcTransport>,
+) -> Infallible {
+    let here = Arc::new(here);
+    let span = tracing::Span::current();
+    let handle = move |arrival: Arrival| {
+        let (here, service, transport) = (Arc::clone(&here), Arc::clone(&service), Arc::clone(&transport));
+        let connection = async move {
+            match arrival.hello().service {
+                Purpose::Client => serve_client(arrival, &here, service).await,
+                Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
+            }
+        };
+        connection.instrument(span.clone())
+    };
+    listener.run(handle).await
+}
+
+async fn serve_client(arrival: Arrival, here: &Here, service: Arc<Service>) {
+    let Some(stream) = arrival.admit(here).await else { return };
+    let group = service.group();
+    let handle = move |request| {
+        let service = Arc::clone(&service);
+        async move { service.handle(group, request).await }
+    };
+    rpc::serve_kv(stream, group, handle).await;
+}

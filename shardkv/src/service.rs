@@ -1,0 +1,292 @@
+//! A group's replica as others see it: requests in, replies out, no sockets.
+//!
+//! Operations on keys go through the log or through a confirmed read, both of which only the leader does.
+//! What the leader can refuse from what it has applied is refused before it costs a log entry: such a
+//! refusal promises nothing about later. Requests that any replica answers come from its own rows.
+//!
+//! The service owns two tasks, one that follows the controllers and the mover; both end with it.
+//! Left out on purpose: sockets (`server`), and waiting for a shard to arrive (the clerk asks again).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clerk::api::config::{Params, shard_of};
+use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
+use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::connection::Connection;
+use raft::rsm::{ExecuteError, Replica, Role};
+use raft::types::NodeId;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use crate::command::{Command, Query};
+use crate::configs::{Follower, Knowledge};
+use crate::kv::check_key;
+use crate::mover::{Mover, Progress};
+use crate::state_machine::{Machine, Standing};
+use crate::{rows, status};
+
+/// A request that has no answer after this long gets one that says so.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a service needs besides its replica.
+pub struct Settings {
+    /// Its group.
+    pub group: GroupId,
+    /// Where the group's replicas are, for hints to the leader.
+    pub members: BTreeMap<NodeId, Address>,
+    /// The controllers.
+    pub controllers: Vec<Address>,
+    /// The way to controllers and to other groups.
+    pub connection: Arc<dyn Connection>,
+    /// Seed of this replica's choices: back-off, and the incarnation of a new group.
+    pub seed: u64,
+    /// Process id to show in the status.
+    pub pid: u32,
+}
+
+/// One replica of a group.
+pub struct Service {
+    group: GroupId,
+    members: BTreeMap<NodeId, Address>,
+    pid: u32,
+    replica: Replica<Machine>,
+    standing: watch::Receiver<Standing>,
+    knowledge: watch::Receiver<Knowledge>,
+    named: watch::Sender<ConfigNum>,
+    progress: Progress,
+    tasks: std::sync::Mutex<JoinSet<()>>,
+}
+
+impl Service {
+    /// Serves `replica`, whose machine gave `standing` ([`Machine::standing`]). Starts the tasks beside it
+    /// on the caller's runtime.
+    pub fn new(replica: Replica<Machine>, standing: watch::Receiver<Standing>, settings: Settings) -> Self {
+        let Settings { group, members, controllers, connection, seed, pid } = settings;
+        let me = replica.status().me;
+        let random = |task: &str| {
+            StdRng::seed_from_u64(base::seed::derive(seed, &format!("shardkv {group}.{me} {task}")))
+        };
+        let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
+        let progress = Progress::default();
+        let mover = Mover {
+            replica: replica.clone(),
+            connection: Arc::clone(&connection),
+            group,
+            standing: standing.clone(),
+            knowledge: knowledge.subscribe(),
+            progress: progress.clone(),
+            random: random("mover"),
+        };
+        let (named, named_receiver) = watch::channel(ConfigNum(0));
+        let follower = Follower {
+            named: named_receiver,
+            connection,
+            controllers,
+            standing: standing.clone(),
+            knowledge: Arc::clone(&knowledge),
+            random: random("follower"),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follower.run().in_current_span());
+        tasks.spawn(mover.run().in_current_span());
+        let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
+        Self { group, members, pid, replica, standing, knowledge, named, progress, tasks }
+    }
+
+    /// Its group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The replica behind it.
+    pub fn replica(&self) -> &Replica<Machine> {
+        &self.replica
+    }
+
+    /// Pushes whose end did not match since this replica started: each is a bug.
+    pub fn wipes(&self) -> u64 {
+        self.standing.borrow().wipes
+    }
+
+    /// Ends the tasks and the replica.
+    pub async fn stop(&self) {
+        self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).abort_all();
+        self.replica.stop().await;
+    }
+
+    /// Answers one request to `group`.
+    ///
+    /// # Errors
+    /// [`KvRefusal`], which says what to do next.
+    pub async fn handle(&self, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
+        if group != self.group {
+            let text = format!("this server belongs to group {}, not to {group}", self.group);
+            return Err(KvRefusal::Malformed(text));
+        }
+        let named = named(&request);
+        let answer = self.answer(request).await;
+        if let Err(KvRefusal::NotReady { config }) = answer
+            && named > config
+        {
+            self.named.send_if_modified(|newest| named > std::mem::replace(newest, named.max(*newest)));
+        }
+        answer
+    }
+
+    async fn answer(&self, request: KvRequest) -> Result<KvReply, KvRefusal> {
+        match request {
+            KvRequest::Open { shard, config } => {
+                self.admit(shard, config)?;
+                self.execute(Command::Open { shard, config }).await
+            }
+            KvRequest::Get { key, config } => {
+                let shard = self.home(&key, config)?;
+                self.query(Query::Get { shard, key, config }).await
+            }
+            KvRequest::Write { key, write, ticket, config } => {
+                let shard = self.home(&key, config)?;
+                check_value(&write, self.params()?)?;
+                let freeing = matches!(write, Write::Delete);
+                let command = Command::Write { shard, key, write, ticket, config };
+                match freeing {
+                    true => self.execute_freeing(command).await,
+                    false => self.execute(command).await,
+                }
+            }
+            KvRequest::Scan { shard, after, limit, config } => {
+                self.admit(shard, config)?;
+                self.query(Query::Scan { shard, after, limit, config }).await
+            }
+            KvRequest::Install { shard, num, rows, .. } if rows.is_empty() => {
+                self.query(Query::Cursor { shard, num }).await
+            }
+            KvRequest::Install { shard, num, from: _, after, rows } => {
+                self.leading()?;
+                let status = self.replica.status();
+                if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
+                    return Err(KvRefusal::Busy);
+                }
+                self.execute(Command::Install { shard, num, after, rows }).await
+            }
+            KvRequest::Activate { shard, num, from: _, end } => {
+                self.execute_freeing(Command::Activate { shard, num, end }).await
+            }
+            KvRequest::Config => self.config(),
+            KvRequest::Status => Ok(KvReply::Status(Box::new(status::of(
+                self.group,
+                self.pid,
+                &self.replica.status(),
+                &**self.replica.table(),
+                &self.progress,
+            )))),
+        }
+    }
+
+    /// The newest configuration this replica has heard of or adopted.
+    fn config(&self) -> Result<KvReply, KvRefusal> {
+        let (newest, book) = {
+            let known = self.knowledge.borrow();
+            (known.newest.clone(), known.book.as_ref().clone())
+        };
+        let table = self.replica.table();
+        let config = match newest {
+            Some(newest) if Some(newest.num) >= rows::config_num(&**table) => Some(newest.as_ref().clone()),
+            _ => rows::config(&**table),
+        };
+        let config = config.ok_or(KvRefusal::NotReady { config: ConfigNum(0) })?;
+        Ok(KvReply::Config(Box::new(config), book))
+    }
+
+    fn leading(&self) -> Result<(), KvRefusal> {
+        let status = self.replica.status();
+        match status.role {
+            Role::Leader => Ok(()),
+            _ => Err(KvRefusal::NotLeader { hint: self.address(status.leader) }),
+        }
+    }
+
+    fn address(&self, node: Option<NodeId>) -> Option<Address> {
+        node.and_then(|node| self.members.get(&node).cloned())
+    }
+
+    fn params(&self) -> Result<Params, KvRefusal> {
+        self.standing.borrow().params.ok_or(KvRefusal::NotReady { config: ConfigNum(0) })
+    }
+
+    /// Refuses early what this leader does not serve as far as it has applied.
+    fn admit(&self, shard: ShardId, config: ConfigNum) -> Result<(), KvRefusal> {
+        self.leading()?;
+        self.standing.borrow().judge(shard, config)
+    }
+
+    /// The shard of a key that is served here.
+    fn home(&self, key: &[u8], config: ConfigNum) -> Result<ShardId, KvRefusal> {
+        self.leading()?;
+        let params = self.params()?;
+        check_key(key, params)?;
+        let shard = shard_of(key, params.shard_count);
+        self.standing.borrow().judge(shard, config)?;
+        Ok(shard)
+    }
+
+    async fn execute(&self, command: Command) -> Result<KvReply, KvRefusal> {
+        let outcome = self.replica.execute(&command, DEADLINE).await;
+        outcome.map_err(|error| self.refusal(error))?.reply()
+    }
+
+    async fn execute_freeing(&self, command: Command) -> Result<KvReply, KvRefusal> {
+        let outcome = self.replica.execute_freeing(&command, DEADLINE).await;
+        outcome.map_err(|error| self.refusal(error))?.reply()
+    }
+
+    async fn query(&self, query: Query) -> Result<KvReply, KvRefusal> {
+        match self.replica.query(query, DEADLINE).await {
+            Ok(answer) => answer,
+            // Reading changes nothing: there is no unknown fate.
+            Err(ExecuteError::Unknown) => Err(KvRefusal::NotExecuted),
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    fn refusal(&self, error: ExecuteError) -> KvRefusal {
+        match error {
+            ExecuteError::NotLeader { hint } => KvRefusal::NotLeader { hint: self.address(hint) },
+            ExecuteError::Unknown => KvRefusal::Unknown,
+            ExecuteError::NotExecuted => KvRefusal::NotExecuted,
+            ExecuteError::Busy => KvRefusal::Busy,
+            ExecuteError::DiskFull => KvRefusal::DiskFull,
+        }
+    }
+}
+
+/// The configuration that a request names.
+fn named(request: &KvRequest) -> ConfigNum {
+    match request {
+        KvRequest::Open { config, .. }
+        | KvRequest::Get { config, .. }
+        | KvRequest::Write { config, .. }
+        | KvRequest::Scan { config, .. } => *config,
+        KvRequest::Install { num, .. } | KvRequest::Activate { num, .. } => *num,
+        KvRequest::Config | KvRequest::Status => ConfigNum(0),
+    }
+}
+
+/// Refuses before the log what is too large by itself; the result is judged when it is applied.
+fn check_value(write: &Write, params: Params) -> Result<(), KvRefusal> {
+    let bytes = match write {
+        Write::Put { value, .. } => value.len() as u64,
+        Write::Append { piece } => piece.len() as u64,
+        Write::Delete => 0,
+    };
+    match bytes > u64::from(params.value_bytes_max) {
+        true => Err(KvRefusal::ValueTooLarge { bytes, limit: params.value_bytes_max }),
+        false => Ok(()),
+    }
+}
+
+// TESTS

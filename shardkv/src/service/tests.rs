@@ -1,0 +1,292 @@
+//! Two groups of one replica each, a controller of paper, and a network that loses answers: what the
+//! tasks beside the state machine do by themselves.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base::clock;
+use bytes::Bytes;
+use clerk::api::config::{AddressBook, Assignment, Config, Params};
+use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use clerk::api::status::{KvStatus, ShardPhase};
+use clerk::api::{Seq, SessionId, Ticket, Version};
+use clerk::connection::CallError;
+use futures::future::BoxFuture;
+use raft::core::message::Message;
+use raft::rsm::{self, Parts, Threads};
+use raft::storage::memory::MemoryDisk;
+use raft::transport::{Transport, mailbox};
+use raft::types::Membership;
+
+use super::*;
+
+const A: GroupId = GroupId(101);
+const B: GroupId = GroupId(102);
+const PARAMS: Params =
+    Params { shard_count: 4, key_bytes_max: 64, value_bytes_max: 1 << 20, sessions_max: 8 };
+
+type KvResult = Result<KvReply, KvRefusal>;
+
+/// The world: every other answer to a group's request is lost, and there is one controller, `ctrl`.
+#[derive(Default)]
+struct World {
+    groups: Mutex<BTreeMap<GroupId, Arc<Service>>>,
+    configs: watch::Sender<Vec<Config>>,
+    calls: AtomicU64,
+}
+
+impl World {
+    /// Appends a configuration in which `owners` own the shards.
+    fn publish(&self, owners: [Option<GroupId>; 4]) {
+        self.configs.send_modify(|configs| {
+            let next = match configs.last() {
+                None => Config::zero(PARAMS),
+                Some(before) => Config {
+                    num: ConfigNum(before.num.0 + 1),
+                    shards: before
+                        .shards
+                        .iter()
+                        .zip(owners)
+                        .map(|(before, owner)| Assignment {
+                            owner,
+                            last_owner: before.owner.or(before.last_owner),
+                        })
+                        .collect(),
+                    groups: owners.into_iter().flatten().collect::<BTreeSet<_>>(),
+                    ..before.clone()
+                },
+            };
+            configs.push(next);
+        });
+    }
+
+    fn service(&self, group: GroupId) -> Arc<Service> {
+        Arc::clone(&self.groups.lock().expect("no panic")[&group])
+    }
+
+    async fn start(self: &Arc<Self>, group: GroupId) {
+        let (log, table) = MemoryDisk::new().open();
+        let config = raft::config::Config { seed: group.0, ..Default::default() };
+        let (_inbox, mailbox) = mailbox(16, 1 << 20);
+        let machine = Machine::new(group);
+        let standing = machine.standing();
+        let parts = Parts {
+            me: NodeId(1),
+            membership: Membership::of([NodeId(1)]),
+            config,
+            log,
+            table,
+            transport: Arc::new(Alone),
+            mailbox,
+            threads: Threads::Shared,
+            disk_low: watch::channel(false).1,
+        };
+        let replica = rsm::start(parts, machine).await.expect("a replica");
+        let settings = Settings {
+            group,
+            members: BTreeMap::from([(NodeId(1), group.to_string())]),
+            controllers: vec!["nobody".to_owned(), "ctrl".to_owned()],
+            connection: Arc::clone(self) as Arc<dyn Connection>,
+            seed: 7,
+            pid: 0,
+        };
+        let service = Arc::new(Service::new(replica, standing, settings));
+        self.groups.lock().expect("no panic").insert(group, service);
+    }
+
+    /// Asks a group until it does not say "later".
+    async fn ask(&self, group: GroupId, request: KvRequest) -> KvResult {
+        for _ in 0..1000 {
+            match self.service(group).handle(group, request.clone()).await {
+                Err(KvRefusal::NotReady { .. } | KvRefusal::NotLeader { .. }) => {
+                    clock::sleep(Duration::from_millis(10)).await;
+                }
+                answer => return answer,
+            }
+        }
+        panic!("group {group} is never ready for {request:?}")
+    }
+
+    async fn status(&self, group: GroupId) -> KvStatus {
+        match self.service(group).handle(group, KvRequest::Status).await {
+            Ok(KvReply::Status(status)) => *status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    /// Waits until both groups have settled on configuration `num`.
+    async fn settled(&self, num: u64) {
+        for _ in 0..2000 {
+            let (a, b) = (self.status(A).await, self.status(B).await);
+            if [&a, &b].iter().all(|status| status.settled && status.config == ConfigNum(num)) {
+                return;
+            }
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not settled on {num}: {:?} {:?}", self.status(A).await, self.status(B).await);
+    }
+
+    async fn watch(&self, after: ConfigNum) -> Vec<Config> {
+        let mut configs = self.configs.subscribe();
+        let newer = |configs: &Vec<Config>| configs.last().is_some_and(|last| last.num > after);
+        let _ = clock::timeout(Duration::from_secs(2), configs.wait_for(newer)).await;
+        self.configs.borrow().iter().filter(|config| config.num > after).take(64).cloned().collect()
+    }
+}
+
+impl Connection for World {
+    fn kv<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        request: KvRequest,
+        _deadline: Duration,
+    ) -> BoxFuture<'a, Result<KvResult, CallError>> {
+        Box::pin(async move {
+            clock::sleep(Duration::from_millis(1)).await;
+            let answer = self.service(group).handle(group, request).await;
+            match self.calls.fetch_add(1, Ordering::Relaxed) % 2 {
+                0 => Err(CallError::Lost { address: to.clone(), why: "lost".to_owned() }),
+                _ => Ok(answer),
+            }
+        })
+    }
+
+    fn ctrl<'a>(
+        &'a self,
+        to: &'a Address,
+        request: CtrlRequest,
+        _deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+        Box::pin(async move {
+            if to != "ctrl" {
+                return Err(CallError::NotSent { address: to.clone(), why: "nobody there".to_owned() });
+            }
+            let groups = [A, B].map(|group| (group, vec![group.to_string()]));
+            let book = AddressBook { version: 1, groups: BTreeMap::from(groups) };
+            Ok(match request {
+                CtrlRequest::Query(Some(num)) => {
+                    let config = self.configs.borrow().get(num.0 as usize).cloned();
+                    config.map(|config| CtrlReply::Config(config, book)).ok_or(CtrlRefusal::NotExecuted)
+                }
+                CtrlRequest::Watch { after, .. } => Ok(CtrlReply::Configs(self.watch(after).await, book)),
+                other => panic!("a group never asks {other:?}"),
+            })
+        })
+    }
+}
+
+/// A group of one has nobody to talk to.
+struct Alone;
+
+impl Transport for Alone {
+    fn send(&self, _to: NodeId, _message: Message) {}
+}
+
+fn key(n: usize) -> Bytes {
+    Bytes::from(format!("key {n}"))
+}
+
+fn append(n: usize, piece: &Bytes, ticket: Option<Ticket>, config: u64) -> KvRequest {
+    KvRequest::Write {
+        key: key(n),
+        write: Write::Append { piece: piece.clone() },
+        ticket,
+        config: ConfigNum(config),
+    }
+}
+
+async fn two_groups() -> Arc<World> {
+    let world = Arc::new(World::default());
+    world.publish([None; 4]);
+    world.start(A).await;
+    world.start(B).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_follow_the_configurations_with_their_rows_and_sessions() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let shard = shard_of(&key(0), PARAMS.shard_count);
+    let Ok(KvReply::Opened(session)) = world.ask(A, KvRequest::Open { shard, config: ConfigNum(1) }).await
+    else {
+        panic!("no session")
+    };
+    let ticket = Some(Ticket { session, seq: Seq(1) });
+    // Four shards of about a megabyte each: several chunks.
+    let piece = Bytes::from(vec![b'x'; 100_000]);
+    let written = |version| Ok(KvReply::Written { version: Version(version) });
+    assert_eq!(world.ask(A, append(0, &piece, ticket, 1)).await, written(1));
+    for n in 1..40 {
+        assert_eq!(world.ask(A, append(n, &piece, None, 1)).await, written(1));
+    }
+    world.publish([Some(B); 4]);
+    // The clerk asks the new owner at once; the answer comes when the shard is there.
+    assert_eq!(world.ask(B, append(0, &piece, ticket, 2)).await, written(1), "executed once");
+    world.settled(2).await;
+    for n in 0..40 {
+        let get = KvRequest::Get { key: key(n), config: ConfigNum(2) };
+        let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+        assert_eq!(world.ask(B, get).await, expected);
+    }
+    let (a, b) = (world.status(A).await, world.status(B).await);
+    assert!(a.shards.is_empty());
+    assert_eq!(b.shards.iter().map(|shard| shard.rows).sum::<u64>(), 40);
+    assert!(b.shards.iter().all(|shard| shard.phase == ShardPhase::Serving));
+    assert!(a.incarnation.is_some() && b.incarnation.is_some() && a.incarnation != b.incarnation);
+    assert_eq!(world.service(A).wipes() + world.service(B).wipes(), 0);
+    assert_eq!(
+        world.service(A).handle(A, append(1, &piece, None, 2)).await,
+        Err(KvRefusal::WrongGroup { config: ConfigNum(2) })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_configurations_at_once_are_adopted_one_by_one_and_rings_do_not_block() {
+    let world = two_groups().await;
+    let (a, b) = (Some(A), Some(B));
+    for n in 0..40 {
+        world.publish(if n % 2 == 0 { [a, b, a, b] } else { [b, a, b, a] });
+    }
+    world.publish([None; 4]);
+    world.publish([b, b, b, a]);
+    world.settled(42).await;
+    assert_eq!(world.status(B).await.shards.len(), 3);
+    let Ok(KvReply::Config(config, book)) = world.ask(B, KvRequest::Config).await else {
+        panic!("no config")
+    };
+    assert_eq!((config.num, book.version), (ConfigNum(42), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_for_another_group_or_of_impossible_size_is_refused() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let service = world.service(A);
+    assert!(matches!(service.handle(B, KvRequest::Status).await, Err(KvRefusal::Malformed(_))));
+    let large = Bytes::from(vec![0; PARAMS.value_bytes_max as usize + 1]);
+    let refused = service.handle(A, append(0, &large, None, 1)).await;
+    assert!(matches!(refused, Err(KvRefusal::ValueTooLarge { .. })));
+    let get = KvRequest::Get { key: Bytes::from(vec![b'k'; 65]), config: ConfigNum(1) };
+    assert!(matches!(service.handle(A, get).await, Err(KvRefusal::InvalidKey { .. })));
+    let open = KvRequest::Open { shard: ShardId(4), config: ConfigNum(1) };
+    assert_eq!(service.handle(A, open).await, Err(KvRefusal::UnknownShard(ShardId(4))));
+    let ticket = Some(Ticket { session: SessionId(99), seq: Seq(1) });
+    let expired = service.handle(A, append(0, &Bytes::from_static(b"x"), ticket, 1)).await;
+    assert_eq!(expired, Err(KvRefusal::SessionExpired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_ends_with_stop() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let service = world.service(A);
+    service.stop().await;
+    let get = KvRequest::Get { key: key(0), config: ConfigNum(1) };
+    assert!(service.handle(A, get).await.is_err());
+}

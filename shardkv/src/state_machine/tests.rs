@@ -1,0 +1,216 @@
+//! The state machine over rows in memory: operations of clients, and shards carried by hand.
+
+mod kv;
+mod moves;
+mod storm;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use clerk::api::config::{Assignment, Config, Params, shard_of};
+use clerk::api::kv::{Cursor, KvRefusal, KvReply, Write};
+use clerk::api::{ConfigNum, GroupId, Seq, SessionId, ShardId, Ticket, Version};
+use raft::rsm::sessions::Sessions;
+use raft::rsm::{Rows, StateMachine};
+use raft::storage::{Read, Row, ScanLimit};
+use raft::types::EntryId;
+
+use super::Machine;
+use crate::command::{Command, Outcome, Query};
+use crate::rows;
+use crate::shard::ShardState;
+
+type Reply = Result<KvReply, KvRefusal>;
+
+/// Rows in memory.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct MemoryRows(BTreeMap<Bytes, Bytes>);
+
+impl Read for MemoryRows {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key).cloned()
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        let mut bytes = 0;
+        let rows = self.0.range(Bytes::copy_from_slice(start)..);
+        rows.take_while(|(key, _)| end.is_none_or(|end| key[..] < *end))
+            .take(limit.rows)
+            .take_while(|(key, value)| {
+                let more = bytes < limit.bytes;
+                bytes += key.len() + value.len();
+                more
+            })
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+impl Rows for MemoryRows {
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        self.0.insert(key, value);
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        self.0.remove(key);
+    }
+
+    fn delete_range(&mut self, start: &[u8], end: &[u8]) {
+        self.0.retain(|key, _| key[..] < *start || key[..] >= *end);
+    }
+}
+
+const PARAMS: Params = Params { shard_count: 2, key_bytes_max: 16, value_bytes_max: 32, sessions_max: 3 };
+const A: GroupId = GroupId(1);
+const B: GroupId = GroupId(2);
+
+/// Configurations 0, 1, ... of a cluster with one owner for each shard and configuration.
+fn history(params: Params, owners: &[&[Option<GroupId>]]) -> Vec<Config> {
+    let mut configs = vec![Config::zero(params)];
+    for (num, owners) in (1..).zip(owners) {
+        let before = configs.last().expect("configuration 0").clone();
+        let shards = before.shards.iter().zip(owners.iter()).map(|(before, owner)| Assignment {
+            owner: *owner,
+            last_owner: before.owner.or(before.last_owner),
+        });
+        configs.push(Config { num: ConfigNum(num), shards: shards.collect(), ..before });
+    }
+    configs
+}
+
+/// A key that lies in `shard`.
+fn key_in(shard: ShardId, n: usize) -> Bytes {
+    let keys = (0..).map(|i| Bytes::from(format!("k{i}")));
+    keys.filter(|key| shard_of(key, PARAMS.shard_count) == shard).nth(n).expect("there are enough")
+}
+
+fn put(value: &str) -> Write {
+    Write::Put { value: Bytes::copy_from_slice(value.as_bytes()), expected: None }
+}
+
+fn put_if(value: &str, expected: u64) -> Write {
+    Write::Put { value: Bytes::copy_from_slice(value.as_bytes()), expected: Some(Version(expected)) }
+}
+
+fn append(piece: &str) -> Write {
+    Write::Append { piece: Bytes::copy_from_slice(piece.as_bytes()) }
+}
+
+fn written(version: u64) -> Reply {
+    Ok(KvReply::Written { version: Version(version) })
+}
+
+fn value(value: &str, version: u64) -> Reply {
+    Ok(KvReply::Value { value: Some(Bytes::copy_from_slice(value.as_bytes())), version: Version(version) })
+}
+
+fn missing() -> Reply {
+    Ok(KvReply::Value { value: None, version: Version(0) })
+}
+
+fn ticket(session: SessionId, seq: u64) -> Option<Ticket> {
+    Some(Ticket { session, seq: Seq(seq) })
+}
+
+/// One group: a machine and its rows.
+struct Group {
+    machine: Machine,
+    rows: MemoryRows,
+    index: u64,
+    params: Params,
+}
+
+impl Group {
+    fn new(id: GroupId, params: Params) -> Self {
+        Self { machine: Machine::new(id), rows: MemoryRows::default(), index: 0, params }
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
+        self.index += 1;
+        self.machine.apply(&mut self.rows, EntryId::new(1, self.index), command)
+    }
+
+    fn adopt(&mut self, config: &Config) -> bool {
+        self.apply(Command::Adopt(config.clone())) == Outcome::Changed(true)
+    }
+
+    fn home(&self, key: &Bytes) -> ShardId {
+        shard_of(key, self.params.shard_count)
+    }
+
+    fn write_at(&mut self, config: u64, key: &Bytes, write: Write, ticket: Option<Ticket>) -> Reply {
+        let (shard, key, config) = (self.home(key), key.clone(), ConfigNum(config));
+        self.apply(Command::Write { shard, key, write, ticket, config }).reply()
+    }
+
+    fn write(&mut self, key: &Bytes, write: Write) -> Reply {
+        self.write_at(0, key, write, None)
+    }
+
+    fn open(&mut self, shard: ShardId) -> SessionId {
+        match self.apply(Command::Open { shard, config: ConfigNum(0) }).reply() {
+            Ok(KvReply::Opened(session)) => session,
+            other => panic!("no session: {other:?}"),
+        }
+    }
+
+    fn get(&self, key: &Bytes) -> Reply {
+        let (shard, key, config) = (self.home(key), key.clone(), ConfigNum(0));
+        self.machine.query(&self.rows, Query::Get { shard, key, config })
+    }
+
+    fn scan(&self, shard: ShardId, after: Option<Bytes>, limit: u32) -> Reply {
+        self.machine.query(&self.rows, Query::Scan { shard, after, limit, config: ConfigNum(0) })
+    }
+
+    fn ask(&self, shard: ShardId, num: u64) -> Reply {
+        self.machine.query(&self.rows, Query::Cursor { shard, num: ConfigNum(num) })
+    }
+
+    fn state(&self, shard: ShardId) -> ShardState {
+        self.machine.state(shard).expect("the shard exists")
+    }
+
+    /// The rows that travel with a shard.
+    fn pushed(&self, shard: ShardId) -> Vec<Row> {
+        rows::chunk(&self.rows, shard, self.params.shard_count, None)
+    }
+
+    /// A machine that loads the same rows must know the same: caches are derived.
+    fn check_cache(&self) {
+        let mut fresh = Machine::new(self.machine.group);
+        fresh.load(&self.rows);
+        assert_eq!(fresh.config, self.machine.config);
+        assert_eq!(fresh.shards, self.machine.shards);
+        assert_eq!(fresh.incarnation, self.machine.incarnation);
+        for (shard, served) in &self.machine.served {
+            assert_eq!(served.meta, rows::meta(&self.rows, *shard));
+            assert_eq!(served.sessions, Sessions::load(rows::sessions_prefix(*shard), &self.rows));
+            assert_eq!(self.state(*shard), ShardState::Serving, "only served shards are cached");
+        }
+        let standing = self.machine.standing();
+        let standing = standing.borrow();
+        assert_eq!(standing.config, self.machine.num());
+        assert_eq!(standing.shards, self.machine.shards);
+    }
+}
+
+fn install(shard: ShardId, num: u64, after: &Cursor, rows: &[Row]) -> Command {
+    Command::Install { shard, num: ConfigNum(num), after: after.clone(), rows: rows.to_vec() }
+}
+
+fn activate(shard: ShardId, num: u64, end: &Cursor) -> Command {
+    Command::Activate { shard, num: ConfigNum(num), end: end.clone() }
+}
+
+fn release(shard: ShardId, num: u64) -> Command {
+    Command::Release { shard, num: ConfigNum(num) }
+}
+
+fn at_cursor(num: u64, cursor: &Cursor) -> Reply {
+    Ok(KvReply::Cursor { num: ConfigNum(num), cursor: cursor.clone() })
+}
+
+fn already_done(num: u64) -> Reply {
+    Ok(KvReply::AlreadyDone { num: ConfigNum(num) })
+}

@@ -1,0 +1,197 @@
+//! What clients see of one group that serves everything.
+
+use clerk::api::Incarnation;
+
+use super::*;
+
+fn serving() -> Group {
+    let mut group = Group::new(A, PARAMS);
+    for config in &history(PARAMS, &[&[Some(A), Some(A)]]) {
+        assert!(group.adopt(config));
+    }
+    group
+}
+
+#[test]
+fn versions_grow_with_each_write_and_never_return_after_a_delete() {
+    let mut group = serving();
+    let (key, other) = (key_in(ShardId(0), 0), key_in(ShardId(0), 1));
+    assert_eq!(group.get(&key), missing());
+    assert_eq!(group.write(&key, Write::Delete), written(0));
+    assert_eq!(group.write(&key, append("a")), written(1));
+    assert_eq!(group.write(&key, append("b")), written(2));
+    assert_eq!(group.write(&key, put("c")), written(3));
+    assert_eq!(group.get(&key), value("c", 3));
+    assert_eq!(group.write(&key, Write::Delete), written(3));
+    assert_eq!(group.get(&key), missing());
+    assert_eq!(group.write(&key, put("d")), written(4));
+    // The floor is the shard's: another key created there starts above it, too.
+    assert_eq!(group.write(&other, put("x")), written(4));
+    assert_eq!(group.write(&key_in(ShardId(1), 0), put("y")), written(1));
+    group.check_cache();
+}
+
+#[test]
+fn a_conditional_put_needs_exactly_the_version_and_zero_means_absent() {
+    let mut group = serving();
+    let key = key_in(ShardId(1), 0);
+    let mismatch = |version| Err(KvRefusal::VersionMismatch { version: Version(version) });
+    assert_eq!(group.write(&key, put_if("a", 1)), mismatch(0));
+    assert_eq!(group.write(&key, put_if("a", 0)), written(1));
+    assert_eq!(group.write(&key, put_if("b", 0)), mismatch(1));
+    assert_eq!(group.write(&key, put_if("b", 1)), written(2));
+    // A retransmission without a session: at most once by version alone.
+    assert_eq!(group.write(&key, put_if("b", 1)), mismatch(2));
+    assert_eq!(group.write(&key, Write::Delete), written(2));
+    assert_eq!(group.write(&key, put_if("c", 2)), mismatch(0));
+    assert_eq!(group.write(&key, put_if("c", 0)), written(3));
+    assert_eq!(group.get(&key), value("c", 3));
+}
+
+#[test]
+fn size_limits_hold_for_the_result() {
+    let mut group = serving();
+    let key = key_in(ShardId(0), 0);
+    let large = "x".repeat(33);
+    let too_large = |bytes| Err(KvRefusal::ValueTooLarge { bytes, limit: 32 });
+    assert_eq!(group.write(&key, put(&large)), too_large(33));
+    assert_eq!(group.write(&key, put(&large[..20])), written(1));
+    assert_eq!(group.write(&key, append(&large[..13])), too_large(33));
+    assert_eq!(group.write(&key, append(&large[..12])), written(2));
+    assert_eq!(group.get(&key), value(&large[..32], 2));
+    for bad in [Bytes::new(), Bytes::from(vec![b'k'; 17])] {
+        let refused = Err(KvRefusal::InvalidKey { bytes: bad.len() as u64, limit: 16 });
+        assert_eq!(group.write(&bad, put("v")), refused);
+    }
+}
+
+#[test]
+fn a_repeated_ticket_gets_the_recorded_result_and_changes_nothing() {
+    let mut group = serving();
+    let key = key_in(ShardId(0), 0);
+    let session = group.open(ShardId(0));
+    assert_eq!(group.write_at(0, &key, append("a"), ticket(session, 1)), written(1));
+    assert_eq!(group.write_at(0, &key, append("a"), ticket(session, 1)), written(1));
+    assert_eq!(group.get(&key), value("a", 1));
+    // Refusals that depend on the rows are results, too.
+    let mismatch = Err(KvRefusal::VersionMismatch { version: Version(1) });
+    assert_eq!(group.write_at(0, &key, put_if("b", 9), ticket(session, 2)), mismatch);
+    assert_eq!(group.write(&key, append("c")), written(2));
+    assert_eq!(group.write_at(0, &key, put_if("b", 9), ticket(session, 2)), mismatch);
+    let too_large = Err(KvRefusal::ValueTooLarge { bytes: 40, limit: 32 });
+    assert_eq!(group.write_at(0, &key, put(&"x".repeat(40)), ticket(session, 3)), too_large);
+    assert_eq!(group.write_at(0, &key, put(&"x".repeat(40)), ticket(session, 3)), too_large);
+    assert_eq!(group.write_at(0, &key, append("a"), ticket(session, 1)), Err(KvRefusal::StaleSeq));
+    assert_eq!(group.get(&key), value("ac", 2));
+    // A restart reads sessions from the rows.
+    group.machine.load(&group.rows);
+    assert_eq!(group.write_at(0, &key, put(&"x".repeat(40)), ticket(session, 3)), too_large);
+    assert_eq!(group.write_at(0, &key, append("d"), ticket(session, 4)), written(3));
+    group.check_cache();
+}
+
+#[test]
+fn a_session_that_was_dropped_or_never_opened_is_expired_and_not_executed() {
+    let mut group = serving();
+    let key = key_in(ShardId(0), 0);
+    let expired = Err(KvRefusal::SessionExpired);
+    assert_eq!(group.write_at(0, &key, put("a"), ticket(SessionId(77), 1)), expired);
+    let first = group.open(ShardId(0));
+    let second = group.open(ShardId(0));
+    assert_eq!(group.write_at(0, &key, put("a"), ticket(first, 1)), written(1));
+    group.open(ShardId(0));
+    // The limit is three: the fourth drops the one used longest ago, which is the second.
+    group.open(ShardId(0));
+    assert_eq!(group.write_at(0, &key, put("b"), ticket(second, 1)), expired);
+    assert_eq!(group.write_at(0, &key, put("a"), ticket(first, 1)), written(1));
+    // A session belongs to its shard.
+    assert_eq!(group.write_at(0, &key_in(ShardId(1), 0), put("b"), ticket(first, 2)), expired);
+    assert_eq!(group.get(&key), value("a", 1));
+}
+
+#[test]
+fn a_session_never_holds_a_value() {
+    let mut group = serving();
+    let key = key_in(ShardId(0), 0);
+    let session = group.open(ShardId(0));
+    group.write_at(0, &key, put("a-long-unmistakable-value"), ticket(session, 1)).expect("written");
+    let prefix = rows::sessions_prefix(ShardId(0));
+    let sessions: Vec<_> = group.rows.0.iter().filter(|(row, _)| row.starts_with(&prefix)).collect();
+    assert!(!sessions.is_empty());
+    assert!(sessions.iter().all(|(_, value)| !value.windows(12).any(|part| part == b"unmistakable")));
+}
+
+#[test]
+fn pages_of_a_scan_hold_every_row_of_the_shard_once_and_in_order() {
+    let mut group = serving();
+    let shard = ShardId(1);
+    let keys: Vec<_> = (0..25).map(|n| key_in(shard, n)).collect();
+    for key in &keys {
+        group.write(key, put("v")).expect("written");
+    }
+    group.write(&key_in(ShardId(0), 0), put("of the other shard")).expect("written");
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let Ok(KvReply::Page { items, done }) = group.scan(shard, after, 10) else { panic!("no page") };
+        seen.extend(items.into_iter().map(|item| item.key));
+        after = seen.last().cloned();
+        if done {
+            break;
+        }
+    }
+    let order = |key: &Bytes| (clerk::api::config::slot_of(key), key.clone());
+    assert!(seen.is_sorted_by_key(order));
+    seen.sort();
+    let mut keys = keys;
+    keys.sort();
+    assert_eq!(seen, keys);
+    assert!(matches!(group.scan(shard, Some(key_in(ShardId(0), 0)), 1), Err(KvRefusal::Malformed(_))));
+    assert_eq!(group.scan(ShardId(2), None, 1), Err(KvRefusal::UnknownShard(ShardId(2))));
+}
+
+#[test]
+fn counters_follow_the_rows() {
+    let mut group = serving();
+    let key = key_in(ShardId(0), 0);
+    for write in [put("four"), append("five5"), put("1"), append("22"), Write::Delete, put("77")] {
+        group.write(&key, write).expect("written");
+    }
+    group.write(&key_in(ShardId(0), 1), put("333")).expect("written");
+    let meta = rows::meta(&group.rows, ShardId(0));
+    let keys = (key.len() + key_in(ShardId(0), 1).len()) as u64;
+    assert_eq!((meta.rows, meta.bytes), (2, keys + 5));
+}
+
+#[test]
+fn a_group_without_a_configuration_is_not_ready_and_keeps_its_first_name() {
+    let mut group = Group::new(A, PARAMS);
+    let key = key_in(ShardId(0), 0);
+    let not_ready = Err(KvRefusal::NotReady { config: ConfigNum(0) });
+    assert_eq!(group.write(&key, put("a")), not_ready);
+    assert_eq!(group.get(&key), not_ready);
+    assert_eq!(group.ask(ShardId(0), 0), not_ready);
+    assert_eq!(group.apply(Command::Init { incarnation: Incarnation(5) }), Outcome::Changed(true));
+    assert_eq!(group.apply(Command::Init { incarnation: Incarnation(6) }), Outcome::Changed(false));
+    assert_eq!(rows::incarnation(&group.rows), Some(Incarnation(5)));
+    let configs = history(PARAMS, &[&[Some(A), Some(A)]]);
+    assert!(!group.adopt(&configs[1]), "the first one is configuration 0");
+    assert!(group.adopt(&configs[0]));
+    assert_eq!(group.write(&key, put("a")), Err(KvRefusal::WrongGroup { config: ConfigNum(0) }));
+    // A clerk that knows more: this group is behind.
+    assert_eq!(group.write_at(1, &key, put("a"), None), not_ready);
+    group.check_cache();
+}
+
+#[test]
+fn a_configuration_of_another_cluster_is_not_adopted() {
+    let mut group = serving();
+    let mut next = history(PARAMS, &[&[Some(A), Some(A)], &[Some(A), Some(B)]]).remove(2);
+    let good = next.clone();
+    next.params.value_bytes_max += 1;
+    assert!(!group.adopt(&next));
+    next = good.clone();
+    next.shards.pop();
+    assert!(!group.adopt(&next));
+    assert!(group.adopt(&good));
+}

@@ -1,0 +1,240 @@
+//! Shards carried by hand between two groups, with everything a network can do to the messages.
+
+use super::*;
+
+const S: ShardId = ShardId(0);
+
+/// Two groups; A serves both shards in configuration 1, and B gets shard 0 in configuration 2, and so on.
+fn two_groups(owners: &[Option<GroupId>]) -> (Group, Group, Vec<Config>) {
+    let owners: Vec<_> = owners.iter().map(|owner| [*owner, Some(A)]).collect();
+    let owners: Vec<_> = owners.iter().map(|owners| &owners[..]).collect();
+    let configs = history(PARAMS, &owners);
+    let (mut a, mut b) = (Group::new(A, PARAMS), Group::new(B, PARAMS));
+    for config in &configs[..2] {
+        assert!(a.adopt(config) && b.adopt(config));
+    }
+    (a, b, configs)
+}
+
+/// Carries shard 0 from one to the other in one chunk, and releases it.
+fn carry(from: &mut Group, to: &mut Group, num: u64) {
+    let rows = from.pushed(S);
+    let end = rows::advance(Cursor::default(), &rows);
+    if !rows.is_empty() {
+        assert_eq!(to.apply(install(S, num, &Cursor::default(), &rows)).reply(), at_cursor(num, &end));
+    }
+    assert_eq!(to.apply(activate(S, num, &end)).reply(), already_done(num));
+    assert_eq!(from.apply(release(S, num)), Outcome::Changed(true));
+}
+
+#[test]
+fn values_versions_floor_and_sessions_move_with_the_shard() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    let (key, gone, stays) = (key_in(S, 0), key_in(S, 1), key_in(ShardId(1), 0));
+    let session = a.open(S);
+    a.write(&stays, put("s")).expect("written");
+    for piece in ["a", "b", "c"] {
+        a.write(&gone, append(piece)).expect("written");
+    }
+    assert_eq!(a.write(&gone, Write::Delete), written(3));
+    assert_eq!(a.write_at(1, &key, append("x"), ticket(session, 1)), written(4));
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    assert_eq!((a.state(S), b.state(S)), (ShardState::Handing { to: B }, ShardState::Awaiting));
+    // Frozen at one, not yet at the other; neither is recorded.
+    let num = ConfigNum(2);
+    assert_eq!(
+        a.write_at(2, &key, append("y"), ticket(session, 2)),
+        Err(KvRefusal::WrongGroup { config: num })
+    );
+    assert_eq!(
+        b.write_at(2, &key, append("y"), ticket(session, 2)),
+        Err(KvRefusal::NotReady { config: num })
+    );
+    carry(&mut a, &mut b, 2);
+    assert_eq!(b.write_at(2, &key, append("x"), ticket(session, 1)), written(4), "the session came along");
+    assert_eq!(b.write_at(2, &key, append("y"), ticket(session, 2)), written(5));
+    assert_eq!(b.get(&key), value("xy", 5));
+    assert_eq!(b.write(&gone, put("new")), written(4), "the floor came along");
+    assert_ne!(b.open(S), session, "the counter came along: a name is never used twice");
+    assert!(a.pushed(S).is_empty(), "nothing is left at the source");
+    assert_eq!(a.get(&stays), value("s", 1), "the other shard is undisturbed");
+    assert_eq!(rows::meta(&b.rows, S).rows, 2);
+    a.check_cache();
+    b.check_cache();
+}
+
+#[test]
+fn chunks_that_are_doubled_reordered_or_cut_differently_are_harmless() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    for n in 0..10 {
+        a.write(&key_in(S, n), put("value")).expect("written");
+    }
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let rows = a.pushed(S);
+    let at = |n: usize| rows::advance(Cursor::default(), &rows[..n]);
+    assert_eq!(b.apply(install(S, 2, &at(5), &rows[5..])).reply(), at_cursor(2, &at(0)), "too early");
+    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..5])).reply(), at_cursor(2, &at(5)));
+    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..5])).reply(), at_cursor(2, &at(5)), "doubled");
+    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..7])).reply(), at_cursor(2, &at(5)), "cut differently");
+    assert_eq!(b.apply(install(S, 2, &at(5), &rows[5..6])).reply(), at_cursor(2, &at(6)));
+    assert_eq!(b.ask(S, 2), at_cursor(2, &at(6)), "a new mover asks");
+    assert_eq!(b.apply(install(S, 2, &at(6), &rows[6..])).reply(), at_cursor(2, &at(rows.len())));
+    assert_eq!(b.apply(activate(S, 2, &at(rows.len()))).reply(), already_done(2));
+    assert_eq!(b.pushed(S), a.pushed(S));
+    assert!(b.rows.get(&[0x01, b'u', 0, 0, 0, 0]).is_none(), "Activate deletes the cursor");
+    // Whatever arrives late gets the acknowledgement, and changes nothing.
+    let before = b.rows.clone();
+    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..5])).reply(), already_done(2));
+    assert_eq!(b.apply(activate(S, 2, &at(3))).reply(), already_done(2));
+    assert_eq!(b.ask(S, 2), already_done(2));
+    assert_eq!(b.rows, before);
+}
+
+#[test]
+fn an_activate_that_does_not_match_wipes_and_starts_over() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    for n in 0..4 {
+        a.write(&key_in(S, n), put("value")).expect("written");
+    }
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let rows = a.pushed(S);
+    let end = rows::advance(Cursor::default(), &rows);
+    b.apply(install(S, 2, &Cursor::default(), &rows[..3])).reply().expect("a cursor");
+    assert_eq!(b.apply(activate(S, 2, &end)).reply(), at_cursor(2, &Cursor::default()));
+    assert_eq!(b.state(S), ShardState::Awaiting);
+    assert!(b.pushed(S).is_empty());
+    assert_eq!(b.machine.standing().borrow().wipes, 1);
+    carry(&mut a, &mut b, 2);
+    assert_eq!(b.get(&key_in(S, 3)), value("value", 1));
+}
+
+#[test]
+fn rows_of_another_shard_or_out_of_order_are_refused() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    a.write(&key_in(S, 0), put("value")).expect("written");
+    a.write(&key_in(S, 1), put("value")).expect("written");
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let none = Cursor::default();
+    let mut reversed = a.pushed(S);
+    reversed.reverse();
+    let of_other = vec![(rows::value_key(&key_in(ShardId(1), 0)), Bytes::from_static(b"12345678"))];
+    let of_group = vec![(Bytes::from_static(&[0x01, b'n']), Bytes::from_static(b"x"))];
+    let of_raft = vec![(Bytes::from_static(b"\0applied"), Bytes::from_static(b"x"))];
+    let before = b.rows.clone();
+    for bad in [reversed, of_other, of_group, of_raft] {
+        assert!(matches!(b.apply(install(S, 2, &none, &bad)).reply(), Err(KvRefusal::Malformed(_))));
+    }
+    let unknown = b.apply(install(ShardId(9), 2, &none, &[])).reply();
+    assert_eq!(unknown, Err(KvRefusal::UnknownShard(ShardId(9))));
+    assert_eq!(b.rows, before);
+}
+
+#[test]
+fn a_receiver_that_is_behind_takes_nothing_and_acknowledges_nothing() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    a.write(&key_in(S, 0), put("value")).expect("written");
+    assert!(a.adopt(&configs[2]));
+    let rows = a.pushed(S);
+    let end = rows::advance(Cursor::default(), &rows);
+    let behind = Err(KvRefusal::NotReady { config: ConfigNum(1) });
+    let before = b.rows.clone();
+    assert_eq!(b.ask(S, 2), behind);
+    assert_eq!(b.apply(install(S, 2, &Cursor::default(), &rows)).reply(), behind);
+    assert_eq!(b.apply(activate(S, 2, &end)).reply(), behind);
+    assert_eq!(b.rows, before);
+    assert_eq!(a.apply(release(S, 1)), Outcome::Changed(false), "another configuration's Release");
+    assert!(!a.adopt(&configs[2]) && a.state(S) == ShardState::Handing { to: B });
+}
+
+#[test]
+fn nothing_is_adopted_while_a_shard_is_on_its_way() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(B)]);
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    assert!(!a.adopt(&configs[3]) && !b.adopt(&configs[3]));
+    carry(&mut a, &mut b, 2);
+    assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
+    assert_eq!((a.state(S), b.state(S)), (ShardState::Absent, ShardState::Serving));
+}
+
+#[test]
+fn a_parked_shard_keeps_its_rows_and_returns_or_moves_on() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), None, Some(A), None, Some(B)]);
+    let key = key_in(S, 0);
+    a.write(&key, put("value")).expect("written");
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    assert_eq!((a.state(S), b.state(S)), (ShardState::Parked, ShardState::Absent));
+    assert_eq!(a.get(&key), Err(KvRefusal::NotReady { config: ConfigNum(2) }));
+    assert_eq!(a.write(&key, put("other")), Err(KvRefusal::NotReady { config: ConfigNum(2) }));
+    assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
+    assert_eq!(a.get(&key), value("value", 1));
+    for config in &configs[4..] {
+        assert!(a.adopt(config) && b.adopt(config));
+    }
+    assert_eq!((a.state(S), b.state(S)), (ShardState::Handing { to: B }, ShardState::Awaiting));
+    carry(&mut a, &mut b, 5);
+    assert_eq!(b.get(&key), value("value", 1));
+}
+
+#[test]
+fn messages_delayed_over_a_chain_a_b_a_are_refused() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(A), Some(B)]);
+    let key = key_in(S, 0);
+    a.write(&key, put("first")).expect("written");
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let old = a.pushed(S);
+    let old_end = rows::advance(Cursor::default(), &old);
+    carry(&mut a, &mut b, 2);
+    b.write(&key, put("second")).expect("written");
+    assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
+    carry(&mut b, &mut a, 3);
+    a.write(&key, put("third")).expect("written");
+    assert!(a.adopt(&configs[4]) && b.adopt(&configs[4]));
+    // B awaits the shard again: what was sent in configuration 2 must not fill it, and its
+    // acknowledgement must not release the rows of configuration 4.
+    assert_eq!(b.ask(S, 4), at_cursor(4, &Cursor::default()), "every life starts with an empty cursor");
+    assert_eq!(b.apply(install(S, 2, &Cursor::default(), &old)).reply(), already_done(2));
+    assert_eq!(b.apply(activate(S, 2, &old_end)).reply(), already_done(2));
+    assert_eq!(a.apply(release(S, 2)), Outcome::Changed(false));
+    assert_eq!(b.state(S), ShardState::Awaiting);
+    carry(&mut a, &mut b, 4);
+    assert_eq!(b.get(&key), value("third", 3));
+    assert_eq!(b.apply(release(S, 2)), Outcome::Changed(false));
+    assert_eq!(b.apply(release(S, 4)), Outcome::Changed(false));
+}
+
+#[test]
+fn a_shard_without_rows_moves_too() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    carry(&mut a, &mut b, 2);
+    assert_eq!(b.write(&key_in(S, 0), put("v")), written(1));
+}
+
+#[test]
+fn chunks_end_at_their_limit_or_behind_one_large_row() {
+    let params = Params { shard_count: 1, value_bytes_max: 1 << 20, ..PARAMS };
+    let mut group = Group::new(A, params);
+    for config in &history(params, &[&[Some(A)]]) {
+        assert!(group.adopt(config));
+    }
+    let sizes = [100_000, 100_000, 100_000, 700_000, 10, 10, 200_000];
+    for (n, size) in sizes.into_iter().enumerate() {
+        group.write(&Bytes::from(format!("{{same slot}}{n}")), put(&"x".repeat(size))).expect("written");
+    }
+    let mut chunks = Vec::new();
+    let mut cursor = Cursor::default();
+    loop {
+        let chunk = rows::chunk(&group.rows, ShardId(0), 1, cursor.last.as_ref());
+        if chunk.is_empty() {
+            break;
+        }
+        let bytes: usize = chunk.iter().map(rows::weight).sum();
+        assert!(bytes <= rows::CHUNK_BYTES || chunk.len() == 1, "{bytes} bytes in {} rows", chunk.len());
+        cursor = rows::advance(cursor, &chunk);
+        chunks.push(chunk);
+    }
+    let all: Vec<_> = chunks.concat();
+    assert!(all.is_sorted());
+    assert_eq!(cursor, rows::advance(Cursor::default(), &all), "the hash does not see the cuts");
+    assert_eq!(all.len(), 1 + sizes.len(), "the meta row and every value");
+}

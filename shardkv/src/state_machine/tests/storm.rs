@@ -1,0 +1,227 @@
+//! Three groups under random histories, with messages that stay deliverable for ever, in any order, any
+//! number of times: loss, delay, repetition, reordering and any number of movers at once. The exhaustive
+//! search of the same protocol is a model; this is the code.
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+
+#[derive(Clone, PartialEq)]
+enum Message {
+    Push { to: usize, from: usize, command: Command, num: u64, shard: ShardId },
+    At { from: usize, num: u64, shard: ShardId, cursor: Cursor, to: usize },
+    Done { from: usize, num: u64, shard: ShardId },
+}
+
+struct Storm {
+    random: StdRng,
+    configs: Vec<Config>,
+    groups: Vec<Group>,
+    messages: Vec<Message>,
+    /// What an observer of acknowledged writes expects.
+    truth: BTreeMap<Bytes, (String, u64)>,
+    writes: u64,
+    moved: u64,
+    /// Movers may say Activate whenever they like: then pushes start over now and then.
+    early: bool,
+}
+
+const IDS: [GroupId; 3] = [GroupId(1), GroupId(2), GroupId(3)];
+
+impl Storm {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let owners: Vec<Vec<Option<GroupId>>> = (0..12)
+            .map(|_| {
+                (0..2)
+                    .map(|_| random.random_bool(0.8).then(|| *IDS.choose(&mut random).expect("three")))
+                    .collect()
+            })
+            .collect();
+        let owners: Vec<_> = owners.iter().map(|owners| &owners[..]).collect();
+        let configs = history(PARAMS, &owners);
+        let groups = IDS.into_iter().map(|id| Group::new(id, PARAMS)).collect();
+        Self {
+            random,
+            configs,
+            groups,
+            messages: Vec::new(),
+            truth: BTreeMap::new(),
+            writes: 0,
+            moved: 0,
+            early: seed % 2 == 1,
+        }
+    }
+
+    fn num(&self, group: usize) -> Option<u64> {
+        self.groups[group].machine.num().map(|num| num.0)
+    }
+
+    fn adopt(&mut self, group: usize) {
+        let next = self.num(group).map_or(0, |num| num as usize + 1);
+        if let Some(config) = self.configs.get(next).cloned() {
+            self.groups[group].adopt(&config);
+        }
+    }
+
+    fn write(&mut self, group: usize) {
+        let key = key_in(ShardId(self.random.random_range(0..2)), self.random.random_range(0..4));
+        let delete = self.random.random_bool(0.2);
+        self.writes += 1;
+        let text = self.writes.to_string();
+        let write = if delete { Write::Delete } else { put(&text) };
+        if let Ok(KvReply::Written { version }) = self.groups[group].write(&key, write) {
+            let before = self.truth.get(&key).map_or(0, |(_, version)| *version);
+            match delete {
+                true => assert!(version.0 == 0 || version.0 == before),
+                false => assert!(version.0 > before, "versions never return"),
+            }
+            let text = if delete { String::new() } else { text };
+            self.truth.insert(key, (text, before.max(version.0)));
+        }
+    }
+
+    /// What a mover of `group` sends now, from the state of its rows.
+    fn send(&mut self, group: usize) {
+        let shard = ShardId(self.random.random_range(0..2));
+        let Some(num) = self.num(group) else { return };
+        let source = &self.groups[group];
+        let ShardState::Handing { to } = source.state(shard) else { return };
+        let to = IDS.iter().position(|id| *id == to).expect("one of three");
+        let at: Vec<_> = self
+            .messages
+            .iter()
+            .filter_map(|message| match message {
+                Message::At { from, num: n, shard: s, cursor, to: t }
+                    if (*from, *n, *s, *t) == (group, num, shard, to) =>
+                {
+                    Some(cursor.clone())
+                }
+                _ => None,
+            })
+            .collect();
+        let all = rows::advance(Cursor::default(), &source.pushed(shard));
+        let command = match at.choose(&mut self.random) {
+            _ if self.early && self.random.random_bool(0.2) => activate(shard, num, &all),
+            None => install(shard, num, &Cursor::default(), &[]),
+            Some(cursor) => {
+                let mut chunk = rows::chunk(&source.rows, shard, PARAMS.shard_count, cursor.last.as_ref());
+                match chunk.is_empty() {
+                    true => activate(shard, num, &all),
+                    false => {
+                        chunk.truncate(self.random.random_range(1..=chunk.len()));
+                        install(shard, num, cursor, &chunk)
+                    }
+                }
+            }
+        };
+        let message = Message::Push { to, from: group, command, num, shard };
+        if !self.messages.contains(&message) {
+            self.messages.push(message);
+        }
+    }
+
+    fn deliver(&mut self, message: Message) {
+        match message {
+            Message::Push { to, from, command, num, shard } => {
+                let answer = match self.groups[to].apply(command).reply() {
+                    Ok(KvReply::Cursor { cursor, .. }) => Message::At { from, num, shard, cursor, to },
+                    Ok(KvReply::AlreadyDone { num }) => Message::Done { from, num: num.0, shard },
+                    Err(KvRefusal::NotReady { .. }) => return,
+                    other => panic!("{other:?}"),
+                };
+                if !self.messages.contains(&answer) {
+                    self.messages.push(answer);
+                }
+            }
+            Message::Done { from, num, shard } => {
+                let released = self.groups[from].apply(release(shard, num)) == Outcome::Changed(true);
+                self.moved += u64::from(released);
+            }
+            // Remembered for `send`.
+            Message::At { .. } => {}
+        }
+    }
+
+    fn step(&mut self) {
+        let group = self.random.random_range(0..3);
+        match self.random.random_range(0..10) {
+            0 => self.adopt(group),
+            1..4 => self.write(group),
+            4..7 => self.send(group),
+            // Mostly what was sent lately, and now and then something old.
+            _ => {
+                let lately = self.messages.len().saturating_sub(8);
+                let from = if self.random.random_bool(0.7) { lately } else { 0 };
+                if let Some(message) = self.messages[from..].choose(&mut self.random).cloned() {
+                    self.deliver(message);
+                }
+            }
+        }
+    }
+
+    fn is_newest(&self, group: &Group, shard: ShardId) -> bool {
+        let written = self.truth.iter().filter(|(key, _)| shard_of(key, PARAMS.shard_count) == shard);
+        written.into_iter().all(|(key, (text, version))| {
+            let row = group.rows.get(&rows::value_key(key)).map(|row| rows::parse_value(&row));
+            match text.is_empty() {
+                true => row.is_none(),
+                false => row == Some((Version(*version), Bytes::copy_from_slice(text.as_bytes()))),
+            }
+        })
+    }
+
+    fn check(&self) {
+        for shard in [ShardId(0), ShardId(1)] {
+            let states: Vec<_> = self.groups.iter().map(|group| group.machine.state(shard)).collect();
+            let serving: Vec<_> = self
+                .groups
+                .iter()
+                .filter(|group| group.machine.state(shard) == Some(ShardState::Serving))
+                .collect();
+            assert!(serving.len() <= 1, "two servers of {shard}: {states:?}");
+            assert!(
+                serving.iter().all(|group| self.is_newest(group, shard)),
+                "serves lost or old rows of {shard}"
+            );
+            let holds = |group: &Group| {
+                let state = group.machine.state(shard).unwrap_or_default();
+                !matches!(state, ShardState::Absent | ShardState::Awaiting) && self.is_newest(group, shard)
+            };
+            let written = self.truth.keys().any(|key| shard_of(key, PARAMS.shard_count) == shard);
+            assert!(!written || self.groups.iter().any(holds), "nobody holds the newest rows of {shard}");
+        }
+        for group in &self.groups {
+            assert!(self.early || group.machine.standing().borrow().wipes == 0, "no push has to start over");
+            for (n, state) in group.machine.shards.iter().enumerate() {
+                if *state == ShardState::Absent {
+                    assert!(group.pushed(ShardId(n as u32)).is_empty(), "absent, with rows");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_server_and_the_newest_rows_whatever_the_network_does() {
+    let (mut moved, mut settled) = (0, 0);
+    for seed in 0..60 {
+        let mut storm = Storm::new(seed);
+        for step in 0..6000 {
+            storm.step();
+            if step % 16 == 0 {
+                storm.check();
+            }
+            if (0..3).all(|group| storm.num(group) == Some(12)) {
+                settled += 1;
+                break;
+            }
+        }
+        storm.check();
+        storm.groups.iter().for_each(Group::check_cache);
+        moved += storm.moved;
+    }
+    assert!(moved > 200 && settled > 30, "vacuous: {moved} moves, {settled} histories settled");
+}

@@ -1,0 +1,80 @@
+//! What a replica says about itself, from its own rows: true a moment ago, and not linearizable.
+
+use clerk::api::config::Config;
+use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+use clerk::api::{GroupId, ShardId};
+use raft::rsm::Status;
+use raft::storage::Read;
+
+use crate::mover::Progress;
+use crate::rows;
+use crate::shard::ShardState;
+
+/// The status of a replica of `group`.
+pub(crate) fn of(
+    group: GroupId,
+    pid: u32,
+    status: &Status,
+    rows: &dyn Read,
+    progress: &Progress,
+) -> KvStatus {
+    let config = rows::config(rows);
+    let states = rows::states(rows);
+    let settled = config.is_some() && states.iter().all(|(_, state)| state.settled());
+    let shards = match &config {
+        Some(config) => states
+            .into_iter()
+            .filter_map(|(shard, state)| shard_status(rows, config, progress, shard, state))
+            .collect(),
+        None => Vec::new(),
+    };
+    KvStatus {
+        replica: replica(pid, status),
+        group,
+        incarnation: rows::incarnation(rows),
+        config: config.map(|config| config.num).unwrap_or_default(),
+        settled,
+        shards,
+    }
+}
+
+fn replica(pid: u32, status: &Status) -> ReplicaStatus {
+    use raft::rsm::Role as RaftRole;
+    ReplicaStatus {
+        id: status.me.0,
+        pid,
+        role: match status.role {
+            RaftRole::Follower => Role::Follower,
+            RaftRole::PreCandidate | RaftRole::Candidate => Role::Candidate,
+            RaftRole::Leader => Role::Leader,
+        },
+        term: status.term.0,
+        leader: status.leader.map(|leader| leader.0),
+        commit: status.commit.0,
+        applied: status.applied.id.index.0,
+        log_bytes: status.log_bytes as u64,
+        table_hash: status.applied.hash,
+        wal_syncs: status.syncs,
+    }
+}
+
+fn shard_status(
+    rows: &dyn Read,
+    config: &Config,
+    progress: &Progress,
+    shard: ShardId,
+    state: ShardState,
+) -> Option<ShardStatus> {
+    let assignment = config.shards.get(shard.0 as usize).copied().unwrap_or_default();
+    let (phase, peer, progress) = match state {
+        ShardState::Absent => return None,
+        ShardState::Awaiting => {
+            (ShardPhase::Awaiting, assignment.last_owner, Some(rows::cursor(rows, shard).rows))
+        }
+        ShardState::Serving => (ShardPhase::Serving, None, None),
+        ShardState::Handing { to } => (ShardPhase::Handing, Some(to), progress.of(shard, config.num)),
+        ShardState::Parked => (ShardPhase::Parked, None, None),
+    };
+    let meta = rows::meta(rows, shard);
+    Some(ShardStatus { shard, phase, peer, rows: meta.rows, bytes: meta.bytes, progress })
+}
