@@ -8,6 +8,6 @@
 pub mod change;
 pub mod rebalance;
 pub mod rows;
-//pub mod server;
+pub mod server;
 pub mod service;
 pub mod state_machine;

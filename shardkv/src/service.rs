@@ -289,4 +289,5 @@ fn check_value(write: &Write, params: Params) -> Result<(), KvRefusal> {
     }
 }
 
-// TESTS
+#[cfg(test)]
+mod tests;

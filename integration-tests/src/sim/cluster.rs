@@ -311,7 +311,7 @@ impl Cluster {
             threads: Threads::Shared,
             disk_low,
         };
-        let member = Boot { cluster: self, name, id, peers, seed, alive: Arc::new(AtomicBool::new(true)) };
+        let member = Boot { cluster: self, name, peers, seed, alive: Arc::new(AtomicBool::new(true)) };
         let running = match kind {
             Kind::Toy => member.toy(parts, inbox).await,
             Kind::Ctrl => member.ctrl(parts, inbox).await,
@@ -334,7 +334,6 @@ const MAILBOX_MESSAGES: usize = 4096;
 struct Boot<'a> {
     cluster: &'a Cluster,
     name: &'a Name,
-    id: NodeId,
     peers: BTreeMap<NodeId, Name>,
     seed: u64,
     alive: Arc<AtomicBool>,

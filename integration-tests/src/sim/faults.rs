@@ -30,6 +30,8 @@ pub struct Plan {
     pub down_max: Duration,
     /// Whether lost messages may come late and doubled.
     pub chaos: bool,
+    /// Whether requests may be doubled, too.
+    pub chaos_requests: bool,
 }
 
 impl Default for Plan {
@@ -39,6 +41,7 @@ impl Default for Plan {
             quiet_max: Duration::from_millis(1500),
             down_max: Duration::from_millis(1200),
             chaos: true,
+            chaos_requests: true,
         }
     }
 }
@@ -213,7 +216,11 @@ impl Nemesis {
     fn weather(&self, random: &mut Generator) {
         self.counts.storms.fetch_add(1, Ordering::Relaxed);
         let chaos = self.plan.chaos && random.random_bool(0.5);
-        self.cluster.network.set_weather(Weather { unreliable: true, chaos });
+        self.cluster.network.set_weather(Weather {
+            unreliable: true,
+            chaos,
+            chaos_requests: chaos && self.plan.chaos_requests,
+        });
         let lasts = Duration::from_millis(random.random_range(100..2500));
         let cluster = self.cluster.clone();
         tokio::spawn(async move {

@@ -106,8 +106,10 @@ impl Server {
 pub struct Weather {
     /// Messages are delayed and lost.
     pub unreliable: bool,
-    /// Messages are doubled and come much too late.
+    /// Raft's messages are doubled and come much too late.
     pub chaos: bool,
+    /// So are requests: for services that tell a repeated request from a new one.
+    pub chaos_requests: bool,
 }
 
 #[derive(Default)]
@@ -258,7 +260,7 @@ impl Network {
             return Err(lost("server died"));
         }
         let mut answer = Self::dispatch(&server, &bytes).map_err(|why| lost(&why))?;
-        if let Some(late) = fate.again {
+        if let Some(late) = fate.again.filter(|_| lock(&self.state).weather.chaos_requests) {
             let (network, from, to) = (self.clone(), Arc::clone(from), Arc::clone(to));
             self.world.after(late, label("request again"), bytes.clone(), move || {
                 if let Some(server) = network.reach(&from, &to) {
@@ -295,7 +297,9 @@ impl Network {
 
     async fn travel(&self, delay: Duration, label: Label, bytes: Bytes) {
         let (arrived, arrival) = oneshot::channel();
-        self.world.after(delay, label, bytes, move || drop(arrived.send(())));
+        self.world.after(delay, label, bytes, move || {
+            let _ = arrived.send(());
+        });
         let _ = arrival.await;
     }
 

@@ -8,6 +8,7 @@
 //! in the storage itself ([`fatal`], correctness rule 29). Opening can fail, with a named error.
 
 pub mod memory;
+pub mod rocksdb;
 
 use std::fmt;
 

@@ -32,6 +32,9 @@ type KvResult = Result<KvReply, KvRefusal>;
 #[derive(Default)]
 struct World {
     groups: Mutex<BTreeMap<GroupId, Arc<Service>>>,
+    disks: Mutex<BTreeMap<GroupId, MemoryDisk>>,
+    /// Whether the disks of group A are nearly full.
+    full: watch::Sender<bool>,
     configs: watch::Sender<Vec<Config>>,
     calls: AtomicU64,
 }
@@ -66,7 +69,9 @@ impl World {
     }
 
     async fn start(self: &Arc<Self>, group: GroupId) {
-        let (log, table) = MemoryDisk::new().open();
+        let disk = self.disks.lock().expect("no panic").entry(group).or_insert_with(MemoryDisk::new).clone();
+        let (log, table) = disk.open();
+        let disk_low = if group == A { self.full.subscribe() } else { watch::channel(false).1 };
         let config = raft::config::Config { seed: group.0, ..Default::default() };
         let (_inbox, mailbox) = mailbox(16, 1 << 20);
         let machine = Machine::new(group);
@@ -80,7 +85,7 @@ impl World {
             transport: Arc::new(Alone),
             mailbox,
             threads: Threads::Shared,
-            disk_low: watch::channel(false).1,
+            disk_low,
         };
         let replica = rsm::start(parts, machine).await.expect("a replica");
         let settings = Settings {
@@ -93,6 +98,19 @@ impl World {
         };
         let service = Arc::new(Service::new(replica, standing, settings));
         self.groups.lock().expect("no panic").insert(group, service);
+    }
+
+    /// Kills both groups, with their volatile storage, and starts them again.
+    async fn power_cut(self: &Arc<Self>) {
+        for group in [A, B] {
+            let service = self.groups.lock().expect("no panic").remove(&group).expect("it runs");
+            service.replica().kill();
+            drop(service);
+            self.disks.lock().expect("no panic")[&group].power_cut();
+        }
+        for group in [A, B] {
+            self.start(group).await;
+        }
     }
 
     /// Asks a group until it does not say "later".
@@ -278,6 +296,60 @@ async fn a_request_for_another_group_or_of_impossible_size_is_refused() {
     let ticket = Some(Ticket { session: SessionId(99), seq: Seq(1) });
     let expired = service.handle(A, append(0, &Bytes::from_static(b"x"), ticket, 1)).await;
     assert_eq!(expired, Err(KvRefusal::SessionExpired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_goes_on_after_a_power_cut_without_any_client() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let piece = Bytes::from(vec![b'x'; 200_000]);
+    for n in 0..40 {
+        world.ask(A, append(n, &piece, None, 1)).await.expect("written");
+    }
+    world.publish([Some(B); 4]);
+    let mut interrupted = 0;
+    for _ in 0..6 {
+        clock::sleep(Duration::from_millis(600)).await;
+        interrupted += u32::from(!world.status(A).await.settled);
+        world.power_cut().await;
+    }
+    assert!(interrupted > 1, "the cuts must fall into the move");
+    world.settled(2).await;
+    for n in 0..40 {
+        let get = KvRequest::Get { key: key(n), config: ConfigNum(2) };
+        let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+        assert_eq!(world.ask(B, get).await, expected);
+    }
+    assert_eq!(world.service(B).wipes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_what_needs_space_and_lets_deletes_reads_and_shards_go() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let piece = Bytes::from_static(b"x");
+    world.ask(A, append(0, &piece, None, 1)).await.expect("written");
+    world.ask(A, append(1, &piece, None, 1)).await.expect("written");
+    world.full.send_replace(true);
+    clock::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.ask(A, append(0, &piece, None, 1)).await, Err(KvRefusal::DiskFull));
+    let delete = KvRequest::Write { key: key(1), write: Write::Delete, ticket: None, config: ConfigNum(1) };
+    assert_eq!(world.ask(A, delete).await, Ok(KvReply::Written { version: Version(1) }));
+    let get = |config| KvRequest::Get { key: key(0), config: ConfigNum(config) };
+    let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+    assert_eq!(world.ask(A, get(1)).await, expected);
+    world.publish([Some(B); 4]);
+    world.settled(2).await;
+    assert_eq!(world.ask(B, get(2)).await, expected);
+    // Nothing can come back before there is space; then it does, by itself.
+    world.publish([Some(A); 4]);
+    clock::sleep(Duration::from_secs(5)).await;
+    assert!(!world.status(B).await.settled);
+    world.full.send_replace(false);
+    world.settled(3).await;
+    assert_eq!(world.ask(A, get(3)).await, expected);
 }
 
 #[tokio::test(start_paused = true)]

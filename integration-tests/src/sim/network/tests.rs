@@ -78,7 +78,7 @@ fn a_call_over_a_disabled_end_fails_within_99_ms_and_enabling_does_not_rescue_it
 fn an_unreliable_network_loses_about_a_fifth_of_all_calls() {
     play(|_, network, server| async move {
         counting(&network, &server, Duration::ZERO);
-        network.set_weather(Weather { unreliable: true, chaos: false });
+        network.set_weather(Weather { unreliable: true, ..Weather::default() });
         let mut done = 0;
         for number in 0..1000 {
             done += u32::from(ask(&network, &format!("client {number}")).await.is_ok());
@@ -153,7 +153,7 @@ fn chaos_doubles_messages_and_the_same_seed_does_so_again() {
         let seen = Arc::clone(&order);
         let outcome = run(11, |world| async move {
             let network = Network::new(&world);
-            network.set_weather(Weather { unreliable: true, chaos: true });
+            network.set_weather(Weather { unreliable: true, chaos: true, chaos_requests: true });
             let (inbox, mut heard) = mailbox(4096, 1 << 20);
             let (own, _told) = mailbox(64, 1 << 20);
             let nobody =

@@ -1,0 +1,257 @@
+//! What a process knows of configurations and addresses: the newest it has seen, never an older one
+//! (correctness rule 44).
+//!
+//! Any number of clerks share one cache. However many of their operations meet a newer number, one
+//! question is under way at a time, and all wait for its answer. It goes to the controllers, and to
+//! the groups when no controller leads: a group knows what it has adopted. A shard without an owner
+//! is waited for by watching the controllers, again one watch for all.
+//!
+//! The questions run in tasks of their own with a short life, so that an operation that gives up
+//! leaves the others their answer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use tokio::sync::watch;
+
+use crate::api::config::{AddressBook, Config};
+use crate::api::kv::{KvReply, KvRequest};
+use crate::api::{Address, ConfigNum, GroupId};
+use crate::connection::Connection;
+use crate::ctrl::{CtrlClerk, Error};
+
+/// How long the controllers are asked before the groups are.
+const QUERY: Duration = Duration::from_secs(2);
+const ASK_GROUP: Duration = Duration::from_millis(500);
+/// Servers of groups that are asked when no controller answers.
+const GROUP_SERVERS: usize = 4;
+/// Between two questions of one operation that brought nothing new.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A configuration and the addresses of the groups.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The newest configuration known.
+    pub config: Arc<Config>,
+    /// The newest addresses known.
+    pub book: Arc<AddressBook>,
+}
+
+/// The cache. Clones share it.
+#[derive(Clone)]
+pub struct ConfigCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connection: Arc<dyn Connection>,
+    ctrl: CtrlClerk,
+    view: watch::Sender<Option<View>>,
+    query: Flight,
+    watch: Flight,
+    random: Mutex<StdRng>,
+    /// Why the last question failed, for the error of an operation that is out of time.
+    why: Mutex<Option<Error>>,
+}
+
+/// At most one question of its kind.
+struct Flight {
+    under_way: AtomicBool,
+    landed: watch::Sender<u64>,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self { under_way: AtomicBool::new(false), landed: watch::Sender::new(0) }
+    }
+}
+
+/// Ends a flight, also when its task is dropped.
+struct Landing {
+    shared: Arc<Shared>,
+    flight: fn(&Shared) -> &Flight,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let flight = (self.flight)(&self.shared);
+        flight.under_way.store(false, Ordering::Relaxed);
+        flight.landed.send_modify(|landed| *landed += 1);
+    }
+}
+
+impl ConfigCache {
+    /// An empty cache, to be filled from these controllers.
+    pub fn new(connection: Arc<dyn Connection>, controllers: Vec<Address>, seed: u64) -> Self {
+        let ctrl = CtrlClerk::new(Arc::clone(&connection), controllers, seed).with_deadline(QUERY);
+        let shared = Shared {
+            connection,
+            ctrl,
+            view: watch::Sender::new(None),
+            query: Flight::default(),
+            watch: Flight::default(),
+            random: Mutex::new(StdRng::seed_from_u64(base::seed::derive(seed, "configurations"))),
+            why: Mutex::new(None),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What is known now.
+    pub fn current(&self) -> Option<View> {
+        self.shared.view.borrow().clone()
+    }
+
+    /// What is known; asks if nothing is, until `until`.
+    ///
+    /// # Errors
+    /// Why nothing came.
+    pub async fn any(&self, until: Instant) -> Result<View, Error> {
+        loop {
+            if let Some(view) = self.current() {
+                return Ok(view);
+            }
+            let asked = self.fly(|shared| &shared.query, Shared::ask, None);
+            let late = clock::timeout(until.since(clock::now()), asked).await.is_err();
+            if let Some(view) = self.current() {
+                return Ok(view);
+            }
+            let why = self.shared.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match why {
+                Some(error @ (Error::Foreign { .. } | Error::Refused(_))) => return Err(error),
+                why if late || clock::now().after(PAUSE) >= until => {
+                    return Err(why.unwrap_or(Error::Unavailable { why: "no answer in time".to_owned() }));
+                }
+                _ => clock::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Asks for something newer than `than`; comes back with it, or when the answer brought nothing
+    /// new, or at `until`.
+    pub async fn refresh(&self, than: ConfigNum, until: Instant) {
+        let asked = self.fly(|shared| &shared.query, Shared::ask, Some(than));
+        let _ = clock::timeout(until.since(clock::now()), asked).await;
+    }
+
+    /// Asks for something newer without waiting for it.
+    pub fn refresh_later(&self) {
+        self.start(|shared| &shared.query, Shared::ask);
+    }
+
+    /// Waits for something newer than `than`, for about two seconds or until `until`.
+    pub async fn wait_newer(&self, than: ConfigNum, until: Instant) {
+        let asked = self.fly(|shared| &shared.watch, Shared::watch, Some(than));
+        let _ = clock::timeout(until.since(clock::now()), asked).await;
+    }
+
+    /// Takes in what somebody said; whatever is older changes nothing.
+    pub fn learn(&self, config: Config, book: AddressBook) {
+        self.shared.learn(Some(config), book);
+    }
+
+    /// Starts a question if none of its kind is under way, and waits until that lands, or a view newer
+    /// than `than` is there.
+    async fn fly<F>(&self, flight: fn(&Shared) -> &Flight, ask: fn(Arc<Shared>) -> F, than: Option<ConfigNum>)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut view = self.shared.view.subscribe();
+        let mut landed = flight(&self.shared).landed.subscribe();
+        self.start(flight, ask);
+        let newer = |view: &Option<View>| view.as_ref().map(|view| view.config.num) > than;
+        tokio::select! {
+            biased;
+            _ = view.wait_for(newer) => {}
+            _ = landed.changed() => {}
+        }
+    }
+
+    fn start<F>(&self, flight: fn(&Shared) -> &Flight, ask: fn(Arc<Shared>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if !flight(&self.shared).under_way.swap(true, Ordering::Relaxed) {
+            let landing = Landing { shared: Arc::clone(&self.shared), flight };
+            tokio::spawn(async move {
+                ask(Arc::clone(&landing.shared)).await;
+                drop(landing);
+            });
+        }
+    }
+}
+
+impl Shared {
+    async fn ask(self: Arc<Self>) {
+        let error = match self.ctrl.query(None).await {
+            Ok((config, book)) => {
+                self.learn(Some(config), book);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no configuration from the controllers");
+                self.ask_groups().await;
+                Some(error)
+            }
+        };
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Takes what any group knows: better than nothing, and never older than what is known.
+    async fn ask_groups(&self) {
+        let Some(view) = self.view.borrow().clone() else { return };
+        let mut servers: Vec<(GroupId, &Address)> = (view.book.groups.iter())
+            .flat_map(|(group, addresses)| addresses.iter().map(|address| (*group, address)))
+            .collect();
+        servers.shuffle(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
+        for (group, address) in servers.into_iter().take(GROUP_SERVERS) {
+            let answer = self.connection.kv(address, group, KvRequest::Config, ASK_GROUP).await;
+            if let Ok(Ok(KvReply::Config(config, book))) = answer {
+                self.learn(Some(*config), book);
+                return;
+            }
+        }
+    }
+
+    async fn watch(self: Arc<Self>) {
+        let (after, book) = match &*self.view.borrow() {
+            Some(view) => (view.config.num, view.book.version),
+            None => (ConfigNum(0), 0),
+        };
+        match self.ctrl.watch(after, book).await {
+            Ok((configs, book)) => {
+                self.learn(configs.into_iter().max_by_key(|config| config.num), book);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no configuration from a watch");
+                clock::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    fn learn(&self, config: Option<Config>, book: AddressBook) {
+        self.view.send_if_modified(|view| match (view, config) {
+            (None, None) => false,
+            (view @ None, Some(config)) => {
+                *view = Some(View { config: Arc::new(config), book: Arc::new(book) });
+                true
+            }
+            (Some(view), config) => {
+                let config = config.filter(|config| config.num > view.config.num);
+                let book = Some(book).filter(|book| book.version > view.book.version);
+                let changed = config.is_some() || book.is_some();
+                if let Some(config) = config {
+                    view.config = Arc::new(config);
+                }
+                if let Some(book) = book {
+                    view.book = Arc::new(book);
+                }
+                changed
+            }
+        });
+    }
+}

@@ -1,0 +1,283 @@
+//! The shard controller's client.
+//!
+//! Changes are exactly-once: each carries the session and number that were given to it, on every
+//! attempt (correctness rules 26, 43). One change is under way at a time; the next waits for it. An
+//! expired session is replaced if no attempt of the change may have been executed; otherwise its
+//! outcome is unknown, and the caller looks at the configuration.
+//!
+//! Left out on purpose: waiting until a change has settled, which takes the groups' status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use futures::future::BoxFuture;
+use tokio::sync::Mutex;
+
+use crate::api::config::{AddressBook, Config, Move};
+use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
+use crate::api::status::CtrlStatus;
+use crate::api::{Address, ConfigNum, Seq, SessionId, Ticket};
+use crate::connection::{CallError, Connection};
+use crate::group::{AskError, Attempts, Judged, Language, Servers};
+
+/// A controller holds a watch for up to two seconds.
+const WATCH: Duration = Duration::from_millis(2500);
+const STATUS: Duration = Duration::from_secs(1);
+/// Total time of a request, unless told otherwise.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the controller gave no answer to go on with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It refused; nothing was changed.
+    #[error("{0}")]
+    Refused(CtrlRefusal),
+    /// Whether the change was made is not known.
+    #[error("whether the change was made is not known: query the configuration before repeating it")]
+    Unknown,
+    /// No controller answered in time; surely nothing was changed.
+    #[error("the controllers are not available: {why}")]
+    Unavailable {
+        /// What was heard last.
+        why: String,
+    },
+    /// These are not the controllers of this cluster.
+    #[error("{why}")]
+    Foreign {
+        /// In the words of one of them.
+        why: String,
+    },
+}
+
+/// What a change made, or would make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The configuration that follows; the present one if nothing changes.
+    pub config: ConfigNum,
+    /// The shards that change hands.
+    pub moves: Vec<Move>,
+}
+
+struct Ctrl;
+
+impl Language for Ctrl {
+    type Request = CtrlRequest;
+    type Reply = CtrlReply;
+    type Refusal = CtrlRefusal;
+
+    fn call<'a>(
+        &'a self,
+        connection: &'a dyn Connection,
+        to: &'a Address,
+        request: CtrlRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+        connection.ctrl(to, request, deadline)
+    }
+
+    fn judge(refusal: CtrlRefusal) -> Judged<CtrlRefusal> {
+        match refusal {
+            CtrlRefusal::NotLeader { hint } => Judged::NotLeader(hint),
+            CtrlRefusal::Unknown => Judged::Unknown,
+            CtrlRefusal::NotExecuted | CtrlRefusal::Busy => Judged::Again(refusal),
+            _ => Judged::Final(refusal),
+        }
+    }
+}
+
+/// A client of the controllers. Clones share their session and what they know of the leader.
+#[derive(Clone)]
+pub struct CtrlClerk {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+struct Shared {
+    servers: Servers<Ctrl>,
+    session: Mutex<Option<Session>>,
+}
+
+/// The session and the number of its last change.
+#[derive(Clone, Copy)]
+struct Session {
+    id: SessionId,
+    last: u64,
+}
+
+impl CtrlClerk {
+    /// A client of the controllers at these addresses. `seed` decides its jitter.
+    pub fn new(connection: Arc<dyn Connection>, controllers: Vec<Address>, seed: u64) -> Self {
+        let seed = base::seed::derive(seed, "controllers");
+        let servers = Servers::new(Ctrl, connection, controllers, seed);
+        Self { shared: Arc::new(Shared { servers, session: Mutex::new(None) }), deadline: DEADLINE }
+    }
+
+    /// The same client with another total time for each request (default 10 s).
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Where the controllers are.
+    pub fn addresses(&self) -> &[Address] {
+        self.shared.servers.addresses()
+    }
+
+    /// A configuration, the newest if no number is given, and the newest address book. Linearizable.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn query(&self, num: Option<ConfigNum>) -> Result<(Config, AddressBook), Error> {
+        match self.read(&CtrlRequest::Query(num)).await? {
+            CtrlReply::Config(config, book) => Ok((config, book)),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    /// Configurations with a number above `after` (none: from 0 on), in order, at most 64. Linearizable.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn history(&self, after: Option<ConfigNum>) -> Result<Vec<Config>, Error> {
+        match self.read(&CtrlRequest::History { after }).await? {
+            CtrlReply::Configs(configs, _) => Ok(configs),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    /// What a change would make; makes nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn plan(&self, change: Change) -> Result<Changed, Error> {
+        changed(self.read(&CtrlRequest::Plan(change)).await?)
+    }
+
+    /// Waits up to two seconds at any controller for something newer than what is known; then
+    /// answers what there is, perhaps nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn watch(&self, after: ConfigNum, book: u64) -> Result<(Vec<Config>, AddressBook), Error> {
+        let until = clock::now().after(self.deadline);
+        let request = CtrlRequest::Watch { after, book };
+        match self.shared.servers.ask_any(&request, WATCH, until).await.map_err(unavailable)? {
+            CtrlReply::Configs(configs, book) => Ok((configs, book)),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    /// Changes the configuration, exactly once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn change(&self, change: Change) -> Result<Changed, Error> {
+        let until = clock::now().after(self.deadline);
+        let late = |_| Error::Unavailable { why: "another change is under way".to_owned() };
+        let mut session =
+            clock::timeout(self.deadline, self.shared.session.lock()).await.map_err(late)?;
+        let mut attempts = Attempts::repeatable();
+        loop {
+            let mut open = match *session {
+                Some(open) => open,
+                None => Session { id: self.open(until).await?, last: 0 },
+            };
+            open.last += 1;
+            // Before the request leaves: a change that is cut short must not lend its number to the next.
+            *session = Some(open);
+            let ticket = Ticket { session: open.id, seq: Seq(open.last) };
+            let request = CtrlRequest::Change { ticket, change: change.clone() };
+            let error = match self.ask(&request, until, &mut attempts).await {
+                Ok(reply) => return changed(reply),
+                Err(error) => error,
+            };
+            match error {
+                AskError::Refused(CtrlRefusal::SessionExpired | CtrlRefusal::StaleSeq) => {
+                    *session = None;
+                    if attempts.may_have_acted {
+                        return Err(Error::Unknown);
+                    }
+                }
+                // Not recorded like a verdict: an earlier attempt may have been executed.
+                AskError::Refused(CtrlRefusal::DiskFull) if attempts.may_have_acted => {
+                    return Err(Error::Unknown);
+                }
+                AskError::Refused(refusal) => return Err(Error::Refused(refusal)),
+                _ if attempts.may_have_acted => return Err(Error::Unknown),
+                error => return Err(unavailable(error)),
+            }
+        }
+    }
+
+    /// The status of each controller, all asked at the same time.
+    pub async fn statuses(&self) -> Vec<(Address, Result<CtrlStatus, String>)> {
+        let answers = self.shared.servers.ask_each(&CtrlRequest::Status, STATUS).await;
+        let status = |answer| match answer {
+            Ok(Ok(CtrlReply::Status(status))) => Ok(*status),
+            Ok(Ok(_)) => Err("an answer to another question".to_owned()),
+            Ok(Err(refusal)) => Err(CtrlRefusal::to_string(&refusal)),
+            Err(error) => Err(CallError::to_string(&error)),
+        };
+        answers.into_iter().map(|(address, answer)| (address, status(answer))).collect()
+    }
+
+    async fn open(&self, until: Instant) -> Result<SessionId, Error> {
+        // Opened twice, the first session is merely never used.
+        let mut attempts = Attempts::repeatable();
+        match self.ask(&CtrlRequest::Open, until, &mut attempts).await.map_err(unavailable)? {
+            CtrlReply::Opened(session) => Ok(session),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    async fn read(&self, request: &CtrlRequest) -> Result<CtrlReply, Error> {
+        let until = clock::now().after(self.deadline);
+        self.ask(request, until, &mut Attempts::repeatable()).await.map_err(unavailable)
+    }
+
+    /// Asks until the deadline: for controllers there is nowhere else to go.
+    async fn ask(
+        &self,
+        request: &CtrlRequest,
+        until: Instant,
+        attempts: &mut Attempts,
+    ) -> Result<CtrlReply, AskError<CtrlRefusal>> {
+        const PAUSE: Duration = Duration::from_millis(50);
+        loop {
+            match self.shared.servers.ask(request, until, attempts).await {
+                Err(AskError::NoLeader { .. }) if clock::now().after(PAUSE) < until => {
+                    clock::sleep(PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+fn changed(reply: CtrlReply) -> Result<Changed, Error> {
+    match reply {
+        CtrlReply::Changed { config, moves } => Ok(Changed { config, moves }),
+        reply => Err(odd(&reply)),
+    }
+}
+
+/// The error of a request that changed nothing.
+fn unavailable(error: AskError<CtrlRefusal>) -> Error {
+    match error {
+        AskError::Refused(refusal) => Error::Refused(refusal),
+        AskError::Unknown => Error::Unknown,
+        AskError::NoLeader { why } => Error::Unavailable { why },
+        AskError::Foreign { why } => Error::Foreign { why },
+    }
+}
+
+/// A server of another build, or broken: its answer is refused (correctness rule 49).
+fn odd(reply: &CtrlReply) -> Error {
+    tracing::debug!(?reply, "an answer to another question");
+    Error::Foreign { why: "a controller answered another question: is it of this build?".to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! One replicated group as its clients see it: a request in, the leader's answer out.
+//!
+//! Only the leader answers most requests, and who leads changes. So the last leader is remembered;
+//! another server's hint is followed; a server that was not reached is passed over; and when every
+//! server was tried in vain, a pause with jitter begins the next round (correctness rule 44).
+//!
+//! The request is the same on every attempt, with its ticket if it has one (rule 26). What the
+//! attempts may have done so far stands in [`Attempts`], which outlives this call: the same operation
+//! may go on to another group, and who gives up must know whether it was perhaps done (rule 27).
+//!
+//! Groups and controllers differ in their words only, so both are asked by one loop ([`Servers`]).
+//!
+//! Left out on purpose: what a refusal means for a shard; that is for [`crate::kv`].
+
+mod search;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use futures::future::{BoxFuture, join_all};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use self::search::{Search, Step};
+use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::status::KvStatus;
+use crate::api::{Address, GroupId, Incarnation};
+use crate::connection::{CallError, Connection};
+
+/// Without a leader for so long, the caller is told: the group may have left, or moved elsewhere.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for the first attempt's answer; each lost one doubles it.
+const CALL_MIN: Duration = Duration::from_secs(1);
+const CALL_MAX: Duration = Duration::from_secs(8);
+/// A status comes from a server's own rows, at once.
+const STATUS: Duration = Duration::from_secs(1);
+
+/// What the attempts at one operation may have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// An attempt left and its fate is not known.
+    pub may_have_acted: bool,
+    /// A second execution would do harm: after an attempt of unknown fate there is no other.
+    pub only_once: bool,
+}
+
+impl Attempts {
+    /// Of an operation that may be repeated: a read, or one with a ticket or an expected version.
+    pub fn repeatable() -> Self {
+        Self::default()
+    }
+
+    /// Of an operation that must not be executed twice and has nothing that prevents it.
+    pub fn only_once() -> Self {
+        Self { may_have_acted: false, only_once: true }
+    }
+}
+
+/// Why a group gave no answer to go on with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError<R: std::error::Error> {
+    /// The leader refused.
+    #[error("{0}")]
+    Refused(R),
+    /// An attempt left, its fate is unknown, and it must not be repeated.
+    #[error("the request left and no answer came")]
+    Unknown,
+    /// No leader answered within the time given, or within a second.
+    #[error("{why}")]
+    NoLeader {
+        /// What the last server tried said.
+        why: String,
+    },
+    /// Every server belongs to something else.
+    #[error("{why}")]
+    Foreign {
+        /// In the words of one of them.
+        why: String,
+    },
+}
+
+/// What a refusal means for the search for a leader.
+pub(crate) enum Judged<R> {
+    NotLeader(Option<Address>),
+    /// Surely not done; the same server may do it a little later.
+    Again(R),
+    Unknown,
+    Final(R),
+}
+
+/// The words in which the servers of a group are asked.
+pub(crate) trait Language: Send + Sync {
+    type Request: Clone + Send + Sync;
+    type Reply: Send;
+    type Refusal: std::error::Error + Send;
+
+    fn call<'a>(
+        &'a self,
+        connection: &'a dyn Connection,
+        to: &'a Address,
+        request: Self::Request,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<Self::Reply, Self::Refusal>, CallError>>;
+
+    fn judge(refusal: Self::Refusal) -> Judged<Self::Refusal>;
+}
+
+/// The servers of one group.
+pub(crate) struct Servers<L> {
+    language: L,
+    connection: Arc<dyn Connection>,
+    addresses: Vec<Address>,
+    place: Mutex<Place>,
+}
+
+/// What is remembered between requests.
+struct Place {
+    leader: Option<Address>,
+    random: StdRng,
+}
+
+impl<L: Language> Servers<L> {
+    pub(crate) fn new(
+        language: L,
+        connection: Arc<dyn Connection>,
+        addresses: Vec<Address>,
+        seed: u64,
+    ) -> Self {
+        let place = Mutex::new(Place { leader: None, random: StdRng::seed_from_u64(seed) });
+        Self { language, connection, addresses, place }
+    }
+
+    pub(crate) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Asks until the leader answers, at most until `until`.
+    pub(crate) async fn ask(
+        &self,
+        request: &L::Request,
+        until: Instant,
+        attempts: &mut Attempts,
+    ) -> Result<L::Reply, AskError<L::Refusal>> {
+        let mut search = self.search()?;
+        let give_up = until.min(clock::now().after(PATIENCE));
+        let mut call_limit = CALL_MIN;
+        loop {
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                return Err(search.in_vain());
+            }
+            let target = search.target().clone();
+            let answer = self.call(&target, request.clone(), left.min(call_limit)).await;
+            let step = match answer {
+                Ok(Ok(reply)) => {
+                    self.remember(target);
+                    return Ok(reply);
+                }
+                Ok(Err(refusal)) => match L::judge(refusal) {
+                    Judged::Final(refusal) => {
+                        self.remember(target);
+                        return Err(AskError::Refused(refusal));
+                    }
+                    Judged::NotLeader(hint) => Step::Hinted(hint),
+                    Judged::Again(refusal) => Step::Again(refusal.to_string()),
+                    Judged::Unknown => {
+                        attempts.may_have_acted = true;
+                        Step::Again("the leader could not finish it".to_owned())
+                    }
+                },
+                Err(CallError::NotSent { address, why }) => Step::Unreached(format!("{address}: {why}")),
+                Err(CallError::Lost { address, why }) => {
+                    attempts.may_have_acted = true;
+                    call_limit = (call_limit * 2).min(CALL_MAX);
+                    Step::Unreached(format!("{address}: {why}"))
+                }
+                Err(CallError::Refused { address, why }) => Step::Foreign(format!("{address}: {why}")),
+            };
+            if attempts.may_have_acted && attempts.only_once {
+                return Err(AskError::Unknown);
+            }
+            if let Some(pause) = self.with_place(|place| search.go_on(step, &mut place.random)) {
+                if search.is_foreign() || clock::now().after(pause) >= give_up {
+                    return Err(search.in_vain());
+                }
+                clock::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Asks the servers one after the other until one answers at all, beginning with any: for
+    /// requests that every replica answers.
+    pub(crate) async fn ask_any(
+        &self,
+        request: &L::Request,
+        call_limit: Duration,
+        until: Instant,
+    ) -> Result<L::Reply, AskError<L::Refusal>> {
+        let mut search = self.search()?;
+        search.start_anywhere(self.with_place(|place| search::draw(&mut place.random, self.addresses.len())));
+        loop {
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                return Err(search.in_vain());
+            }
+            let target = search.target().clone();
+            let step = match self.call(&target, request.clone(), left.min(call_limit)).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(refusal)) => Step::Unreached(format!("{target}: {refusal}")),
+                Err(CallError::Refused { address, why }) => Step::Foreign(format!("{address}: {why}")),
+                Err(error) => Step::Unreached(error.to_string()),
+            };
+            if self.with_place(|place| search.go_on(step, &mut place.random)).is_some() {
+                return Err(search.in_vain());
+            }
+        }
+    }
+
+    /// Asks one server.
+    pub(crate) async fn call(
+        &self,
+        to: &Address,
+        request: L::Request,
+        limit: Duration,
+    ) -> Result<Result<L::Reply, L::Refusal>, CallError> {
+        self.language.call(&*self.connection, to, request, limit).await
+    }
+
+    /// Asks every server at the same time.
+    pub(crate) async fn ask_each(
+        &self,
+        request: &L::Request,
+        limit: Duration,
+    ) -> Vec<(Address, Result<Result<L::Reply, L::Refusal>, CallError>)> {
+        let calls = self.addresses.iter().map(|address| {
+            let call = self.call(address, request.clone(), limit);
+            async move { (address.clone(), call.await) }
+        });
+        join_all(calls).await
+    }
+
+    fn search(&self) -> Result<Search<'_>, AskError<L::Refusal>> {
+        if self.addresses.is_empty() {
+            return Err(AskError::NoLeader { why: "no server's address is known".to_owned() });
+        }
+        Ok(self.with_place(|place| {
+            let first = search::draw(&mut place.random, self.addresses.len());
+            Search::new(&self.addresses, first, place.leader.clone())
+        }))
+    }
+
+    fn remember(&self, leader: Address) {
+        self.with_place(|place| {
+            if place.leader.as_ref() != Some(&leader) {
+                place.leader = Some(leader);
+            }
+        });
+    }
+
+    fn with_place<T>(&self, act: impl FnOnce(&mut Place) -> T) -> T {
+        act(&mut self.place.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The words of the sharded store.
+pub(crate) struct Kv(GroupId);
+
+impl Language for Kv {
+    type Request = KvRequest;
+    type Reply = KvReply;
+    type Refusal = KvRefusal;
+
+    fn call<'a>(
+        &'a self,
+        connection: &'a dyn Connection,
+        to: &'a Address,
+        request: KvRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+        connection.kv(to, self.0, request, deadline)
+    }
+
+    fn judge(refusal: KvRefusal) -> Judged<KvRefusal> {
+        match refusal {
+            KvRefusal::NotLeader { hint } => Judged::NotLeader(hint),
+            KvRefusal::Unknown => Judged::Unknown,
+            KvRefusal::NotExecuted | KvRefusal::Busy => Judged::Again(refusal),
+            _ => Judged::Final(refusal),
+        }
+    }
+}
+
+/// A client of one replica group.
+pub struct GroupClient {
+    group: GroupId,
+    servers: Servers<Kv>,
+}
+
+impl GroupClient {
+    /// A client of `group`, whose servers are at `addresses`. `seed` decides its jitter.
+    pub fn new(
+        connection: Arc<dyn Connection>,
+        group: GroupId,
+        addresses: Vec<Address>,
+        seed: u64,
+    ) -> Self {
+        Self { group, servers: Servers::new(Kv(group), connection, addresses, seed) }
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Where its servers are.
+    pub fn addresses(&self) -> &[Address] {
+        self.servers.addresses()
+    }
+
+    /// Asks until the leader answers, at most until `until`, and gives up after a second without any.
+    ///
+    /// # Errors
+    /// [`AskError`]; `attempts` tells whether the request may have been done all the same.
+    pub async fn ask(
+        &self,
+        request: &KvRequest,
+        until: Instant,
+        attempts: &mut Attempts,
+    ) -> Result<KvReply, AskError<KvRefusal>> {
+        self.servers.ask(request, until, attempts).await
+    }
+
+    /// The status of each server, all asked at the same time.
+    pub async fn statuses(&self) -> Vec<(Address, Result<KvStatus, String>)> {
+        let answers = self.servers.ask_each(&KvRequest::Status, STATUS).await;
+        let status = |answer| match answer {
+            Ok(Ok(KvReply::Status(status))) => Ok(*status),
+            Ok(Ok(_)) => Err("an answer to another question".to_owned()),
+            Ok(Err(refusal)) => Err(KvRefusal::to_string(&refusal)),
+            Err(error) => Err(CallError::to_string(&error)),
+        };
+        answers.into_iter().map(|(address, answer)| (address, status(answer))).collect()
+    }
+
+    /// The life of the group's data, from whichever server knows it; waits for a new group to draw it.
+    ///
+    /// # Errors
+    /// What the servers said last.
+    pub async fn incarnation(&self, until: Instant) -> Result<Incarnation, String> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        loop {
+            let mut why = "no server's address is known".to_owned();
+            for (_, status) in self.statuses().await {
+                match status {
+                    Ok(KvStatus { incarnation: Some(incarnation), .. }) => return Ok(incarnation),
+                    Ok(_) => why = format!("group {} has no leader yet", self.group),
+                    Err(error) => why = error,
+                }
+            }
+            if clock::now().after(PAUSE) >= until {
+                return Err(why);
+            }
+            clock::sleep(PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,512 @@
+//! The clerk: keys in, outcomes out.
+//!
+//! An operation looks up its shard's owner in the cached configuration, asks that group's leader, and
+//! goes where refusals send it until the deadline. `WrongGroup` with a newer number: refresh once, go
+//! to the new owner. `NotReady`: the shard is on its way there, ask again soon. No owner: watch the
+//! controllers. No leader for a second: ask for a newer configuration, for the group may have left.
+//! Settled shards are served without any controller.
+//!
+//! With sessions (the default) every write is exactly once: its (session, number) stays the same on
+//! every attempt, also in another group, because sessions move with their shard (correctness rules
+//! 26, 39). A clerk holds a pool of sessions for each shard, so its clones may be used by many tasks at
+//! once; a session has one write under way at a time. If the session expired and no attempt may have
+//! been executed, a new session is opened; else the outcome is unknown.
+//!
+//! Without sessions a conditional put is executed at most once by its version alone. When one of its
+//! attempts was lost and a later one meets another version, the first may have been the reason:
+//! [`Error::Maybe`]. An unconditional write is sent again only if it surely was not executed.
+//!
+//! A time-out is never called a failure (rule 27): [`Error::Unknown`] if any attempt may have been
+//! executed, [`Error::Unavailable`] if surely none was.
+//!
+//! Left out on purpose: operations over several keys; a scan over several shards is several pages that
+//! are not one atomic read (rule 45).
+
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use self::sessions::{Lease, Sessions};
+use crate::api::config::{Params, shard_of};
+use crate::api::kv::{Item, KvRefusal, KvReply, KvRequest, Write};
+use crate::api::{Address, ConfigNum, GroupId, ShardId, Version};
+use crate::cache::{ConfigCache, View};
+use crate::connection::Connection;
+use crate::ctrl;
+use crate::group::{AskError, Attempts, GroupClient};
+
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Settings of a [`Clerk`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Decides its jitter. Clerks of one process should differ in it.
+    pub seed: u64,
+    /// Total time of an operation. Default 10 s.
+    pub deadline: Duration,
+    /// Exactly-once writes. Default true.
+    pub sessions: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seed: 0, deadline: Duration::from_secs(10), sessions: true }
+    }
+}
+
+/// Why an operation has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It may have been done, once, or not.
+    #[error("whether it was done is not known")]
+    Unknown,
+    /// A conditional put without a session met another version after an attempt was lost: its own
+    /// attempt may have made that version.
+    #[error("the version differs, perhaps because an earlier attempt of this very put was done")]
+    Maybe,
+    /// The key has another version: not done.
+    #[error("the key's version is {version}, not the expected one")]
+    VersionMismatch {
+        /// The key's version; 0: it is absent.
+        version: Version,
+    },
+    /// The value would be too large: not done.
+    #[error("a value of {bytes} bytes exceeds this cluster's limit of {limit}")]
+    ValueTooLarge {
+        /// Bytes it would have.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u32,
+    },
+    /// The key is empty or too long: not done.
+    #[error("a key of {bytes} bytes is not allowed: keys have 1 to {limit} bytes in this cluster")]
+    InvalidKey {
+        /// Its length.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u32,
+    },
+    /// The disk of the key's group is nearly full: not done.
+    #[error("a disk of the key's group is nearly full; reads and deletes go on")]
+    DiskFull,
+    /// No such shard.
+    #[error("shard {0} does not exist in this cluster")]
+    UnknownShard(ShardId),
+    /// Nobody did it within the deadline: surely not done.
+    #[error("not done in time: {why}")]
+    Unavailable {
+        /// What was heard last.
+        why: String,
+    },
+    /// Refused for a reason that trying again does not change: not done.
+    #[error("{why}")]
+    Refused {
+        /// In the server's words.
+        why: String,
+    },
+}
+
+/// What a get found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// The value; none: the key is absent.
+    pub value: Option<Bytes>,
+    /// Its version; 0: the key is absent.
+    pub version: Version,
+}
+
+/// A page of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The rows, in the order (slot, key).
+    pub items: Vec<Item>,
+    /// Nothing follows.
+    pub done: bool,
+}
+
+/// A client of the store. Clones share sessions, configurations and what is known of leaders.
+#[derive(Clone)]
+pub struct Clerk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connection: Arc<dyn Connection>,
+    cache: ConfigCache,
+    options: Options,
+    groups: Mutex<BTreeMap<GroupId, Arc<GroupClient>>>,
+    sessions: Sessions,
+    random: Mutex<StdRng>,
+}
+
+/// Why a request has no reply.
+enum Fault {
+    Refused(KvRefusal),
+    /// An attempt left, and there must not be another.
+    Unknown,
+    Late(String),
+    Controllers(ctrl::Error),
+}
+
+impl Clerk {
+    /// A clerk with configurations of its own. Must be used inside a tokio runtime.
+    pub fn new(connection: Arc<dyn Connection>, controllers: Vec<Address>, options: Options) -> Self {
+        let cache = ConfigCache::new(Arc::clone(&connection), controllers, options.seed);
+        Self::with_cache(connection, cache, options)
+    }
+
+    /// A clerk that shares what others know of configurations: the way to have many in a process.
+    pub fn with_cache(connection: Arc<dyn Connection>, cache: ConfigCache, options: Options) -> Self {
+        let random = StdRng::seed_from_u64(base::seed::derive(options.seed, "clerk"));
+        let shared = Shared {
+            connection,
+            cache,
+            options,
+            groups: Mutex::default(),
+            sessions: Sessions::default(),
+            random: Mutex::new(random),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What this clerk knows of configurations.
+    pub fn cache(&self) -> &ConfigCache {
+        &self.shared.cache
+    }
+
+    /// The value and version of a key. Linearizable.
+    ///
+    /// # Errors
+    /// [`Error`]; never one of unknown outcome.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Got, Error> {
+        let (key, until) = (key.into(), self.until());
+        let params = self.params(until).await?;
+        check_key(&key, params)?;
+        let shard = shard_of(&key, params.shard_count);
+        let request = |config| KvRequest::Get { key: key.clone(), config };
+        match self.read(shard, until, request).await? {
+            KvReply::Value { value, version } => Ok(Got { value, version }),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    /// Sets the value of a key; its new version.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Version, Error> {
+        self.write(key.into(), Write::Put { value: value.into(), expected: None }).await
+    }
+
+    /// Sets the value of a key if its version is `expected` (0: if it is absent); its new version.
+    ///
+    /// # Errors
+    /// [`Error`], among them [`Error::VersionMismatch`].
+    pub async fn put_if(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        expected: Version,
+    ) -> Result<Version, Error> {
+        self.write(key.into(), Write::Put { value: value.into(), expected: Some(expected) }).await
+    }
+
+    /// Adds to the end of a key's value, of a missing key: sets it; its new version.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn append(&self, key: impl Into<Bytes>, piece: impl Into<Bytes>) -> Result<Version, Error> {
+        self.write(key.into(), Write::Append { piece: piece.into() }).await
+    }
+
+    /// Removes a key; the version that was deleted, 0 if there was nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Version, Error> {
+        self.write(key.into(), Write::Delete).await
+    }
+
+    /// At most `limit` rows of a shard behind the key `after`, in the order (slot, key). Each page is
+    /// linearizable by itself; several are not one atomic read (correctness rule 45).
+    ///
+    /// # Errors
+    /// [`Error`]; never one of unknown outcome.
+    pub async fn scan(&self, shard: ShardId, after: Option<Bytes>, limit: u32) -> Result<Page, Error> {
+        let until = self.until();
+        let request = |config| KvRequest::Scan { shard, after: after.clone(), limit, config };
+        match self.read(shard, until, request).await? {
+            KvReply::Page { items, done } => Ok(Page { items, done }),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    /// The limits of this cluster.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and [`Error::Refused`].
+    pub async fn limits(&self) -> Result<Params, Error> {
+        self.params(self.until()).await
+    }
+
+    fn until(&self) -> Instant {
+        clock::now().after(self.shared.options.deadline)
+    }
+
+    async fn params(&self, until: Instant) -> Result<Params, Error> {
+        let view = self.shared.cache.any(until).await.map_err(controllers)?;
+        Ok(view.config.params)
+    }
+
+    async fn read(
+        &self,
+        shard: ShardId,
+        until: Instant,
+        request: impl Fn(ConfigNum) -> KvRequest,
+    ) -> Result<KvReply, Error> {
+        let mut attempts = Attempts::repeatable();
+        self.route(shard, until, &mut attempts, request).await.map_err(|fault| match fault {
+            Fault::Refused(refusal) => refused(refusal),
+            // A read has no effect, so nothing about it is unknown.
+            Fault::Unknown => Error::Unavailable { why: "no answer".to_owned() },
+            Fault::Late(why) => Error::Unavailable { why },
+            Fault::Controllers(error) => controllers(error),
+        })
+    }
+
+    async fn write(&self, key: Bytes, write: Write) -> Result<Version, Error> {
+        let until = self.until();
+        let params = self.params(until).await?;
+        check_key(&key, params)?;
+        check_value(&write, params)?;
+        let shard = shard_of(&key, params.shard_count);
+        match self.shared.options.sessions {
+            true => self.write_exactly_once(shard, key, write, until).await,
+            false => self.write_bare(shard, key, write, until).await,
+        }
+    }
+
+    async fn write_exactly_once(
+        &self,
+        shard: ShardId,
+        key: Bytes,
+        write: Write,
+        until: Instant,
+    ) -> Result<Version, Error> {
+        let mut attempts = Attempts::repeatable();
+        loop {
+            let mut lease = self.lease(shard, until).await?;
+            let ticket = Some(lease.next_ticket());
+            let request =
+                |config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket, config };
+            match self.route(shard, until, &mut attempts, request).await {
+                Err(Fault::Refused(KvRefusal::SessionExpired | KvRefusal::StaleSeq)) => {
+                    lease.forget();
+                    if attempts.may_have_acted {
+                        return Err(Error::Unknown);
+                    }
+                    if clock::now() >= until {
+                        return Err(Error::Unavailable { why: "sessions expire too quickly".to_owned() });
+                    }
+                }
+                result => return written(result, attempts),
+            }
+        }
+    }
+
+    async fn write_bare(
+        &self,
+        shard: ShardId,
+        key: Bytes,
+        write: Write,
+        until: Instant,
+    ) -> Result<Version, Error> {
+        let conditional = matches!(write, Write::Put { expected: Some(_), .. });
+        let mut attempts = if conditional { Attempts::repeatable() } else { Attempts::only_once() };
+        let request =
+            |config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket: None, config };
+        match self.route(shard, until, &mut attempts, request).await {
+            Err(Fault::Refused(KvRefusal::VersionMismatch { .. })) if attempts.may_have_acted => {
+                Err(Error::Maybe)
+            }
+            result => written(result, attempts),
+        }
+    }
+
+    /// A session nobody uses, opened if need be.
+    async fn lease(&self, shard: ShardId, until: Instant) -> Result<Lease<'_>, Error> {
+        if let Some(lease) = self.shared.sessions.lease(shard) {
+            return Ok(lease);
+        }
+        // Opened twice, the first session is merely never used.
+        match self.read(shard, until, |config| KvRequest::Open { shard, config }).await? {
+            KvReply::Opened(session) => Ok(self.shared.sessions.opened(shard, session)),
+            reply => Err(odd(&reply)),
+        }
+    }
+
+    /// Brings a request to the leader of the group that serves `shard`, wherever that is by then.
+    async fn route(
+        &self,
+        shard: ShardId,
+        until: Instant,
+        attempts: &mut Attempts,
+        request: impl Fn(ConfigNum) -> KvRequest,
+    ) -> Result<KvReply, Fault> {
+        let cache = &self.shared.cache;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let view = cache.any(until).await.map_err(Fault::Controllers)?;
+            let num = view.config.num;
+            if shard.0 >= view.config.params.shard_count {
+                return Err(Fault::Refused(KvRefusal::UnknownShard(shard)));
+            }
+            let why = match self.group(&view, shard) {
+                None => {
+                    cache.wait_newer(num, until).await;
+                    format!("no group serves shard {shard} in configuration {num}")
+                }
+                Some(group) => match group.ask(&request(num), until, attempts).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(AskError::Unknown) => return Err(Fault::Unknown),
+                    Err(AskError::Refused(refusal)) => {
+                        if !self.learn_from(&refusal, num, until).await {
+                            return Err(Fault::Refused(refusal));
+                        }
+                        format!("group {}: {refusal}", group.group())
+                    }
+                    Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
+                        cache.refresh_later();
+                        format!("group {}: {why}", group.group())
+                    }
+                },
+            };
+            if clock::now() >= until {
+                return Err(Fault::Late(why));
+            }
+            if cache.current().is_none_or(|view| view.config.num <= num) {
+                self.pause(&mut pause, until).await;
+            }
+        }
+    }
+
+    /// Whether a refusal says to try again, elsewhere or later; refreshes the configuration if it names
+    /// a newer one, and only then.
+    async fn learn_from(&self, refusal: &KvRefusal, num: ConfigNum, until: Instant) -> bool {
+        match refusal {
+            KvRefusal::WrongGroup { config } => {
+                if *config > num {
+                    self.shared.cache.refresh(num, until).await;
+                }
+                true
+            }
+            KvRefusal::NotReady { config } => {
+                if *config > num {
+                    self.shared.cache.refresh_later();
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn group(&self, view: &View, shard: ShardId) -> Option<Arc<GroupClient>> {
+        let owner = view.config.owner(shard)?;
+        let addresses = view.book.groups.get(&owner).map_or(&[][..], Vec::as_slice);
+        let mut groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = groups.get(&owner).filter(|group| group.addresses() == addresses) {
+            return Some(Arc::clone(group));
+        }
+        let seed = base::seed::derive(self.shared.options.seed, &format!("group {owner}"));
+        let connection = Arc::clone(&self.shared.connection);
+        let group = Arc::new(GroupClient::new(connection, owner, addresses.to_vec(), seed));
+        groups.insert(owner, Arc::clone(&group));
+        Some(group)
+    }
+
+    async fn pause(&self, pause: &mut Duration, until: Instant) {
+        let share = {
+            let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
+            random.random_range(0.5..1.0)
+        };
+        clock::sleep(pause.mul_f64(share).min(until.since(clock::now()))).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn check_key(key: &[u8], params: Params) -> Result<(), Error> {
+    let (bytes, limit) = (key.len() as u64, params.key_bytes_max);
+    match bytes == 0 || bytes > u64::from(limit) {
+        true => Err(Error::InvalidKey { bytes, limit }),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what is too large by itself before it travels; the result is judged where it is made.
+fn check_value(write: &Write, params: Params) -> Result<(), Error> {
+    let (bytes, limit) = match write {
+        Write::Put { value, .. } => (value.len() as u64, params.value_bytes_max),
+        Write::Append { piece } => (piece.len() as u64, params.value_bytes_max),
+        Write::Delete => return Ok(()),
+    };
+    match bytes > u64::from(limit) {
+        true => Err(Error::ValueTooLarge { bytes, limit }),
+        false => Ok(()),
+    }
+}
+
+/// The outcome of a write.
+fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<Version, Error> {
+    match result {
+        Ok(KvReply::Written { version }) => Ok(version),
+        Ok(reply) => {
+            odd(&reply);
+            Err(Error::Unknown)
+        }
+        Err(Fault::Unknown) => Err(Error::Unknown),
+        // Not a recorded result: it says nothing of earlier attempts.
+        Err(Fault::Refused(KvRefusal::DiskFull)) if attempts.may_have_acted => Err(Error::Unknown),
+        Err(Fault::Refused(refusal)) => Err(refused(refusal)),
+        Err(Fault::Late(_) | Fault::Controllers(_)) if attempts.may_have_acted => Err(Error::Unknown),
+        Err(Fault::Late(why)) => Err(Error::Unavailable { why }),
+        Err(Fault::Controllers(error)) => Err(controllers(error)),
+    }
+}
+
+fn refused(refusal: KvRefusal) -> Error {
+    match refusal {
+        KvRefusal::VersionMismatch { version } => Error::VersionMismatch { version },
+        KvRefusal::ValueTooLarge { bytes, limit } => Error::ValueTooLarge { bytes, limit },
+        KvRefusal::InvalidKey { bytes, limit } => Error::InvalidKey { bytes, limit },
+        KvRefusal::DiskFull => Error::DiskFull,
+        KvRefusal::UnknownShard(shard) => Error::UnknownShard(shard),
+        refusal => Error::Refused { why: refusal.to_string() },
+    }
+}
+
+fn controllers(error: ctrl::Error) -> Error {
+    match error {
+        ctrl::Error::Refused(refusal) => Error::Refused { why: refusal.to_string() },
+        ctrl::Error::Foreign { why } => Error::Refused { why },
+        ctrl::Error::Unknown | ctrl::Error::Unavailable { .. } => {
+            Error::Unavailable { why: error.to_string() }
+        }
+    }
+}
+
+/// A server of another build, or broken: its answer is refused (correctness rule 49).
+fn odd(reply: &KvReply) -> Error {
+    tracing::debug!(?reply, "an answer to another question");
+    Error::Refused { why: "a server answered another question: is it of this build?".to_owned() }
+}
+
+#[cfg(test)]
+mod tests;
