@@ -180,6 +180,9 @@ impl<L: Language> Servers<L> {
             if attempts.may_have_acted && attempts.only_once {
                 return Err(AskError::Unknown);
             }
+            if !matches!(step, Step::Again(_)) {
+                self.forget(&target);
+            }
             if let Some(pause) = self.with_place(|place| search.go_on(step, &mut place.random)) {
                 if search.is_foreign() || clock::now().after(pause) >= give_up {
                     return Err(search.in_vain());
@@ -256,6 +259,10 @@ impl<L: Language> Servers<L> {
                 place.leader = Some(leader);
             }
         });
+    }
+
+    fn forget(&self, server: &Address) {
+        self.with_place(|place| place.leader = place.leader.take().filter(|leader| leader != server));
     }
 
     fn with_place<T>(&self, act: impl FnOnce(&mut Place) -> T) -> T {

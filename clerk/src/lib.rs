@@ -12,3 +12,6 @@ pub mod connection;
 pub mod ctrl;
 pub mod group;
 pub mod kv;
+
+#[cfg(test)]
+mod fake;

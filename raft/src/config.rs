@@ -26,7 +26,7 @@ pub struct Config {
     pub pending_reads_max: usize,
     /// Bytes of committed entries handed to the applier and not yet applied. Default 16 MiB.
     pub apply_backlog_bytes_max: usize,
-    /// Bytes of log in memory that start a compaction. Default 64 MiB.
+    /// Bytes of log in memory that start a compaction. Default 16 MiB.
     pub log_bytes_max: usize,
     /// Bytes of log that a compaction leaves for slow followers. Default a quarter of the above.
     pub log_keep_bytes: usize,
@@ -62,9 +62,9 @@ impl Default for Config {
             uncommitted_bytes_max: 32 * MIB,
             pending_reads_max: 65_536,
             apply_backlog_bytes_max: 16 * MIB,
-            log_bytes_max: 64 * MIB,
-            log_keep_bytes: 16 * MIB,
-            log_bytes_hard_max: 256 * MIB,
+            log_bytes_max: 16 * MIB,
+            log_keep_bytes: 4 * MIB,
+            log_bytes_hard_max: 64 * MIB,
             chunk_bytes: 512 * 1024,
             snapshot_view_max: Duration::from_secs(600),
             mailbox_bytes_max: 64 * MIB,

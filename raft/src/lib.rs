@@ -6,6 +6,7 @@
 pub mod config;
 pub mod core;
 mod driver;
+pub mod host;
 pub mod rsm;
 pub mod storage;
 pub mod transport;

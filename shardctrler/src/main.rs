@@ -1,20 +1,20 @@
 //! `shardctrler`: one replica of the shard controller as a process.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use base::process::{self, ServerArgs};
-use base::socket::{Here, Limits, Listener};
 use clap::Parser;
 use clerk::api::config::{Params, SLOTS};
-use raft::config::Config;
-use raft::rsm::{self, Parts, Threads};
-use raft::types::{Membership, NodeId};
+use raft::host::{self, Host, HostError};
+use raft::rsm;
+use raft::types::NodeId;
 use shardctrler::server;
 use shardctrler::service::{Service, Settings};
 use shardctrler::state_machine::Controller;
 use tracing::Instrument;
+
+/// The group number that means the controllers.
+const CONTROLLERS: u64 = 0;
 
 /// A replica of the shard controller, which decides which group serves which shard.
 ///
@@ -47,19 +47,33 @@ impl Args {
             ..Params::default()
         }
     }
-
-    fn raft(&self) -> Config {
-        let config = Config { seed: rand::random(), ..Config::default() };
-        let config = config.with_timers(self.server.heartbeat_ms, self.server.election_ms);
-        match self.server.log_bytes_max {
-            Some(bytes) => config.with_log_bytes_max(bytes),
-            None => config,
-        }
-    }
 }
 
 fn main() {
     let args = process::load::<Args>();
-    let span = tracing::info_span!("server", group = "ctrl", node = args.server.id);
-    process::run(run(args).instrument(span));
+    process::run(async move {
+        let host = host::open(&args.server, CONTROLLERS).await?;
+        // Made only now: a span from before there is a log appears in none.
+        let span = tracing::info_span!("server", group = "ctrl", node = args.server.id);
+        serve(&args, host).instrument(span).await
+    });
+}
+
+/// Starts the replica and serves until a signal comes.
+async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
+    let Host { listener, here, transport, parts } = host;
+    let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    let replica = rsm::start(parts, Controller::default()).await?;
+    let settings = Settings { members, params: args.params(), pid: std::process::id() };
+    let service = Arc::new(Service::new(replica.clone(), settings));
+    tracing::info!(listen = %listener.address(), "serving");
+    let signal = tokio::select! {
+        biased;
+        signal = process::shutdown_signal() => signal?,
+        never = server::serve(listener, here, transport, service) => match never {},
+    };
+    tracing::info!(signal, "stopping");
+    replica.stop().await;
+    tracing::info!("stopped");
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //!
 //! Left out on purpose: everything that decides anything. See [`crate::service`].
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use base::socket::{Arrival, Here, Listener, Service as Purpose};
@@ -15,14 +16,19 @@ use tracing::Instrument;
 use crate::service::Service;
 
 /// Serves every connection of `listener`. Never ends by itself; dropping it closes them all.
-pub async fn serve(listener: Listener, here: Here, transport: Arc<TarpcTransport>, service: Arc<Service>) {
+pub async fn serve(
+    listener: Listener,
+    here: Here,
+    transport: Arc<TarpcTransport>,
+    service: Arc<Service>,
+) -> Infallible {
     let here = Arc::new(here);
     let span = tracing::Span::current();
     let handle = move |arrival| {
         let connection = on_arrival(arrival, Arc::clone(&here), Arc::clone(&transport), Arc::clone(&service));
         connection.instrument(span.clone())
     };
-    match listener.run(handle).await {}
+    listener.run(handle).await
 }
 
 async fn on_arrival(

@@ -40,7 +40,7 @@ pub struct ServerArgs {
     /// Shortest time without a leader after which a server asks for votes; the longest is twice this.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     pub election_ms: u64,
-    /// Bytes of log in memory that start a compaction [default: 64 MiB].
+    /// Bytes of log in memory that start a compaction [default: 16 MiB].
     #[arg(long, value_name = "BYTES")]
     pub log_bytes_max: Option<usize>,
     /// Free bytes on the disk below which only what frees space is accepted [default: 256 MiB, or a
@@ -58,8 +58,11 @@ impl ServerArgs {
     /// # Errors
     /// One line that names the setting.
     pub fn validate(&self) -> Result<(), String> {
-        if self.cluster.is_empty() || self.cluster.len() > 200 {
-            return Err("--cluster: a name of 1 to 200 bytes is needed".to_owned());
+        let is_name = |text: &str| {
+            !text.is_empty() && text.len() <= 200 && text.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if !is_name(&self.cluster) {
+            return Err("--cluster: a name of 1 to 200 visible ASCII characters is needed".to_owned());
         }
         if !self.members.0.contains_key(&self.id) {
             return Err(format!("--id {}: not among --members {}", self.id, self.members));

@@ -41,7 +41,10 @@ pub(super) struct Search<'a> {
     left: usize,
     /// Servers that did not help in this round.
     failed: Vec<Address>,
+    /// Of those, the ones that belong to something else.
     foreign: usize,
+    /// The last full round met nothing else.
+    all_foreign: bool,
     pause: Duration,
     why: String,
 }
@@ -56,6 +59,7 @@ impl<'a> Search<'a> {
             left: addresses.len(),
             failed: Vec::new(),
             foreign: 0,
+            all_foreign: false,
             pause: PAUSE_MIN,
             why: "no leader".to_owned(),
         };
@@ -109,15 +113,17 @@ impl<'a> Search<'a> {
             }
         }
         let pause = self.take_pause(random);
+        self.all_foreign = self.foreign == self.failed.len();
+        self.foreign = 0;
         self.failed.clear();
         self.left = self.addresses.len();
         self.advance();
         Some(pause)
     }
 
-    /// Whether every server belongs to something else. The count is of one round: true ends the search.
+    /// Whether every server belongs to something else.
     pub(super) fn is_foreign(&self) -> bool {
-        self.foreign >= self.addresses.len()
+        self.all_foreign
     }
 
     /// The error of a search that is given up.

@@ -1,0 +1,126 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::clock;
+use bytes::Bytes;
+
+use super::{AskError, Attempts, GroupClient};
+use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::{ConfigNum, GroupId, Version};
+use crate::connection::Connection;
+use crate::fake::{Answer, Fake};
+
+const VALUE: KvReply = KvReply::Value { value: None, version: Version(0) };
+
+fn get() -> KvRequest {
+    KvRequest::Get { key: Bytes::from_static(b"key"), config: ConfigNum(1) }
+}
+
+fn group(fake: &Arc<Fake>) -> GroupClient {
+    let addresses = ["a", "b", "c"].map(str::to_owned).to_vec();
+    GroupClient::new(Arc::clone(fake) as Arc<dyn Connection>, GroupId(1), addresses, 7)
+}
+
+fn led_from(hint: &str) -> Answer {
+    Answer::Kv(Err(KvRefusal::NotLeader { hint: Some(hint.to_owned()) }))
+}
+
+async fn ask(group: &GroupClient, attempts: &mut Attempts) -> Result<KvReply, AskError<KvRefusal>> {
+    group.ask(&get(), clock::now().after(Duration::from_secs(10)), attempts).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_followed_and_the_leader_remembered() {
+    let fake = Fake::new(|to, _| if to == "c" { Answer::Kv(Ok(VALUE)) } else { led_from("c") });
+    let group = group(&fake);
+    for _ in 0..3 {
+        assert_eq!(ask(&group, &mut Attempts::repeatable()).await, Ok(VALUE));
+    }
+    let servers = fake.servers();
+    assert!(servers.len() <= 4, "{servers:?}");
+    assert!(servers[servers.len() - 3..].iter().all(|server| server == "c"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_that_name_a_dead_leader_do_not_keep_anybody() {
+    let fake = Fake::new(|to, _| match to {
+        "a" => Answer::NotSent,
+        "b" => led_from("a"),
+        _ => Answer::Kv(Ok(VALUE)),
+    });
+    assert_eq!(ask(&group(&fake), &mut Attempts::repeatable()).await, Ok(VALUE));
+    assert!(fake.servers().len() <= 3, "each server once: {:?}", fake.servers());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_election_is_waited_for_with_pauses() {
+    let mut calls = 0;
+    let fake = Fake::new(move |_, _| {
+        calls += 1;
+        let refusal = KvRefusal::NotLeader { hint: None };
+        Answer::Kv(if calls > 12 { Ok(VALUE) } else { Err(refusal) })
+    });
+    let started = clock::now();
+    assert_eq!(ask(&group(&fake), &mut Attempts::repeatable()).await, Ok(VALUE));
+    assert!(started.elapsed() > Duration::from_millis(50), "no busy loop");
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_leader_the_caller_is_told_after_a_second() {
+    let fake = Fake::new(|_, _| Answer::NotSent);
+    let (started, mut attempts) = (clock::now(), Attempts::repeatable());
+    assert!(matches!(ask(&group(&fake), &mut attempts).await, Err(AskError::NoLeader { .. })));
+    assert!(started.elapsed() <= Duration::from_secs(1));
+    assert!(!attempts.may_have_acted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_attempt_is_repeated_elsewhere_and_remembered_as_unknown() {
+    let fake = Fake::new(|to, _| if to == "b" { Answer::Kv(Ok(VALUE)) } else { Answer::Lost });
+    let mut attempts = Attempts::repeatable();
+    let mut answers = Vec::new();
+    // Whatever server comes first.
+    for seed in 0..5 {
+        let addresses = ["a", "b"].map(str::to_owned).to_vec();
+        let connection = Arc::clone(&fake) as Arc<dyn Connection>;
+        let group = GroupClient::new(connection, GroupId(1), addresses, seed);
+        answers.push(ask(&group, &mut attempts).await);
+    }
+    assert!(answers.iter().all(|answer| *answer == Ok(VALUE)));
+    assert!(attempts.may_have_acted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_happen_only_once_is_not_sent_again_after_a_loss() {
+    let fake = Fake::new(|_, _| Answer::Lost);
+    let mut attempts = Attempts::only_once();
+    assert_eq!(ask(&group(&fake), &mut attempts).await, Err(AskError::Unknown));
+    assert_eq!(fake.asked().len(), 1);
+
+    let fake = Fake::new(|_, _| Answer::Kv(Err(KvRefusal::Unknown)));
+    assert_eq!(ask(&group(&fake), &mut Attempts::only_once()).await, Err(AskError::Unknown));
+    assert_eq!(fake.asked().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_of_something_else_end_the_search_at_once() {
+    let fake = Fake::new(|_, _| Answer::Foreign);
+    let answer = ask(&group(&fake), &mut Attempts::repeatable()).await;
+    assert!(matches!(answer, Err(AskError::Foreign { .. })));
+    assert_eq!(fake.asked().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_server_of_something_else_ends_nothing() {
+    let mut calls = 0;
+    let fake = Fake::new(move |to, _| {
+        calls += 1;
+        match to {
+            "a" => Answer::Foreign,
+            _ if calls < 15 => Answer::NotSent,
+            _ => Answer::Kv(Ok(VALUE)),
+        }
+    });
+    assert_eq!(ask(&group(&fake), &mut Attempts::repeatable()).await, Ok(VALUE));
+}

@@ -52,7 +52,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        const LOG_BYTES_MAX: usize = 24 << 10;
+        const LOG_BYTES_MAX: usize = 8 << 10;
         const CHUNK_BYTES: usize = 2 << 10;
         let raft = Config { chunk_bytes: CHUNK_BYTES, ..Config::default() };
         Self {

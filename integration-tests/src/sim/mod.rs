@@ -11,10 +11,11 @@
 //! looks at a clock, a hash map's order or an unseeded generator.
 //!
 //! [`network`]: the labs' network. [`disk`]: delays and power cuts. [`cluster`]: nodes, their crashes and
-//! restarts. [`toy`]: a small service for runs of a single group. [`faults`]: what goes wrong, and when.
+//! restarts. [`clerks`]: the product's clients. [`toy`]: a small service for runs of a single group. [`faults`]: what goes wrong, and when.
 //!
 //! Left out on purpose: disk errors (they end a process, which is a crash), and clocks that drift.
 
+pub mod clerks;
 pub mod cluster;
 pub mod disk;
 pub mod faults;

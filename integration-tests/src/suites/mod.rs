@@ -1,7 +1,7 @@
 //! Simulated runs, one file a subject. Each is a function of a seed; [`campaign`] plays many.
 
 pub mod raft_faults;
-//pub mod shard_moves;
+pub mod shard_moves;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,8 +51,11 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
 pub fn suites() -> BTreeMap<&'static str, Play> {
-    let suites: [(&'static str, Play); 1] = [
+    let suites: [(&'static str, Play); 4] = [
         ("raft_faults", raft_faults::play),
+        ("shard_moves", shard_moves::play),
+        ("idle_restart", shard_moves::idle_restart),
+        ("rings", shard_moves::rings),
     ];
     suites.into()
 }

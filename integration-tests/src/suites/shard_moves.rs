@@ -31,7 +31,7 @@ use crate::workload::{Answer, Mix, Recorder, Request, Store};
 const GROUPS: [GroupId; 3] = [GroupId(101), GroupId(102), GroupId(103)];
 const REPLICAS: u64 = 3;
 const SHARDS: u32 = 10;
-const CLIENTS: u64 = 10;
+const CLIENTS: u64 = 14;
 const KEYS_PER_SHARD: usize = 2;
 const LASTS: Duration = Duration::from_secs(32);
 /// What the issue demands of a run.
@@ -198,7 +198,7 @@ async fn random_moves(world: World) -> Result<Report, String> {
     let stage = Stage::set(world).await?;
     let mut random = stage.world.generator("admin");
     stage.admin.change(stage.join(&GROUPS)).await;
-    let clients = stage.clients(&stage.mix(Duration::from_millis(60)));
+    let clients = stage.clients(&stage.mix(Duration::from_millis(50)));
     let plan = Plan::default();
     let nemesis = Nemesis::new(&stage.cluster, plan);
     let trouble = tokio::spawn(nemesis.clone().run());
@@ -300,7 +300,7 @@ pub fn rings(seed: u64) -> Result<Report, Failure> {
 }
 
 async fn all_round(world: World) -> Result<Report, String> {
-    const ROUNDS: usize = 4;
+    const ROUNDS: usize = 8;
     let stage = Stage::set(world).await?;
     stage.admin.change(stage.join(&GROUPS)).await;
     let clients = stage.clients(&stage.mix(Duration::from_millis(40)));

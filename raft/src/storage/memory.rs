@@ -2,9 +2,14 @@
 //! simulated power cut loses exactly what was not made durable.
 //!
 //! A [`MemoryDisk`] survives the replica that opened it. Opening it again, or cutting its power, detaches
-//! older handles: what a zombie still writes goes nowhere.
+//! older handles: what a zombie still writes goes nowhere. A [`DiskHook`] is asked before and behind the
+//! moment at which something becomes durable, so that a test can delay or kill on either side of it.
+//!
+//! Left out on purpose: errors (they end a process, which is a kill), and durability that comes by itself:
+//! a real table may have flushed more than it was asked to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,14 +39,54 @@ struct Inner {
     staged: BTreeMap<Bytes, Bytes>,
 }
 
+/// A point in a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskStep {
+    /// A save begins; nothing of it is durable.
+    Save,
+    /// A save is durable, but nobody knows yet.
+    Saved,
+    /// A flush begins.
+    Flush,
+    /// What was flushed is durable, but nobody knows yet.
+    Flushed,
+    /// A switch begins; the old generation is the durable one.
+    Switch,
+    /// The new generation is the durable one, but nobody knows yet.
+    Switched,
+}
+
+/// Holds up a write at a point of it.
+pub trait DiskHook: Send + Sync {
+    /// The write goes on when the future completes.
+    fn before(&self, step: DiskStep) -> BoxFuture<'static, ()>;
+}
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    hook: Option<Box<dyn DiskHook>>,
+}
+
 /// A disk.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryDisk(Arc<Mutex<Inner>>);
+#[derive(Clone, Default)]
+pub struct MemoryDisk(Arc<Shared>);
+
+impl fmt::Debug for MemoryDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lock().fmt(f)
+    }
+}
 
 impl MemoryDisk {
     /// An empty disk.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty disk whose writes `hook` may hold up.
+    pub fn with_hook(hook: Box<dyn DiskHook>) -> Self {
+        Self(Arc::new(Shared { hook: Some(hook), ..Shared::default() }))
     }
 
     /// Opens both stores, as a start after a crash would: what was not durable is gone.
@@ -77,7 +122,7 @@ impl MemoryDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,6 +140,12 @@ impl Handle {
             change(&mut inner);
         }
     }
+
+    async fn before(&self, step: DiskStep) {
+        if let Some(hook) = &self.disk.0.hook {
+            hook.before(step).await;
+        }
+    }
 }
 
 struct MemoryLog {
@@ -108,9 +159,13 @@ impl Log for MemoryLog {
     }
 
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
-        self.syncs += 1;
-        self.handle.change(|inner| keep(&mut inner.restored, save));
-        futures::future::ready(()).boxed()
+        async {
+            self.handle.before(DiskStep::Save).await;
+            self.handle.change(|inner| keep(&mut inner.restored, save));
+            self.syncs += 1;
+            self.handle.before(DiskStep::Saved).await;
+        }
+        .boxed()
     }
 
     fn syncs(&self) -> u64 {
@@ -211,8 +266,12 @@ impl Table for MemoryTable {
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        self.handle.change(|inner| inner.durable = inner.live.clone());
-        futures::future::ready(()).boxed()
+        async {
+            self.handle.before(DiskStep::Flush).await;
+            self.handle.change(|inner| inner.durable = inner.live.clone());
+            self.handle.before(DiskStep::Flushed).await;
+        }
+        .boxed()
     }
 
     fn durable_applied(&self) -> EntryId {
@@ -233,11 +292,15 @@ impl Table for MemoryTable {
     }
 
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
-        self.handle.change(|inner| {
-            let rows = Arc::new(std::mem::take(&mut inner.staged));
-            inner.live = Generation { rows, installed: Some(snapshot) };
-            inner.durable = inner.live.clone();
-        });
-        futures::future::ready(()).boxed()
+        async move {
+            self.handle.before(DiskStep::Switch).await;
+            self.handle.change(|inner| {
+                let rows = Arc::new(std::mem::take(&mut inner.staged));
+                inner.live = Generation { rows, installed: Some(snapshot) };
+                inner.durable = inner.live.clone();
+            });
+            self.handle.before(DiskStep::Switched).await;
+        }
+        .boxed()
     }
 }

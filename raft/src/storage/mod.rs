@@ -7,6 +7,9 @@
 //! Reads and writes of an open store cannot fail for their callers: a disk error ends the process
 //! in the storage itself ([`fatal`], correctness rule 29). Opening can fail, with a named error.
 
+#[cfg(test)]
+mod conformance;
+pub mod directory;
 pub mod memory;
 pub mod rocksdb;
 
@@ -167,6 +170,38 @@ pub enum OpenError {
         found: u32,
         /// Newest format this build reads.
         supported: u32,
+    },
+    /// No data, and none was to be made (correctness rule 32).
+    #[error(
+        "{path}: no server's data is here; if this server never ran, start it once with --new; if it did, its data is gone: it must not come back under its old member id"
+    )]
+    Absent {
+        /// Where.
+        path: String,
+    },
+    /// Data, where none was expected.
+    #[error("{path}: a server's data is already here: start without --new, which is for the first start only")]
+    AlreadyThere {
+        /// Where.
+        path: String,
+    },
+    /// Data of another server.
+    #[error("{path}: this is the data of {found}, not of {expected}: check --data-dir, --cluster, --group and --id")]
+    AnotherServer {
+        /// Where.
+        path: String,
+        /// Whose data it is.
+        found: String,
+        /// Whose data was expected.
+        expected: String,
+    },
+    /// Another process has it open.
+    #[error("{path}: in use by {holder}: one process at a time")]
+    InUse {
+        /// Where.
+        path: String,
+        /// The process, as far as it is known.
+        holder: String,
     },
     /// The operating system or RocksDB refused.
     #[error("{path}: cannot open: {what}")]

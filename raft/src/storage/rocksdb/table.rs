@@ -1,295 +1,423 @@
-//! The table in RocksDB.
+//! The table in a RocksDB instance of its own, without a write-ahead log.
 //!
-//! Keys carry their generation as a prefix, in one column family: what is durable is then always a
-//! prefix of the writes, with no write-ahead log at all. A row of generation 0 names the live generation
-//! and the snapshot it was made from.
+//! Durable is what was flushed, and as there is one column family that is always a prefix of the writes.
+//! A read that skips what is only in memory tells how far it goes.
+//!
+//! The key of a row is the number of its *generation* (32 bits, big-endian) and the row's own key.
+//! Generation 0 holds one row, which names the live generation and the newest ever begun; numbers are
+//! never used twice. A switch (correctness rule 33): flush the staged generation; name it live; flush;
+//! and only then, with readers on the new one, remove the old. A crash in between leaves one of them named
+//! and the other to be removed at the next start.
+//!
+//! Left out on purpose: syncing anything by itself, and knowing what rows mean.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, ReadOptions, ReadTier, Snapshot, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBRawIterator, Error, ReadOptions, ReadTier, Snapshot, WriteBatch,
     WriteOptions,
 };
+use base::codec::{self, DecodeError};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use self_cell::self_cell;
 use serde::{Deserialize, Serialize};
 
-use super::super::{APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal};
-use super::{FORMAT, FORMAT_KEY, check_format, common_options, unavailable};
+use super::{MIB, common, corrupt, open, open_error};
+use crate::storage::{
+    APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal,
+};
 use crate::types::EntryId;
 
-const LIVE_KEY: &[u8] = b"\0\0\0\0live";
-const PREFIX_BYTES: usize = 4;
-
-/// Memory of a table.
-#[derive(Clone, Copy, Debug)]
+/// Settings of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOptions {
-    /// Rows not flushed yet; two such buffers may exist. Default 24 MiB.
-    pub write_buffer_bytes: usize,
-    /// Blocks read from disk. Default 48 MiB.
+    /// Make it if it is not there.
+    pub create: bool,
+    /// Blocks of the files kept in memory, with their indexes and filters. Default 64 MiB.
     pub block_cache_bytes: usize,
+    /// A write buffer is flushed when it reaches this size; there are at most two. Default 32 MiB.
+    pub write_buffer_bytes: usize,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { write_buffer_bytes: 24 << 20, block_cache_bytes: 48 << 20 }
+        Self { create: true, block_cache_bytes: 64 * MIB, write_buffer_bytes: 32 * MIB }
     }
 }
 
-/// Which generation is live.
+/// Opens the table in the directory `path`.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>, OpenError> {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_bloom_filter(10.0, false);
+    let mut settings = common(options.create);
+    settings.set_block_based_table_factory(&blocks);
+    settings.set_write_buffer_size(options.write_buffer_bytes);
+    settings.set_max_write_buffer_number(2);
+    settings.set_allow_concurrent_memtable_write(false);
+    settings.set_avoid_unnecessary_blocking_io(true);
+    // Written out bit by bit, a flush does not hold up the log's syncs on the same disk.
+    settings.set_bytes_per_sync(MIB as u64);
+    let db = open(path, options.create, &settings)?;
+    let mut unlogged = WriteOptions::default();
+    unlogged.disable_wal(true);
+    Ok(Arc::new(RocksTable::start(path, db, unlogged)?))
+}
+
+const NAMES_KEY: &[u8] = b"\0\0\0\0generations";
+const FORMAT: u32 = 1;
+
+/// The row that names generations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Live {
-    generation: u32,
+struct Names {
+    format: u32,
+    live: u32,
+    /// The newest one begun.
+    newest: u32,
+    /// The snapshot from which the live one was made.
     installed: Option<EntryId>,
 }
 
-const FIRST: Live = Live { generation: 1, installed: None };
-
-/// A table on disk.
-pub struct RocksTable {
+struct RocksTable {
     db: Arc<DB>,
     unlogged: WriteOptions,
-    live: Mutex<Live>,
-    /// The live generation again, for readers.
-    generation: AtomicU32,
+    /// Generation that reads and writes go to.
+    live: AtomicU32,
+    inner: Arc<Mutex<Inner>>,
 }
 
-/// Opens the table at `path`.
-///
-/// # Errors
-/// [`OpenError`]
-pub fn open_table(path: &Path, table: TableOptions) -> Result<RocksTable, OpenError> {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(table.block_cache_bytes));
-    blocks.set_bloom_filter(10.0, false);
-    blocks.set_cache_index_and_filter_blocks(true);
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    let mut options = common_options();
-    options.set_block_based_table_factory(&blocks);
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(table.write_buffer_bytes);
-    options.set_max_write_buffer_number(2);
-    let db = DB::open(&options, path).map_err(|error| unavailable(path, &error))?;
-    let mut unlogged = WriteOptions::default();
-    unlogged.disable_wal(true);
-    let fail = |error: ::rocksdb::Error| unavailable(path, &error);
-    if !check_format(path, db.get(FORMAT_KEY).map_err(fail)?)? {
-        db.put_opt(FORMAT_KEY, FORMAT.to_be_bytes(), &unlogged).map_err(fail)?;
-        db.flush_opt(&waiting()).map_err(fail)?;
+struct Inner {
+    names: Names,
+    staged: Option<u32>,
+    /// Views held, by generation.
+    views: BTreeMap<u32, usize>,
+    /// Removed generations whose files may still be there.
+    retired: Vec<u32>,
+}
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn or_fatal<T>(doing: &str, result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| fatal(doing, &error))
+}
+
+impl RocksTable {
+    fn start(path: &Path, db: DB, unlogged: WriteOptions) -> Result<Self, OpenError> {
+        let found = db.get(NAMES_KEY).map_err(|error| open_error(path, &error))?;
+        let names = match &found {
+            Some(bytes) => read_names(path, bytes)?,
+            None if is_empty(&db) => Names { format: FORMAT, live: 1, newest: 1, installed: None },
+            None => return Err(corrupt(path, "the row that names the live generation is missing")),
+        };
+        let inner = Inner { names, staged: None, views: BTreeMap::new(), retired: Vec::new() };
+        let live = AtomicU32::new(names.live);
+        let table = Self { db: Arc::new(db), unlogged, live, inner: Arc::new(Mutex::new(inner)) };
+        // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
+        // only after its first write without a log.
+        table.write_names(names);
+        if found.is_none() {
+            table.flush_now();
+        }
+        for generation in table.leftovers() {
+            table.remove(generation);
+        }
+        Ok(table)
     }
-    let live = match db.get(LIVE_KEY).map_err(fail)? {
-        None => FIRST,
-        Some(bytes) => base::codec::decode(&bytes, 64).map_err(|error| OpenError::Corrupt {
-            path: path.display().to_string(),
-            what: format!("the row that names the live generation: {error}"),
-        })?,
-    };
-    // What a crash left of other generations.
-    let mut batch = WriteBatch::default();
-    batch.delete_range(prefix(1), prefix(live.generation));
-    batch.delete_range(prefix(live.generation + 1), prefix(u32::MAX));
-    db.write_opt(batch, &unlogged).map_err(fail)?;
-    let generation = AtomicU32::new(live.generation);
-    Ok(RocksTable { db: Arc::new(db), unlogged, live: Mutex::new(live), generation })
+
+    /// Generations that a crash left behind.
+    fn leftovers(&self) -> Vec<u32> {
+        let mut rows = self.db.raw_iterator();
+        let mut found = Vec::new();
+        let mut next = 1;
+        loop {
+            rows.seek(prefix(next));
+            let at = rows.key().and_then(|key| key.first_chunk::<4>()).map(|at| u32::from_be_bytes(*at));
+            let Some(generation) = at else { break };
+            if generation != self.live() {
+                found.push(generation);
+            }
+            next = generation + 1;
+        }
+        or_fatal("read the table", rows.status());
+        found
+    }
+
+    fn live(&self) -> u32 {
+        self.live.load(Ordering::SeqCst)
+    }
+
+    /// Reads from the live generation. A switch meanwhile may have removed it: then once more.
+    fn read_live<T>(&self, read: impl Fn(u32) -> T) -> T {
+        loop {
+            let generation = self.live();
+            let found = read(generation);
+            if generation == self.live() {
+                return found;
+            }
+        }
+    }
+
+    fn write_batch(&self, batch: WriteBatch) {
+        or_fatal("write the table", self.db.write_opt(batch, &self.unlogged));
+    }
+
+    fn write_names(&self, names: Names) {
+        let mut batch = WriteBatch::default();
+        batch.put(NAMES_KEY, codec::encode(&names));
+        self.write_batch(batch);
+    }
+
+    fn flush_now(&self) {
+        or_fatal("flush the table", self.db.flush());
+    }
+
+    /// Deletes the rows of a generation that nobody reads but views.
+    fn remove(&self, generation: u32) {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(prefix(generation), prefix(generation + 1));
+        self.write_batch(batch);
+        lock(&self.inner).retired.push(generation);
+        self.reclaim();
+    }
+
+    /// Deletes whole files of removed generations at once, instead of compacting them away. Views do not
+    /// protect files from that, so a generation that still has any waits for the next time.
+    fn reclaim(&self) {
+        let free: Vec<u32> = {
+            let mut inner = lock(&self.inner);
+            let views = std::mem::take(&mut inner.views);
+            let (held, free) = inner.retired.drain(..).partition(|generation| views.contains_key(generation));
+            inner.views = views;
+            inner.retired = held;
+            free
+        };
+        for generation in free {
+            let end = [&prefix(generation)[..], &[0xff; 16]].concat();
+            or_fatal("delete old files of the table", self.db.delete_file_in_range(&prefix(generation)[..], &end[..]));
+        }
+    }
+
+    fn switch_now(&self, snapshot: EntryId) {
+        let (staged, before) = {
+            let mut inner = lock(&self.inner);
+            (inner.staged.take().expect("what is switched to was staged"), inner.names)
+        };
+        self.flush_now();
+        let names = Names { live: staged, installed: Some(snapshot), ..before };
+        self.write_names(names);
+        self.flush_now();
+        {
+            let mut inner = lock(&self.inner);
+            inner.names = names;
+            self.live.store(staged, Ordering::SeqCst);
+        }
+        self.remove(before.live);
+    }
+
+    /// A row as far as it is durable.
+    fn durable(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::Persisted);
+        or_fatal("read the table", self.db.get_opt(key, &options))
+    }
 }
 
-fn prefix(generation: u32) -> [u8; PREFIX_BYTES] {
+fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> {
+    let newer = |found| OpenError::NewerFormat { path: path.display().to_string(), found, supported: FORMAT };
+    match codec::decode::<Names>(bytes, 64) {
+        Ok(names) if names.format > FORMAT => Err(newer(names.format)),
+        Ok(names) => Ok(names),
+        Err(DecodeError::Version { found }) => Err(newer(u32::from(found))),
+        Err(error) => Err(corrupt(path, format!("the row that names the live generation: {error}"))),
+    }
+}
+
+fn is_empty(db: &DB) -> bool {
+    let mut rows = db.raw_iterator();
+    rows.seek_to_first();
+    !rows.valid()
+}
+
+fn prefix(generation: u32) -> [u8; 4] {
     generation.to_be_bytes()
 }
 
-fn waiting() -> FlushOptions {
-    let mut options = FlushOptions::default();
-    options.set_wait(true);
-    options
-}
-
-fn in_generation(generation: u32, key: &[u8]) -> Vec<u8> {
+fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
     [&prefix(generation)[..], key].concat()
 }
 
-/// Rows behind `start`, by an iterator that sees what `options` sees.
-fn scan_with(
-    db: &DB,
-    mut options: ReadOptions,
-    generation: u32,
-    start: &[u8],
-    end: Option<&[u8]>,
-    limit: ScanLimit,
-) -> Vec<Row> {
-    let from = in_generation(generation, start);
-    let to = match end {
-        Some(end) => in_generation(generation, end),
-        None => prefix(generation + 1).to_vec(),
-    };
-    let mut found = Vec::new();
-    if from >= to {
-        return found;
+/// Bounds of a scan in `generation`; `None` if nothing can lie in them.
+fn bounds(generation: u32, start: &[u8], end: Option<&[u8]>) -> Option<ReadOptions> {
+    if end.is_some_and(|end| end <= start) {
+        return None;
     }
-    options.set_iterate_upper_bound(to);
-    let mut rows = db.raw_iterator_opt(options);
-    rows.seek(from);
+    let upper = end.map_or_else(|| prefix(generation + 1).to_vec(), |end| row_key(generation, end));
+    let mut options = ReadOptions::default();
+    options.set_iterate_range(row_key(generation, start)..upper);
+    Some(options)
+}
+
+fn collect(mut rows: DBRawIterator<'_>, limit: ScanLimit) -> Vec<Row> {
+    let mut found = Vec::new();
     let mut bytes = 0;
+    rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
-        let key = Bytes::copy_from_slice(&key[PREFIX_BYTES..]);
-        let value = Bytes::copy_from_slice(value);
+        let key = Bytes::copy_from_slice(&key[prefix(0).len()..]);
         bytes += key.len() + value.len();
-        found.push((key, value));
+        found.push((key, Bytes::copy_from_slice(value)));
         if found.len() >= limit.rows || bytes >= limit.bytes {
             return found;
         }
         rows.next();
     }
-    if let Err(error) = rows.status() {
-        fatal("read the table", &error);
-    }
+    or_fatal("read the table", rows.status());
     found
-}
-
-type BorrowedSnapshot<'a> = Snapshot<'a>;
-
-self_cell!(
-    struct OwnedSnapshot {
-        owner: Arc<DB>,
-        #[not_covariant]
-        dependent: BorrowedSnapshot,
-    }
-);
-
-struct View {
-    snapshot: OwnedSnapshot,
-    generation: u32,
-}
-
-impl Read for View {
-    fn get(&self, key: &[u8]) -> Option<Bytes> {
-        let key = in_generation(self.generation, key);
-        self.snapshot.with_dependent(|_, snapshot| match snapshot.get(&key) {
-            Ok(value) => value.map(Bytes::from),
-            Err(error) => fatal("read the table", &error),
-        })
-    }
-
-    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
-        self.snapshot.with_dependent(|db, snapshot| {
-            let mut options = ReadOptions::default();
-            options.set_snapshot(snapshot);
-            scan_with(db, options, self.generation, start, end, limit)
-        })
-    }
-}
-
-impl RocksTable {
-    fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    fn write_batch(&self, batch: WriteBatch) {
-        if let Err(error) = self.db.write_opt(batch, &self.unlogged) {
-            fatal("write the table", &error);
-        }
-    }
-
-    fn flush_now(&self) {
-        if let Err(error) = self.db.flush_opt(&waiting()) {
-            fatal("flush the table", &error);
-        }
-    }
-
-    fn persisted(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let mut options = ReadOptions::default();
-        options.set_read_tier(ReadTier::Persisted);
-        self.db.get_opt(key, &options).unwrap_or_else(|error| fatal("read the table", &error))
-    }
 }
 
 impl Read for RocksTable {
     fn get(&self, key: &[u8]) -> Option<Bytes> {
-        match self.db.get(in_generation(self.generation(), key)) {
-            Ok(value) => value.map(Bytes::from),
-            Err(error) => fatal("read the table", &error),
-        }
+        self.read_live(|generation| {
+            let value = or_fatal("read the table", self.db.get_pinned(row_key(generation, key)));
+            value.map(|value| Bytes::copy_from_slice(&value))
+        })
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
-        scan_with(&self.db, ReadOptions::default(), self.generation(), start, end, limit)
+        self.read_live(|generation| match bounds(generation, start, end) {
+            None => Vec::new(),
+            Some(options) => collect(self.db.raw_iterator_opt(options), limit),
+        })
     }
 }
 
 impl Table for RocksTable {
-    fn write(&self, changes: Batch) {
-        let generation = self.generation();
-        let mut batch = WriteBatch::default();
-        for change in changes {
+    fn write(&self, batch: Batch) {
+        let generation = self.live();
+        let mut rows = WriteBatch::default();
+        for change in batch {
             match change {
-                Change::Put(key, value) => batch.put(in_generation(generation, &key), value),
-                Change::Delete(key) => batch.delete(in_generation(generation, &key)),
-                Change::DeleteRange(start, end) => {
-                    batch.delete_range(in_generation(generation, &start), in_generation(generation, &end));
+                Change::Put(key, value) => rows.put(row_key(generation, &key), value),
+                Change::Delete(key) => rows.delete(row_key(generation, &key)),
+                Change::DeleteRange(start, end) if start < end => {
+                    rows.delete_range(row_key(generation, &start), row_key(generation, &end));
                 }
+                Change::DeleteRange(..) => {}
             }
         }
-        self.write_batch(batch);
+        self.write_batch(rows);
     }
 
     fn view(&self) -> Box<dyn Read> {
-        let generation = self.generation();
-        let snapshot = OwnedSnapshot::new(Arc::clone(&self.db), |db| db.snapshot());
-        Box::new(View { snapshot, generation })
+        // Under the lock, so that the generation is counted before a switch can retire it.
+        let mut inner = lock(&self.inner);
+        let generation = inner.names.live;
+        *inner.views.entry(generation).or_default() += 1;
+        let held = Held::new(Arc::clone(&self.db), |db| db.snapshot());
+        Box::new(View { held, generation, inner: Arc::clone(&self.inner) })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        self.flush_now();
-        futures::future::ready(()).boxed()
+        async {
+            self.flush_now();
+            self.reclaim();
+        }
+        .boxed()
     }
 
     fn durable_applied(&self) -> EntryId {
-        let live = self.persisted(LIVE_KEY).map_or(FIRST, |bytes| {
-            base::codec::decode(&bytes, 64).unwrap_or_else(|error| fatal("read the table", &error))
-        });
-        self.persisted(&in_generation(live.generation, APPLIED_KEY)).map_or(EntryId::ZERO, |bytes| {
-            let applied: Applied =
-                base::codec::decode(&bytes, 64).unwrap_or_else(|error| fatal("read the table", &error));
-            applied.id
-        })
+        // The generation, too, as far as its name is durable: during a switch it is the old one.
+        let Some(names) = self.durable(NAMES_KEY) else { return EntryId::ZERO };
+        let decoded = codec::decode::<Names>(&names, 64);
+        let live = decoded.unwrap_or_else(|error| fatal("decode the generations row", &error)).live;
+        let Some(applied) = self.durable(&row_key(live, APPLIED_KEY)) else { return EntryId::ZERO };
+        codec::decode::<Applied>(&applied, 64)
+            .unwrap_or_else(|error| fatal("decode the applied row", &error))
+            .id
     }
 
     fn installed(&self) -> Option<EntryId> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).installed
+        lock(&self.inner).names.installed
     }
 
     fn stage_start(&self) {
-        let next = self.generation() + 1;
-        let mut batch = WriteBatch::default();
-        batch.delete_range(prefix(next), prefix(next + 1));
-        self.write_batch(batch);
+        let (names, dropped) = {
+            let mut inner = lock(&self.inner);
+            inner.names.newest += 1;
+            let newest = inner.names.newest;
+            (inner.names, inner.staged.replace(newest))
+        };
+        // Before any of its rows, so that its number is never used again once one of them is durable.
+        self.write_names(names);
+        if let Some(dropped) = dropped {
+            self.remove(dropped);
+        }
     }
 
     fn stage(&self, rows: Vec<Row>) {
-        let next = self.generation() + 1;
+        let staged = lock(&self.inner).staged.expect("staging was started");
         let mut batch = WriteBatch::default();
         for (key, value) in rows {
-            batch.put(in_generation(next, &key), value);
+            batch.put(row_key(staged, &key), value);
         }
         self.write_batch(batch);
     }
 
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
-        let before = self.generation();
-        let next = Live { generation: before + 1, installed: Some(snapshot) };
-        // The staged rows first: the row that names them must never be durable without them (rule 33).
-        self.flush_now();
-        let mut batch = WriteBatch::default();
-        batch.put(LIVE_KEY, base::codec::encode(&next));
-        batch.delete_range(prefix(before), prefix(before + 1));
-        self.write_batch(batch);
-        self.flush_now();
-        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        self.generation.store(next.generation, Ordering::Release);
-        futures::future::ready(()).boxed()
+        async move { self.switch_now(snapshot) }.boxed()
+    }
+}
+
+self_cell::self_cell!(
+    struct Held {
+        owner: Arc<DB>,
+        #[not_covariant]
+        dependent: Snapshot,
+    }
+);
+
+/// Rows of a moment.
+struct View {
+    held: Held,
+    generation: u32,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.inner);
+        if let Some(count) = inner.views.get_mut(&self.generation) {
+            *count -= 1;
+            if *count == 0 {
+                inner.views.remove(&self.generation);
+            }
+        }
+    }
+}
+
+impl Read for View {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        let key = row_key(self.generation, key);
+        self.held.with_dependent(|_, snapshot| {
+            or_fatal("read the table", snapshot.get_pinned(key))
+                .map(|value| Bytes::copy_from_slice(&value))
+        })
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        let Some(mut options) = bounds(self.generation, start, end) else { return Vec::new() };
+        // Views are read from end to end, once: what they read is not worth keeping.
+        options.fill_cache(false);
+        self.held.with_dependent(|_, snapshot| collect(snapshot.raw_iterator_opt(options), limit))
     }
 }

@@ -1,0 +1,110 @@
+//! The product's own clients on the simulated network: an admin of the cluster, and a clerk as a
+//! workload's [`Store`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::clock;
+use bytes::Bytes;
+use clerk::api::ctrl::Change;
+use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId, Version};
+use clerk::connection::Connection;
+use clerk::ctrl::CtrlClerk;
+use clerk::group::GroupClient;
+use clerk::kv::{Clerk, Error, Options};
+use futures::future::BoxFuture;
+
+use super::cluster::Cluster;
+use crate::history::Op;
+use crate::workload::{Answer, Request, Store};
+
+/// The longest the admin waits for a change, and a client for an operation.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Changes the configuration.
+pub struct Admin {
+    connection: Arc<dyn Connection>,
+    ctrl: CtrlClerk,
+    seed: u64,
+}
+
+impl Admin {
+    /// The admin of `cluster`.
+    pub fn new(cluster: &Cluster) -> Self {
+        let connection: Arc<dyn Connection> = Arc::new(cluster.client("admin"));
+        let seed = cluster.world.derive("admin");
+        let ctrl = CtrlClerk::new(Arc::clone(&connection), cluster.addresses("ctrl"), seed);
+        Self { connection, ctrl: ctrl.with_deadline(PATIENCE), seed }
+    }
+
+    /// Tries a change; whether it was made.
+    pub async fn change(&self, change: Change) -> bool {
+        self.ctrl.change(change).await.is_ok()
+    }
+
+    /// Who owns each shard.
+    ///
+    /// # Errors
+    /// When no controller answers.
+    pub async fn owners(&self) -> Result<BTreeMap<ShardId, GroupId>, String> {
+        let (config, _) = self.ctrl.query(None).await.map_err(|error| error.to_string())?;
+        Ok(config.assignments().filter_map(|(shard, owner)| Some((shard, owner.owner?))).collect())
+    }
+
+    /// The name of the life of a group's data.
+    ///
+    /// # Errors
+    /// When the group does not tell.
+    pub async fn incarnation(&self, group: GroupId, servers: &[Address]) -> Result<Incarnation, String> {
+        let client = GroupClient::new(Arc::clone(&self.connection), group, servers.to_vec(), self.seed);
+        client.incarnation(clock::now().after(PATIENCE)).await
+    }
+
+    /// The newest configuration that any running controller has applied.
+    pub fn newest_made(&self, cluster: &Cluster) -> Option<ConfigNum> {
+        let controllers = cluster.seen().into_iter().filter(|seen| &*seen.group == "ctrl");
+        controllers.filter_map(|seen| shardctrler::rows::newest(&*seen.probe.table)).max()
+    }
+}
+
+/// A clerk.
+pub struct KvStore {
+    clerk: Clerk,
+}
+
+impl KvStore {
+    /// A clerk of `cluster` with a name of its own.
+    pub fn new(cluster: &Cluster, name: &str) -> Self {
+        let connection: Arc<dyn Connection> = Arc::new(cluster.client(name));
+        let options = Options { seed: cluster.world.derive(name), deadline: PATIENCE, sessions: true };
+        Self { clerk: Clerk::new(connection, cluster.addresses("ctrl"), options) }
+    }
+}
+
+impl Store for KvStore {
+    fn run<'a>(&'a mut self, request: &'a Request) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let key = Bytes::from(request.key.clone());
+            let value = Bytes::from(request.value.clone().unwrap_or_default());
+            let written = match request.op {
+                Op::Get => {
+                    return match self.clerk.get(key).await {
+                        Ok(got) => Answer::Done { output: got.value, version: got.version.0 },
+                        Err(_) => Answer::Unknown,
+                    };
+                }
+                Op::Put => self.clerk.put(key, value).await,
+                Op::Append => self.clerk.append(key, value).await,
+                Op::Delete => self.clerk.delete(key).await,
+                Op::Cas => self.clerk.put_if(key, value, Version(request.expected.unwrap_or_default())).await,
+            };
+            match written {
+                Ok(version) => Answer::Done { output: None, version: version.0 },
+                Err(Error::VersionMismatch { version }) => Answer::Mismatch(version.0),
+                Err(Error::Unknown | Error::Maybe) => Answer::Unknown,
+                Err(_) => Answer::Refused,
+            }
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! A server's data directory: whose it is, and that one process at a time uses it.
+//!
+//! ```text
+//! identity   cluster, group, node, and the incarnation: a random number drawn when it was made
+//! lock       held by the running process (flock); its text is the process id
+//! peers      incarnations of the peers met so far
+//! raft/      the log          state/     the table
+//! ```
+//!
+//! A replica that lost its disk and comes back under its old name has forgotten its votes (correctness
+//! rule 32). So an empty directory is accepted only from a start that says `--new`, and whoever meets a
+//! peer remembers its incarnation and refuses another one.
+//!
+//! A directory counts as made once both stores exist: until then its identity lies there as
+//! `identity.new`, nothing was promised to anybody, and a start with `--new` begins anew. From then on
+//! a missing store is damage.
+//!
+//! Left out on purpose: servers' own logs and settings, which may lie beside these files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::rocksdb::{LogOptions, TableOptions, open_log, open_table};
+use super::{Log, OpenError, Table, fatal};
+use crate::types::NodeId;
+
+const FORMAT: u32 = 1;
+const IDENTITY: &str = "identity";
+const IDENTITY_NEW: &str = "identity.new";
+const LOCK: &str = "lock";
+const PEERS: &str = "peers";
+const RAFT: &str = "raft";
+const STATE: &str = "state";
+
+/// Whose data a directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster, one word.
+    pub cluster: String,
+    /// The group; 0 for controllers.
+    pub group: u64,
+    /// The server within it.
+    pub node: NodeId,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "server {} of group {} of cluster {:?}", self.node, self.group, self.cluster)
+    }
+}
+
+/// An open data directory. Locked as long as this lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    incarnation: u64,
+    /// Its stores do not exist yet.
+    unfinished: Mutex<bool>,
+    peers: Mutex<BTreeMap<NodeId, u64>>,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens and locks the directory; with `new`, makes it, and refuses one that was made before.
+    ///
+    /// # Errors
+    /// [`OpenError`]: absent, already there, another server's, in use, damaged, of a newer format.
+    pub fn open(path: &Path, identity: &Identity, new: bool) -> Result<Self, OpenError> {
+        assert!(
+            !identity.cluster.is_empty() && !identity.cluster.contains(char::is_whitespace),
+            "a cluster's name is one word"
+        );
+        let shown = || path.display().to_string();
+        if new {
+            fs::create_dir_all(path).map_err(|error| unavailable(path, &error))?;
+        } else if !path.is_dir() {
+            return Err(OpenError::Absent { path: shown() });
+        }
+        let lock = take_lock(path)?;
+        let (incarnation, unfinished) = match (read_identity(path)?, new) {
+            (None, false) => return Err(OpenError::Absent { path: shown() }),
+            (Some(_), true) => return Err(OpenError::AlreadyThere { path: shown() }),
+            (None, true) => (begin(path, identity)?, true),
+            (Some((found, _)), false) if found != *identity => {
+                let (found, expected) = (found.to_string(), identity.to_string());
+                return Err(OpenError::AnotherServer { path: shown(), found, expected });
+            }
+            (Some((_, incarnation)), false) => (incarnation, false),
+        };
+        let peers = Mutex::new(read_peers(path)?);
+        Ok(Self { path: path.to_owned(), incarnation, unfinished: Mutex::new(unfinished), peers, _lock: lock })
+    }
+
+    /// Whether a server was made in `path`: if not, its first start needs `--new`.
+    pub fn is_made(path: &Path) -> bool {
+        path.join(IDENTITY).exists()
+    }
+
+    /// Names this directory among all that this server may ever have had.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens both stores. Makes them in a directory that is new, and only there.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_stores(
+        &self,
+        log: &LogOptions,
+        table: &TableOptions,
+    ) -> Result<(Box<dyn Log>, Arc<dyn Table>), OpenError> {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let create = *unfinished;
+        let log = open_log(&self.path.join(RAFT), &LogOptions { create, ..log.clone() })?;
+        let table = open_table(&self.path.join(STATE), &TableOptions { create, ..table.clone() })?;
+        if create {
+            fs::rename(self.path.join(IDENTITY_NEW), self.path.join(IDENTITY))
+                .and_then(|()| sync_directory(&self.path))
+                .map_err(|error| unavailable(&self.path, &error))?;
+            *unfinished = false;
+        }
+        Ok((log, table))
+    }
+
+    /// Takes note of a peer's incarnation, durably before it returns.
+    ///
+    /// # Errors
+    /// The one it was met with before, if that was another.
+    pub fn remember(&self, peer: NodeId, incarnation: u64) -> Result<(), u64> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        match peers.get(&peer) {
+            Some(known) if *known == incarnation => Ok(()),
+            Some(known) => Err(*known),
+            None => {
+                peers.insert(peer, incarnation);
+                let lines = peers.iter().map(|(peer, incarnation)| format!("{peer} {incarnation}\n"));
+                let text = format!("format {FORMAT}\n{}", lines.collect::<String>());
+                replace(&self.path, PEERS, &text)
+                    .unwrap_or_else(|error| fatal("remember a peer's incarnation", &error));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl crate::transport::tarpc::Peers for DataDir {
+    fn check(&self, from: NodeId, incarnation: u64) -> Result<(), String> {
+        self.remember(from, incarnation).map_err(|known| {
+            format!(
+                "server {from} came back with other data (incarnation {incarnation}, not {known}): \
+                 it may have forgotten its votes and is refused"
+            )
+        })
+    }
+}
+
+fn unavailable(path: &Path, error: &dyn fmt::Display) -> OpenError {
+    OpenError::Unavailable { path: path.display().to_string(), what: error.to_string() }
+}
+
+fn corrupt(path: &Path, what: String) -> OpenError {
+    OpenError::Corrupt { path: path.display().to_string(), what }
+}
+
+fn take_lock(path: &Path) -> Result<File, OpenError> {
+    let at = path.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&at)
+        .map_err(|error| unavailable(&at, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let holder = match file.read_to_string(&mut text) {
+                Ok(_) if !text.trim().is_empty() => format!("process {}", text.trim()),
+                _ => "another process".to_owned(),
+            };
+            return Err(OpenError::InUse { path: path.display().to_string(), holder });
+        }
+        Err(error) => return Err(unavailable(&at, &error)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(|error| unavailable(&at, &error))?;
+    Ok(file)
+}
+
+/// Draws an incarnation for a directory that is being made, and clears what an earlier attempt left.
+fn begin(path: &Path, identity: &Identity) -> Result<u64, OpenError> {
+    let begun = path.join(IDENTITY_NEW).exists();
+    for left in [RAFT, STATE] {
+        let left = path.join(left);
+        if left.exists() && !begun {
+            return Err(corrupt(path, format!("{} is there, but whose it is is not", left.display())));
+        }
+        if left.exists() {
+            fs::remove_dir_all(&left).map_err(|error| unavailable(&left, &error))?;
+        }
+    }
+    let incarnation = rand::random::<u64>().max(1);
+    let Identity { cluster, group, node } = identity;
+    let text = format!(
+        "format {FORMAT}\ncluster {cluster}\ngroup {group}\nnode {node}\nincarnation {incarnation}\n"
+    );
+    replace(path, IDENTITY_NEW, &text).map_err(|error| unavailable(path, &error))?;
+    Ok(incarnation)
+}
+
+fn read_identity(path: &Path) -> Result<Option<(Identity, u64)>, OpenError> {
+    let Some((at, fields)) = read_lines(path, IDENTITY)? else { return Ok(None) };
+    let field = |name: &str| {
+        let found = fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        found.ok_or_else(|| corrupt(&at, format!("{name} is missing")))
+    };
+    let number = |name: &str| {
+        let text = field(name)?;
+        text.parse::<u64>().map_err(|_| corrupt(&at, format!("{name} is {text:?}, not a number")))
+    };
+    let identity =
+        Identity { cluster: field("cluster")?, group: number("group")?, node: NodeId(number("node")?) };
+    Ok(Some((identity, number("incarnation")?)))
+}
+
+fn read_peers(path: &Path) -> Result<BTreeMap<NodeId, u64>, OpenError> {
+    let Some((at, lines)) = read_lines(path, PEERS)? else { return Ok(BTreeMap::new()) };
+    let parsed = |(peer, incarnation): (String, String)| {
+        let ids = peer.parse().ok().zip(incarnation.parse().ok());
+        ids.map(|(peer, incarnation)| (NodeId(peer), incarnation))
+            .ok_or_else(|| corrupt(&at, format!("the line \"{peer} {incarnation}\"")))
+    };
+    lines.into_iter().map(parsed).collect()
+}
+
+type Lines = Vec<(String, String)>;
+
+/// The lines "key value" of a file, behind a first one that names a format this build reads.
+fn read_lines(path: &Path, name: &str) -> Result<Option<(PathBuf, Lines)>, OpenError> {
+    let at = path.join(name);
+    let text = match fs::read_to_string(&at) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(corrupt(&at, "not text".into())),
+        Err(error) => return Err(unavailable(&at, &error)),
+    };
+    let pairs = text.lines().map(|line| line.split_once(' ').map(|(key, value)| (key.into(), value.into())));
+    let lines: Option<Lines> = pairs.collect();
+    let mut lines = lines.ok_or_else(|| corrupt(&at, "a line has no value".into()))?.into_iter();
+    match lines.next() {
+        Some((key, found)) if key == "format" => match found.parse() {
+            Ok(FORMAT) => Ok(Some((at, lines.collect()))),
+            Ok(found) if found > FORMAT => {
+                Err(OpenError::NewerFormat { path: at.display().to_string(), found, supported: FORMAT })
+            }
+            _ => Err(corrupt(&at, format!("format {found:?}"))),
+        },
+        _ => Err(corrupt(&at, "it does not begin with its format".into())),
+    }
+}
+
+/// Replaces a file as a whole, durably.
+fn replace(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    let partial = directory.join(format!("{name}.partial"));
+    let mut file = File::create(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, directory.join(name))?;
+    sync_directory(directory)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

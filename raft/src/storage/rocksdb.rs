@@ -1,0 +1,59 @@
+//! Both stores on RocksDB: two instances, because stalls are per instance. With the table made to hit its
+//! level-0 limits, synced writes to a log in the same instance took 46 ms (p99), in its own 1.3 ms.
+//!
+//! * [`open_log`]: every write synced, recovery that refuses holes (correctness rules 30, 31).
+//! * [`open_table`]: no write-ahead log at all, since the Raft log is one; durable is what was flushed.
+//!
+//! Nothing else in the workspace names RocksDB. Left out on purpose: column families (a batch must never
+//! span rows with and without a write-ahead log, rule 30), transactions, backups.
+
+mod log;
+mod run;
+mod table;
+
+pub use log::{LogOptions, open_log};
+pub use table::{TableOptions, open_table};
+
+use std::path::Path;
+
+use ::rocksdb::{DB, DBCompressionType, Error, ErrorKind, LogLevel, Options};
+
+use super::OpenError;
+
+const MIB: usize = 1 << 20;
+
+/// What both instances share.
+fn common(create: bool) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.set_paranoid_checks(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    options.set_max_manifest_file_size(16 * MIB);
+    // RocksDB's own log is for its developers; ours says what matters.
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(MIB);
+    options.set_keep_log_file_num(2);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
+    // Without this RocksDB would make a new, empty instance when only this file is lost.
+    if !create && !path.join("CURRENT").exists() {
+        return Err(corrupt(path, "the store that belongs here is gone"));
+    }
+    DB::open(options, path).map_err(|error| open_error(path, &error))
+}
+
+fn open_error(path: &Path, error: &Error) -> OpenError {
+    match error.kind() {
+        ErrorKind::Corruption => corrupt(path, error),
+        _ => OpenError::Unavailable { path: path.display().to_string(), what: error.to_string() },
+    }
+}
+
+fn corrupt(path: &Path, what: impl ToString) -> OpenError {
+    OpenError::Corrupt { path: path.display().to_string(), what: what.to_string() }
+}
