@@ -85,6 +85,8 @@ enum Answer {
     Welcome(Welcome),
     Refused(String),
     Busy(String),
+    /// To a client that names no cluster: the name to come back with.
+    Cluster(String),
 }
 
 /// Why there is no connection. In every case nothing was asked of the server.
@@ -115,12 +117,37 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
             Ok(Answer::Welcome(welcome)) => Ok((Stream::dialed(tcp), welcome)),
             Ok(Answer::Busy(why)) => Err(DialError::Busy(why)),
             Ok(Answer::Refused(why)) => Err(DialError::Refused(why)),
+            Ok(Answer::Cluster(name)) => Err(DialError::Refused(format!("this is cluster {name:?}"))),
             Err(error) => Err(DialError::Refused(format!("not a server of this build: {error}"))),
         }
     };
     clock::timeout(limit, greeting)
         .await
         .unwrap_or_else(|_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis()))))
+}
+
+/// The name of the cluster that the server at `address` belongs to, for people who know only where it is.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn cluster_of(address: &str, limit: Duration) -> Result<String, DialError> {
+    let (cluster, service) = (String::new(), Service::Client);
+    let hello = Hello { cluster, service, group: 0, from: 0, to: 0, incarnation: 0 };
+    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
+    let asking = async {
+        let mut tcp = connect(address).await.map_err(unreachable)?;
+        write_frame(&mut tcp, &codec::encode(&hello)).await.map_err(unreachable)?;
+        let frame = read_frame(&mut tcp).await.map_err(unreachable)?;
+        match codec::decode(&frame, HELLO_BYTES_MAX) {
+            Ok(Answer::Cluster(name)) => Ok(name),
+            Ok(Answer::Busy(why)) => Err(DialError::Busy(why)),
+            Ok(Answer::Refused(why)) => Err(DialError::Refused(why)),
+            Ok(Answer::Welcome(_)) => Err(DialError::Refused("a server without a cluster".into())),
+            Err(error) => Err(DialError::Refused(format!("not a server of this build: {error}"))),
+        }
+    };
+    let late = |_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis())));
+    clock::timeout(limit, asking).await.unwrap_or_else(late)
 }
 
 async fn connect(address: &str) -> io::Result<TcpStream> {
@@ -434,7 +461,12 @@ impl Arrival {
     }
 
     /// Answers [`Welcome`] if the caller means this server; else refuses, and there is no stream.
+    /// A client that names no cluster is told the name, and gets no stream either.
     pub async fn admit(mut self, here: &Here) -> Option<Stream> {
+        if self.hello.cluster.is_empty() && self.hello.service == Service::Client {
+            let _ = answer(&mut self.stream.tcp, &Answer::Cluster(here.cluster.clone())).await;
+            return None;
+        }
         if let Some(why) = here.mismatch(&self.hello) {
             self.refuse(why).await;
             return None;

@@ -31,6 +31,9 @@ impl Term {
 }
 
 impl Index {
+    /// No message may name an entry or a snapshot from here on: the next one must always exist.
+    pub const LIMIT: Self = Self(1 << 62);
+
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {

@@ -1,7 +1,4 @@
 //! `shardkv`: one replica of a group as a process.
-//!
-//! What can fail on the way up fails before anything is written, in the order that `base::process` tells;
-//! and once it serves, only a signal or a disk error ends it.
 
 use std::sync::Arc;
 
@@ -33,25 +30,32 @@ struct Args {
 
 fn main() {
     let args = process::load::<Args>();
-    let span = tracing::info_span!("server", group = args.group, node = args.server.id);
-    process::run(run(args).instrument(span));
+    process::run(async move {
+        let host = host::open(&args.server, args.group).await?;
+        // Made only now: a span from before there is a log appears in none.
+        let span = tracing::info_span!("server", group = args.group, node = args.server.id);
+        serve(&args, host).instrument(span).await
+    });
 }
 
-async fn run(args: Args) -> Result<(), HostError> {
-    let Host { listener, here, transport, parts } = host::open(&args.server, args.group).await?;
+/// Starts the replica and serves until a signal comes.
+async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
+    let Host { listener, here, transport, parts } = host;
     let group = GroupId(args.group);
+    let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let machine = Machine::new(group);
     let standing = machine.standing();
     let replica = rsm::start(parts, machine).await?;
     let settings = Settings {
         group,
-        members: args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect(),
-        controllers: args.controllers,
+        members,
+        controllers: args.controllers.clone(),
         connection: Arc::new(TarpcConnection::new(Options::of(&args.server.cluster))),
         seed: rand::random(),
         pid: std::process::id(),
     };
     let service = Arc::new(Service::new(replica, standing, settings));
+    tracing::info!(listen = %listener.address(), "serving");
     let signal = tokio::select! {
         biased;
         signal = process::shutdown_signal() => signal?,
@@ -59,5 +63,6 @@ async fn run(args: Args) -> Result<(), HostError> {
     };
     tracing::info!(signal, "stopping");
     service.stop().await;
+    tracing::info!("stopped");
     Ok(())
 }

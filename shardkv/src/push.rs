@@ -35,7 +35,7 @@ pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 const CALL: Duration = Duration::from_secs(1);
 const CALL_BYTES_PER_SECOND: usize = 8 << 20;
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
-const BACK_OFF_MAX: Duration = Duration::from_millis(500);
+const BACK_OFF_MAX: Duration = Duration::from_millis(80);
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What all pushes to one group share.

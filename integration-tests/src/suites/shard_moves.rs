@@ -33,7 +33,9 @@ const REPLICAS: u64 = 3;
 const SHARDS: u32 = 10;
 const CLIENTS: u64 = 14;
 const KEYS_PER_SHARD: usize = 2;
+/// A run lasts so long, and longer while too little happened in it, but not for ever.
 const LASTS: Duration = Duration::from_secs(32);
+const LASTS_MAX: Duration = Duration::from_secs(60);
 /// What the issue demands of a run.
 const CONFIGS_MIN: u64 = 20;
 const CRASHES_MIN: u64 = 10;
@@ -132,6 +134,16 @@ impl Stage {
         }
     }
 
+    /// Whether enough has happened.
+    fn is_full(&self, nemesis: &Nemesis) -> bool {
+        let tally = nemesis.tally();
+        let configs = self.admin.newest_made(&self.cluster).map_or(0, |num| num.0);
+        configs >= CONFIGS_MIN
+            && tally.crashes >= CRASHES_MIN
+            && tally.interrupted >= INTERRUPTED_MIN
+            && self.recorder.acknowledged() >= ACKNOWLEDGED_MIN
+    }
+
     fn waits_for(&self, group: GroupId) -> Option<String> {
         let newest = self.admin.newest_made(&self.cluster);
         let Some(leader) = self.cluster.leader(&group.to_string()) else {
@@ -204,7 +216,7 @@ async fn random_moves(world: World) -> Result<Report, String> {
     let trouble = tokio::spawn(nemesis.clone().run());
     let start = clock::now();
     let mut joined = GROUPS.to_vec();
-    while start.elapsed() < LASTS {
+    while start.elapsed() < LASTS || (start.elapsed() < LASTS_MAX && !stage.is_full(&nemesis)) {
         clock::sleep(Duration::from_millis(random.random_range(200..800))).await;
         let may_empty = start.elapsed() < LASTS.mul_f64(0.8);
         let change = draw_change(&stage, &mut random, &mut joined, may_empty);

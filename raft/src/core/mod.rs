@@ -36,6 +36,7 @@ use crate::storage::{Restored, Save};
 use crate::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
 use log::Log;
 use message::{Body, Envelope, Message};
+use progress::Progress;
 use ready::{Apply, Ready, StreamOrder};
 use role::Role;
 use snapshot::Staging;
@@ -121,7 +122,7 @@ impl Raft {
     ) -> Self {
         let log = Log::new(restored.marker, restored.entries);
         assert!(log.contains(applied), "the start rule holds: the applied entry is in the log");
-        let random = StdRng::seed_from_u64(config.seed);
+        let random = StdRng::seed_from_u64(config.seed ^ me.0);
         let last = log.last().index;
         let mut raft = Self {
             me,
@@ -225,7 +226,10 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader { hint });
         };
-        if !freeing && (disk_low || leader.followers.values().any(|follower| follower.disk_low)) {
+        // What a follower reported that is not heard any more says nothing about now.
+        let patience = self.config.election_ticks_max;
+        let full = |it: &Progress| it.disk_low && it.silent_ticks < patience;
+        if !freeing && (disk_low || leader.followers.values().any(full)) {
             return Err(ProposeError::DiskFull);
         }
         if leader.uncommitted_bytes >= limit {

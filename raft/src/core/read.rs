@@ -32,27 +32,17 @@ impl Raft {
     }
 
     /// Starts a round for the reads that wait, if none is on its way; `again`: even if one is, because
-    /// it may be lost.
+    /// it may be slow. A lost round needs no repeating: every later Append names the newest one.
     pub(super) fn start_round(&mut self, again: bool) {
         let commit = self.commit;
         let Role::Leader(leader) = &mut self.role else { return };
         // Reads that come before the term's first commit wait; they are not dropped.
         let may_read = commit >= leader.term_start;
-        if !may_read || leader.waiting.is_empty() && !(again && !leader.rounds.is_empty()) {
-            return;
-        }
-        if !leader.rounds.is_empty() && !again {
+        if !may_read || leader.waiting.is_empty() || !leader.rounds.is_empty() && !again {
             return;
         }
         leader.round += 1;
-        let mut reads = Vec::new();
-        if again {
-            // A later round confirms everything that waits for an earlier one.
-            for (_, _, earlier) in leader.rounds.drain(..) {
-                reads.extend(earlier);
-            }
-        }
-        reads.append(&mut leader.waiting);
+        let reads = std::mem::take(&mut leader.waiting);
         leader.rounds.push_back((leader.round, commit, reads));
         leader.owe_all();
         self.confirm_reads();

@@ -136,10 +136,13 @@ impl Raft {
     fn check_append(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
         let mut before = prev;
         for entry in entries {
-            if entry.id.index.0 != before.index.0.wrapping_add(1) || entry.id.term < before.term {
+            if before.index.0.checked_add(1) != Some(entry.id.index.0) || entry.id.term < before.term {
                 return Err(Refused::Impossible("entries with a gap or a falling term"));
             }
             before = entry.id;
+        }
+        if before.index >= Index::LIMIT {
+            return Err(Refused::Impossible("entries beyond all positions"));
         }
         if before.term > self.hard_state.term {
             return Err(Refused::Impossible("entries of a later term than their leader's"));

@@ -128,6 +128,9 @@ impl Raft {
         if chunk.snapshot.term > self.hard_state.term {
             return Err(Refused::Impossible("a snapshot of a later term than its leader's"));
         }
+        if chunk.snapshot.index >= Index::LIMIT {
+            return Err(Refused::Impossible("a snapshot beyond all positions"));
+        }
         if chunk.rows.windows(2).any(|pair| pair[0].0 >= pair[1].0)
             || chunk.rows.first().is_some_and(|(key, _)| Some(key) <= chunk.after.as_ref())
         {
@@ -198,6 +201,8 @@ impl Raft {
             return;
         }
         if self.log.contains(snapshot) {
+            // (Before the entries go: a server that came to lead meanwhile counts their bytes.)
+            self.advance_commit(snapshot.index);
             self.log.compact(snapshot);
             self.save.entries.retain(|entry| entry.id.index > snapshot.index);
             self.save.marker = Some(snapshot);

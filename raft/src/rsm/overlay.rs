@@ -1,7 +1,12 @@
 //! The changes of the commands of one turn, over the table they will be written to.
 //!
-//! Commands see what the ones before them did. The hash in the applied row is chained command by
-//! command, so it does not depend on how commands are grouped into batches.
+//! Commands see what the ones before them did, and everything reaches the table in one batch, together
+//! with the applied row (correctness rule 20). The hash in that row is chained change by change and
+//! command by command, so it does not depend on how commands are grouped into batches: equal on all
+//! replicas at the same entry (rule 21).
+//!
+//! Deleted ranges are kept disjoint and lie *below* the points: a range swallows the points it covers,
+//! and a point set later lies on top. Left out on purpose: undoing a command; `apply` cannot fail.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,28 +18,36 @@ use super::Rows;
 use crate::storage::{APPLIED_KEY, Applied, Batch, Change, Read, Row, ScanLimit, Table};
 use crate::types::EntryId;
 
+/// A table and changes over it.
 pub(crate) struct Overlay<'a> {
     table: &'a dyn Table,
     applied: Applied,
+    /// Set or (`None`) deleted rows.
     points: BTreeMap<Bytes, Option<Bytes>>,
-    ranges: Vec<(Bytes, Bytes)>,
+    /// Deleted ranges: start, end. Disjoint.
+    ranges: BTreeMap<Bytes, Bytes>,
+    /// The chained hash with the changes of the command under way.
     hash: u64,
 }
 
 impl<'a> Overlay<'a> {
+    /// No changes yet over `table`, to which `applied` was the last entry applied.
     pub(crate) fn new(table: &'a dyn Table, applied: Applied) -> Self {
-        Self { table, applied, points: BTreeMap::new(), ranges: Vec::new(), hash: applied.hash }
+        Self { table, applied, points: BTreeMap::new(), ranges: BTreeMap::new(), hash: applied.hash }
     }
 
+    /// How far the finished commands got.
     pub(crate) fn applied(&self) -> Applied {
         self.applied
     }
 
+    /// The command of entry `id` has made all its changes.
     pub(crate) fn finish_command(&mut self, id: EntryId) {
         self.mix(b"#", &id.index.0.to_le_bytes(), &id.term.0.to_le_bytes());
         self.applied = Applied { id, hash: self.hash };
     }
 
+    /// What is to be written to the table: ranges first, as points lie on top of them.
     pub(crate) fn into_batch(self) -> Batch {
         let ranges = self.ranges.into_iter().map(|(start, end)| Change::DeleteRange(start, end));
         let points = self.points.into_iter().map(|(key, value)| match value {
@@ -45,23 +58,66 @@ impl<'a> Overlay<'a> {
         ranges.chain(points).chain([applied]).collect()
     }
 
+    /// Each part is hashed with the hash so far as its seed, so where parts end matters.
     fn mix(&mut self, kind: &[u8], first: &[u8], second: &[u8]) {
-        let length = (first.len() as u64).to_le_bytes();
-        for part in [kind, &length, first, second] {
+        for part in [kind, first, second] {
             self.hash = xxh3_64_with_seed(part, self.hash);
         }
     }
 
-    fn in_range(&self, key: &[u8]) -> bool {
-        self.ranges.iter().any(|(start, end)| key >= &start[..] && key < &end[..])
+    /// End of the deleted range that covers `key`.
+    fn deleted_to(&self, key: &[u8]) -> Option<&Bytes> {
+        let (_, end) = self.ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        (&end[..] > key).then_some(end)
     }
+
+    /// Start of the first deleted range behind `key`.
+    fn next_deleted(&self, key: &[u8]) -> Option<&Bytes> {
+        let behind = (Bound::Excluded(key), Bound::Unbounded);
+        self.ranges.range::<[u8], _>(behind).next().map(|(start, _)| start)
+    }
+
+    /// The next stretch of a scan: rows from `start` on, and where the stretch ends (`None`: with
+    /// everything). A stretch is a deleted range, or a page of the table in front of the next one.
+    fn stretch(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> (BTreeMap<Bytes, Bytes>, Option<Bytes>) {
+        let until = |bound: Option<&Bytes>| match (bound, end) {
+            (Some(bound), Some(end)) if &bound[..] >= end => Some(Bytes::copy_from_slice(end)),
+            (Some(bound), _) => Some(bound.clone()),
+            (None, end) => end.map(Bytes::copy_from_slice),
+        };
+        let (page, stop) = match self.deleted_to(start) {
+            Some(to) => (Vec::new(), until(Some(to))),
+            None => {
+                let stop = until(self.next_deleted(start));
+                let page = self.table.scan(start, stop.as_deref(), limit);
+                let bytes: usize = page.iter().map(|(key, value)| key.len() + value.len()).sum();
+                let full = page.len() >= limit.rows || bytes >= limit.bytes;
+                let cut = page.last().filter(|_| full).map(|(key, _)| behind(key));
+                (page, cut.or(stop))
+            }
+        };
+        let mut rows: BTreeMap<Bytes, Bytes> = page.into_iter().collect();
+        let upper = stop.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        for (key, value) in self.points.range::<[u8], _>((Bound::Included(start), upper)) {
+            match value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+        (rows, stop)
+    }
+}
+
+/// The smallest key behind `key`.
+fn behind(key: &[u8]) -> Bytes {
+    [key, b"\0"].concat().into()
 }
 
 impl Read for Overlay<'_> {
     fn get(&self, key: &[u8]) -> Option<Bytes> {
         match self.points.get(key) {
             Some(value) => value.clone(),
-            None if self.in_range(key) => None,
+            None if self.deleted_to(key).is_some() => None,
             None => self.table.get(key),
         }
     }
@@ -70,35 +126,21 @@ impl Read for Overlay<'_> {
         let mut found: Vec<Row> = Vec::new();
         let mut bytes = 0;
         let mut from = Bytes::copy_from_slice(start);
-        if end.is_some_and(|end| end <= start) {
-            return found;
-        }
-        loop {
-            let page = self.table.scan(&from, end, limit);
-            let upper = match page.last() {
-                Some((key, _)) => Bound::Included(key.clone()),
-                None => end.map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::copy_from_slice(end))),
-            };
-            let mut merged: BTreeMap<Bytes, Bytes> =
-                page.iter().filter(|(key, _)| !self.in_range(key)).cloned().collect();
-            for (key, value) in self.points.range((Bound::Included(from.clone()), upper)) {
-                match value {
-                    Some(value) => merged.insert(key.clone(), value.clone()),
-                    None => merged.remove(key),
-                };
-            }
-            for row in merged {
+        while end.is_none_or(|end| &from[..] < end) {
+            let (rows, stop) = self.stretch(&from, end, limit);
+            for row in rows {
                 bytes += row.0.len() + row.1.len();
                 found.push(row);
                 if found.len() >= limit.rows || bytes >= limit.bytes {
                     return found;
                 }
             }
-            match page.last() {
-                Some((key, _)) => from = [&key[..], b"\0"].concat().into(),
-                None => return found,
+            match stop {
+                Some(stop) => from = stop,
+                None => break,
             }
         }
+        found
     }
 }
 
@@ -118,12 +160,23 @@ impl Rows for Overlay<'_> {
         if start >= end {
             return;
         }
-        let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
-        let gone: Vec<Bytes> =
-            self.points.range(start.clone()..end.clone()).map(|(key, _)| key.clone()).collect();
-        for key in gone {
+        let covered = (Bound::Included(start), Bound::Excluded(end));
+        let points: Vec<Bytes> = self.points.range::<[u8], _>(covered).map(|(key, _)| key.clone()).collect();
+        for key in points {
             self.points.remove(&key);
         }
-        self.ranges.push((start, end));
+        // Swallow the ranges that touch this one.
+        let (mut start, mut end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
+        while let Some((before, to)) = self.ranges.range(..=end.clone()).next_back()
+            && *to >= start
+        {
+            let before = before.clone();
+            end = self.ranges.remove(&before).expect("just seen").max(end);
+            start = before.min(start);
+        }
+        self.ranges.insert(start, end);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,3 +147,6 @@ impl Sessions {
         [&self.prefix[..], &[SESSION], &id.to_be_bytes()].concat().into()
     }
 }
+
+#[cfg(test)]
+mod tests;
