@@ -103,6 +103,17 @@ async fn who_means_somebody_else_is_told_so_and_counted() {
 }
 
 #[tokio::test]
+async fn who_knows_only_the_address_is_told_the_cluster() {
+    let server = server(Limits::default()).await;
+    assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok("blue".to_owned()));
+    let nameless = Hello { cluster: String::new(), ..hello() };
+    assert!(matches!(dial(&server.address, &nameless, LIMIT).await, Err(DialError::Refused(_))));
+    let peer = Hello { service: Service::PeerControl, ..nameless };
+    assert!(matches!(dial(&server.address, &peer, LIMIT).await, Err(DialError::Refused(_))));
+    assert_eq!(server.counters.accepted(), 0);
+}
+
+#[tokio::test]
 async fn garbage_closes_its_connection_and_nothing_else() {
     let server = server(Limits::default()).await;
     let channel = channel(&server.address).await;

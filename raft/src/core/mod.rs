@@ -122,7 +122,8 @@ impl Raft {
     ) -> Self {
         let log = Log::new(restored.marker, restored.entries);
         assert!(log.contains(applied), "the start rule holds: the applied entry is in the log");
-        let random = StdRng::seed_from_u64(config.seed ^ me.0);
+        // Replicas that were given the same seed must not time out in step.
+        let random = StdRng::seed_from_u64(base::seed::derive(config.seed, &format!("elections of {me}")));
         let last = log.last().index;
         let mut raft = Self {
             me,

@@ -1,0 +1,132 @@
+//! One suite for both storages: what [`Log`] and [`Table`] promise, each promise also across a crash.
+//!
+//! A crash of RocksDB is simulated by copying its files while it has them open: what it holds only in
+//! memory is not among them. What the operating system holds only in memory is; that a save is synced
+//! is shown by its counting, and under strace by hand.
+
+mod log;
+mod rocks;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::memory::MemoryDisk;
+use super::rocksdb::{LogOptions, TableOptions, open_log, open_table};
+use super::{Log, ScanLimit, Table};
+use crate::types::{Entry, EntryId, Payload};
+
+const ALL: ScanLimit = ScanLimit { rows: usize::MAX, bytes: usize::MAX };
+
+/// A disk under test.
+trait Disk {
+    /// Opens the stores as a start would.
+    fn open(&mut self) -> (Box<dyn Log>, Arc<dyn Table>);
+
+    /// The process dies and everything not durable is lost. Handles that are still there write nowhere
+    /// that matters.
+    fn crash(&mut self);
+}
+
+impl Disk for MemoryDisk {
+    fn open(&mut self) -> (Box<dyn Log>, Arc<dyn Table>) {
+        MemoryDisk::open(self)
+    }
+
+    fn crash(&mut self) {
+        self.power_cut();
+    }
+}
+
+/// RocksDB in temporary directories, one for each life.
+struct RocksDisk {
+    root: tempfile::TempDir,
+    life: u32,
+}
+
+impl RocksDisk {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap(), life: 0 }
+    }
+
+    fn path(&self, store: &str) -> PathBuf {
+        self.root.path().join(self.life.to_string()).join(store)
+    }
+}
+
+impl Disk for RocksDisk {
+    fn open(&mut self) -> (Box<dyn Log>, Arc<dyn Table>) {
+        let (log, table) = (self.path("raft"), self.path("state"));
+        std::fs::create_dir_all(&log).unwrap();
+        std::fs::create_dir_all(&table).unwrap();
+        (
+            open_log(&log, &LogOptions::default()).unwrap(),
+            open_table(&table, &TableOptions::default()).unwrap(),
+        )
+    }
+
+    fn crash(&mut self) {
+        let (log, table) = (self.path("raft"), self.path("state"));
+        self.life += 1;
+        copy_open_files(&log, &self.path("raft"));
+        copy_open_files(&table, &self.path("state"));
+    }
+}
+
+/// Names of the files in `directory`, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Copies the files of an open store. Once more if its background work changed them meanwhile.
+fn copy_open_files(from: &Path, to: &Path) {
+    loop {
+        let _ = std::fs::remove_dir_all(to);
+        std::fs::create_dir_all(to).unwrap();
+        let before = names(from);
+        let copied = before.iter().filter(|name| *name != "LOCK").all(|name| {
+            std::fs::copy(from.join(name), to.join(name)).is_ok()
+        });
+        if copied && names(from) == before {
+            return;
+        }
+    }
+}
+
+/// Runs every case on both disks.
+macro_rules! on_both_disks {
+    ($($case:ident),+ $(,)?) => {
+        mod in_memory {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&mut crate::storage::memory::MemoryDisk::new()).await;
+            })+
+        }
+        mod on_rocksdb {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&mut crate::storage::conformance::RocksDisk::new()).await;
+            })+
+        }
+    };
+}
+use on_both_disks;
+
+fn entry(term: u64, index: u64) -> Entry {
+    Entry { id: EntryId::new(term, index), payload: Payload::Command(format!("{index} in {term}").into()) }
+}
+
+/// Entries of one term with indexes `from..=to`.
+fn entries(term: u64, from: u64, to: u64) -> Vec<Entry> {
+    (from..=to).map(|index| entry(term, index)).collect()
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}

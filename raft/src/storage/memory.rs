@@ -304,3 +304,80 @@ impl Table for MemoryTable {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Index;
+
+    /// Cuts the power at one step.
+    struct CutAt {
+        step: DiskStep,
+        disk: Arc<Mutex<Option<MemoryDisk>>>,
+    }
+
+    impl DiskHook for CutAt {
+        fn before(&self, step: DiskStep) -> BoxFuture<'static, ()> {
+            if step == self.step {
+                self.disk.lock().unwrap().as_ref().unwrap().power_cut();
+            }
+            futures::future::ready(()).boxed()
+        }
+    }
+
+    fn cut_at(step: DiskStep) -> MemoryDisk {
+        let place = Arc::default();
+        let disk = MemoryDisk::with_hook(Box::new(CutAt { step, disk: Arc::clone(&place) }));
+        *place.lock().unwrap() = Some(disk.clone());
+        disk
+    }
+
+    fn put(key: &'static str) -> Batch {
+        vec![Change::Put(Bytes::from_static(key.as_bytes()), Bytes::new())]
+    }
+
+    fn keys(table: &dyn Table) -> usize {
+        table.scan(b"", None, ScanLimit { rows: usize::MAX, bytes: usize::MAX }).len()
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_falls_before_or_behind_a_save() {
+        for (step, kept) in [(DiskStep::Save, 0), (DiskStep::Saved, 1)] {
+            let disk = cut_at(step);
+            let (mut log, _table) = disk.open();
+            let hard_state = Some(HardState { term: crate::types::Term(1), vote: None });
+            log.save(&Save { hard_state, ..Save::default() }).await;
+            assert_eq!(disk.restored().hard_state.term.0, kept, "{step:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_falls_before_or_behind_a_flush_and_a_switch() {
+        for (step, kept) in [(DiskStep::Flush, 0), (DiskStep::Flushed, 1)] {
+            let disk = cut_at(step);
+            let (_log, table) = disk.open();
+            table.write(put("a"));
+            table.flush().await;
+            assert_eq!(keys(&*disk.open().1), kept, "{step:?}");
+        }
+        for (step, installed) in [(DiskStep::Switch, None), (DiskStep::Switched, Some(EntryId::new(1, 1)))] {
+            let disk = cut_at(step);
+            let (_log, table) = disk.open();
+            table.stage_start();
+            table.switch(EntryId::new(1, 1)).await;
+            assert_eq!(disk.open().1.installed(), installed, "{step:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_zombie_writes_goes_nowhere() {
+        let disk = MemoryDisk::new();
+        let (mut log, table) = disk.open();
+        let (_new_log, new_table) = disk.open();
+        let entries = vec![Entry { id: EntryId::new(1, 1), payload: crate::types::Payload::Empty }];
+        log.save(&Save { entries, truncate_from: Some(Index(1)), ..Save::default() }).await;
+        table.write(put("a"));
+        table.flush().await;
+        assert_eq!((disk.restored(), keys(&*new_table)), (Restored::default(), 0));
+    }
+}

@@ -69,7 +69,7 @@ impl World {
     }
 
     async fn start(self: &Arc<Self>, group: GroupId) {
-        let disk = self.disks.lock().expect("no panic").entry(group).or_insert_with(MemoryDisk::new).clone();
+        let disk = self.disks.lock().expect("no panic").entry(group).or_default().clone();
         let (log, table) = disk.open();
         let disk_low = if group == A { self.full.subscribe() } else { watch::channel(false).1 };
         let config = raft::config::Config { seed: group.0, ..Default::default() };

@@ -1,0 +1,432 @@
+//! The verbs and their arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::Format;
+
+/// A sharded, replicated, linearizable key/value store: its clients, its administration, and clusters on
+/// this machine.
+#[derive(Debug, Parser)]
+#[command(name = "clerk", version, after_help = "Examples:
+  clerk up                     a cluster on this machine: 3 controllers, 2 groups of 3 servers
+  clerk put greeting hello
+  clerk get greeting
+  clerk help join              each verb explains itself")]
+pub(crate) struct Args {
+    /// Where a local cluster lives [default: CLERK_DIR, or ./clerk-data].
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "controllers")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The controllers of a cluster elsewhere [default: CLERK_CONTROLLERS].
+    #[arg(long, global = true, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    pub(crate) controllers: Option<Vec<Address>>,
+    /// How answers are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// Total time in seconds [default: 10 for keys, 120 for what waits until it has settled].
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Starts a cluster on this machine, or what is down of it, and waits until it is healthy.
+    #[command(after_help = "Example:\n  clerk up --groups 2 --replicas 3")]
+    Up(Up),
+    /// Stops servers: all, or those named.
+    #[command(after_help = "Examples:\n  clerk down\n  clerk down 101.2\n  clerk down --purge")]
+    Down(Down),
+    /// Starts the servers of another group. `join` gives it shards.
+    #[command(after_help = "Example:\n  clerk add-group 103 && clerk join 103")]
+    AddGroup(AddGroup),
+    /// Kills servers at once (SIGKILL), as a crash would.
+    #[command(after_help = "Examples:\n  clerk kill 101.1\n  clerk kill 101 ctrl.2")]
+    Kill(Names),
+    /// Starts servers that are down, with their data.
+    #[command(after_help = "Example:\n  clerk start 101.1")]
+    Start(Names),
+    /// Prints the end of servers' logs.
+    #[command(after_help = "Example:\n  clerk logs 101.1 --lines 50")]
+    Logs(Logs),
+    /// Prints the value of a key.
+    #[command(after_help = "Examples:\n  clerk get greeting\n  clerk get --raw picture > picture.png")]
+    Get(Get),
+    /// Sets the value of a key.
+    #[command(after_help = "Examples:\n  clerk put greeting hello\n  clerk put greeting hi --if-version 1\n  \
+        clerk put picture - < picture.png")]
+    Put(Put),
+    /// Adds to the end of a key's value.
+    #[command(after_help = "Example:\n  clerk append greeting ', world'")]
+    Append(Append),
+    /// Removes a key.
+    #[command(after_help = "Example:\n  clerk delete greeting")]
+    Delete(Delete),
+    /// Puts every record of a file: key, tab, value; \t, \n and \\ within them.
+    #[command(after_help = "Examples:\n  clerk load airports.tsv\n  clerk dump | clerk --dir other load -")]
+    Load(Load),
+    /// Prints every record, sorted by key. Not one atomic read: others may write meanwhile.
+    #[command(after_help = "Example:\n  clerk dump > backup.tsv")]
+    Dump,
+    /// Compares what is stored with what was loaded and with the record of a bench.
+    #[command(hide = true)]
+    Verify(Verify),
+    /// Lets groups take part; shards move to them.
+    #[command(after_help = "Examples:\n  clerk join 103 --dry-run\n  clerk join 103\n  \
+        clerk join 104=a:7104,b:7104,c:7104")]
+    Join(Join),
+    /// Takes groups out; their shards move to the others. Waits until their servers may be stopped.
+    #[command(after_help = "Examples:\n  clerk leave 101\n  clerk leave 101 102 --force")]
+    Leave(Leave),
+    /// Moves one shard. Pins nothing: the next join or leave may move it again.
+    #[command(after_help = "Example:\n  clerk move 7 102")]
+    Move(Give),
+    /// Prints a configuration: who serves which shard, and where the groups are.
+    #[command(after_help = "Examples:\n  clerk query\n  clerk query 3")]
+    Query(Query),
+    /// Prints all configurations there were.
+    #[command(after_help = "Example:\n  clerk history")]
+    History,
+    /// Prints how every server and shard is.
+    #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
+    Status,
+    /// Loads the cluster in a closed loop and measures it.
+    #[command(after_help = "Example:\n  clerk bench --clients 64 --seconds 10 --reads 50 --appends 10")]
+    Bench(Bench),
+    /// Prints a completion script.
+    #[command(after_help = "Example:\n  clerk completions bash > ~/.local/share/bash-completion/completions/clerk")]
+    Completions(Completions),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// Groups 101, 102, ... of a new cluster [default: 2].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) groups: Option<u64>,
+    /// Servers of a group in a new cluster [default: 3].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) replicas: Option<u64>,
+    /// Shards of a new cluster [default: 64].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    pub(crate) shards: Option<u32>,
+    /// First port of a new cluster; the others follow it [default: a free range].
+    #[arg(long, value_name = "BASE", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Down {
+    /// `101.2`, `101`, `ctrl.1`, `ctrl` or `all` [default: all].
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<Name>,
+    /// Deletes the data of the whole cluster, too.
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) purge: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddGroup {
+    /// The id of the new group.
+    #[arg(value_name = "GROUP", value_parser = group)]
+    pub(crate) group: GroupId,
+    /// Its servers [default: as many as the other groups have].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) replicas: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Names {
+    /// `101.2`, `101`, `ctrl.1`, `ctrl` or `all`.
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<Name>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) names: Names,
+    /// Lines of each server.
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100)]
+    pub(crate) lines: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// The key.
+    pub(crate) key: OsString,
+    /// Prints the value's bytes alone, without a newline.
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Put {
+    /// The key.
+    pub(crate) key: OsString,
+    /// Its value; `-`: from standard input.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: OsString,
+    /// Only if the key has this version; 0: only if it is absent.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) if_version: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Append {
+    /// The key.
+    pub(crate) key: OsString,
+    /// What is added; `-`: from standard input.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: OsString,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// The key.
+    pub(crate) key: OsString,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Load {
+    /// The file; `-`: standard input.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// What was loaded.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) records: Option<PathBuf>,
+    /// What a bench recorded.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Join {
+    /// Groups, with their servers unless they are known.
+    #[arg(value_name = "GROUP[=HOST:PORT,...]", required = true)]
+    pub(crate) groups: Vec<Joining>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Leave {
+    /// The groups.
+    #[arg(value_name = "GROUP", required = true, value_parser = group)]
+    pub(crate) groups: Vec<GroupId>,
+    /// Also if no group remains: all shards wait at their last holders.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Give {
+    /// The shard.
+    pub(crate) shard: ShardId,
+    /// Its new group.
+    #[arg(value_parser = group)]
+    pub(crate) group: GroupId,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Waiting {
+    /// Only tells what would move.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Does not wait until it has settled.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Query {
+    /// Its number [default: the newest].
+    #[arg(value_name = "NUMBER")]
+    pub(crate) num: Option<ConfigNum>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// Clients, each with one operation under way.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) clients: u64,
+    /// How long.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Bytes of a value, and of a piece that is appended.
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub(crate) value_bytes: usize,
+    /// Keys.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// Gets, of a hundred operations. What is left of the hundred are puts.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
+    pub(crate) reads: u32,
+    /// Appends, of a hundred.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub(crate) appends: u32,
+    /// Conditional puts, of a hundred.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub(crate) cas: u32,
+    /// Deletes, of a hundred.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub(crate) deletes: u32,
+    /// Records every operation, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// Servers of a local cluster, as people name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    All,
+    /// A group (0: the controllers).
+    Group(u64),
+    /// A server of a group.
+    Server(u64, u64),
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}`: a name is like 101.2, 101, ctrl.1, ctrl or all");
+        let group = |text: &str| match text {
+            "ctrl" => Ok(0),
+            text => text.parse().ok().filter(|group| *group > 0).ok_or_else(wrong),
+        };
+        match text.split_once('.') {
+            None if text == "all" => Ok(Self::All),
+            None => Ok(Self::Group(group(text)?)),
+            Some((of, id)) => Ok(Self::Server(group(of)?, id.parse().map_err(|_| wrong())?)),
+        }
+    }
+}
+
+/// A group that joins, with its servers if they were named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Joining {
+    pub(crate) group: GroupId,
+    pub(crate) addresses: Option<Vec<Address>>,
+}
+
+impl FromStr for Joining {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (id, addresses) = match text.split_once('=') {
+            None => (text, None),
+            Some((id, addresses)) => (id, Some(addresses.split(',').map(str::to_owned).collect::<Vec<_>>())),
+        };
+        let has_port = |address: &String| {
+            address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if let Some(wrong) = addresses.iter().flatten().find(|address| !has_port(address)) {
+            return Err(format!("`{wrong}` is not of the form HOST:PORT"));
+        }
+        Ok(Self { group: group(id)?, addresses })
+    }
+}
+
+fn group(text: &str) -> Result<GroupId, String> {
+    let id = text.parse::<u64>().ok().filter(|id| *id > 0);
+    id.map(GroupId).ok_or_else(|| format!("`{text}`: a group's id is a number from 1"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| *duration <= Duration::from_secs(1_000_000))
+        .ok_or_else(|| format!("`{text}`: seconds are a number above 0"))
+}
+
+pub(crate) fn completions(context: &Context, completions: &Completions) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(completions.shell, &mut Args::command(), "clerk", &mut script);
+    context.output.bytes(&script);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use clerk::api::GroupId;
+
+    use super::{Args, Joining, Name};
+
+    #[test]
+    fn the_definition_of_the_command_line_holds() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        for verb in Args::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("clerk {}", verb.get_name())), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn names_of_servers() {
+        let cases = [
+            ("all", Name::All),
+            ("ctrl", Name::Group(0)),
+            ("ctrl.1", Name::Server(0, 1)),
+            ("101", Name::Group(101)),
+            ("101.2", Name::Server(101, 2)),
+        ];
+        for (text, name) in cases {
+            assert_eq!(text.parse(), Ok(name));
+        }
+        for text in ["", "0", "x", "101.", "101.x", "control.1", "1.2.3"] {
+            assert!(text.parse::<Name>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_that_join() {
+        let joining = |text: &str| text.parse::<Joining>();
+        assert_eq!(joining("103"), Ok(Joining { group: GroupId(103), addresses: None }));
+        let addresses = Some(vec!["a:1".to_owned(), "b:2".to_owned()]);
+        assert_eq!(joining("103=a:1,b:2"), Ok(Joining { group: GroupId(103), addresses }));
+        for text in ["0", "x=a:1", "103=", "103=a", "103=a:1,:2", "103=a:99999"] {
+            assert!(joining(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn global_options_may_stand_on_either_side_of_the_verb() {
+        for line in ["clerk -o json get key", "clerk get key -o json"] {
+            assert!(Args::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in ["clerk --timeout 0 status", "clerk --dir a --controllers b:1 status", "clerk get"] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        assert!(Args::try_parse_from(["clerk", "put", "key", "-"]).is_ok());
+        assert!(Args::try_parse_from(["clerk", "put", "key", "-5"]).is_ok());
+    }
+}

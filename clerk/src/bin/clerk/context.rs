@@ -1,0 +1,124 @@
+//! Which cluster is meant, and the way to it.
+//!
+//! A cluster is named by its controllers or by the directory of a local one. What stands on the command
+//! line counts more than the environment, and of that CLERK_CONTROLLERS more than CLERK_DIR. Verbs
+//! about local processes know directories only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use base::socket;
+use clerk::api::{Address, GroupId};
+use clerk::connection::{Connection, Options, TarpcConnection};
+use clerk::ctrl::CtrlClerk;
+use clerk::group::GroupClient;
+use clerk::kv::{self, Clerk};
+
+use crate::args::Args;
+use crate::cluster::{Cluster, Directory};
+use crate::failure::Failure;
+use crate::output::Output;
+
+const DIRECTORY: &str = "clerk-data";
+const DATA_TIMEOUT: Duration = Duration::from_secs(10);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
+const DISCOVERY: Duration = Duration::from_secs(1);
+
+/// What all verbs get.
+pub(crate) struct Context {
+    pub(crate) output: Output,
+    /// The local cluster's place.
+    pub(crate) directory: PathBuf,
+    controllers: Option<Vec<Address>>,
+    timeout: Option<Duration>,
+}
+
+impl Context {
+    pub(crate) fn new(args: &Args, output: Output) -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let named = variable("CLERK_CONTROLLERS").filter(|_| args.dir.is_none());
+        let named = named.map(|text| text.to_string_lossy().split(',').map(str::to_owned).collect());
+        let directory = args.dir.clone().or_else(|| variable("CLERK_DIR").map(PathBuf::from));
+        Self {
+            output,
+            directory: directory.unwrap_or_else(|| PathBuf::from(DIRECTORY)),
+            controllers: args.controllers.clone().or(named),
+            timeout: args.timeout,
+        }
+    }
+
+    /// Total time of an operation on keys.
+    pub(crate) fn data_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(DATA_TIMEOUT)
+    }
+
+    /// When to stop waiting for something to settle.
+    pub(crate) fn settle_until(&self) -> Instant {
+        clock::now().after(self.timeout.unwrap_or(SETTLE_TIMEOUT))
+    }
+
+    /// The way to the cluster that is meant.
+    pub(crate) async fn reach(&self) -> Result<Reach, Failure> {
+        match &self.controllers {
+            None => {
+                let cluster = Directory::new(&self.directory).load()?;
+                Ok(Reach::local(cluster))
+            }
+            Some(controllers) => Reach::remote(controllers.clone()).await,
+        }
+    }
+
+    /// A clerk of the cluster that is meant.
+    pub(crate) async fn clerk(&self) -> Result<Clerk, Failure> {
+        Ok(self.reach().await?.clerk(self.data_timeout()))
+    }
+}
+
+/// The way to a cluster.
+pub(crate) struct Reach {
+    pub(crate) cluster: String,
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) controllers: Vec<Address>,
+    /// If it is a local one.
+    pub(crate) local: Option<Cluster>,
+}
+
+impl Reach {
+    pub(crate) fn local(cluster: Cluster) -> Self {
+        let controllers = cluster.addresses(0);
+        Self { local: Some(cluster.clone()), ..Self::of(cluster.cluster, controllers) }
+    }
+
+    /// Asks the controllers for the name of their cluster: every connection has to say it.
+    async fn remote(controllers: Vec<Address>) -> Result<Self, Failure> {
+        let mut why = "no address is given".to_owned();
+        for address in &controllers {
+            match socket::cluster_of(address, DISCOVERY).await {
+                Ok(cluster) => return Ok(Self::of(cluster, controllers)),
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        let failure = Failure::new("unavailable", format!("no controller answers: {why}"));
+        Err(failure.next("check --controllers (or CLERK_CONTROLLERS)"))
+    }
+
+    fn of(cluster: String, controllers: Vec<Address>) -> Self {
+        let connection = Arc::new(TarpcConnection::new(Options::of(&cluster)));
+        Self { cluster, connection, controllers, local: None }
+    }
+
+    pub(crate) fn ctrl(&self) -> CtrlClerk {
+        CtrlClerk::new(Arc::clone(&self.connection), self.controllers.clone(), rand::random())
+    }
+
+    pub(crate) fn group(&self, group: GroupId, addresses: Vec<Address>) -> GroupClient {
+        GroupClient::new(Arc::clone(&self.connection), group, addresses, rand::random())
+    }
+
+    pub(crate) fn clerk(&self, deadline: Duration) -> Clerk {
+        let options = kv::Options { seed: rand::random(), deadline, sessions: true };
+        Clerk::new(Arc::clone(&self.connection), self.controllers.clone(), options)
+    }
+}

@@ -1,0 +1,126 @@
+//! What went wrong, in the words of the contract: a code for programs, a sentence for people, what to do
+//! next, and the exit code.
+
+use std::sync::{Mutex, PoisonError};
+
+use clerk::api::ctrl::CtrlRefusal;
+use clerk::{ctrl, kv};
+
+/// The exit codes of the contract.
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const NOT_SETTLED: i32 = 3;
+const UNKNOWN: i32 = 4;
+const INTERRUPTED: i32 = 130;
+
+/// Why a command did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    /// What to do; may be empty.
+    pub(crate) next: String,
+    pub(crate) exit: i32,
+    /// The answer was printed all the same: only the exit code is left to give.
+    pub(crate) answered: bool,
+}
+
+impl Failure {
+    /// Failed, exit 1.
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), next: String::new(), exit: FAILED, answered: false }
+    }
+
+    /// Called wrongly, exit 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: USAGE, ..Self::new("usage", message) }
+    }
+
+    /// Not settled in time, exit 3.
+    pub(crate) fn not_settled(message: impl Into<String>) -> Self {
+        Self { exit: NOT_SETTLED, ..Self::new("not_settled", message) }
+    }
+
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = next.into();
+        self
+    }
+
+    /// The answer is on standard output already.
+    pub(crate) fn answered(mut self) -> Self {
+        self.answered = true;
+        self
+    }
+}
+
+static INTERRUPT: Mutex<(String, String)> = Mutex::new((String::new(), String::new()));
+
+/// Sets what is said, and what to do next, when Ctrl-C comes from here on.
+pub(crate) fn on_interrupt(message: impl Into<String>, next: impl Into<String>) {
+    *INTERRUPT.lock().unwrap_or_else(PoisonError::into_inner) = (message.into(), next.into());
+}
+
+/// The failure of a command that Ctrl-C ended.
+pub(crate) fn interrupted() -> Failure {
+    let (message, next) = INTERRUPT.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let message = if message.is_empty() { "interrupted".to_owned() } else { message };
+    Failure { exit: INTERRUPTED, ..Failure::new("interrupted", message).next(next) }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new("io", format!("{error:#}"))
+    }
+}
+
+const LOOK: &str = "read the key before writing it again";
+const STATUS: &str = "`clerk status` shows who is down";
+
+impl From<kv::Error> for Failure {
+    fn from(error: kv::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            kv::Error::Unknown => Self { exit: UNKNOWN, ..Self::new("unknown", message).next(LOOK) },
+            kv::Error::Maybe => Self { exit: UNKNOWN, ..Self::new("maybe", message).next(LOOK) },
+            kv::Error::VersionMismatch { .. } => Self::new("version_mismatch", message)
+                .next("get the key, and put with --if-version and the version you saw"),
+            kv::Error::ValueTooLarge { .. } => Self::new("value_too_large", message),
+            kv::Error::InvalidKey { .. } => Self::new("invalid_key", message),
+            kv::Error::DiskFull => Self::new("disk_full", message).next("free space; it recovers by itself"),
+            kv::Error::UnknownShard(_) => Self::new("unknown_shard", message),
+            kv::Error::Unavailable { .. } => Self::new("unavailable", message).next(STATUS),
+            kv::Error::Refused { .. } => Self::new("refused", message),
+        }
+    }
+}
+
+impl From<ctrl::Error> for Failure {
+    fn from(error: ctrl::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            ctrl::Error::Refused(refusal) => Self::new(code_of(&refusal), message),
+            ctrl::Error::Unknown => {
+                let failure = Self::new("unknown", message).next("`clerk query` shows the configuration");
+                Self { exit: UNKNOWN, ..failure }
+            }
+            ctrl::Error::Unavailable { .. } => Self::new("unavailable", message).next(STATUS),
+            ctrl::Error::Foreign { .. } => Self::new("refused", message),
+        }
+    }
+}
+
+fn code_of(refusal: &CtrlRefusal) -> &'static str {
+    match refusal {
+        CtrlRefusal::UnknownGroup(_) => "unknown_group",
+        CtrlRefusal::UnknownShard { .. } => "unknown_shard",
+        CtrlRefusal::InvalidGroup(_) => "invalid_group",
+        CtrlRefusal::OtherServers(_) => "other_servers",
+        CtrlRefusal::OtherIncarnation(_) => "other_incarnation",
+        CtrlRefusal::LastGroup => "last_group",
+        CtrlRefusal::UnknownConfig { .. } => "unknown_config",
+        CtrlRefusal::NothingNamed => "nothing_named",
+        CtrlRefusal::TooManyGroups { .. } => "too_many_groups",
+        CtrlRefusal::DiskFull => "disk_full",
+        _ => "refused",
+    }
+}

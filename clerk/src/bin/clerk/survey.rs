@@ -1,0 +1,265 @@
+//! What every server says about itself, gathered at one moment, and what follows from it.
+//!
+//! Nothing here is linearizable: it is for people, for `status`, and for waiting until something has
+//! settled, which comes true once and stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base::clock;
+use clerk::api::config::{AddressBook, Config};
+use clerk::api::kv::{KvReply, KvRequest};
+use clerk::api::status::{CtrlStatus, KvStatus, Role, ShardPhase};
+use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::group::Attempts;
+use futures::future::join_all;
+
+use crate::context::Reach;
+
+/// Servers answer this at once or not at all.
+const QUERY: Duration = Duration::from_secs(2);
+
+/// A server's answer, or why there is none.
+pub(crate) type Answers<T> = Vec<(Address, Result<T, String>)>;
+
+pub(crate) struct Survey {
+    /// The newest configuration known to anybody who answered.
+    pub(crate) config: Option<Config>,
+    pub(crate) book: AddressBook,
+    pub(crate) controllers: Answers<CtrlStatus>,
+    /// Of every group that ever joined, and of those that only run here.
+    pub(crate) groups: BTreeMap<GroupId, Answers<KvStatus>>,
+}
+
+/// Asks everybody.
+pub(crate) async fn survey(reach: &Reach) -> Survey {
+    let ctrl = reach.ctrl().with_deadline(QUERY);
+    let controllers = ctrl.statuses().await;
+    let any_up = controllers.iter().any(|(_, status)| status.is_ok());
+    let known = match any_up {
+        true => ctrl.query(None).await.ok(),
+        false => None,
+    };
+    let known = match known {
+        Some(known) => Some(known),
+        None => ask_groups(reach).await,
+    };
+    let (config, book) = known.map_or((None, AddressBook::default()), |(config, book)| (Some(config), book));
+    let mut places = book.groups.clone();
+    for (group, addresses) in reach.local.iter().flat_map(|cluster| cluster.groups()) {
+        places.entry(group).or_insert(addresses);
+    }
+    let asked = places.into_iter().map(|(group, addresses)| async move {
+        (group, reach.group(group, addresses).statuses().await)
+    });
+    let groups = join_all(asked).await.into_iter().collect();
+    Survey { config, book, controllers, groups }
+}
+
+/// Without controllers: the newest configuration of the groups whose place is known here.
+async fn ask_groups(reach: &Reach) -> Option<(Config, AddressBook)> {
+    let groups = reach.local.iter().flat_map(|cluster| cluster.groups());
+    let asked = groups.map(|(group, addresses)| async move {
+        let client = reach.group(group, addresses);
+        let until = clock::now().after(QUERY);
+        match client.ask(&KvRequest::Config, until, &mut Attempts::repeatable()).await {
+            Ok(KvReply::Config(config, book)) => Some((*config, book)),
+            _ => None,
+        }
+    });
+    join_all(asked).await.into_iter().flatten().max_by_key(|(config, _)| config.num)
+}
+
+/// The replica that speaks for its group: the leader of the newest term, or else the most advanced one.
+pub(crate) fn speaker(answers: &Answers<KvStatus>) -> Option<&KvStatus> {
+    let answered = answers.iter().filter_map(|(_, status)| status.as_ref().ok());
+    answered.max_by_key(|status| {
+        let leads = status.replica.role == Role::Leader;
+        (leads, if leads { status.replica.term } else { 0 }, status.config, status.replica.applied)
+    })
+}
+
+impl Survey {
+    pub(crate) fn is_joined(&self, group: GroupId) -> bool {
+        self.config.as_ref().is_some_and(|config| config.groups.contains(&group))
+    }
+
+    /// What is still to happen until configuration `num` (or a later one) is settled, in words, the most
+    /// telling first; empty: it is settled. `leaving`: groups that have to be drained and heard.
+    pub(crate) fn pending(&self, num: ConfigNum, leaving: &BTreeSet<GroupId>) -> Vec<String> {
+        let Some(config) = self.config.as_ref().filter(|config| config.num >= num) else {
+            return vec![format!("configuration {num} is not known yet: do the controllers have a leader?")];
+        };
+        let mut pending = Vec::new();
+        for (group, answers) in &self.groups {
+            let joined = config.groups.contains(group);
+            let Some(status) = speaker(answers) else {
+                // A group that left may be stopped; one that is to be stopped has to say that it may.
+                if joined || leaving.contains(group) {
+                    pending.push(format!("group {group}: no server answers"));
+                }
+                continue;
+            };
+            if !joined && status.config < config.num && status.shards.is_empty() && !leaving.contains(group) {
+                // Started, but never joined, or left long ago: it has nothing to do with this.
+                continue;
+            }
+            pending_of_group(config, *group, status, &mut pending);
+            let leads = |(_, status): &(_, Result<KvStatus, String>)| {
+                status.as_ref().is_ok_and(|status| status.replica.role == Role::Leader)
+            };
+            if status.config < config.num && !answers.iter().any(leads) {
+                pending.push(format!("group {group}: has no leader"));
+            }
+        }
+        for group in config.groups.iter().filter(|group| !self.groups.contains_key(group)) {
+            pending.push(format!("group {group}: its servers are not known"));
+        }
+        pending
+    }
+
+    /// Shards that wait at a group for a next owner.
+    pub(crate) fn parked(&self, group: GroupId) -> usize {
+        let status = self.groups.get(&group).and_then(speaker);
+        let parked = |status: &KvStatus| {
+            status.shards.iter().filter(|shard| shard.phase == ShardPhase::Parked).count()
+        };
+        status.map_or(0, parked)
+    }
+}
+
+fn pending_of_group(config: &Config, group: GroupId, status: &KvStatus, pending: &mut Vec<String>) {
+    for shard in &status.shards {
+        let peer = shard.peer.map_or_else(|| "nobody".to_owned(), |peer| format!("group {peer}"));
+        let rows = shard.progress.unwrap_or(0);
+        match shard.phase {
+            ShardPhase::Awaiting => {
+                pending.push(format!("shard {}: {peer} -> group {group}, {rows} rows there", shard.shard));
+            }
+            ShardPhase::Handing => {
+                let of = shard.rows;
+                pending.push(format!("shard {}: group {group} -> {peer}, {rows} of {of} rows", shard.shard));
+            }
+            ShardPhase::Serving | ShardPhase::Parked => {}
+        }
+    }
+    if status.config < config.num {
+        let (at, num) = (status.config, config.num);
+        pending.push(format!("group {group}: at configuration {at}, not yet at {num}"));
+    } else if !status.settled {
+        pending.push(format!("group {group}: not settled"));
+    }
+    if status.config == config.num {
+        let serves = |shard: ShardId| {
+            status.shards.iter().any(|held| held.shard == shard && held.phase == ShardPhase::Serving)
+        };
+        let missing = config.assignments().find(|(shard, assignment)| {
+            assignment.owner == Some(group) && !serves(*shard)
+        });
+        if let Some((shard, _)) = missing.filter(|_| status.settled) {
+            pending.push(format!("shard {shard}: group {group} does not serve it yet"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use clerk::api::config::{AddressBook, Assignment, Config, Params};
+    use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::{ConfigNum, GroupId, ShardId};
+
+    use super::{Answers, Survey};
+
+    const NONE: BTreeSet<GroupId> = BTreeSet::new();
+
+    fn config(num: u64, owners: &[Option<u64>]) -> Config {
+        let params = Params { shard_count: owners.len() as u32, ..Params::default() };
+        let assignment = |owner: &Option<u64>| Assignment { owner: owner.map(GroupId), last_owner: None };
+        let groups = owners.iter().flatten().copied().map(GroupId).collect();
+        Config { num: ConfigNum(num), params, shards: owners.iter().map(assignment).collect(), groups }
+    }
+
+    fn answers(group: u64, num: u64, shards: &[(u32, ShardPhase)]) -> Answers<KvStatus> {
+        let shard = |(shard, phase): &(u32, ShardPhase)| ShardStatus {
+            shard: ShardId(*shard),
+            phase: *phase,
+            peer: None,
+            rows: 0,
+            bytes: 0,
+            progress: None,
+        };
+        let replica = ReplicaStatus {
+            id: 1,
+            pid: 1,
+            role: Role::Leader,
+            term: 1,
+            leader: Some(1),
+            commit: 1,
+            applied: 1,
+            log_bytes: 0,
+            table_hash: 0,
+            wal_syncs: 0,
+        };
+        let moving = |(_, phase): &(u32, ShardPhase)| {
+            matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing)
+        };
+        let status = KvStatus {
+            replica,
+            group: GroupId(group),
+            incarnation: None,
+            config: ConfigNum(num),
+            settled: !shards.iter().any(moving),
+            shards: shards.iter().map(shard).collect(),
+        };
+        vec![("a".to_owned(), Ok(status)), ("b".to_owned(), Err("down".to_owned()))]
+    }
+
+    fn survey(config: Config, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
+        let groups = groups.into_iter().map(|(group, answers)| (GroupId(group), answers));
+        let (book, controllers) = (AddressBook::default(), Vec::new());
+        Survey { config: Some(config), book, controllers, groups: groups.collect::<BTreeMap<_, _>>() }
+    }
+
+    #[test]
+    fn settled_is_when_every_owner_serves_and_nobody_hands_over() {
+        use ShardPhase::{Awaiting, Handing, Serving};
+        let to = config(2, &[Some(1), Some(2)]);
+        let pending = |groups| survey(to.clone(), groups).pending(ConfigNum(2), &NONE);
+        let done = vec![(1, answers(1, 2, &[(0, Serving)])), (2, answers(2, 2, &[(1, Serving)]))];
+        assert_eq!(pending(done), Vec::<String>::new());
+        let moving =
+            vec![(1, answers(1, 2, &[(0, Serving), (1, Handing)])), (2, answers(2, 2, &[(1, Awaiting)]))];
+        assert!(pending(moving)[0].starts_with("shard 1: group 1 ->"));
+        let late = vec![(1, answers(1, 2, &[(0, Serving)])), (2, answers(2, 1, &[]))];
+        assert_eq!(pending(late), ["group 2: at configuration 1, not yet at 2"]);
+        let down = vec![(1, answers(1, 2, &[(0, Serving)])), (2, Vec::new())];
+        assert_eq!(pending(down), ["group 2: no server answers"]);
+    }
+
+    #[test]
+    fn an_older_configuration_than_the_one_waited_for_settles_nothing() {
+        let survey = survey(config(1, &[None]), Vec::new());
+        assert_eq!(survey.pending(ConfigNum(2), &NONE).len(), 1);
+    }
+
+    #[test]
+    fn a_group_that_left_is_waited_for_only_if_it_is_to_be_stopped() {
+        use ShardPhase::{Handing, Parked, Serving};
+        let to = config(3, &[Some(1)]);
+        let one = || (1, answers(1, 3, &[(0, Serving)]));
+        let leaving = BTreeSet::from([GroupId(2)]);
+        let stopped = survey(to.clone(), vec![one(), (2, Vec::new())]);
+        assert!(stopped.pending(ConfigNum(3), &NONE).is_empty());
+        assert_eq!(stopped.pending(ConfigNum(3), &leaving).len(), 1);
+        let behind = survey(to.clone(), vec![one(), (2, answers(2, 2, &[]))]);
+        assert!(behind.pending(ConfigNum(3), &NONE).is_empty());
+        assert_eq!(behind.pending(ConfigNum(3), &leaving).len(), 1);
+        let draining = survey(to, vec![one(), (2, answers(2, 3, &[(0, Handing)]))]);
+        assert!(!draining.pending(ConfigNum(3), &NONE).is_empty());
+        let parked = survey(config(4, &[None]), vec![(1, answers(1, 4, &[(0, Parked)]))]);
+        assert!(parked.pending(ConfigNum(4), &BTreeSet::from([GroupId(1)])).is_empty());
+        assert_eq!(parked.parked(GroupId(1)), 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! What stands in for disks and the state machine: the saved log, and a table whose rows are the
+//! applied entries themselves, so that "the same rows" means "the same history".
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use raft::core::message::Chunk;
+use raft::core::ready::StreamOrder;
+use raft::storage::{Restored, Row, Save};
+use raft::types::{Entry, EntryId, Index, Membership, NodeId};
+
+/// Every entry applied, from the first on. A snapshot of it is its rows.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) rows: Vec<Entry>,
+    /// So many rows survive a crash.
+    durable: usize,
+    staged: Vec<Entry>,
+    /// The snapshot that the live rows began with.
+    pub(crate) installed: Option<EntryId>,
+}
+
+impl Table {
+    pub(crate) fn applied(&self) -> EntryId {
+        self.rows.last().map_or(EntryId::ZERO, |entry| entry.id)
+    }
+
+    pub(crate) fn durable_applied(&self) -> EntryId {
+        self.rows[..self.durable].last().map_or(EntryId::ZERO, |entry| entry.id)
+    }
+
+    /// Applies the next entry; false: a snapshot was ahead of it.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> bool {
+        if entry.id.index <= self.applied().index {
+            return false;
+        }
+        assert_eq!(entry.id.index, self.applied().index.next(), "entries are applied in order, none left out");
+        self.rows.push(entry.clone());
+        true
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.durable = self.rows.len();
+    }
+
+    pub(crate) fn stage(&mut self, chunk: &Chunk) {
+        if chunk.after.is_none() {
+            self.staged.clear();
+        }
+        self.staged.extend(chunk.rows.iter().map(entry_of));
+    }
+
+    pub(crate) fn switch(&mut self, snapshot: EntryId) {
+        self.rows = std::mem::take(&mut self.staged);
+        for (entry, index) in self.rows.iter().zip(1..) {
+            assert_eq!(entry.id.index.0, index, "a snapshot has all its rows, each once");
+        }
+        assert_eq!(self.applied(), snapshot, "a snapshot's rows name the snapshot");
+        self.durable = self.rows.len();
+        self.installed = Some(snapshot);
+    }
+
+    pub(crate) fn after_crash(mut self) -> Self {
+        self.rows.truncate(self.durable);
+        self.staged.clear();
+        self
+    }
+
+    /// Rows 1 to `applied`, as if they had been applied and flushed long ago.
+    pub(crate) fn fill(&mut self, rows: Vec<Entry>) {
+        self.rows = rows;
+        self.flush();
+    }
+}
+
+fn row_of(entry: &Entry) -> Row {
+    let value = base::codec::encode(entry);
+    (Bytes::copy_from_slice(&entry.id.index.0.to_be_bytes()), value)
+}
+
+fn entry_of((_, value): &Row) -> Entry {
+    base::codec::decode(value, 1 << 20).expect("a row of this table")
+}
+
+/// What the replica's background task does with an order: a view is kept for each follower.
+pub(crate) fn read_chunk(
+    views: &mut BTreeMap<NodeId, Vec<Entry>>,
+    table: &Table,
+    order: &StreamOrder,
+    membership: Membership,
+    chunk_rows: usize,
+) -> Chunk {
+    let last = |rows: &[Entry]| rows.last().map_or(EntryId::ZERO, |entry| entry.id);
+    let held = views.get(&order.to).is_some_and(|view| Some(last(view)) == order.snapshot);
+    if !held {
+        views.insert(order.to, table.rows.clone());
+    }
+    let view = &views[&order.to];
+    let after = order.after.clone().filter(|_| held);
+    let rows: Vec<Row> = view.iter().map(row_of).filter(|(key, _)| Some(key) > after.as_ref()).collect();
+    let done = rows.len() <= chunk_rows;
+    let rows = rows.into_iter().take(chunk_rows).collect();
+    Chunk { snapshot: last(view), membership, after, rows, done }
+}
+
+/// What a save means for the log, checked hard: a hole or an overlap is the core's mistake.
+pub(crate) fn keep(disk: &mut Restored, save: &Save) {
+    if let Some(hard_state) = save.hard_state {
+        assert!(hard_state.term >= disk.hard_state.term, "terms never fall");
+        let voted = disk.hard_state.vote.filter(|_| hard_state.term == disk.hard_state.term);
+        assert!(voted.is_none() || hard_state.vote == voted, "a vote is given once in a term");
+        disk.hard_state = hard_state;
+    }
+    if let Some(from) = save.truncate_from {
+        disk.entries.retain(|entry| entry.id.index < from);
+    }
+    disk.entries.extend(save.entries.iter().cloned());
+    if let Some(marker) = save.marker {
+        assert!(marker.index > disk.marker.index, "the compaction marker only rises");
+        disk.entries.retain(|entry| entry.id.index > marker.index);
+        disk.marker = marker;
+    }
+    for (entry, index) in disk.entries.iter().zip(disk.marker.index.0 + 1..) {
+        assert_eq!(entry.id.index.0, index, "the saved log has neither holes nor overlaps");
+    }
+}
+
+/// The entry before `index`, as far as the saved log knows it.
+pub(crate) fn id_before(disk: &Restored, index: Index) -> Option<EntryId> {
+    let before = index.previous();
+    let ids = disk.entries.iter().map(|entry| entry.id).chain([disk.marker]);
+    ids.into_iter().find(|id| id.index == before)
+}
+
+/// The start rule of the replica: what the log and the table say must fit.
+pub(crate) fn start_rule(disk: &mut Restored, applied: EntryId, installed: Option<EntryId>) {
+    let known = disk.marker == applied || disk.entries.iter().any(|entry| entry.id == applied);
+    if !known {
+        assert_eq!(installed, Some(applied), "the table is at an entry that the log holds");
+        disk.entries.clear();
+        disk.marker = applied;
+    }
+}

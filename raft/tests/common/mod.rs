@@ -1,0 +1,481 @@
+//! A small cluster of pure cores: disks, tables and a network that do exactly what a test says.
+//!
+//! Every server has a core and what the driver, the applier and the background task of the real replica
+//! keep: a saved log and a table that survive a crash (the table only as far as it was flushed), a
+//! queue to the applier, orders for snapshot chunks, and events back to the core. Messages lie in one
+//! pool until the test delivers, drops or doubles them. The effects of a core are carried out in the
+//! order of the one law (appends, save, send, apply), and a crash may come between any two of them.
+
+#![allow(dead_code)] // Each test binary uses its own part of this.
+
+pub(crate) mod machine;
+pub(crate) mod oracle;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use raft::config::Config;
+use raft::core::message::{Body, Chunk, Envelope, Message};
+use raft::core::ready::{Apply, ReadId, Ready, StreamOrder};
+use raft::core::role::Role;
+use raft::core::{Raft, Refused};
+use raft::storage::{Restored, Save};
+use raft::types::{Entry, EntryId, Index, Membership, NodeId, Payload, Term};
+
+use machine::Table;
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Flying {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) message: Message,
+}
+
+/// What can be seen from outside, in the order in which it happened.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Sent { flying: Flying, lost: bool },
+    /// With the entry before the first one saved.
+    Saved(NodeId, Save, Option<EntryId>),
+    /// In that term the server came to know these for committed.
+    Committed(NodeId, Term, Vec<Entry>),
+    Applied(NodeId, Entry),
+    Confirmed(NodeId, ReadId, Index),
+    Aborted(NodeId, ReadId),
+    Staged(NodeId, Chunk),
+    Installed(NodeId, EntryId),
+    Refused(NodeId, Refused),
+    Role(NodeId, String),
+    Crashed(NodeId),
+}
+
+/// Between which effects a server dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    BeforeSave,
+    AfterSave,
+    AfterSend,
+}
+
+/// What the applier and the background task tell a core.
+#[derive(Debug)]
+enum Event {
+    AppliedBytes(usize),
+    Staged(EntryId),
+    Installed(EntryId),
+    NotInstalled(EntryId),
+    Chunk(NodeId, Chunk),
+    Durable(Index),
+}
+
+/// One server: what survives a crash, and what does not.
+pub(crate) struct Server {
+    /// None while it is down.
+    pub(crate) raft: Option<Raft>,
+    pub(crate) disk: Restored,
+    pub(crate) table: Table,
+    pub(crate) lives: u64,
+    /// Its disk hangs: a save begins and does not return.
+    pub(crate) stalled: bool,
+    pending: Option<Ready>,
+    queue: VecDeque<Apply>,
+    orders: VecDeque<StreamOrder>,
+    events: VecDeque<Event>,
+    views: BTreeMap<NodeId, Vec<Entry>>,
+    shown: String,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) config: Config,
+    pub(crate) servers: BTreeMap<NodeId, Server>,
+    pub(crate) pool: Vec<Flying>,
+    /// Links that lose everything.
+    pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
+    /// Appliers and background tasks have no delay.
+    pub(crate) instant: bool,
+    /// Rows of one snapshot chunk.
+    pub(crate) chunk_rows: usize,
+    pub(crate) seen: Vec<Seen>,
+}
+
+/// A configuration small enough for every limit to be met.
+pub(crate) fn small_config(seed: u64) -> Config {
+    Config { heartbeat_ticks: 2, election_ticks_min: 10, election_ticks_max: 20, seed, ..Config::default() }
+}
+
+impl Cluster {
+    pub(crate) fn new(size: u64, config: Config) -> Self {
+        config.validate().expect("the test's configuration fits");
+        let mut cluster = Self {
+            config,
+            servers: BTreeMap::new(),
+            pool: Vec::new(),
+            cut: BTreeSet::new(),
+            instant: true,
+            chunk_rows: 2,
+            seen: Vec::new(),
+        };
+        for id in (1..=size).map(NodeId) {
+            cluster.servers.insert(id, Server::new());
+        }
+        for id in cluster.ids() {
+            cluster.restart(id);
+        }
+        cluster.seen.clear();
+        cluster
+    }
+
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.servers.keys().copied().collect()
+    }
+
+    pub(crate) fn server(&mut self, id: NodeId) -> &mut Server {
+        self.servers.get_mut(&id).expect("a server of this cluster")
+    }
+
+    pub(crate) fn raft(&self, id: NodeId) -> &Raft {
+        self.servers[&id].raft.as_ref().expect("the server is up")
+    }
+
+    pub(crate) fn is_up(&self, id: NodeId) -> bool {
+        self.servers[&id].raft.is_some()
+    }
+
+    /// Whether the server takes inputs: it is up, and not inside a save.
+    pub(crate) fn is_free(&self, id: NodeId) -> bool {
+        self.is_up(id) && self.servers[&id].pending.is_none()
+    }
+
+    pub(crate) fn leaders(&self) -> Vec<NodeId> {
+        let leads = |id: &NodeId| {
+            self.servers[id].raft.as_ref().is_some_and(|raft| matches!(raft.role(), Role::Leader(_)))
+        };
+        self.ids().into_iter().filter(leads).collect()
+    }
+
+    /// An input, and everything that follows from it.
+    pub(crate) fn input<T>(&mut self, id: NodeId, input: impl FnOnce(&mut Raft) -> T) -> T {
+        let result = self.input_only(id, input);
+        self.effects(id, None);
+        result
+    }
+
+    /// An input whose effects wait for more inputs of the same round.
+    pub(crate) fn input_only<T>(&mut self, id: NodeId, input: impl FnOnce(&mut Raft) -> T) -> T {
+        let server = self.server(id);
+        assert!(server.pending.is_none(), "a driver inside a save takes no inputs");
+        let raft = server.raft.as_mut().expect("the server is up");
+        let before = raft.commit();
+        let result = input(raft);
+        raft.check();
+        assert!(raft.commit() >= before, "the commit index of {id} fell");
+        if raft.commit() > before {
+            // (What an installed snapshot covers is seen in the table.)
+            let entries: Vec<Entry> =
+                (before.0 + 1..=raft.commit().0).filter_map(|at| raft.log().entry(Index(at)).cloned()).collect();
+            let term = raft.term();
+            self.seen.push(Seen::Committed(id, term, entries));
+        }
+        result
+    }
+
+    /// Delivers the message at `at` of the pool to the core, without carrying out effects.
+    pub(crate) fn deliver_only(&mut self, at: usize) -> NodeId {
+        let Flying { from, to, message } = self.pool.remove(at);
+        if self.is_up(to) && !self.cut.contains(&(from, to)) {
+            self.step(from, to, message);
+        }
+        to
+    }
+
+    /// Gives `to` a message, wherever it comes from.
+    pub(crate) fn step(&mut self, from: NodeId, to: NodeId, message: Message) {
+        if let Err(refused) = self.input_only(to, |raft| raft.step(from, message)) {
+            self.seen.push(Seen::Refused(to, refused));
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, at: usize) {
+        let to = self.deliver_only(at);
+        self.effects(to, None);
+    }
+
+    /// Delivers everything, and what follows from it, in order.
+    pub(crate) fn deliver_all(&mut self) {
+        let mut left = 100_000;
+        while let Some(at) = self.pool.iter().position(|flying| self.servers[&flying.to].pending.is_none()) {
+            self.deliver(at);
+            left -= 1;
+            assert!(left > 0, "the cluster never becomes quiet");
+        }
+    }
+
+    pub(crate) fn tick(&mut self, id: NodeId) {
+        self.input(id, Raft::tick);
+    }
+
+    /// Ticks until the server asks whether it could win.
+    pub(crate) fn time_out(&mut self, id: NodeId) {
+        for _ in 0..=self.config.election_ticks_max {
+            let before = self.shown_role(id);
+            self.tick(id);
+            if self.shown_role(id) != before || matches!(self.raft(id).role(), Role::Leader(_)) {
+                break;
+            }
+        }
+    }
+
+    /// Makes `id` the leader of a cluster whose servers hear nobody else, undisturbed.
+    pub(crate) fn elect(&mut self, id: NodeId) {
+        self.time_out(id);
+        self.deliver_all();
+        assert!(matches!(self.raft(id).role(), Role::Leader(_)), "{id} was to be elected");
+    }
+
+    pub(crate) fn propose(&mut self, id: NodeId, command: &str) -> EntryId {
+        let command = Bytes::copy_from_slice(command.as_bytes());
+        self.input(id, |raft| raft.propose(command, false)).expect("the leader takes the proposal")
+    }
+
+    /// The effects of what a core was told so far, by the one law.
+    pub(crate) fn effects(&mut self, id: NodeId, crash: Option<Crash>) {
+        while self.is_free(id) {
+            self.note_role(id);
+            let mut ready = self.server(id).raft.as_mut().expect("just seen").take_ready();
+            if ready.is_empty() {
+                if !self.instant || !self.work_beside(id) {
+                    break;
+                }
+                continue;
+            }
+            for envelope in std::mem::take(&mut ready.appends) {
+                self.fly(id, envelope);
+            }
+            if crash == Some(Crash::BeforeSave) {
+                return self.crash(id);
+            }
+            if self.servers[&id].stalled && ready.save.is_some() {
+                self.server(id).pending = Some(ready);
+            } else {
+                self.finish(id, ready, crash);
+            }
+        }
+    }
+
+    fn finish(&mut self, id: NodeId, mut ready: Ready, crash: Option<Crash>) {
+        if let Some(save) = ready.save.take() {
+            let disk = &mut self.server(id).disk;
+            machine::keep(disk, &save);
+            let before = save.entries.first().and_then(|first| machine::id_before(disk, first.id.index));
+            self.seen.push(Seen::Saved(id, save, before));
+            if crash == Some(Crash::AfterSave) {
+                return self.crash(id);
+            }
+            self.input_only(id, Raft::saved);
+        }
+        for envelope in ready.send {
+            self.fly(id, envelope);
+        }
+        if crash == Some(Crash::AfterSend) {
+            return self.crash(id);
+        }
+        let server = self.server(id);
+        server.queue.extend(ready.apply);
+        server.orders.extend(ready.streams);
+    }
+
+    /// The hanging save returns.
+    pub(crate) fn unstall(&mut self, id: NodeId) {
+        self.server(id).stalled = false;
+        if let Some(ready) = self.server(id).pending.take() {
+            self.finish(id, ready, None);
+            self.effects(id, None);
+        }
+    }
+
+    fn fly(&mut self, from: NodeId, Envelope { to, message }: Envelope) {
+        let flying = Flying { from, to, message };
+        let lost = self.cut.contains(&(from, to));
+        if !lost {
+            self.pool.push(flying.clone());
+        }
+        self.seen.push(Seen::Sent { flying, lost });
+    }
+
+    /// Everything beside the core has its turn; whether there was anything to do.
+    fn work_beside(&mut self, id: NodeId) -> bool {
+        let mut worked = false;
+        while self.apply_one(id) || self.read_one_chunk(id) {
+            worked = true;
+        }
+        self.tell_events(id) || worked
+    }
+
+    /// The applier takes its next item.
+    pub(crate) fn apply_one(&mut self, id: NodeId) -> bool {
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        let Some(item) = server.queue.pop_front() else { return false };
+        match item {
+            Apply::Entry(entry) => {
+                server.events.push_back(Event::AppliedBytes(entry.weight()));
+                if server.table.apply(&entry) {
+                    self.seen.push(Seen::Applied(id, entry));
+                }
+            }
+            Apply::Read(read, index) => self.seen.push(Seen::Confirmed(id, read, index)),
+            Apply::ReadAborted(read) => self.seen.push(Seen::Aborted(id, read)),
+            Apply::NewerTerm(_) => {}
+            Apply::Chunk(chunk) => {
+                let snapshot = chunk.snapshot;
+                self.seen.push(Seen::Staged(id, chunk.clone()));
+                server.table.stage(&chunk);
+                let event = if !chunk.done {
+                    Event::Staged(snapshot)
+                } else if snapshot.index <= server.table.applied().index {
+                    Event::NotInstalled(snapshot)
+                } else {
+                    server.table.switch(snapshot);
+                    self.seen.push(Seen::Installed(id, snapshot));
+                    Event::Installed(snapshot)
+                };
+                server.events.push_back(event);
+            }
+        }
+        true
+    }
+
+    /// The background task reads the next chunk that was ordered.
+    pub(crate) fn read_one_chunk(&mut self, id: NodeId) -> bool {
+        let chunk_rows = self.chunk_rows;
+        let membership = Membership::of(self.servers.keys().copied());
+        let server = self.server(id);
+        let Some(order) = server.orders.pop_front() else { return false };
+        let chunk = machine::read_chunk(&mut server.views, &server.table, &order, membership, chunk_rows);
+        server.events.push_back(Event::Chunk(order.to, chunk));
+        true
+    }
+
+    /// A view of a long stream is given up; the stream starts over.
+    pub(crate) fn drop_views(&mut self, id: NodeId) {
+        self.server(id).views.clear();
+    }
+
+    /// The core hears what happened beside it, without carrying out effects.
+    pub(crate) fn tell_events(&mut self, id: NodeId) -> bool {
+        let events = std::mem::take(&mut self.server(id).events);
+        let any = !events.is_empty();
+        for event in events {
+            self.input_only(id, |raft| match event {
+                Event::AppliedBytes(bytes) => raft.applied_bytes(bytes),
+                Event::Staged(snapshot) => raft.staged(snapshot),
+                Event::Installed(snapshot) => raft.installed(snapshot),
+                Event::NotInstalled(snapshot) => raft.not_installed(snapshot),
+                Event::Chunk(to, chunk) => raft.chunk_read(to, chunk),
+                Event::Durable(index) => {
+                    raft.compact(index);
+                }
+            });
+        }
+        any
+    }
+
+    /// Flushes the table and tells the core so, which may compact.
+    pub(crate) fn compact(&mut self, id: NodeId) {
+        let server = self.server(id);
+        server.table.flush();
+        let durable = server.table.durable_applied().index;
+        server.events.push_back(Event::Durable(durable));
+        if self.instant {
+            self.tell_events(id);
+            self.effects(id, None);
+        }
+    }
+
+    /// Kills a server: what was not durable is gone.
+    pub(crate) fn crash(&mut self, id: NodeId) {
+        let server = self.server(id);
+        *server = Server {
+            disk: std::mem::take(&mut server.disk),
+            table: std::mem::take(&mut server.table).after_crash(),
+            lives: server.lives,
+            ..Server::new()
+        };
+        self.seen.push(Seen::Crashed(id));
+    }
+
+    /// Starts a server from what is durable.
+    pub(crate) fn restart(&mut self, id: NodeId) {
+        let membership = Membership::of(self.servers.keys().copied());
+        let config = self.config.clone();
+        let server = self.server(id);
+        server.lives += 1;
+        let applied = server.table.applied();
+        machine::start_rule(&mut server.disk, applied, server.table.installed);
+        // Another seed for each life: a restarted server must not repeat its luck.
+        let config = Config { seed: config.seed.wrapping_add(server.lives << 32), ..config };
+        server.raft = Some(Raft::new(id, membership, config, server.disk.clone(), applied));
+        self.raft(id).check();
+        self.note_role(id);
+    }
+
+    /// Cuts every link of `id` in both directions.
+    pub(crate) fn isolate(&mut self, id: NodeId) {
+        for other in self.ids() {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    pub(crate) fn shown_role(&self, id: NodeId) -> String {
+        let raft = self.raft(id);
+        let term = raft.term();
+        match raft.role() {
+            Role::Follower { leader: None } => format!("follows nobody in {term:?}"),
+            Role::Follower { leader: Some(leader) } => format!("follows {leader:?} in {term:?}"),
+            Role::PreCandidate { .. } => format!("asks whether it could win behind {term:?}"),
+            Role::Candidate { .. } => format!("stands for election in {term:?}"),
+            Role::Leader(_) => format!("leads {term:?}"),
+        }
+    }
+
+    fn note_role(&mut self, id: NodeId) {
+        let role = self.shown_role(id);
+        if self.servers[&id].shown != role {
+            self.server(id).shown.clone_from(&role);
+            self.seen.push(Seen::Role(id, role));
+        }
+    }
+}
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            raft: None,
+            disk: Restored::default(),
+            table: Table::default(),
+            lives: 0,
+            stalled: false,
+            pending: None,
+            queue: VecDeque::new(),
+            orders: VecDeque::new(),
+            events: VecDeque::new(),
+            views: BTreeMap::new(),
+            shown: String::new(),
+        }
+    }
+}
+
+/// A message of `term`.
+pub(crate) fn message(term: u64, body: Body) -> Message {
+    Message { term: Term(term), body }
+}
+
+/// An entry that carries `text`, or nothing.
+pub(crate) fn entry(term: u64, index: u64, text: &str) -> Entry {
+    let payload = match text {
+        "" => Payload::Empty,
+        _ => Payload::Command(Bytes::copy_from_slice(text.as_bytes())),
+    };
+    Entry { id: EntryId::new(term, index), payload }
+}

@@ -1,0 +1,306 @@
+//! Random schedules over small clusters of pure cores: everything a network, a disk, an applier and a
+//! power supply may do, in any order. After every step the properties of Figure 3 are checked, and what
+//! reads promise. Then everything heals, and progress is required.
+//!
+//! `SEEDS=n` runs n schedules, `SEED=x` runs the one of that seed.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use raft::config::Config;
+use raft::core::ready::ReadId;
+use raft::core::{ProposeError, Raft};
+use raft::types::{Index, NodeId};
+
+use common::oracle::{Oracle, Totals};
+use common::{Cluster, Crash, small_config};
+
+const STEPS: u32 = 6_000;
+
+struct Run {
+    random: StdRng,
+    cluster: Cluster,
+    oracle: Oracle,
+    commands: u64,
+    reads: u64,
+    /// How likely, in a thousand steps, faults are in this run.
+    losses: u32,
+    crashes: u32,
+    cuts: u32,
+    /// How fast time passes beside messages.
+    haste: u32,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let size = if random.random_bool(0.5) { 3 } else { 5 };
+        let entry_bytes = 60;
+        let config = Config {
+            append_bytes_max: entry_bytes * random.random_range(1..6),
+            in_flight_messages_max: random.random_range(1..5),
+            in_flight_bytes_max: entry_bytes * random.random_range(2..20),
+            uncommitted_bytes_max: entry_bytes * random.random_range(5..40),
+            pending_reads_max: random.random_range(2..20),
+            apply_backlog_bytes_max: entry_bytes * random.random_range(1..20),
+            log_keep_bytes: entry_bytes * random.random_range(0..5),
+            log_bytes_max: entry_bytes * 6,
+            log_bytes_hard_max: entry_bytes * random.random_range(7..30),
+            ..small_config(seed)
+        };
+        let mut cluster = Cluster::new(size, config);
+        cluster.instant = false;
+        cluster.chunk_rows = random.random_range(1..20);
+        let mood = |random: &mut StdRng, most: u32| {
+            if random.random_bool(0.3) { 0 } else { random.random_range(0..most) }
+        };
+        let (losses, crashes, cuts) = (mood(&mut random, 200), mood(&mut random, 25), mood(&mut random, 20));
+        let haste = random.random_range(6..30);
+        let oracle = Oracle::default();
+        Self { random, cluster, oracle, commands: 0, reads: 0, losses, crashes, cuts, haste }
+    }
+
+    /// A server that takes inputs, if the one drawn does; leaders are drawn more often for clients.
+    fn draw(&mut self, for_client: bool) -> Option<NodeId> {
+        let leaders = self.cluster.leaders();
+        let ids = match for_client && !leaders.is_empty() && self.random.random_bool(0.9) {
+            true => leaders,
+            false => self.cluster.ids(),
+        };
+        let id = ids[self.random.random_range(0..ids.len())];
+        self.cluster.is_free(id).then_some(id)
+    }
+
+    fn step(&mut self) {
+        let fault = self.random.random_range(0..1000);
+        if fault < self.losses {
+            return self.lose_or_double();
+        }
+        if fault < self.losses + self.crashes {
+            return self.crash_or_restart();
+        }
+        if fault < self.losses + self.crashes + self.cuts {
+            return self.cut_or_heal();
+        }
+        let acted = match self.random.random_range(0..100) {
+            drawn @ 0..60 if drawn < self.haste => {
+                self.draw(false).inspect(|id| self.cluster.input_only(*id, Raft::tick))
+            }
+            0..60 => self.deliver(),
+            60..72 => self.propose(),
+            72..77 => self.read(),
+            77..79 => self.draw(false).inspect(|id| self.cluster.compact(*id)),
+            79..80 => self.draw(false).inspect(|id| self.toggle_disk(*id)),
+            80..90 => {
+                let id = self.draw(false);
+                for _ in 0..self.random.random_range(1..8) {
+                    id.map(|id| self.cluster.apply_one(id));
+                }
+                None
+            }
+            90..94 => self.draw(false).inspect(|id| {
+                self.cluster.read_one_chunk(*id);
+            }),
+            94..99 => self.draw(false).inspect(|id| {
+                self.cluster.tell_events(*id);
+            }),
+            _ => self.draw(false).inspect(|id| self.cluster.drop_views(*id)),
+        };
+        self.oracle.watch(&mut self.cluster);
+        // A round may have one input or many before its effects, and a crash between any two of them.
+        if let Some(id) = acted
+            && self.random.random_bool(0.7)
+        {
+            let crash = (self.random.random_range(0..3000) < self.crashes)
+                .then(|| [Crash::BeforeSave, Crash::AfterSave, Crash::AfterSend][self.random.random_range(0..3)]);
+            self.cluster.effects(id, crash);
+        }
+    }
+
+    fn deliver(&mut self) -> Option<NodeId> {
+        let waiting = self.cluster.pool.len();
+        if waiting == 0 {
+            return None;
+        }
+        // Mostly in order, sometimes any.
+        let at = match self.random.random_bool(0.8) {
+            true => self.random.random_range(0..waiting.min(4)),
+            false => self.random.random_range(0..waiting),
+        };
+        let to = self.cluster.deliver_only(at);
+        self.cluster.is_free(to).then_some(to)
+    }
+
+    fn propose(&mut self) -> Option<NodeId> {
+        let id = self.draw(true)?;
+        self.commands += 1;
+        let command = Bytes::from(format!("c{}", self.commands));
+        let freeing = self.random.random_bool(0.1);
+        let _ = self.cluster.input_only(id, |raft| raft.propose(command, freeing));
+        Some(id)
+    }
+
+    fn read(&mut self) -> Option<NodeId> {
+        let id = self.draw(true)?;
+        self.reads += 1;
+        let read = ReadId(self.reads);
+        if self.cluster.input_only(id, |raft| raft.read(read)).is_ok() {
+            self.oracle.asked(&self.cluster, id, read);
+        }
+        Some(id)
+    }
+
+    fn toggle_disk(&mut self, id: NodeId) {
+        let low = self.random.random_bool(0.1);
+        self.cluster.input_only(id, |raft| raft.set_disk_low(low));
+    }
+
+    fn lose_or_double(&mut self) {
+        let waiting = self.cluster.pool.len();
+        if waiting == 0 {
+            return;
+        }
+        let at = self.random.random_range(0..waiting);
+        if waiting < 300 && self.random.random_bool(0.4) {
+            let again = self.cluster.pool[at].clone();
+            self.cluster.pool.push(again);
+            return;
+        }
+        let lost = self.cluster.pool.remove(at);
+        if self.cluster.is_free(lost.from) && self.random.random_bool(0.3) {
+            self.cluster.input_only(lost.from, |raft| raft.unreachable(lost.to));
+        }
+    }
+
+    fn crash_or_restart(&mut self) {
+        let ids = self.cluster.ids();
+        let down: Vec<NodeId> = ids.iter().copied().filter(|id| !self.cluster.is_up(*id)).collect();
+        if !down.is_empty() && self.random.random_bool(0.6) {
+            let id = down[self.random.random_range(0..down.len())];
+            self.cluster.restart(id);
+        } else if let leading = self.random.random_bool(0.5)
+            && let Some(id) = self.draw(leading)
+        {
+            self.cluster.crash(id);
+        }
+        self.oracle.watch(&mut self.cluster);
+    }
+
+    fn cut_or_heal(&mut self) {
+        if self.random.random_bool(0.4) {
+            self.cluster.cut.clear();
+            return;
+        }
+        let ids = self.cluster.ids();
+        let one = ids[self.random.random_range(0..ids.len())];
+        let two = ids[self.random.random_range(0..ids.len())];
+        match self.random.random_range(0..3) {
+            0 => self.cluster.isolate(one),
+            1 => drop(self.cluster.cut.insert((one, two))),
+            _ => self.cluster.cut.extend([(one, two), (two, one)]),
+        }
+    }
+
+    /// Everything works from here on: the group must come to serve again, and to agree.
+    fn heal(&mut self) {
+        self.cluster.cut.clear();
+        for id in self.cluster.ids() {
+            if !self.cluster.is_up(id) {
+                self.cluster.restart(id);
+            }
+            self.cluster.input_only(id, |raft| raft.set_disk_low(false));
+        }
+        self.oracle.watch(&mut self.cluster);
+        self.cluster.instant = true;
+        self.cluster.chunk_rows = 100;
+        let mut goal: Option<Index> = None;
+        for _ in 0..40 * self.cluster.config.election_ticks_max {
+            self.quiet_tick();
+            if let Some(goal) = goal
+                && self.cluster.ids().iter().all(|id| self.cluster.servers[id].table.applied().index >= goal)
+                && self.oracle.open_reads(&self.cluster) == 0
+            {
+                return;
+            }
+            if goal.is_none() {
+                goal = self.propose_and_read();
+            }
+        }
+        for id in self.cluster.ids() {
+            let (raft, table) = (self.cluster.raft(id), &self.cluster.servers[&id].table);
+            let (last, commit, applied) = (raft.log().last(), raft.commit(), table.applied());
+            let role = self.cluster.shown_role(id);
+            eprintln!("n{id} {role}, last {last} commit {commit} applied {applied}: {:?}", raft.role());
+        }
+        panic!("no progress after everything healed: goal {goal:?}");
+    }
+
+    fn quiet_tick(&mut self) {
+        for id in self.cluster.ids() {
+            self.cluster.tick(id);
+            self.oracle.watch(&mut self.cluster);
+        }
+        // What is sent meanwhile arrives a tick later.
+        for _ in 0..self.cluster.pool.len() {
+            self.cluster.deliver(0);
+            self.oracle.watch(&mut self.cluster);
+        }
+    }
+
+    fn propose_and_read(&mut self) -> Option<Index> {
+        let id = *self.cluster.leaders().last()?;
+        self.reads += 1;
+        let read = ReadId(self.reads);
+        match self.cluster.input_only(id, |raft| raft.propose(Bytes::from_static(b"healed"), false)) {
+            Ok(entry) => {
+                if self.cluster.input_only(id, |raft| raft.read(read)).is_ok() {
+                    self.oracle.asked(&self.cluster, id, read);
+                }
+                // A proposal to a leader of the past is lost; then another goal is set.
+                let newest = self.cluster.ids().iter().all(|other| {
+                    self.cluster.raft(*other).term() <= self.cluster.raft(id).term()
+                });
+                newest.then_some(entry.index)
+            }
+            Err(ProposeError::Busy | ProposeError::DiskFull | ProposeError::NotLeader { .. }) => None,
+        }
+    }
+}
+
+fn schedule(seed: u64) -> Totals {
+    let mut run = Run::new(seed);
+    for _ in 0..STEPS {
+        run.step();
+        run.oracle.watch(&mut run.cluster);
+    }
+    run.heal();
+    run.oracle.totals
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn random_schedules_keep_every_promise_and_make_progress_once_healed() {
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(200),
+    };
+    let mut sum = Totals::default();
+    let runs = seeds.end - seeds.start;
+    for seed in seeds {
+        let totals = catch_unwind(AssertUnwindSafe(|| schedule(seed))).unwrap_or_else(|_| {
+            panic!("replay with: SEED={seed} cargo test -p raft --test properties");
+        });
+        sum.add(totals);
+    }
+    println!("{runs} schedules: {sum:?}");
+    if runs >= 50 {
+        sum.assert_at_least(runs);
+    }
+}
