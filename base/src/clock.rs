@@ -93,6 +93,11 @@ pub fn simulate() -> Simulated {
     Simulated(())
 }
 
+/// Whether this thread's time is virtual.
+pub fn is_simulated() -> bool {
+    SIMULATED.get().is_some()
+}
+
 /// Guard of [`simulate`].
 #[derive(Debug)]
 pub struct Simulated(());

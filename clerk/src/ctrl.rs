@@ -176,8 +176,7 @@ impl CtrlClerk {
     pub async fn change(&self, change: Change) -> Result<Changed, Error> {
         let until = clock::now().after(self.deadline);
         let late = |_| Error::Unavailable { why: "another change is under way".to_owned() };
-        let mut session =
-            clock::timeout(self.deadline, self.shared.session.lock()).await.map_err(late)?;
+        let mut session = clock::timeout(self.deadline, self.shared.session.lock()).await.map_err(late)?;
         let mut attempts = Attempts::repeatable();
         loop {
             let mut open = match *session {

@@ -306,12 +306,7 @@ pub struct GroupClient {
 
 impl GroupClient {
     /// A client of `group`, whose servers are at `addresses`. `seed` decides its jitter.
-    pub fn new(
-        connection: Arc<dyn Connection>,
-        group: GroupId,
-        addresses: Vec<Address>,
-        seed: u64,
-    ) -> Self {
+    pub fn new(connection: Arc<dyn Connection>, group: GroupId, addresses: Vec<Address>, seed: u64) -> Self {
         Self { group, servers: Servers::new(Kv(group), connection, addresses, seed) }
     }
 

@@ -1,8 +1,12 @@
-//! The simulated runs. SEEDS and SEED in the environment choose how many seeds, and the first one.
+//! The simulated runs. SEEDS and SEED in the environment choose how many seeds, and the first one; SUITE
+//! leaves out all others.
 
 use integration_tests::suites::{campaign, seeds_asked, suites};
 
 fn play(name: &str) {
+    if std::env::var("SUITE").is_ok_and(|only| !only.is_empty() && only != name) {
+        return;
+    }
     let (first, count) = seeds_asked();
     match campaign(name, first, count) {
         Ok(total) => println!("{name}: {count} seeds from {first}: {total}"),
@@ -43,6 +47,9 @@ fn trace_elsewhere(suite: &str, seed: u64) -> String {
 
 #[test]
 fn a_seed_is_the_same_run_again_in_this_process_and_in_another() {
+    if std::env::var_os("SUITE").is_some() {
+        return;
+    }
     for (name, play) in suites() {
         let (one, other) = (play(4711).unwrap(), play(4711).unwrap());
         assert_eq!(one, other, "{name}: the same seed twice in one process");

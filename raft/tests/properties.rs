@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use raft::config::Config;
 use raft::core::ready::ReadId;
 use raft::core::{ProposeError, Raft};
-use raft::types::{Index, NodeId};
+use raft::types::{EntryId, NodeId};
 
 use common::oracle::{Oracle, Totals};
 use common::{Cluster, Crash, small_config};
@@ -217,11 +217,14 @@ impl Run {
         self.oracle.watch(&mut self.cluster);
         self.cluster.instant = true;
         self.cluster.chunk_rows = 100;
-        let mut goal: Option<Index> = None;
+        let mut goal: Option<EntryId> = None;
         for _ in 0..40 * self.cluster.config.election_ticks_max {
             self.quiet_tick();
+            // What was proposed to a leader of the past may be lost: set another goal then.
+            let term = self.cluster.ids().iter().map(|id| self.cluster.raft(*id).term()).max();
+            goal = goal.filter(|goal| Some(goal.term) == term);
             if let Some(goal) = goal
-                && self.cluster.ids().iter().all(|id| self.cluster.servers[id].table.applied().index >= goal)
+                && self.cluster.ids().iter().all(|id| self.cluster.servers[id].table.applied() >= goal)
                 && self.oracle.open_reads(&self.cluster) == 0
             {
                 return;
@@ -251,7 +254,7 @@ impl Run {
         }
     }
 
-    fn propose_and_read(&mut self) -> Option<Index> {
+    fn propose_and_read(&mut self) -> Option<EntryId> {
         let id = *self.cluster.leaders().last()?;
         self.reads += 1;
         let read = ReadId(self.reads);
@@ -260,11 +263,7 @@ impl Run {
                 if self.cluster.input_only(id, |raft| raft.read(read)).is_ok() {
                     self.oracle.asked(&self.cluster, id, read);
                 }
-                // A proposal to a leader of the past is lost; then another goal is set.
-                let newest = self.cluster.ids().iter().all(|other| {
-                    self.cluster.raft(*other).term() <= self.cluster.raft(id).term()
-                });
-                newest.then_some(entry.index)
+                Some(entry)
             }
             Err(ProposeError::Busy | ProposeError::DiskFull | ProposeError::NotLeader { .. }) => None,
         }

@@ -78,7 +78,12 @@ impl KvStore {
     pub fn new(cluster: &Cluster, name: &str) -> Self {
         let connection: Arc<dyn Connection> = Arc::new(cluster.client(name));
         let options = Options { seed: cluster.world.derive(name), deadline: PATIENCE, sessions: true };
-        Self { clerk: Clerk::new(connection, cluster.addresses("ctrl"), options) }
+        Self::of(Clerk::new(connection, cluster.addresses("ctrl"), options))
+    }
+
+    /// Any clerk as a store.
+    pub fn of(clerk: Clerk) -> Self {
+        Self { clerk }
     }
 }
 

@@ -20,6 +20,7 @@ use raft::rsm::{self, Parts, Replica, Role, StateMachine, Status, Threads};
 use raft::storage::Table;
 use raft::transport::{self, Inbox};
 use raft::types::{EntryId, Membership, NodeId};
+use rand::RngExt;
 use shardctrler::state_machine::Controller;
 use shardkv::state_machine::{Machine, Standing};
 use tokio::sync::watch;
@@ -41,7 +42,7 @@ pub enum Kind {
     Kv(GroupId),
 }
 
-/// Sizes of a cluster. Logs are small, so that compaction and snapshots happen all the time.
+/// Sizes of a cluster.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Limits of the sharded cluster.
@@ -50,14 +51,21 @@ pub struct Shape {
     pub raft: Config,
 }
 
-impl Default for Shape {
-    fn default() -> Self {
-        const LOG_BYTES_MAX: usize = 8 << 10;
-        const CHUNK_BYTES: usize = 2 << 10;
-        let raft = Config { chunk_bytes: CHUNK_BYTES, ..Config::default() };
+impl Shape {
+    /// A shape drawn from the seed. Logs are small, so that compaction and snapshots happen all the time;
+    /// Appends hold as little as one entry, and as few as one is on its way.
+    pub fn drawn(world: &World) -> Self {
+        let mut random = world.generator("shape");
+        let mut one_of = |choices: [usize; 3]| choices[random.random_range(0..3)];
+        let raft = Config {
+            chunk_bytes: one_of([256, 2 << 10, 16 << 10]),
+            append_bytes_max: one_of([64, 1 << 10, 1 << 20]),
+            in_flight_messages_max: one_of([1, 4, 256]),
+            ..Config::default()
+        };
         Self {
             params: Params { shard_count: 10, ..Params::default() },
-            raft: raft.with_log_bytes_max(LOG_BYTES_MAX),
+            raft: raft.with_log_bytes_max(one_of([4 << 10, 8 << 10, 32 << 10])),
         }
     }
 }
@@ -257,6 +265,18 @@ impl Cluster {
             (running.drop_tasks)();
         }
         node.disk.power_cut();
+    }
+
+    /// Makes all disks slow, or well again.
+    pub fn set_slow_disks(&self, slow: bool) {
+        lock(&self.nodes).values().for_each(|node| node.disk.set_slow(slow));
+    }
+
+    /// Stalls the next synced write of a node.
+    pub fn stall(&self, name: &str, lasts: Duration) {
+        if let Some(node) = lock(&self.nodes).get(name) {
+            node.disk.stall(lasts);
+        }
     }
 
     /// Waits until every node runs and every group has a leader.

@@ -1,5 +1,6 @@
 //! A disk that takes its time: a synced write of about 0.2 ms, half of it before it is durable and half
-//! behind, so that a crash can fall on either side; and now and then one that stalls.
+//! behind, so that a crash can fall on either side; and now and then one that stalls. Faults make it
+//! slow for a while, or stall its next synced write for long.
 //!
 //! Around the memory storages of the product. What was saved is mirrored in a [`Journal`], which checks
 //! that a restart finds exactly that, and which the invariants read.
@@ -25,6 +26,8 @@ const HALF_MAX_NS: u64 = 200_000;
 const STALL_ONE_IN: u32 = 2000;
 /// For at most so long.
 const STALL_MAX_MS: u64 = 300;
+/// While the disk is slow, every fourth half takes up to so long.
+const SLOW_MAX_US: u64 = 8000;
 
 /// One saved entry, as far as invariants care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,15 @@ pub struct Disk {
     memory: MemoryDisk,
     journal: Arc<Mutex<Journal>>,
     random: Arc<Mutex<Generator>>,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+/// What ails a disk.
+#[derive(Debug, Default)]
+struct Trouble {
+    slow: bool,
+    /// The next synced write takes so long.
+    stall: Option<Duration>,
 }
 
 impl Disk {
@@ -120,7 +132,18 @@ impl Disk {
             memory: MemoryDisk::new(),
             journal: Arc::default(),
             random,
+            trouble: Arc::default(),
         }
+    }
+
+    /// Makes the disk slow, or well again.
+    pub fn set_slow(&self, slow: bool) {
+        lock(&self.trouble).slow = slow;
+    }
+
+    /// Stalls its next synced write.
+    pub fn stall(&self, lasts: Duration) {
+        lock(&self.trouble).stall = Some(lasts);
     }
 
     /// What its log holds.
@@ -135,6 +158,7 @@ impl Disk {
             world: self.world.clone(),
             name: Arc::clone(&self.name),
             random: Arc::clone(&self.random),
+            trouble: Arc::clone(&self.trouble),
         };
         let log = SlowLog { inner: log, pace: pace.clone(), journal: self.journal() };
         (Box::new(log), Arc::new(SlowTable { inner: table, pace }))
@@ -152,6 +176,7 @@ struct Pace {
     world: World,
     name: Name,
     random: Arc<Mutex<Generator>>,
+    trouble: Arc<Mutex<Trouble>>,
 }
 
 impl Pace {
@@ -159,8 +184,15 @@ impl Pace {
         let delay = {
             let mut random = lock(&self.random);
             let stall = random.random_range(0..STALL_ONE_IN) == 0;
-            let extra = if stall { random.random_range(0..STALL_MAX_MS) } else { 0 };
-            Duration::from_nanos(random.random_range(0..HALF_MAX_NS)) + Duration::from_millis(extra)
+            let mut delay = Duration::from_nanos(random.random_range(0..HALF_MAX_NS));
+            if stall {
+                delay += Duration::from_millis(random.random_range(0..STALL_MAX_MS));
+            }
+            let mut trouble = lock(&self.trouble);
+            if trouble.slow && random.random_range(0..4) == 0 {
+                delay += Duration::from_micros(random.random_range(0..SLOW_MAX_US));
+            }
+            delay + trouble.stall.take().unwrap_or_default()
         };
         self.world.pause(delay, Label::of(kind, &self.name)).await;
     }

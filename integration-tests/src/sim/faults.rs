@@ -4,7 +4,7 @@
 //! can overlap, and a whole group may be down at once. One kind waits until a shard is being moved and
 //! then kills a leader that takes part.
 //!
-//! Left out on purpose: slow clocks and failing disks.
+//! Left out on purpose: clocks that drift, and disks that fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,26 +18,51 @@ use super::cluster::{Cluster, group_of};
 use super::network::Weather;
 use super::{Generator, Name};
 
-/// What goes wrong, as shares.
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Some node crashes.
+    Crash,
+    /// The leader of some group crashes.
+    CrashLeader,
+    /// A leader crashes while its group has a shard on its way.
+    CrashMidMove,
+    /// All nodes of a group crash.
+    CrashGroup,
+    /// A group crashes just after its leader committed something, and the leader stays down for long.
+    LoseLeader,
+    /// Everything crashes.
+    CrashAll,
+    /// Two halves of all nodes do not hear each other, or one does not hear the other.
+    Partition,
+    /// Messages are delayed, lost, doubled, late.
+    Weather,
+    /// Synced writes take up to forty times as long.
+    SlowDisks,
+    /// A leader's disk stalls for longer than an election takes, most often while it is cut off.
+    StallLeader,
+}
+
+/// What goes wrong, how often and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Shares of: crash of any node, crash of a leader, crash in mid-move, crash of a whole group,
-    /// partition, weather, crash of everything.
-    pub shares: [u32; 7],
+    /// The faults with their shares.
+    pub shares: &'static [(Fault, u32)],
     /// Longest quiet time between two faults.
     pub quiet_max: Duration,
-    /// Longest time a node stays down.
+    /// Longest time a node stays down, as a rule.
     pub down_max: Duration,
-    /// Whether lost messages may come late and doubled.
+    /// Whether Raft's lost messages may come late and doubled.
     pub chaos: bool,
     /// Whether requests may be doubled, too.
     pub chaos_requests: bool,
 }
 
-impl Default for Plan {
-    fn default() -> Self {
+impl Plan {
+    /// A plan with these shares.
+    pub fn of(shares: &'static [(Fault, u32)]) -> Self {
         Self {
-            shares: [20, 15, 35, 4, 15, 15, 1],
+            shares,
             quiet_max: Duration::from_millis(1500),
             down_max: Duration::from_millis(1200),
             chaos: true,
@@ -103,6 +128,7 @@ impl Nemesis {
         self.cluster.world.note("heal");
         self.cluster.network.heal();
         self.cluster.network.set_weather(Weather::default());
+        self.cluster.set_slow_disks(false);
         self.cluster.start_all();
     }
 
@@ -116,28 +142,45 @@ impl Nemesis {
             }
             let names = self.cluster.names();
             let any = names[random.random_range(0..names.len())].clone();
-            match pick(&mut random, &self.plan.shares) {
-                0 => self.crash(&any, &mut random),
-                1 => {
+            let members = names.iter().filter(|name| group_of(name) == group_of(&any)).cloned();
+            let group: Vec<Name> = members.collect();
+            match pick(&mut random, self.plan.shares) {
+                Fault::Crash => self.crash(&any, &mut random),
+                Fault::CrashLeader => {
                     let leader = self.cluster.leader(&group_of(&any));
                     self.crash(&leader.map_or(any, |leader| leader.name), &mut random);
                 }
-                2 => self.crash_mid_move(&mut random).await,
-                3 => {
-                    let group = group_of(&any);
-                    for name in names.iter().filter(|name| group_of(name) == group) {
-                        self.crash(name, &mut random);
-                    }
+                Fault::CrashMidMove => self.crash_mid_move(&mut random).await,
+                Fault::CrashGroup => group.iter().for_each(|name| self.crash(name, &mut random)),
+                Fault::LoseLeader => self.lose_leader(&any, group, &mut random).await,
+                Fault::CrashAll => names.iter().for_each(|name| self.crash(name, &mut random)),
+                Fault::Partition => self.partition(names, &mut random),
+                Fault::Weather => self.weather(&mut random),
+                Fault::SlowDisks => {
+                    self.cluster.set_slow_disks(true);
+                    let lasts = Duration::from_millis(random.random_range(500..3000));
+                    self.later(lasts, |cluster| cluster.set_slow_disks(false));
                 }
-                4 => self.partition(names, &mut random),
-                5 => self.weather(&mut random),
-                _ => names.iter().for_each(|name| self.crash(name, &mut random)),
+                Fault::StallLeader => self.stall_leader(&any, group, &mut random),
             }
         }
     }
 
+    /// Does something after a while.
+    fn later(&self, lasts: Duration, what: impl FnOnce(&Cluster) + Send + 'static) {
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move {
+            clock::sleep(lasts).await;
+            what(&cluster);
+        });
+    }
+
     /// Crashes a node; it comes back by itself.
     fn crash(&self, name: &Name, random: &mut Generator) {
+        self.crash_for(name, self.plan.down_max.mul_f64(random.random()));
+    }
+
+    fn crash_for(&self, name: &Name, down: Duration) {
         if !self.cluster.is_up(name) {
             return;
         }
@@ -145,12 +188,42 @@ impl Nemesis {
         self.cluster.crash(name);
         self.counts.crashes.fetch_add(1, Ordering::Relaxed);
         self.counts.interrupted.fetch_add(u64::from(moves), Ordering::Relaxed);
-        let (cluster, name) = (self.cluster.clone(), Arc::clone(name));
-        let down = self.plan.down_max.mul_f64(random.random());
-        tokio::spawn(async move {
-            clock::sleep(down).await;
-            cluster.start(&name);
-        });
+        let name = Arc::clone(name);
+        self.later(down, move |cluster| cluster.start(&name));
+    }
+
+    /// What the leader acknowledged must be on disks by then: nobody else may know of it.
+    async fn lose_leader(&self, any: &Name, group: Vec<Name>, random: &mut Generator) {
+        const COMMIT_WITHIN: Duration = Duration::from_millis(500);
+        let Some(leader) = self.cluster.leader(&group_of(any)) else { return };
+        let mut status = leader.probe.status;
+        let commit = status.borrow().commit;
+        let committed = status.wait_for(|status| status.commit > commit);
+        let _ = clock::timeout(COMMIT_WITHIN, committed).await;
+        clock::sleep(Duration::from_micros(random.random_range(0..600))).await;
+        for name in group {
+            let down_ms = if name == leader.name { 1500..3000 } else { 1..60 };
+            self.crash_for(&name, Duration::from_millis(random.random_range(down_ms)));
+        }
+    }
+
+    /// A leader that was away must not go on as if it still led (correctness rule 6).
+    fn stall_leader(&self, any: &Name, group: Vec<Name>, random: &mut Generator) {
+        let Some(leader) = self.cluster.leader(&group_of(any)) else { return };
+        let lasts = Duration::from_millis(random.random_range(600..2500));
+        let name = leader.name;
+        self.cluster.world.note(&format!("stall {name}"));
+        self.cluster.stall(&name, lasts);
+        if random.random_bool(0.7) {
+            let set = move |cluster: &Cluster, enabled: bool| {
+                for peer in group.iter().filter(|peer| **peer != name) {
+                    cluster.network.link(&name, peer, enabled);
+                }
+            };
+            set(&self.cluster, false);
+            let longer = Duration::from_millis(random.random_range(0..200));
+            self.later(lasts + longer, move |cluster| set(cluster, true));
+        }
     }
 
     /// Leaders whose group has a shard on its way, in or out.
@@ -205,9 +278,7 @@ impl Nemesis {
         };
         set(&self.cluster, false);
         let lasts = Duration::from_millis(random.random_range(50..1800));
-        let cluster = self.cluster.clone();
-        tokio::spawn(async move {
-            clock::sleep(lasts).await;
+        self.later(lasts, |cluster| {
             cluster.world.note("partition over");
             cluster.network.heal();
         });
@@ -222,21 +293,17 @@ impl Nemesis {
             chaos_requests: chaos && self.plan.chaos_requests,
         });
         let lasts = Duration::from_millis(random.random_range(100..2500));
-        let cluster = self.cluster.clone();
-        tokio::spawn(async move {
-            clock::sleep(lasts).await;
-            cluster.network.set_weather(Weather::default());
-        });
+        self.later(lasts, |cluster| cluster.network.set_weather(Weather::default()));
     }
 }
 
-fn pick(random: &mut Generator, shares: &[u32]) -> usize {
-    let mut draw = random.random_range(0..shares.iter().sum());
-    for (position, share) in shares.iter().enumerate() {
+fn pick(random: &mut Generator, shares: &[(Fault, u32)]) -> Fault {
+    let mut draw = random.random_range(0..shares.iter().map(|(_, share)| share).sum());
+    for (fault, share) in shares {
         if draw < *share {
-            return position;
+            return *fault;
         }
         draw -= share;
     }
-    0
+    Fault::Crash
 }

@@ -12,7 +12,7 @@ use super::{Report, at_least};
 use crate::history::Op;
 use crate::linearizability;
 use crate::sim::cluster::{Cluster, Kind, Shape};
-use crate::sim::faults::{Nemesis, Plan};
+use crate::sim::faults::{Fault, Nemesis, Plan};
 use crate::sim::toy::ToyStore;
 use crate::sim::{Failure, Name, World, run};
 use crate::workload::{Answer, Mix, Recorder, Request};
@@ -21,6 +21,16 @@ use crate::{history, invariants};
 const LASTS: Duration = Duration::from_secs(20);
 const CLIENTS: u64 = 5;
 const KEYS: usize = 6;
+const FAULTS: &[(Fault, u32)] = &[
+    (Fault::Crash, 20),
+    (Fault::CrashLeader, 20),
+    (Fault::CrashGroup, 3),
+    (Fault::LoseLeader, 10),
+    (Fault::Partition, 20),
+    (Fault::Weather, 20),
+    (Fault::SlowDisks, 10),
+    (Fault::StallLeader, 8),
+];
 
 /// One run of `seed`.
 ///
@@ -38,7 +48,7 @@ fn store(cluster: &Cluster, servers: &[Name], name: &str) -> Box<ToyStore> {
 }
 
 async fn main(world: World) -> Result<Report, String> {
-    let cluster = Cluster::new(&world, Shape::default());
+    let cluster = Cluster::new(&world, Shape::drawn(&world));
     invariants::watch(&cluster);
     let replicas = if world.generator("size").random_bool(0.3) { 5 } else { 3 };
     let servers = cluster.add(Kind::Toy, replicas);
@@ -54,7 +64,7 @@ async fn main(world: World) -> Result<Report, String> {
         })
         .collect();
     // The toy cannot tell a repeated request from a new one.
-    let plan = Plan { shares: [25, 25, 0, 3, 25, 20, 0], chaos_requests: false, ..Plan::default() };
+    let plan = Plan { chaos_requests: false, ..Plan::of(FAULTS) };
     let nemesis = Nemesis::new(&cluster, plan);
     let trouble = tokio::spawn(nemesis.clone().run());
     clock::sleep(LASTS).await;

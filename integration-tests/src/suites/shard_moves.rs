@@ -24,7 +24,7 @@ use crate::history::Op;
 use crate::invariants;
 use crate::sim::clerks::{Admin, KvStore};
 use crate::sim::cluster::{Cluster, Kind, Shape};
-use crate::sim::faults::{Nemesis, Plan};
+use crate::sim::faults::{Fault, Nemesis, Plan};
 use crate::sim::{Failure, Generator, World, run};
 use crate::workload::{Answer, Mix, Recorder, Request, Store};
 
@@ -44,6 +44,22 @@ const INTERRUPTED_MIN: u64 = 5;
 /// After healing every shard answers within this.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
+/// What goes wrong while shards move at random.
+const FAULTS: &[(Fault, u32)] = &[
+    (Fault::Crash, 18),
+    (Fault::CrashLeader, 15),
+    (Fault::CrashMidMove, 32),
+    (Fault::CrashGroup, 3),
+    (Fault::LoseLeader, 4),
+    (Fault::CrashAll, 1),
+    (Fault::Partition, 12),
+    (Fault::Weather, 14),
+    (Fault::SlowDisks, 5),
+    (Fault::StallLeader, 4),
+];
+/// What goes wrong while shards go round.
+const CRASHES: &[(Fault, u32)] = &[(Fault::Crash, 5), (Fault::CrashLeader, 20), (Fault::CrashMidMove, 75)];
+
 /// A cluster with its controllers and groups, all groups known to the admin.
 struct Stage {
     world: World,
@@ -56,7 +72,7 @@ struct Stage {
 
 impl Stage {
     async fn set(world: World) -> Result<Self, String> {
-        let cluster = Cluster::new(&world, Shape::default());
+        let cluster = Cluster::new(&world, Shape::drawn(&world));
         invariants::watch(&cluster);
         cluster.add(Kind::Ctrl, REPLICAS);
         for group in GROUPS {
@@ -211,8 +227,7 @@ async fn random_moves(world: World) -> Result<Report, String> {
     let mut random = stage.world.generator("admin");
     stage.admin.change(stage.join(&GROUPS)).await;
     let clients = stage.clients(&stage.mix(Duration::from_millis(50)));
-    let plan = Plan::default();
-    let nemesis = Nemesis::new(&stage.cluster, plan);
+    let nemesis = Nemesis::new(&stage.cluster, Plan::of(FAULTS));
     let trouble = tokio::spawn(nemesis.clone().run());
     let start = clock::now();
     let mut joined = GROUPS.to_vec();
@@ -316,9 +331,7 @@ async fn all_round(world: World) -> Result<Report, String> {
     let stage = Stage::set(world).await?;
     stage.admin.change(stage.join(&GROUPS)).await;
     let clients = stage.clients(&stage.mix(Duration::from_millis(40)));
-    let plan =
-        Plan { shares: [5, 20, 75, 0, 0, 0, 0], quiet_max: Duration::from_millis(2500), ..Plan::default() };
-    let nemesis = Nemesis::new(&stage.cluster, plan);
+    let nemesis = Nemesis::new(&stage.cluster, Plan::of(CRASHES));
     let trouble = tokio::spawn(nemesis.clone().run());
     for _ in 0..ROUNDS {
         let owners = stage.admin.owners().await?;

@@ -79,7 +79,12 @@ impl<'a> Overlay<'a> {
 
     /// The next stretch of a scan: rows from `start` on, and where the stretch ends (`None`: with
     /// everything). A stretch is a deleted range, or a page of the table in front of the next one.
-    fn stretch(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> (BTreeMap<Bytes, Bytes>, Option<Bytes>) {
+    fn stretch(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: ScanLimit,
+    ) -> (BTreeMap<Bytes, Bytes>, Option<Bytes>) {
         let until = |bound: Option<&Bytes>| match (bound, end) {
             (Some(bound), Some(end)) if &bound[..] >= end => Some(Bytes::copy_from_slice(end)),
             (Some(bound), _) => Some(bound.clone()),

@@ -1,4 +1,4 @@
-//! One suite for both storages: what [`Log`] and [`Table`] promise, each promise also across a crash.
+//! One suite for both storages: what a log and a table promise, each promise also across a crash.
 //!
 //! A crash of RocksDB is simulated by copying its files while it has them open: what it holds only in
 //! memory is not among them. What the operating system holds only in memory is; that a save is synced
@@ -9,13 +9,12 @@ mod rocks;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::memory::MemoryDisk;
 use super::rocksdb::{LogOptions, TableOptions, open_log, open_table};
-use super::{Log, ScanLimit, Table};
+use super::{ScanLimit, Stores};
 use crate::types::{Entry, EntryId, Payload};
 
 const ALL: ScanLimit = ScanLimit { rows: usize::MAX, bytes: usize::MAX };
@@ -23,7 +22,7 @@ const ALL: ScanLimit = ScanLimit { rows: usize::MAX, bytes: usize::MAX };
 /// A disk under test.
 trait Disk {
     /// Opens the stores as a start would.
-    fn open(&mut self) -> (Box<dyn Log>, Arc<dyn Table>);
+    fn open(&mut self) -> Stores;
 
     /// The process dies and everything not durable is lost. Handles that are still there write nowhere
     /// that matters.
@@ -31,7 +30,7 @@ trait Disk {
 }
 
 impl Disk for MemoryDisk {
-    fn open(&mut self) -> (Box<dyn Log>, Arc<dyn Table>) {
+    fn open(&mut self) -> Stores {
         MemoryDisk::open(self)
     }
 
@@ -57,7 +56,7 @@ impl RocksDisk {
 }
 
 impl Disk for RocksDisk {
-    fn open(&mut self) -> (Box<dyn Log>, Arc<dyn Table>) {
+    fn open(&mut self) -> Stores {
         let (log, table) = (self.path("raft"), self.path("state"));
         std::fs::create_dir_all(&log).unwrap();
         std::fs::create_dir_all(&table).unwrap();
@@ -90,9 +89,10 @@ fn copy_open_files(from: &Path, to: &Path) {
         let _ = std::fs::remove_dir_all(to);
         std::fs::create_dir_all(to).unwrap();
         let before = names(from);
-        let copied = before.iter().filter(|name| *name != "LOCK").all(|name| {
-            std::fs::copy(from.join(name), to.join(name)).is_ok()
-        });
+        let copied = before
+            .iter()
+            .filter(|name| *name != "LOCK")
+            .all(|name| std::fs::copy(from.join(name), to.join(name)).is_ok());
         if copied && names(from) == before {
             return;
         }

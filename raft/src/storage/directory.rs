@@ -22,13 +22,13 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::rocksdb::{LogOptions, TableOptions, open_log, open_table};
-use super::{Log, OpenError, Table, fatal};
+use super::{OpenError, Stores, fatal};
 use crate::types::NodeId;
 
 const FORMAT: u32 = 1;
@@ -95,7 +95,13 @@ impl DataDir {
             (Some((_, incarnation)), false) => (incarnation, false),
         };
         let peers = Mutex::new(read_peers(path)?);
-        Ok(Self { path: path.to_owned(), incarnation, unfinished: Mutex::new(unfinished), peers, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            incarnation,
+            unfinished: Mutex::new(unfinished),
+            peers,
+            _lock: lock,
+        })
     }
 
     /// Whether a server was made in `path`: if not, its first start needs `--new`.
@@ -117,11 +123,7 @@ impl DataDir {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open_stores(
-        &self,
-        log: &LogOptions,
-        table: &TableOptions,
-    ) -> Result<(Box<dyn Log>, Arc<dyn Table>), OpenError> {
+    pub fn open_stores(&self, log: &LogOptions, table: &TableOptions) -> Result<Stores, OpenError> {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         let create = *unfinished;
         let log = open_log(&self.path.join(RAFT), &LogOptions { create, ..log.clone() })?;
@@ -257,7 +259,9 @@ fn read_lines(path: &Path, name: &str) -> Result<Option<(PathBuf, Lines)>, OpenE
     let text = match fs::read_to_string(&at) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(corrupt(&at, "not text".into())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(corrupt(&at, "not text".into()));
+        }
         Err(error) => return Err(unavailable(&at, &error)),
     };
     let pairs = text.lines().map(|line| line.split_once(' ').map(|(key, value)| (key.into(), value.into())));

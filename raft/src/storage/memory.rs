@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Batch, Change, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table, applied};
+use super::{Batch, Change, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Stores, Table, applied};
 use crate::types::{Entry, EntryId, HardState};
 
 type RowMap = Arc<BTreeMap<Bytes, Bytes>>;
@@ -90,7 +90,7 @@ impl MemoryDisk {
     }
 
     /// Opens both stores, as a start after a crash would: what was not durable is gone.
-    pub fn open(&self) -> (Box<dyn Log>, Arc<dyn Table>) {
+    pub fn open(&self) -> Stores {
         self.power_cut();
         let life = self.lock().life;
         let handle = Handle { disk: self.clone(), life };

@@ -141,6 +141,9 @@ pub trait Table: Read {
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()>;
 }
 
+/// Both stores of a replica.
+pub type Stores = (Box<dyn Log>, std::sync::Arc<dyn Table>);
+
 /// The applied row of `rows`; the zero id for a table to which nothing was applied.
 pub fn applied(rows: &dyn Read) -> Applied {
     rows.get(APPLIED_KEY).map_or_else(Applied::default, |bytes| {
@@ -180,13 +183,17 @@ pub enum OpenError {
         path: String,
     },
     /// Data, where none was expected.
-    #[error("{path}: a server's data is already here: start without --new, which is for the first start only")]
+    #[error(
+        "{path}: a server's data is already here: start without --new, which is for the first start only"
+    )]
     AlreadyThere {
         /// Where.
         path: String,
     },
     /// Data of another server.
-    #[error("{path}: this is the data of {found}, not of {expected}: check --data-dir, --cluster, --group and --id")]
+    #[error(
+        "{path}: this is the data of {found}, not of {expected}: check --data-dir, --cluster, --group and --id"
+    )]
     AnotherServer {
         /// Where.
         path: String,
@@ -218,5 +225,7 @@ pub enum OpenError {
 pub fn fatal(doing: &str, error: &dyn fmt::Display) -> ! {
     tracing::error!(%error, "disk error: cannot {doing}; this process ends now");
     eprintln!("disk error: cannot {doing}: {error}");
+    // A simulated process is a task: its run fails, and says which seed replays it.
+    assert!(!base::clock::is_simulated(), "disk error: cannot {doing}: {error}");
     std::process::exit(74)
 }

@@ -73,7 +73,7 @@ impl Table {
     }
 }
 
-fn row_of(entry: &Entry) -> Row {
+pub(crate) fn row_of(entry: &Entry) -> Row {
     let value = base::codec::encode(entry);
     (Bytes::copy_from_slice(&entry.id.index.0.to_be_bytes()), value)
 }

@@ -10,6 +10,8 @@
 
 pub(crate) mod machine;
 pub(crate) mod oracle;
+pub(crate) mod script;
+pub(crate) mod shown;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -78,6 +80,8 @@ pub(crate) struct Server {
     pub(crate) lives: u64,
     /// Its disk hangs: a save begins and does not return.
     pub(crate) stalled: bool,
+    /// It dies at this point of its next effects.
+    pub(crate) doom: Option<Crash>,
     pending: Option<Ready>,
     queue: VecDeque<Apply>,
     orders: VecDeque<StreamOrder>,
@@ -241,6 +245,7 @@ impl Cluster {
     /// The effects of what a core was told so far, by the one law.
     pub(crate) fn effects(&mut self, id: NodeId, crash: Option<Crash>) {
         while self.is_free(id) {
+            let crash = crash.or(self.servers[&id].doom);
             self.note_role(id);
             let mut ready = self.server(id).raft.as_mut().expect("just seen").take_ready();
             if ready.is_empty() {
@@ -439,7 +444,7 @@ impl Cluster {
         }
     }
 
-    fn note_role(&mut self, id: NodeId) {
+    pub(crate) fn note_role(&mut self, id: NodeId) {
         let role = self.shown_role(id);
         if self.servers[&id].shown != role {
             self.server(id).shown.clone_from(&role);
@@ -456,6 +461,7 @@ impl Server {
             table: Table::default(),
             lives: 0,
             stalled: false,
+            doom: None,
             pending: None,
             queue: VecDeque::new(),
             orders: VecDeque::new(),

@@ -16,11 +16,15 @@ use crate::output::Format;
 /// A sharded, replicated, linearizable key/value store: its clients, its administration, and clusters on
 /// this machine.
 #[derive(Debug, Parser)]
-#[command(name = "clerk", version, after_help = "Examples:
+#[command(
+    name = "clerk",
+    version,
+    after_help = "Examples:
   clerk up                     a cluster on this machine: 3 controllers, 2 groups of 3 servers
   clerk put greeting hello
   clerk get greeting
-  clerk help join              each verb explains itself")]
+  clerk help join              each verb explains itself"
+)]
 pub(crate) struct Args {
     /// Where a local cluster lives [default: CLERK_DIR, or ./clerk-data].
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "controllers")]
@@ -62,8 +66,10 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  clerk get greeting\n  clerk get --raw picture > picture.png")]
     Get(Get),
     /// Sets the value of a key.
-    #[command(after_help = "Examples:\n  clerk put greeting hello\n  clerk put greeting hi --if-version 1\n  \
-        clerk put picture - < picture.png")]
+    #[command(
+        after_help = "Examples:\n  clerk put greeting hello\n  clerk put greeting hi --if-version 1\n  \
+        clerk put picture - < picture.png"
+    )]
     Put(Put),
     /// Adds to the end of a key's value.
     #[command(after_help = "Example:\n  clerk append greeting ', world'")]
@@ -103,7 +109,9 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  clerk bench --clients 64 --seconds 10 --reads 50 --appends 10")]
     Bench(Bench),
     /// Prints a completion script.
-    #[command(after_help = "Example:\n  clerk completions bash > ~/.local/share/bash-completion/completions/clerk")]
+    #[command(
+        after_help = "Example:\n  clerk completions bash > ~/.local/share/bash-completion/completions/clerk"
+    )]
     Completions(Completions),
 }
 
@@ -341,7 +349,9 @@ impl FromStr for Joining {
             Some((id, addresses)) => (id, Some(addresses.split(',').map(str::to_owned).collect::<Vec<_>>())),
         };
         let has_port = |address: &String| {
-            address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         };
         if let Some(wrong) = addresses.iter().flatten().find(|address| !has_port(address)) {
             return Err(format!("`{wrong}` is not of the form HOST:PORT"));

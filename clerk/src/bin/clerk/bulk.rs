@@ -166,11 +166,17 @@ pub(crate) async fn dump(context: &Context) -> Result<(), Failure> {
     let sort = |item: Item| sorter.add((item.key.to_vec(), item.value.to_vec(), item.version.0));
     read_all(&clerk, &bar, sort).await?;
     bar.finish_and_clear();
-    let mut stream = Stream::new();
     let is_json = context.output.is_json();
+    // On a thread of its own: the reader may pause for ever, and Ctrl-C has to be heard.
+    let printed = tokio::task::spawn_blocking(move || print(sorter, is_json)).await;
+    Ok(printed.context("cannot print")?.context("cannot sort")?)
+}
+
+fn print(sorter: Sorter, is_json: bool) -> std::io::Result<()> {
+    let mut stream = Stream::new();
     let mut separator = "{\"rows\":[\n";
     let mut line = Vec::new();
-    let printed = sorter.finish(|(key, value, version)| {
+    sorter.finish(|(key, value, version)| {
         line.clear();
         if is_json {
             let row = json!({"key": json_bytes(&key), "value": json_bytes(&value), "version": version});
@@ -181,8 +187,7 @@ pub(crate) async fn dump(context: &Context) -> Result<(), Failure> {
         }
         stream.write(&line);
         Ok(())
-    });
-    printed.context("cannot sort")?;
+    })?;
     if is_json {
         stream.write(if separator == ",\n" { b"\n]}\n" } else { b"{\"rows\":[]}\n" });
     }

@@ -36,7 +36,7 @@ pub(crate) async fn get(context: &Context, get: &args::Get) -> Result<(), Failur
 }
 
 pub(crate) async fn put(context: &Context, put: &args::Put) -> Result<(), Failure> {
-    let (key, value) = (bytes(&put.key), value(&put.value)?);
+    let (key, value) = (bytes(&put.key), value(&put.value).await?);
     let clerk = context.clerk().await?;
     let version = match put.if_version {
         Some(expected) => clerk.put_if(key.clone(), value, Version(expected)).await?,
@@ -47,7 +47,7 @@ pub(crate) async fn put(context: &Context, put: &args::Put) -> Result<(), Failur
 }
 
 pub(crate) async fn append(context: &Context, append: &args::Append) -> Result<(), Failure> {
-    let (key, piece) = (bytes(&append.key), value(&append.value)?);
+    let (key, piece) = (bytes(&append.key), value(&append.value).await?);
     let version = context.clerk().await?.append(key.clone(), piece).await?;
     written(context, &key, version);
     Ok(())
@@ -67,13 +67,17 @@ fn written(context: &Context, key: &[u8], version: Version) {
 }
 
 /// The argument itself; `-`: standard input, all of it.
-fn value(argument: &OsString) -> Result<Bytes, Failure> {
+async fn value(argument: &OsString) -> Result<Bytes, Failure> {
     if argument != "-" {
         return Ok(bytes(argument));
     }
-    let mut value = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut value).context("cannot read standard input")?;
-    Ok(Bytes::from(value))
+    // On a thread of its own: nothing may come for ever, and Ctrl-C has to be heard.
+    let read = tokio::task::spawn_blocking(|| {
+        let mut value = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut value).map(|_| Bytes::from(value))
+    });
+    let value = read.await.context("cannot read standard input")?;
+    Ok(value.context("cannot read standard input")?)
 }
 
 fn bytes(argument: &OsString) -> Bytes {

@@ -25,7 +25,6 @@ pub(crate) type Answers<T> = Vec<(Address, Result<T, String>)>;
 pub(crate) struct Survey {
     /// The newest configuration known to anybody who answered.
     pub(crate) config: Option<Config>,
-    pub(crate) book: AddressBook,
     pub(crate) controllers: Answers<CtrlStatus>,
     /// Of every group that ever joined, and of those that only run here.
     pub(crate) groups: BTreeMap<GroupId, Answers<KvStatus>>,
@@ -45,15 +44,15 @@ pub(crate) async fn survey(reach: &Reach) -> Survey {
         None => ask_groups(reach).await,
     };
     let (config, book) = known.map_or((None, AddressBook::default()), |(config, book)| (Some(config), book));
-    let mut places = book.groups.clone();
+    let mut places = book.groups;
     for (group, addresses) in reach.local.iter().flat_map(|cluster| cluster.groups()) {
         places.entry(group).or_insert(addresses);
     }
-    let asked = places.into_iter().map(|(group, addresses)| async move {
-        (group, reach.group(group, addresses).statuses().await)
-    });
+    let asked = places
+        .into_iter()
+        .map(|(group, addresses)| async move { (group, reach.group(group, addresses).statuses().await) });
     let groups = join_all(asked).await.into_iter().collect();
-    Survey { config, book, controllers, groups }
+    Survey { config, controllers, groups }
 }
 
 /// Without controllers: the newest configuration of the groups whose place is known here.
@@ -153,9 +152,9 @@ fn pending_of_group(config: &Config, group: GroupId, status: &KvStatus, pending:
         let serves = |shard: ShardId| {
             status.shards.iter().any(|held| held.shard == shard && held.phase == ShardPhase::Serving)
         };
-        let missing = config.assignments().find(|(shard, assignment)| {
-            assignment.owner == Some(group) && !serves(*shard)
-        });
+        let missing = config
+            .assignments()
+            .find(|(shard, assignment)| assignment.owner == Some(group) && !serves(*shard));
         if let Some((shard, _)) = missing.filter(|_| status.settled) {
             pending.push(format!("shard {shard}: group {group} does not serve it yet"));
         }
@@ -166,7 +165,7 @@ fn pending_of_group(config: &Config, group: GroupId, status: &KvStatus, pending:
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use clerk::api::config::{AddressBook, Assignment, Config, Params};
+    use clerk::api::config::{Assignment, Config, Params};
     use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
     use clerk::api::{ConfigNum, GroupId, ShardId};
 
@@ -202,9 +201,8 @@ mod tests {
             table_hash: 0,
             wal_syncs: 0,
         };
-        let moving = |(_, phase): &(u32, ShardPhase)| {
-            matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing)
-        };
+        let moving =
+            |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);
         let status = KvStatus {
             replica,
             group: GroupId(group),
@@ -218,8 +216,7 @@ mod tests {
 
     fn survey(config: Config, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
         let groups = groups.into_iter().map(|(group, answers)| (GroupId(group), answers));
-        let (book, controllers) = (AddressBook::default(), Vec::new());
-        Survey { config: Some(config), book, controllers, groups: groups.collect::<BTreeMap<_, _>>() }
+        Survey { config: Some(config), controllers: Vec::new(), groups: groups.collect::<BTreeMap<_, _>>() }
     }
 
     #[test]

@@ -279,6 +279,12 @@ fn take_latest(open: &mut Vec<&Operation>, need: u64, deadline: u64, expected: R
 fn against_time(earlier: &Operation, later: &Operation) -> String {
     let shown = |operation: &Operation| operation.version.unwrap_or_default();
     match (earlier.op, later.op) {
+        (Op::Get, _) if shown(earlier) >= shown(later) => {
+            format!(
+                "a stale read: it saw version {} although that had been deleted before it began",
+                shown(earlier)
+            )
+        }
         (Op::Get, _) => format!(
             "a stale read: it saw version {} although version {} had been there before it began",
             shown(earlier),

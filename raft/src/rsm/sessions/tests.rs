@@ -126,7 +126,9 @@ fn run(table: &dyn Table, steps: &[Step], mut each: impl FnMut(&Sessions, &dyn R
                 }
             }
             Step::Write => {
-                table.write(std::mem::replace(&mut rows, Overlay::new(table, Applied::default())).into_batch());
+                table.write(
+                    std::mem::replace(&mut rows, Overlay::new(table, Applied::default())).into_batch(),
+                );
             }
         }
         each(&sessions, &rows);

@@ -134,11 +134,7 @@ async fn everything_at_once_takes_effect_in_order(disk: &mut dyn Disk) {
 
 /// What the start rule writes when a process ended between a switch and the save that drops the log.
 async fn a_marker_that_replaces_the_log_leaves_nothing_of_it(disk: &mut dyn Disk) {
-    let replace = Save {
-        truncate_from: Some(Index(3)),
-        marker: Some(EntryId::new(5, 6)),
-        ..Save::default()
-    };
+    let replace = Save { truncate_from: Some(Index(3)), marker: Some(EntryId::new(5, 6)), ..Save::default() };
     let restored = kept(disk, vec![append(entries(1, 1, 9)), compact(1, 2), replace]).await;
     assert_eq!((restored.marker, restored.entries), (EntryId::new(5, 6), Vec::new()));
 }

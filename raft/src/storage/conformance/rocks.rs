@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{ALL, Disk, RocksDisk, bytes, copy_open_files, entries, names};
 use crate::storage::rocksdb::{LogOptions, TableOptions, open_log, open_table};
-use crate::storage::{Change, OpenError, Read, Restored, Save};
+use crate::storage::{Change, OpenError, Restored, Save};
 use crate::types::{Entry, EntryId, HardState, Index, Payload, Term};
 
 /// Hardly compressible, so that the middle of a file is the middle of the entries.
@@ -140,7 +140,8 @@ async fn compacted_entries_leave_memory_and_disk() {
     }
     copy_open_files(&path, &killed);
     drop(log);
-    let bytes: u64 = names(&killed).iter().map(|name| std::fs::metadata(killed.join(name)).unwrap().len()).sum();
+    let bytes: u64 =
+        names(&killed).iter().map(|name| std::fs::metadata(killed.join(name)).unwrap().len()).sum();
     assert!(bytes < 3 << 20, "{bytes} bytes on disk for 10 entries, after 4 MB were written");
     let restored = load(&killed).unwrap();
     assert_eq!(restored.marker, EntryId::new(1, 3990));
@@ -165,6 +166,53 @@ async fn what_was_compacted_is_never_truncated() {
     log.save(&Save { truncate_from: Some(Index(2)), ..Save::default() }).await;
 }
 
+/// Generations of which a closed table holds rows.
+fn generations(path: &Path) -> Vec<u32> {
+    let database = ::rocksdb::DB::open_default(path).unwrap();
+    let rows = database.iterator(::rocksdb::IteratorMode::Start);
+    let mut found: Vec<u32> =
+        rows.map(|row| u32::from_be_bytes(*row.unwrap().0.first_chunk().unwrap())).collect();
+    found.dedup();
+    found
+}
+
+#[tokio::test]
+async fn a_start_removes_the_generations_that_a_crash_left_behind() {
+    let mut disk = RocksDisk::new();
+    let (log, table) = disk.open();
+    table.write(vec![Change::Put(bytes("live"), bytes("1"))]);
+    for attempt in ["first", "second"] {
+        table.stage_start();
+        table.stage(vec![(bytes(attempt), bytes("1"))]);
+        table.flush().await;
+    }
+    disk.crash();
+    drop((log, table));
+    assert_eq!(generations(&disk.path("state")), [0, 1, 3], "the table was not left in the state to test");
+    drop(disk.open());
+    assert_eq!(generations(&disk.path("state")), [0, 1]);
+    // And their numbers are not used again.
+    let (_log, table) = disk.open();
+    table.stage_start();
+    table.stage(vec![(bytes("third"), bytes("1"))]);
+    table.switch(EntryId::new(1, 1)).await;
+    drop((_log, table));
+    assert_eq!(generations(&disk.path("state")), [0, 4]);
+}
+
+/// Waits until RocksDB has sorted most of a small table into files below level 0, each of which holds
+/// rows of one generation only.
+fn wait_for_sorted_files(path: &Path) {
+    for _ in 0..1000 {
+        let before = names(path);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        if names(path) == before {
+            return;
+        }
+    }
+    panic!("RocksDB never came to rest");
+}
+
 /// A table with little memory, so that it flushes and compacts by itself.
 fn small() -> TableOptions {
     TableOptions { write_buffer_bytes: 256 << 10, block_cache_bytes: 1 << 20, ..TableOptions::default() }
@@ -181,6 +229,7 @@ async fn a_snapshot_far_larger_than_the_write_buffer_is_switched_to_and_the_old_
     for piece in old.chunks(100) {
         table.write(piece.iter().cloned().map(|(key, value)| Change::Put(key, value)).collect());
     }
+    wait_for_sorted_files(root.path());
     let before = table.view();
     let new = rows("new", 2000);
     table.stage_start();

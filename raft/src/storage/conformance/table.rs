@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{ALL, Disk, MemoryDisk, RocksDisk, bytes, on_both_disks};
-use crate::storage::{APPLIED_KEY, Applied, Change, Read, Row, ScanLimit, Table, applied};
+use crate::storage::{APPLIED_KEY, Applied, Change, Read, Row, ScanLimit, Stores, applied};
 use crate::types::EntryId;
 
 on_both_disks!(
@@ -128,7 +128,7 @@ async fn durable_applied_follows_the_flush(disk: &mut dyn Disk) {
 }
 
 /// A flushed table at entry 1, and a snapshot at entry 8 of two pieces staged.
-async fn staged(disk: &mut dyn Disk) -> (Box<dyn crate::storage::Log>, std::sync::Arc<dyn Table>) {
+async fn staged(disk: &mut dyn Disk) -> Stores {
     let (log, table) = disk.open();
     table.write(vec![put_applied(1), put("old", "1")]);
     table.flush().await;
@@ -272,8 +272,11 @@ async fn like_a_map(
             table.flush().await;
         }
         let within = |key: &Bytes| key >= start && end.is_none_or(|end| key < end);
-        let expected: Vec<Row> =
-            model.iter().filter(|(key, _)| within(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let expected: Vec<Row> = model
+            .iter()
+            .filter(|(key, _)| within(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
         prop_assert_eq!(table.scan(start, end.map(|end| &end[..]), ALL), expected);
         prop_assert_eq!(table.get(start), model.get(start).cloned());
     }

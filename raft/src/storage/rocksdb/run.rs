@@ -60,7 +60,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, Fault> {
             return Err(Fault::Newer(head[0]));
         }
         let id = EntryId::new(number(&head[2..10]), number(&head[10..18]));
-        let end = usize::try_from(number(&head[18..22])).ok().and_then(|length| length.checked_add(HEAD_BYTES));
+        let end =
+            usize::try_from(number(&head[18..22])).ok().and_then(|length| length.checked_add(HEAD_BYTES));
         let (body, behind) = end.and_then(|end| rest.split_at_checked(end)).ok_or_else(short)?;
         let (checksum, behind) = behind.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(short)?;
         if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
@@ -74,7 +75,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, Fault> {
         entries.push(Entry { id, payload });
         rest = behind;
     }
-    if rest.is_empty() { Ok(entries) } else { Err(Fault::Damaged("bytes behind a run of entries".to_owned())) }
+    if rest.is_empty() {
+        Ok(entries)
+    } else {
+        Err(Fault::Damaged("bytes behind a run of entries".to_owned()))
+    }
 }
 
 /// A big-endian number of at most eight bytes.

@@ -27,9 +27,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{MIB, common, corrupt, open, open_error};
-use crate::storage::{
-    APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal,
-};
+use crate::storage::{APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal};
 use crate::types::EntryId;
 
 /// Settings of a table.
@@ -63,6 +61,9 @@ pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>,
     settings.set_block_based_table_factory(&blocks);
     settings.set_write_buffer_size(options.write_buffer_bytes);
     settings.set_max_write_buffer_number(2);
+    // RocksDB's defaults at the default write buffer; kept in proportion at another.
+    settings.set_target_file_size_base(2 * options.write_buffer_bytes as u64);
+    settings.set_max_bytes_for_level_base(8 * options.write_buffer_bytes as u64);
     settings.set_allow_concurrent_memtable_write(false);
     settings.set_avoid_unnecessary_blocking_io(true);
     // Written out bit by bit, a flush does not hold up the log's syncs on the same disk.
@@ -204,7 +205,10 @@ impl RocksTable {
         };
         for generation in free {
             let end = [&prefix(generation)[..], &[0xff; 16]].concat();
-            or_fatal("delete old files of the table", self.db.delete_file_in_range(&prefix(generation)[..], &end[..]));
+            or_fatal(
+                "delete old files of the table",
+                self.db.delete_file_in_range(&prefix(generation)[..], &end[..]),
+            );
         }
     }
 
@@ -409,8 +413,7 @@ impl Read for View {
     fn get(&self, key: &[u8]) -> Option<Bytes> {
         let key = row_key(self.generation, key);
         self.held.with_dependent(|_, snapshot| {
-            or_fatal("read the table", snapshot.get_pinned(key))
-                .map(|value| Bytes::copy_from_slice(&value))
+            or_fatal("read the table", snapshot.get_pinned(key)).map(|value| Bytes::copy_from_slice(&value))
         })
     }
 

@@ -1,0 +1,296 @@
+//! The verbs about configurations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use base::clock;
+use clerk::api::config::{AddressBook, Config, Move, NewGroup};
+use clerk::api::ctrl::Change;
+use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::ctrl::{Changed, CtrlClerk};
+use serde_json::{Value, json};
+
+use crate::args::{self, Joining, Waiting};
+use crate::context::{Context, Reach};
+use crate::failure::{Failure, on_interrupt};
+use crate::output::table;
+use crate::settle::{settle, shown};
+use crate::survey::survey;
+
+pub(crate) async fn join(context: &Context, join: &args::Join) -> Result<(), Failure> {
+    let reach = context.reach().await?;
+    let groups = newcomers(context, &reach, &join.groups).await?;
+    change(context, &reach, Change::Join(groups), BTreeSet::new(), join.waiting).await
+}
+
+pub(crate) async fn leave(context: &Context, leave: &args::Leave) -> Result<(), Failure> {
+    let reach = context.reach().await?;
+    let groups: BTreeSet<GroupId> = leave.groups.iter().copied().collect();
+    let asked = Change::Leave { groups: groups.clone(), force: leave.force };
+    change(context, &reach, asked, groups, leave.waiting).await
+}
+
+pub(crate) async fn give(context: &Context, give: &args::Give) -> Result<(), Failure> {
+    let reach = context.reach().await?;
+    let asked = Change::Move { shard: give.shard, group: give.group };
+    change(context, &reach, asked, BTreeSet::new(), give.waiting).await
+}
+
+/// Where the groups that join are, and which data they have.
+async fn newcomers(
+    context: &Context,
+    reach: &Reach,
+    joining: &[Joining],
+) -> Result<BTreeMap<GroupId, NewGroup>, Failure> {
+    let until = context.settle_until().min(clock::now().after(context.data_timeout()));
+    let mut groups = BTreeMap::new();
+    for Joining { group, addresses } in joining {
+        let local = reach.local.as_ref().map(|cluster| cluster.addresses(group.0)).unwrap_or_default();
+        let addresses = match addresses {
+            Some(addresses) => addresses.clone(),
+            None if !local.is_empty() => local,
+            None => known_addresses(&reach.ctrl(), *group).await?,
+        };
+        let client = reach.group(*group, addresses.clone());
+        let incarnation = client.incarnation(until).await.map_err(|why| {
+            Failure::new("unavailable", format!("group {group} does not answer: {why}"))
+                .next("a group joins when its servers run: `clerk status` shows them")
+        })?;
+        groups.insert(*group, NewGroup { incarnation, addresses });
+    }
+    Ok(groups)
+}
+
+/// The address book knows every group that ever joined.
+async fn known_addresses(ctrl: &CtrlClerk, group: GroupId) -> Result<Vec<Address>, Failure> {
+    let (_, mut book) = ctrl.query(None).await?;
+    book.groups.remove(&group).ok_or_else(|| {
+        Failure::new("unknown_group", format!("where group {group} runs is not known")).next(format!(
+            "name its servers: clerk join {group}=HOST:PORT,...  (or start it: clerk add-group)"
+        ))
+    })
+}
+
+/// Makes a change and waits until it has settled.
+async fn change(
+    context: &Context,
+    reach: &Reach,
+    asked: Change,
+    leaving: BTreeSet<GroupId>,
+    waiting: Waiting,
+) -> Result<(), Failure> {
+    let (started, until) = (Instant::now(), context.settle_until());
+    if waiting.dry_run {
+        let plan = reach.ctrl().plan(asked).await?;
+        let mut document = document(&plan, false, 0.0);
+        document["dry_run"] = Value::Bool(true);
+        context.output.answer(&document, || moves_text(&plan, "would move"));
+        return Ok(());
+    }
+    let changed = reach.ctrl().with_deadline(context.data_timeout()).change(asked).await?;
+    let num = changed.config;
+    on_interrupt(
+        format!("configuration {num} is made, and its moves go on without this command"),
+        "`clerk status` shows how far they are",
+    );
+    let settled = match waiting.no_wait {
+        true => None,
+        false => Some(settle(reach, num, &leaving, until, context.output).await),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let is_settled = matches!(settled, Some(Ok(())));
+    let parked = if is_settled { parked(reach, &leaving).await } else { String::new() };
+    context.output.answer(&document(&changed, is_settled, seconds), || {
+        let mut text = moves_text(&changed, "moved");
+        if is_settled {
+            let _ = writeln!(text, "configuration {num} is settled after {seconds:.1} s");
+        }
+        text + &parked
+    });
+    match settled {
+        Some(Err(pending)) => {
+            let message = format!("configuration {num} is not settled in time: {}", shown(&pending));
+            let failure =
+                Failure::not_settled(message).next("it goes on: `clerk status` shows how far it is");
+            Err(failure.answered())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What to know before the servers of groups that left are stopped.
+async fn parked(reach: &Reach, left: &BTreeSet<GroupId>) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    let survey = survey(reach).await;
+    let line = |group: &GroupId| match survey.parked(*group) {
+        0 => format!("group {group} may be stopped\n"),
+        count => format!("group {group} holds {count} shards for the next group to join: keep it running\n"),
+    };
+    left.iter().map(line).collect()
+}
+
+/// A group in JSON: its id, or 0 for none.
+fn id(group: Option<GroupId>) -> u64 {
+    group.map_or(0, |group| group.0)
+}
+
+fn document(changed: &Changed, settled: bool, seconds: f64) -> Value {
+    let one = |moved: &Move| json!({"shard": moved.shard.0, "from": id(moved.from), "to": id(moved.to)});
+    let moves: Vec<Value> = changed.moves.iter().map(one).collect();
+    json!({"config": changed.config.0, "moves": moves, "settled": settled, "seconds": seconds})
+}
+
+fn moves_text(changed: &Changed, verb: &str) -> String {
+    let mut routes: BTreeMap<(u64, u64), Vec<ShardId>> = BTreeMap::new();
+    for moved in &changed.moves {
+        routes.entry((id(moved.from), id(moved.to))).or_default().push(moved.shard);
+    }
+    let mut text = format!("configuration {}: {} shards {verb}\n", changed.config, changed.moves.len());
+    for ((from, to), shards) in routes {
+        let name = |group: u64| if group == 0 { "nobody".to_owned() } else { format!("group {group}") };
+        let _ = writeln!(text, "  {} -> {}: {}", name(from), name(to), ranges(&shards));
+    }
+    text
+}
+
+/// Shards as people write them: `0-3, 7`.
+fn ranges(shards: &[ShardId]) -> String {
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    for shard in shards {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == shard.0 => *last = shard.0,
+            _ => parts.push((shard.0, shard.0)),
+        }
+    }
+    let part = |(first, last): &(u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) async fn query(context: &Context, query: &args::Query) -> Result<(), Failure> {
+    let ctrl = context.reach().await?.ctrl().with_deadline(context.data_timeout());
+    let (config, book) = ctrl.query(query.num).await?;
+    context.output.answer(&config_document(&config, &book), || config_text(&config, &book));
+    Ok(())
+}
+
+fn config_document(config: &Config, book: &AddressBook) -> Value {
+    let shards: Vec<u64> = config.shards.iter().map(|assignment| id(assignment.owner)).collect();
+    let groups: BTreeMap<String, &[Address]> =
+        config.groups.iter().map(|group| (group.to_string(), addresses(book, *group))).collect();
+    json!({"num": config.num.0, "shards": shards, "groups": groups})
+}
+
+fn addresses(book: &AddressBook, group: GroupId) -> &[Address] {
+    book.groups.get(&group).map_or(&[], Vec::as_slice)
+}
+
+fn owned(config: &Config, owner: Option<GroupId>) -> Vec<ShardId> {
+    config.assignments().filter(|(_, it)| it.owner == owner).map(|(shard, _)| shard).collect()
+}
+
+fn config_text(config: &Config, book: &AddressBook) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for group in &config.groups {
+        let shards = owned(config, Some(*group));
+        let servers = addresses(book, *group).join(" ");
+        rows.push(vec![group.to_string(), shards.len().to_string(), ranges(&shards), servers]);
+    }
+    let free = owned(config, None);
+    if !free.is_empty() {
+        rows.push(vec!["none".to_owned(), free.len().to_string(), ranges(&free), String::new()]);
+    }
+    format!("configuration {}\n{}", config.num, table(&["GROUP", ">COUNT", "SHARDS", "SERVERS"], rows))
+}
+
+pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
+    let ctrl = context.reach().await?.ctrl().with_deadline(context.data_timeout());
+    let mut configs: Vec<Config> = Vec::new();
+    loop {
+        let after: Option<ConfigNum> = configs.last().map(|config| config.num);
+        let page = ctrl.history(after).await?;
+        if page.is_empty() {
+            break;
+        }
+        configs.extend(page);
+    }
+    let documents: Vec<Value> = with_moved(&configs)
+        .map(|(config, moved)| {
+            let shards: Vec<u64> = config.shards.iter().map(|assignment| id(assignment.owner)).collect();
+            let groups: Vec<u64> = config.groups.iter().map(|group| group.0).collect();
+            json!({"num": config.num.0, "shards": shards, "groups": groups, "moved": moved})
+        })
+        .collect();
+    context.output.answer(&json!({"configs": documents}), || history_text(&configs));
+    Ok(())
+}
+
+/// Each configuration with the number of shards that changed hands in it.
+fn with_moved(configs: &[Config]) -> impl Iterator<Item = (&Config, usize)> {
+    let before = std::iter::once(None).chain(configs.iter().map(Some));
+    configs.iter().zip(before).map(|(config, before)| {
+        let moved = before.map_or(0, |before| {
+            let pairs = before.shards.iter().zip(&config.shards);
+            pairs.filter(|(old, new)| old.owner != new.owner).count()
+        });
+        (config, moved)
+    })
+}
+
+fn history_text(configs: &[Config]) -> String {
+    let rows: Vec<Vec<String>> = with_moved(configs)
+        .map(|(config, moved)| {
+            let groups: Vec<String> = config.groups.iter().map(GroupId::to_string).collect();
+            let groups = if groups.is_empty() { "none".to_owned() } else { groups.join(" ") };
+            vec![config.num.to_string(), moved.to_string(), groups]
+        })
+        .collect();
+    table(&[">NUM", ">MOVED", "GROUPS"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use clerk::api::config::{AddressBook, Assignment, Config, Move, Params};
+    use clerk::api::{ConfigNum, GroupId, ShardId};
+    use clerk::ctrl::Changed;
+    use serde_json::json;
+
+    use super::{config_document, document, moves_text, ranges};
+
+    #[test]
+    fn shards_are_written_as_ranges() {
+        let shards = |numbers: &[u32]| ranges(&numbers.iter().copied().map(ShardId).collect::<Vec<_>>());
+        assert_eq!(shards(&[0, 1, 2, 3, 7, 9, 10]), "0-3, 7, 9-10");
+        assert_eq!(shards(&[]), "");
+    }
+
+    #[test]
+    fn a_change_has_the_shape_of_the_contract() {
+        let moved = Move { shard: ShardId(7), from: None, to: Some(GroupId(101)) };
+        let changed = Changed { config: ConfigNum(3), moves: vec![moved] };
+        let expected = json!({
+            "config": 3, "moves": [{"shard": 7, "from": 0, "to": 101}], "settled": true, "seconds": 0.5,
+        });
+        assert_eq!(document(&changed, true, 0.5), expected);
+        let text = moves_text(&changed, "moved");
+        assert_eq!(text, "configuration 3: 1 shards moved\n  nobody -> group 101: 7\n");
+    }
+
+    #[test]
+    fn a_configuration_has_the_shape_of_the_contract() {
+        let mut config = Config::zero(Params { shard_count: 2, ..Params::default() });
+        config.num = ConfigNum(4);
+        config.shards[1] = Assignment { owner: Some(GroupId(101)), last_owner: None };
+        config.groups.insert(GroupId(101));
+        let mut book = AddressBook::default();
+        book.groups.insert(GroupId(101), vec!["a:1".into()]);
+        book.groups.insert(GroupId(102), vec!["b:1".into()]);
+        let expected = json!({"num": 4, "shards": [0, 101], "groups": {"101": ["a:1"]}});
+        assert_eq!(config_document(&config, &book), expected);
+    }
+}

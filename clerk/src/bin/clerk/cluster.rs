@@ -1,0 +1,184 @@
+//! Clusters on this machine: server processes started, stopped and watched.
+//!
+//! ```text
+//! D/cluster.json   the cluster's id and sizes, and every server with its port
+//! D/cluster.lock   held by the command that starts or stops servers
+//! D/NAME/          a server's data directory; NAME/log is its log, NAME/out what it printed
+//! ```
+//!
+//! A server is up when a process holds the lock of its data directory; the lock's text is that process.
+//! Only such a process is ever signalled, through a handle that another process with the same number
+//! cannot take over. A new server is started with `--new` until it has made its directory once, and never
+//! again: one that lost its data must not come back as if it had never voted (correctness rule 32).
+//!
+//! Left out on purpose: restarting servers that die (that is what the replicas are for), and machines
+//! other than this one.
+
+mod file;
+mod health;
+mod process;
+mod stop;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use clerk::api::GroupId;
+use clerk::api::config::NewGroup;
+use clerk::api::ctrl::Change;
+use serde_json::{Value, json};
+
+pub(crate) use self::file::{Cluster, Directory, name};
+pub(crate) use self::stop::{down, kill};
+
+use crate::args::{self, Name};
+use crate::context::{Context, Reach};
+use crate::failure::{Failure, on_interrupt};
+use crate::settle::{settle, shown};
+use crate::status;
+
+pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    let _lock = directory.lock().await?;
+    let until = context.settle_until();
+    let mut cluster = match directory.exists() {
+        true => {
+            let cluster = directory.load()?;
+            cluster.check(up)?;
+            cluster
+        }
+        false => Cluster::plan(up)?,
+    };
+    directory.save(&cluster)?;
+    on_interrupt("interrupted: servers that were started go on running", "clerk down stops them");
+    let names = cluster.names();
+    health::start(context, &directory, &mut cluster, &names, until).await?;
+    let reach = Reach::local(cluster.clone());
+    health::wait_for_leaders(context, &reach, until).await?;
+    if !cluster.joined {
+        join_first_groups(context, &reach, &cluster, until).await?;
+        cluster.joined = true;
+        directory.save(&cluster)?;
+    }
+    status::print(&reach, context.output).await;
+    Ok(())
+}
+
+/// A new cluster's groups join, all in one configuration.
+async fn join_first_groups(
+    context: &Context,
+    reach: &Reach,
+    cluster: &Cluster,
+    until: base::clock::Instant,
+) -> Result<(), Failure> {
+    let mut groups = std::collections::BTreeMap::new();
+    for (group, addresses) in cluster.first_groups() {
+        let incarnation = reach.group(group, addresses.clone()).incarnation(until).await;
+        let incarnation = incarnation.map_err(|why| Failure::new("unavailable", why))?;
+        groups.insert(group, NewGroup { incarnation, addresses });
+    }
+    let changed = reach.ctrl().change(Change::Join(groups)).await?;
+    let settled = settle(reach, changed.config, &BTreeSet::new(), until, context.output).await;
+    settled.map_err(|pending| {
+        Failure::not_settled(format!("the groups run, but are not settled: {}", shown(&pending)))
+            .next("`clerk status` shows how far they are")
+    })
+}
+
+pub(crate) async fn add_group(context: &Context, add: &args::AddGroup) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    let _lock = directory.lock().await?;
+    let mut cluster = directory.load()?;
+    let GroupId(group) = add.group;
+    let replicas = add.replicas.unwrap_or(cluster.replicas);
+    match cluster.addresses(group).len() as u64 {
+        0 => cluster.add_group(group, replicas)?,
+        // Started before, perhaps not to its end: go on with it.
+        count if count == replicas => {}
+        count => {
+            return Err(Failure::usage(format!("group {group} has {count} servers already")));
+        }
+    }
+    directory.save(&cluster)?;
+    on_interrupt("interrupted: servers that were started go on running", "clerk down stops them");
+    let until = context.settle_until();
+    let names = cluster.select(&[Name::Group(group)])?;
+    health::start(context, &directory, &mut cluster, &names, until).await?;
+    let reach = Reach::local(cluster.clone());
+    health::wait_for_leader(context, &reach, add.group, until).await?;
+    let servers: Vec<Value> =
+        names.iter().map(|name| json!({"name": name, "address": cluster.servers[name].address})).collect();
+    context.output.answer(&json!({"gid": group, "servers": servers}), || {
+        format!("group {group} runs: {}\nit serves nothing yet: clerk join {group}\n", names.join(" "))
+    });
+    Ok(())
+}
+
+pub(crate) async fn start(context: &Context, names: &args::Names) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    let _lock = directory.lock().await?;
+    let mut cluster = directory.load()?;
+    let selected = cluster.select(&names.names)?;
+    let until = context.settle_until();
+    let started = health::start(context, &directory, &mut cluster, &selected, until).await?;
+    context.output.answer(&json!({"started": started}), || match started.is_empty() {
+        true => "running already\n".to_owned(),
+        false => format!("started {}\n", started.join(" ")),
+    });
+    Ok(())
+}
+
+pub(crate) fn logs(context: &Context, logs: &args::Logs) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    let cluster = directory.load()?;
+    let selected = cluster.select(&logs.names.names)?;
+    let ends: Vec<(String, Vec<String>)> = selected
+        .iter()
+        .map(|name| (name.clone(), last_lines(&directory.of(name).join("log"), logs.lines)))
+        .collect();
+    let documents: Vec<Value> =
+        ends.iter().map(|(name, lines)| json!({"name": name, "lines": lines})).collect();
+    context.output.answer(&json!({"logs": documents}), || {
+        let mut text = String::new();
+        for (name, lines) in &ends {
+            if ends.len() > 1 {
+                text += &format!("==> {name} <==\n");
+            }
+            text.extend(lines.iter().flat_map(|line| [line.as_str(), "\n"]));
+        }
+        text
+    });
+    Ok(())
+}
+
+/// The last lines of a file; none if it cannot be read.
+fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    /// More than this is not read of the end of a file.
+    const BYTES_MAX: u64 = 4 << 20;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(BYTES_MAX)))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_end_of_a_file_is_its_last_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert!(last_lines(&path, 3).is_empty());
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        assert_eq!(last_lines(&path, 2), ["two", "three"]);
+        assert_eq!(last_lines(&path, 9), ["one", "two", "three"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! Server processes: started on their own, found by the lock of their data directory, signalled without
+//! ever meeting another process.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context as _;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::file::{Cluster, Server};
+use crate::failure::Failure;
+
+/// The process that holds a data directory.
+pub(super) fn holder(data: &Path) -> Option<u32> {
+    let lock = data.join("lock");
+    let inode = std::fs::metadata(&lock).ok()?.ino();
+    let named = std::fs::read_to_string(&lock).ok()?.trim().parse::<u32>().ok()?;
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().any(|line| holds(line, named, inode)).then_some(named)
+}
+
+/// Whether a line of /proc/locks says that `pid` holds a lock (flock) on the file `inode`:
+/// `1: FLOCK  ADVISORY  WRITE 4127 00:1a:4563 0 EOF`. The device is not compared: file systems on top of
+/// others show two. That the lock's text names the same process makes up for it.
+fn holds(line: &str, pid: u32, inode: u64) -> bool {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, _, holder, file, ..] = fields[..] else { return false };
+    let found = file.rsplit(':').next().and_then(|found| found.parse::<u64>().ok());
+    holder.parse() == Ok(pid) && found == Some(inode)
+}
+
+/// Signals the process that holds `data`; whether there was one.
+pub(super) fn signal(data: &Path, signal: Signal) -> Result<bool, Failure> {
+    let Some(pid) = holder(data) else { return Ok(false) };
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(number) = number else { return Ok(false) };
+    // From here on the handle means this process, whoever gets its number later; and if it is no longer
+    // the one that holds the directory, it is left alone.
+    let failed = |error: Errno| Failure::new("io", format!("cannot signal process {pid}: {error}"));
+    let handle = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    if holder(data) != Some(pid) {
+        return Ok(false);
+    }
+    match pidfd_send_signal(&handle, signal) {
+        Ok(()) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The server programs: beside this one, wherever links to it lie.
+fn program(name: &str) -> Result<PathBuf, Failure> {
+    let here = std::env::current_exe().and_then(|path| path.canonicalize());
+    let here = here.context("cannot find this program itself")?;
+    let path = here.with_file_name(name);
+    match path.is_file() {
+        true => Ok(path),
+        false => {
+            let message = format!("{} is missing: it has to lie beside clerk", path.display());
+            Err(Failure::new("missing_program", message).next("make build"))
+        }
+    }
+}
+
+/// Starts a server as a process group of its own, so that Ctrl-C here does not reach it.
+pub(super) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<Child, Failure> {
+    std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
+    let out = data.join("out");
+    let open = || OpenOptions::new().create(true).write(true).truncate(true).open(&out);
+    let out_file = open().with_context(|| format!("cannot write {}", out.display()))?;
+    let err_file = out_file.try_clone().context("cannot write what a server prints")?;
+    let path = program(if server.group == 0 { "shardctrler" } else { "shardkv" })?;
+    let mut command = Command::new(&path);
+    command.args(arguments(cluster, server)).arg("--data-dir").arg(&data);
+    if is_new(server, &data) {
+        command.arg("--new");
+    }
+    command.stdin(Stdio::null()).stdout(out_file).stderr(err_file).current_dir("/").process_group(0);
+    Ok(command.spawn().with_context(|| format!("cannot start {}", path.display()))?)
+}
+
+/// Whether this is a first start: the server has never made its directory, neither to our knowledge nor
+/// to that of the directory.
+fn is_new(server: &Server, data: &Path) -> bool {
+    !server.made && !is_made(data)
+}
+
+/// Whether a server has made this directory.
+pub(super) fn is_made(data: &Path) -> bool {
+    data.join("identity").exists()
+}
+
+fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
+    let members: Vec<String> =
+        cluster.of(server.group).map(|member| format!("{}={}", member.id, member.address)).collect();
+    let mut arguments = vec![
+        "--cluster".to_owned(),
+        cluster.cluster.clone(),
+        "--id".to_owned(),
+        server.id.to_string(),
+        "--members".to_owned(),
+        members.join(","),
+        "--listen".to_owned(),
+        server.address.clone(),
+    ];
+    match server.group {
+        0 => arguments.extend(["--shards".to_owned(), cluster.shards.to_string()]),
+        group => arguments.extend([
+            "--group".to_owned(),
+            group.to_string(),
+            "--controllers".to_owned(),
+            cluster.addresses(0).join(","),
+        ]),
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use rustix::fs::{FlockOperation, flock};
+    use rustix::process::Signal;
+
+    use super::{holder, holds, is_new, signal};
+    use crate::cluster::file::Server;
+
+    #[test]
+    fn a_line_of_the_kernels_locks_is_understood() {
+        let line = "1: FLOCK  ADVISORY  WRITE 4127 00:1a:4563 0 EOF";
+        assert!(holds(line, 4127, 4563));
+        assert!(!holds(line, 4128, 4563));
+        assert!(!holds(line, 4127, 4564));
+        assert!(!holds("1: -> FLOCK  ADVISORY  WRITE 4127 00:1a:4563 0 EOF", 4127, 4563), "waits for it");
+        assert!(!holds("2: POSIX  ADVISORY  WRITE 4127 00:1a:4563 0 EOF", 4127, 4563));
+    }
+
+    #[test]
+    fn only_a_process_that_holds_the_directory_counts() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("lock");
+        assert_eq!(holder(data.path()), None);
+        let mut lock = File::create(&path).unwrap();
+        writeln!(lock, "{}", std::process::id()).unwrap();
+        assert_eq!(holder(data.path()), None, "nobody holds it, whatever it says");
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert_eq!(holder(data.path()), Some(std::process::id()));
+        // A pid that was reused names a process that does not hold the lock.
+        std::fs::write(&path, "1\n").unwrap();
+        assert_eq!(holder(data.path()), None);
+        assert_eq!(signal(data.path(), Signal::KILL), Ok(false));
+    }
+
+    #[test]
+    fn a_server_is_new_only_until_it_has_made_its_directory() {
+        let data = tempfile::tempdir().unwrap();
+        let server = Server { group: 101, id: 1, address: "127.0.0.1:1".into(), made: false };
+        assert!(is_new(&server, data.path()));
+        std::fs::write(data.path().join("identity"), "").unwrap();
+        assert!(!is_new(&server, data.path()));
+        let made = Server { made: true, ..server };
+        assert!(!is_new(&made, &data.path().join("deleted")), "its data are lost, which is not new");
+    }
+}

@@ -1,0 +1,106 @@
+//! Stopping servers, kindly and otherwise.
+
+use std::time::Duration;
+
+use base::clock;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::file::{Cluster, Directory};
+use super::process;
+use crate::args::{self, Name};
+use crate::context::Context;
+use crate::failure::Failure;
+
+const PERIOD: Duration = Duration::from_millis(20);
+/// A server that has not stopped by then is killed: it has nothing to lose.
+const KINDNESS: Duration = Duration::from_secs(10);
+const KILLED: Duration = Duration::from_secs(30);
+
+pub(crate) async fn down(context: &Context, down: &args::Down) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    if !directory.exists() {
+        // Nothing runs, and nothing is there to be deleted.
+        context.output.answer(&json!({"stopped": [], "purged": down.purge}), || "nothing runs\n".to_owned());
+        return Ok(());
+    }
+    let _lock = directory.lock().await?;
+    let cluster = directory.load()?;
+    let names = match down.names.is_empty() {
+        true => cluster.select(&[Name::All])?,
+        false => cluster.select(&down.names)?,
+    };
+    let stopped = stop(context, &directory, &names).await?;
+    if down.purge {
+        directory.purge(&cluster)?;
+    }
+    context.output.answer(&json!({"stopped": stopped, "purged": down.purge}), || {
+        let mut text = match stopped.is_empty() {
+            true => "nothing runs\n".to_owned(),
+            false => format!("stopped {}\n", stopped.join(" ")),
+        };
+        if down.purge {
+            text += &format!("deleted the data in {}\n", directory.path().display());
+        }
+        text
+    });
+    Ok(())
+}
+
+async fn stop(context: &Context, directory: &Directory, names: &[String]) -> Result<Vec<String>, Failure> {
+    let mut asked = Vec::new();
+    for name in names {
+        if process::signal(&directory.of(name), Signal::TERM)? {
+            asked.push(name.clone());
+        }
+    }
+    if !wait_until_gone(directory, &asked, KINDNESS).await.is_empty() {
+        let stubborn = wait_until_gone(directory, &asked, Duration::ZERO).await;
+        context.output.note(format!("killing what does not stop: {}", stubborn.join(" ")));
+        for name in &stubborn {
+            process::signal(&directory.of(name), Signal::KILL)?;
+        }
+        gone(directory, &stubborn).await?;
+    }
+    Ok(asked)
+}
+
+pub(crate) async fn kill(context: &Context, names: &args::Names) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    let cluster: Cluster = directory.load()?;
+    let names = cluster.select(&names.names)?;
+    let mut killed = Vec::new();
+    for name in &names {
+        if process::signal(&directory.of(name), Signal::KILL)? {
+            killed.push(name.clone());
+        }
+    }
+    gone(&directory, &killed).await?;
+    if killed.is_empty() {
+        let failure = Failure::new("not_running", format!("not running: {}", names.join(" ")));
+        return Err(failure.next("`clerk status` shows what runs"));
+    }
+    context.output.answer(&json!({"killed": killed}), || format!("killed {}\n", killed.join(" ")));
+    Ok(())
+}
+
+async fn gone(directory: &Directory, names: &[String]) -> Result<(), Failure> {
+    let left = wait_until_gone(directory, names, KILLED).await;
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new("io", format!("killed, but still there: {}", left.join(" ")))),
+    }
+}
+
+/// Waits until nobody holds the directories of `names`; those still held after `limit`.
+async fn wait_until_gone(directory: &Directory, names: &[String], limit: Duration) -> Vec<String> {
+    let until = clock::now().after(limit);
+    loop {
+        let held = names.iter().filter(|name| process::holder(&directory.of(name)).is_some());
+        let held: Vec<String> = held.cloned().collect();
+        if held.is_empty() || clock::now() >= until {
+            return held;
+        }
+        clock::sleep(PERIOD).await;
+    }
+}

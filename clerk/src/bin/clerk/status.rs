@@ -1,0 +1,239 @@
+//! `status`: every server and shard, whoever is down.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
+use clerk::api::{Address, ConfigNum, GroupId};
+use serde_json::{Value, json};
+
+use crate::cluster;
+use crate::context::{Context, Reach};
+use crate::failure::Failure;
+use crate::output::{Output, table};
+use crate::settle::shown;
+use crate::survey::{Survey, speaker, survey};
+
+/// A server, up or down.
+struct Server<'a> {
+    name: String,
+    address: &'a Address,
+    status: Option<&'a ReplicaStatus>,
+}
+
+pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
+    let reach = context.reach().await?;
+    print(&reach, context.output).await;
+    Ok(())
+}
+
+/// Prints the status of a cluster.
+pub(crate) async fn print(reach: &Reach, output: Output) {
+    let survey = survey(reach).await;
+    output.answer(&document(reach, &survey), || text(reach, &survey));
+}
+
+/// The name of a server: as its cluster's file says, or else by its id, or else by its place.
+fn name_of(reach: &Reach, group: u64, address: &Address, id: Option<u64>, place: usize) -> String {
+    let local = reach.local.as_ref().and_then(|cluster| cluster.name_at(group, address));
+    local.unwrap_or_else(|| cluster::name(group, id.unwrap_or(place as u64 + 1)))
+}
+
+fn controllers<'a>(reach: &Reach, survey: &'a Survey) -> Vec<Server<'a>> {
+    let server = |(place, (address, status)): (usize, &'a (Address, Result<_, String>))| {
+        let status: Option<&clerk::api::status::CtrlStatus> = status.as_ref().ok();
+        let status = status.map(|status| &status.replica);
+        let name = name_of(reach, 0, address, status.map(|status| status.id), place);
+        Server { name, address, status }
+    };
+    survey.controllers.iter().enumerate().map(server).collect()
+}
+
+fn replicas<'a>(reach: &Reach, survey: &'a Survey, group: GroupId) -> Vec<Server<'a>> {
+    let server = |(place, (address, status)): (usize, &'a (Address, Result<KvStatus, String>))| {
+        let status = status.as_ref().ok().map(|status| &status.replica);
+        let name = name_of(reach, group.0, address, status.map(|status| status.id), place);
+        Server { name, address, status }
+    };
+    survey.groups.get(&group).into_iter().flatten().enumerate().map(server).collect()
+}
+
+fn newest(survey: &Survey) -> ConfigNum {
+    survey.config.as_ref().map(|config| config.num).unwrap_or_default()
+}
+
+fn phase(phase: ShardPhase) -> &'static str {
+    match phase {
+        ShardPhase::Awaiting => "awaiting",
+        ShardPhase::Serving => "serving",
+        ShardPhase::Handing => "handing",
+        ShardPhase::Parked => "parked",
+    }
+}
+
+fn server_document(group: u64, server: &Server<'_>) -> Value {
+    let Server { name, address, status } = server;
+    let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
+    let leader = status.and_then(|status| status.leader).map(|leader| cluster::name(group, leader));
+    json!({
+        "name": name,
+        "address": address,
+        "pid": field(|status| status.pid.into()),
+        "up": status.is_some(),
+        "role": field(|status| json!(status.role)),
+        "term": field(|status| status.term.into()),
+        "leader": leader,
+        "commit": field(|status| status.commit.into()),
+        "applied": field(|status| status.applied.into()),
+        "log_bytes": field(|status| status.log_bytes.into()),
+        // Too wide for the numbers of many JSON readers.
+        "table_hash": field(|status| format!("{:016x}", status.table_hash).into()),
+        "wal_syncs": field(|status| status.wal_syncs.into()),
+    })
+}
+
+fn shard_document(shard: &ShardStatus) -> Value {
+    json!({
+        "shard": shard.shard.0,
+        "state": phase(shard.phase),
+        "peer": shard.peer.map(|peer| peer.0),
+        "rows": shard.rows,
+        "bytes": shard.bytes,
+        "progress": shard.progress,
+    })
+}
+
+fn document(reach: &Reach, survey: &Survey) -> Value {
+    let groups = survey.groups.iter().map(|(group, answers)| {
+        let shards = speaker(answers).map_or(&[][..], |status| &status.shards);
+        let servers = replicas(reach, survey, *group);
+        json!({
+            "gid": group.0,
+            "joined": survey.is_joined(*group),
+            "replicas": servers.iter().map(|server| server_document(group.0, server)).collect::<Vec<_>>(),
+            "shards": shards.iter().map(shard_document).collect::<Vec<_>>(),
+        })
+    });
+    let servers = controllers(reach, survey);
+    json!({
+        "cluster": reach.cluster,
+        "config": newest(survey).0,
+        "settled": survey.pending(newest(survey), &BTreeSet::new()).is_empty(),
+        "controllers": servers.iter().map(|server| server_document(0, server)).collect::<Vec<_>>(),
+        "groups": groups.collect::<Vec<_>>(),
+    })
+}
+
+fn text(reach: &Reach, survey: &Survey) -> String {
+    let num = newest(survey);
+    let pending = survey.pending(num, &BTreeSet::new());
+    let settled = match pending.is_empty() {
+        true => "settled".to_owned(),
+        false => format!("not settled: {}", shown(&pending)),
+    };
+    let mut text = format!("cluster {}, configuration {num}, {settled}\n\n", reach.cluster);
+    let groups = survey.groups.keys().flat_map(|group| replicas(reach, survey, *group));
+    let rows = controllers(reach, survey).into_iter().chain(groups).map(|server| server_row(&server));
+    let head =
+        ["SERVER", "ADDRESS", ">PID", "ROLE", ">TERM", ">COMMIT", ">APPLIED", ">LOG BYTES", "TABLE HASH"];
+    text += &table(&head, rows);
+    text.push('\n');
+    text += &table(
+        &["GROUP", "", ">SHARDS", ">KEYS", ">BYTES", "ON THE MOVE"],
+        survey.groups.keys().map(|group| group_row(survey, *group)),
+    );
+    let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
+    text
+}
+
+fn server_row(server: &Server<'_>) -> Vec<String> {
+    let Some(status) = server.status else {
+        return vec![server.name.clone(), server.address.clone(), String::new(), "down".to_owned()];
+    };
+    vec![
+        server.name.clone(),
+        server.address.clone(),
+        status.pid.to_string(),
+        json!(status.role).as_str().unwrap_or_default().to_owned(),
+        status.term.to_string(),
+        status.commit.to_string(),
+        status.applied.to_string(),
+        status.log_bytes.to_string(),
+        format!("{:016x}", status.table_hash),
+    ]
+}
+
+fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
+    let joined = if survey.is_joined(group) { "joined" } else { "not joined" }.to_owned();
+    let Some(status) = survey.groups.get(&group).and_then(speaker) else {
+        return vec![group.to_string(), joined, "?".to_owned()];
+    };
+    let served: Vec<&ShardStatus> =
+        status.shards.iter().filter(|shard| shard.phase == ShardPhase::Serving).collect();
+    let count = |wanted: ShardPhase| status.shards.iter().filter(|shard| shard.phase == wanted).count();
+    let moving = [ShardPhase::Awaiting, ShardPhase::Handing, ShardPhase::Parked]
+        .into_iter()
+        .filter(|wanted| count(*wanted) > 0)
+        .map(|wanted| format!("{} {}", count(wanted), phase(wanted)))
+        .collect::<Vec<_>>();
+    vec![
+        group.to_string(),
+        joined,
+        served.len().to_string(),
+        served.iter().map(|shard| shard.rows).sum::<u64>().to_string(),
+        served.iter().map(|shard| shard.bytes).sum::<u64>().to_string(),
+        moving.join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use clerk::api::status::{ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::{GroupId, ShardId};
+    use serde_json::json;
+
+    use super::{Server, server_document, shard_document};
+
+    #[test]
+    fn a_server_has_the_shape_of_the_contract_up_or_down() {
+        let status = ReplicaStatus {
+            id: 2,
+            pid: 4711,
+            role: Role::Leader,
+            term: 3,
+            leader: Some(2),
+            commit: 10,
+            applied: 9,
+            log_bytes: 1000,
+            table_hash: 0xabc,
+            wal_syncs: 12,
+        };
+        let address = "127.0.0.1:1".to_owned();
+        let up = Server { name: "101.2".into(), address: &address, status: Some(&status) };
+        let expected = json!({
+            "name": "101.2", "address": "127.0.0.1:1", "pid": 4711, "up": true, "role": "leader", "term": 3,
+            "leader": "101.2", "commit": 10, "applied": 9, "log_bytes": 1000,
+            "table_hash": "0000000000000abc", "wal_syncs": 12,
+        });
+        assert_eq!(server_document(101, &up), expected);
+        let down = server_document(101, &Server { status: None, ..up });
+        assert_eq!((&down["up"], &down["role"], &down["pid"]), (&json!(false), &json!(null), &json!(null)));
+        assert_eq!(down.as_object().unwrap().len(), expected.as_object().unwrap().len());
+    }
+
+    #[test]
+    fn a_shard_has_the_shape_of_the_contract() {
+        let shard = ShardStatus {
+            shard: ShardId(7),
+            phase: ShardPhase::Handing,
+            peer: Some(GroupId(102)),
+            rows: 10,
+            bytes: 100,
+            progress: Some(4),
+        };
+        let expected = json!({
+            "shard": 7, "state": "handing", "peer": 102, "rows": 10, "bytes": 100, "progress": 4,
+        });
+        assert_eq!(shard_document(&shard), expected);
+    }
+}

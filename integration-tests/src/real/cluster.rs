@@ -1,0 +1,333 @@
+//! A local cluster, driven through the `clerk` command; its answers as the contract for scripts names them.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::binaries::binary;
+use super::client::Target;
+use super::place::Place;
+
+/// No command may take longer than this, unless it says so.
+const LIMIT: Duration = Duration::from_secs(180);
+/// A healthy cluster answers everything within this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard output as the one JSON document that it must be.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| {
+            panic!("not one JSON document: {error}: {:?} {}", self.text(), self.stderr)
+        })
+    }
+
+    /// The code of the error document of a command that failed with this exit code.
+    ///
+    /// # Panics
+    /// When it ended otherwise, or its error is not of the contract's form.
+    pub fn error(&self, exit: i32) -> String {
+        assert_eq!(self.code, Some(exit), "{:?} {}", self.text(), self.stderr);
+        let document = self.json();
+        let error = document.get("error").and_then(Value::as_object);
+        let error = error.unwrap_or_else(|| panic!("no error in {document}"));
+        let names: Vec<&str> = error.keys().map(String::as_str).collect();
+        assert_eq!(names, ["code", "message", "next"], "{document}");
+        let text =
+            |name: &str| error[name].as_str().unwrap_or_else(|| panic!("{name} in {document}")).to_owned();
+        assert!(!text("message").is_empty(), "{document}");
+        text("next");
+        text("code")
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it does not end within `limit`.
+pub fn run(command: &mut Command, input: Option<Vec<u8>>, limit: Duration) -> Answer {
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    let shown = format!("{command:?}");
+    let spawned = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        if let (Some(mut pipe), Some(input)) = (pipes.0, input) {
+            // A program that reads no further is judged by how it ends.
+            scope.spawn(move || drop(pipe.write_all(&input)));
+        }
+        let all = |pipe: Option<Box<dyn Read + Send>>| {
+            scope.spawn(move || {
+                let mut bytes = Vec::new();
+                pipe.expect("a pipe").read_to_end(&mut bytes).expect("its end");
+                bytes
+            })
+        };
+        let stdout = all(pipes.1.map(|pipe| Box::new(pipe) as _));
+        let stderr = all(pipes.2.map(|pipe| Box::new(pipe) as _));
+        let until = Instant::now() + limit;
+        let status = loop {
+            match child.try_wait().expect("its state") {
+                Some(status) => break status,
+                None if Instant::now() >= until => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("{shown} did not end within {} s", limit.as_secs());
+                }
+                None => std::thread::sleep(Duration::from_millis(3)),
+            }
+        };
+        let stdout = stdout.join().expect("what it printed");
+        let stderr = String::from_utf8_lossy(&stderr.join().expect("what it said")).into_owned();
+        Answer { code: status.code(), stdout, stderr }
+    })
+}
+
+/// `clerk status -o json`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the contract names the fields")]
+pub struct Status {
+    pub cluster: String,
+    pub config: Option<u64>,
+    pub settled: bool,
+    pub controllers: Vec<Replica>,
+    pub groups: Vec<Group>,
+}
+
+/// A group of a [`Status`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the contract names the fields")]
+pub struct Group {
+    pub gid: u64,
+    pub joined: bool,
+    pub replicas: Vec<Replica>,
+    pub shards: Vec<Shard>,
+}
+
+/// A shard of a [`Group`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the contract names the fields")]
+pub struct Shard {
+    pub shard: u64,
+    pub state: String,
+    pub peer: Option<u64>,
+    pub rows: u64,
+    pub bytes: u64,
+    pub progress: Option<Value>,
+}
+
+/// A server of a [`Status`]. What a server that is down does not tell is null.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the contract names the fields")]
+pub struct Replica {
+    pub name: String,
+    pub address: String,
+    pub pid: Option<u32>,
+    pub up: bool,
+    pub role: Option<String>,
+    pub term: Option<u64>,
+    pub leader: Option<Value>,
+    pub commit: Option<u64>,
+    pub applied: Option<u64>,
+    pub log_bytes: Option<u64>,
+    pub table_hash: Option<Value>,
+    pub wal_syncs: Option<u64>,
+}
+
+impl Replica {
+    /// Whether it says that it leads.
+    pub fn leads(&self) -> bool {
+        self.up && self.role.as_deref() == Some("leader")
+    }
+}
+
+impl Status {
+    /// All servers.
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.controllers.iter().chain(self.groups.iter().flat_map(|group| &group.replicas))
+    }
+
+    /// The servers of a group (0: the controllers).
+    ///
+    /// # Panics
+    /// When there is no such group.
+    pub fn group(&self, gid: u64) -> &[Replica] {
+        if gid == 0 {
+            return &self.controllers;
+        }
+        let group = self.groups.iter().find(|group| group.gid == gid);
+        &group.unwrap_or_else(|| panic!("no group {gid} in {self:?}")).replicas
+    }
+
+    /// Everything runs, every group has a leader, and all replicas of a group have applied the same and
+    /// have the same table.
+    pub fn is_healthy(&self) -> bool {
+        let groups = self.groups.iter().map(|group| &group.replicas).chain([&self.controllers]);
+        groups.into_iter().all(|replicas| {
+            let same =
+                |a: &Replica| a.applied == replicas[0].applied && a.table_hash == replicas[0].table_hash;
+            replicas.iter().all(|one| one.up && same(one)) && replicas.iter().any(Replica::leads)
+        })
+    }
+}
+
+/// A cluster of local processes.
+#[derive(Debug)]
+pub struct Cluster {
+    place: Place,
+    controllers: Option<String>,
+}
+
+impl Cluster {
+    /// `clerk up` with these arguments, in a fresh directory.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn up(arguments: &[&str]) -> Self {
+        let cluster = Self { place: Place::new(), controllers: None };
+        cluster.ok(&[&["up"], arguments].concat());
+        cluster
+    }
+
+    /// Servers that were started by hand in `place`, known by their controllers.
+    pub fn by_hand(place: Place, controllers: String) -> Self {
+        Self { place, controllers: Some(controllers) }
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// A `clerk` command for this cluster, not yet run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("clerk"));
+        for variable in ["CLERK_DIR", "CLERK_CONTROLLERS"] {
+            command.env_remove(variable);
+        }
+        match &self.controllers {
+            None => command.arg("--dir").arg(self.path()),
+            Some(controllers) => command.args(["--controllers", controllers]),
+        };
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command, however it ends.
+    pub fn clerk(&self, arguments: &[&str]) -> Answer {
+        run(&mut self.command(arguments), None, LIMIT)
+    }
+
+    /// Runs a command with this on its standard input.
+    pub fn clerk_reading(&self, arguments: &[&str], input: impl Into<Vec<u8>>) -> Answer {
+        run(&mut self.command(arguments), Some(input.into()), LIMIT)
+    }
+
+    /// Runs a command that must succeed: what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let answer = self.clerk(arguments);
+        assert_eq!(answer.code, Some(0), "clerk {arguments:?}: {:?} {}", answer.text(), answer.stderr);
+        answer.text()
+    }
+
+    /// Runs a command with `-o json` that must succeed: its document.
+    ///
+    /// # Panics
+    /// When it fails, or prints anything else.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let answer = self.clerk(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(answer.code, Some(0), "clerk {arguments:?}: {:?} {}", answer.text(), answer.stderr);
+        answer.json()
+    }
+
+    /// Runs a command with `-o json` that must fail with this exit code: the code of its error.
+    ///
+    /// # Panics
+    /// When it ends otherwise.
+    pub fn fails(&self, exit: i32, arguments: &[&str]) -> String {
+        self.clerk(&[arguments, &["-o", "json"]].concat()).error(exit)
+    }
+
+    /// How it is now.
+    ///
+    /// # Panics
+    /// When the status is not of the contract's form.
+    pub fn status(&self) -> Status {
+        let document = self.json(&["status"]);
+        serde_json::from_value(document.clone()).unwrap_or_else(|error| panic!("{error}: {document}"))
+    }
+
+    /// Looks at the status until something is seen in it.
+    ///
+    /// # Panics
+    /// When that does not happen in time.
+    pub fn await_status<T>(&self, what: &str, mut see: impl FnMut(&Status) -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if let Some(seen) = see(&status) {
+                return seen;
+            }
+            assert!(Instant::now() < until, "{what}: not within {} s: {status:#?}", PATIENCE.as_secs());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until all servers run and agree, and everything is settled.
+    pub fn await_health(&self) -> Status {
+        self.await_status("everything healthy and settled", |status| {
+            (status.settled && status.is_healthy()).then(|| status.clone())
+        })
+    }
+
+    /// The name of the leader of a group (0: the controllers), when there is one.
+    pub fn leader(&self, gid: u64) -> String {
+        self.await_status("a leader", |status| {
+            let leaders = status.group(gid).iter().filter(|replica| replica.leads());
+            leaders.max_by_key(|replica| replica.term).map(|replica| replica.name.clone())
+        })
+    }
+
+    /// All processes by name.
+    pub fn pids(&self) -> BTreeMap<String, u32> {
+        let status = self.status();
+        status.replicas().filter_map(|replica| Some((replica.name.clone(), replica.pid?))).collect()
+    }
+
+    /// How clients find it.
+    pub fn target(&self) -> Target {
+        let status = self.status();
+        let controllers = status.controllers.iter().map(|replica| replica.address.clone()).collect();
+        Target { cluster: status.cluster, controllers }
+    }
+}

@@ -1,0 +1,98 @@
+//! Servers started by hand, as on machines of their own.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use super::binaries::binary;
+use super::cluster::{Answer, run};
+
+/// Ports that nobody listens on now, apart from those that systems give to callers and `clerk up` takes.
+///
+/// # Panics
+/// When there are none.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    const FIRST: u16 = 12_000;
+    const PORTS: u16 = 4_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % u32::from(PORTS)) as u16;
+    let candidates =
+        (0..PORTS).map(|_| FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS);
+    let free = candidates.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count);
+    let ports: Vec<u16> = free.collect();
+    assert_eq!(ports.len(), count, "no free ports");
+    ports
+}
+
+/// A server; killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    address: String,
+    errors: PathBuf,
+}
+
+impl Server {
+    /// Starts the program `program` in the directory `place`/`name` and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start(place: &Path, name: &str, program: &str, listen: &str, arguments: &[&str]) -> Self {
+        let errors = place.join(format!("{name}.stderr"));
+        let stderr = std::fs::File::create(&errors).expect("a file for what it says");
+        let child = command(place, name, program, listen, arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("a server starts");
+        let mut server = Self { child, address: listen.to_owned(), errors };
+        server.await_listening(name);
+        server
+    }
+
+    /// Starts a server that must not come up: its exit code and what it said.
+    pub fn refused(place: &Path, name: &str, program: &str, listen: &str, arguments: &[&str]) -> Answer {
+        run(&mut command(place, name, program, listen, arguments), None, Duration::from_secs(20))
+    }
+
+    fn await_listening(&mut self, name: &str) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(&self.address).is_err() {
+            let ended = self.child.try_wait().expect("its state");
+            let said = || std::fs::read_to_string(&self.errors).unwrap_or_default();
+            assert!(ended.is_none(), "{name} ended with {ended:?}: {}", said());
+            assert!(Instant::now() < until, "{name} does not listen on {}: {}", self.address, said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn command(place: &Path, name: &str, program: &str, listen: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary(program));
+    command.args(["--listen", listen, "--data-dir"]).arg(place.join(name)).args(arguments);
+    command
+}

@@ -1,0 +1,266 @@
+//! The product as users run it: processes, sockets, disks and kill -9. What clients see meanwhile is
+//! recorded and judged: nothing acknowledged is lost, nothing happens twice.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clerk::api::config::shard_of;
+use clerk::kv::Error;
+use integration_tests::real::{
+    Client, Cluster, Load, MemoryWatch, Open, Place, Server, Status, alone, free_ports, together,
+};
+
+const MIB: u64 = 1 << 20;
+/// Shards of a cluster that is not told otherwise.
+const SHARDS: u32 = 64;
+
+#[test]
+fn servers_killed_one_after_another_under_load_lose_nothing() {
+    let _machine = together();
+    let cluster = Cluster::up(&[]);
+    let load = Load::start(&cluster.target(), 12, 24);
+    load.await_acknowledged(100);
+    let names: Vec<String> = cluster.pids().into_keys().collect();
+    assert_eq!(names.len(), 9, "{names:?}");
+    for name in &names {
+        cluster.ok(&["kill", name]);
+        load.await_acknowledged(100);
+        cluster.ok(&["start", name]);
+    }
+    load.await_acknowledged(100);
+    load.finish("rolling kill -9", 1_000);
+    cluster.await_health();
+}
+
+#[test]
+fn a_cluster_killed_as_a_whole_comes_back_with_everything() {
+    let _machine = together();
+    let cluster = Cluster::up(&[]);
+    let load = Load::start(&cluster.target(), 12, 24);
+    for _ in 0..2 {
+        load.await_acknowledged(300);
+        cluster.ok(&["kill", "all"]);
+        cluster.ok(&["up"]);
+    }
+    load.await_acknowledged(300);
+    load.finish("whole cluster killed twice", 900);
+    let status = cluster.await_health();
+    assert_eq!(status.groups.iter().map(|group| group.gid).collect::<Vec<_>>(), [101, 102]);
+}
+
+#[test]
+fn groups_come_and_go_under_load() {
+    let _machine = together();
+    let cluster = Cluster::up(&[]);
+    let load = Load::start(&cluster.target(), 12, 48);
+    load.await_acknowledged(200);
+    cluster.ok(&["add-group", "103"]);
+    let joined = cluster.json(&["join", "103"]);
+    assert_eq!(joined["settled"], true, "{joined}");
+    assert_eq!(joined["moves"].as_array().map(Vec::len), Some(21), "64 shards over 3 groups: {joined}");
+    // A leader dies in the middle of a move; the next one goes on from the rows.
+    cluster.ok(&["leave", "101", "--no-wait"]);
+    let leader = cluster.leader(101);
+    cluster.ok(&["kill", &leader]);
+    load.await_acknowledged(200);
+    cluster.ok(&["start", &leader]);
+    cluster.await_status("group 101 is empty", |status| {
+        let left = status.groups.iter().find(|group| group.gid == 101)?;
+        (status.settled && left.shards.is_empty()).then_some(())
+    });
+    // Its servers may go: nobody needs them any more.
+    cluster.ok(&["down", "101"]);
+    load.await_acknowledged(200);
+    cluster.ok(&["start", "101"]);
+    cluster.ok(&["join", "101"]);
+    cluster.ok(&["leave", "102", "103"]);
+    load.await_acknowledged(200);
+    load.finish("join and leave", 1_000);
+    let status = cluster.await_health();
+    let serving = |gid: u64| {
+        let group = status.groups.iter().find(|group| group.gid == gid);
+        group.map(|group| group.shards.iter().filter(|shard| shard.state == "serving").count())
+    };
+    assert_eq!((serving(101), serving(102), serving(103)), (Some(64), Some(0), Some(0)));
+}
+
+/// Moves a shard of `mib` MiB while clients work on all others.
+fn move_a_large_shard(mib: u64, growth_max_mib: u64) {
+    const VALUE: usize = 64 << 10;
+    const TAG: &str = "bulk";
+    let _machine = alone();
+    let cluster = Cluster::up(&[]);
+    let target = cluster.target();
+    let client = Client::new(&target);
+    let count = mib * MIB / VALUE as u64;
+    client.fill(TAG, count, VALUE);
+    let shard = shard_of(TAG.as_bytes(), SHARDS);
+    let owner = cluster.json(&["query"])["shards"][shard.0 as usize].as_u64().unwrap();
+    let other = if owner == 101 { 102 } else { 101 };
+    let elsewhere = (0..).map(|number| format!("open-{number}"));
+    let elsewhere = elsewhere.filter(|key| shard_of(key.as_bytes(), SHARDS) != shard).take(40).collect();
+    let open = Open::start(&target, 500, elsewhere);
+    std::thread::sleep(Duration::from_secs(2));
+    let memory = MemoryWatch::start(&cluster.pids());
+    let move_to = |gid: u64| {
+        let (shard, gid) = (shard.to_string(), gid.to_string());
+        cluster.json(&["--timeout", "150", "move", &shard, &gid])
+    };
+    let moved = move_to(other);
+    assert_eq!((&moved["settled"], moved["moves"].as_array().map(Vec::len)), (&true.into(), Some(1)), "{moved}");
+    std::thread::sleep(Duration::from_secs(1));
+    let report = open.finish();
+    let growth = memory.finish();
+    println!("{mib} MiB moved in {} s; {report:?}", moved["seconds"]);
+    for one in &growth {
+        println!("  {one}");
+    }
+    for one in &growth {
+        assert!(one.bytes() <= growth_max_mib * MIB, "grew by more than {growth_max_mib} MiB: {one}");
+    }
+    assert_eq!(report.failed, 0, "{report:?}");
+    assert!(report.begun >= 1_000, "vacuous: {report:?}");
+    assert!(report.slowest <= Duration::from_secs(1), "{report:?}");
+    client.check_filled(TAG, count, VALUE);
+    let status = cluster.await_health();
+    let rows = |gid: u64| {
+        let group = status.groups.iter().find(|group| group.gid == gid)?;
+        let here = group.shards.iter().find(|one| one.shard == u64::from(shard.0));
+        here.map(|one| (one.state.clone(), one.rows))
+    };
+    assert_eq!((rows(owner), rows(other)), (None, Some(("serving".to_owned(), count))));
+}
+
+#[test]
+fn a_shard_of_64_mib_moves_without_a_pause_elsewhere_and_without_much_memory() {
+    move_a_large_shard(64, 100);
+}
+
+/// `make big-move MIB=1024`.
+#[test]
+#[ignore = "takes minutes: make big-move"]
+fn big_move() {
+    let mib = std::env::var("MIB").map_or(1024, |text| text.parse().expect("MIB is a number"));
+    move_a_large_shard(mib, 200);
+}
+
+#[test]
+fn clients_see_a_new_leader_within_two_seconds_of_kill_9() {
+    let _machine = alone();
+    let cluster = Cluster::up(&["--groups", "1"]);
+    let client = Client::new(&cluster.target());
+    for round in 0..4 {
+        client.run(client.clerk.put("key", format!("before {round}"))).unwrap();
+        let leader = cluster.leader(101);
+        let killed = Instant::now();
+        cluster.ok(&["kill", &leader]);
+        client.run(client.clerk.put("key", format!("after {round}"))).unwrap();
+        let took = killed.elapsed();
+        println!("a write {took:?} after the leader {leader} was killed");
+        assert!(took <= Duration::from_secs(2), "{took:?}");
+        let got = client.run(client.clerk.get("key")).unwrap();
+        assert_eq!(got.value.as_deref(), Some(format!("after {round}").as_bytes()));
+        cluster.ok(&["start", &leader]);
+        cluster.await_health();
+    }
+}
+
+#[test]
+fn every_acknowledged_write_was_synced_by_a_majority() {
+    const PUTS: u64 = 200;
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1"]);
+    let syncs = |status: Status| -> BTreeMap<String, u64> {
+        let replicas = status.group(101).iter();
+        replicas.map(|replica| (replica.name.clone(), replica.wal_syncs.unwrap())).collect()
+    };
+    let client = Client::new(&cluster.target());
+    client.run(client.clerk.put("key", "first")).unwrap();
+    let before = syncs(cluster.await_health());
+    for number in 0..PUTS {
+        client.run(client.clerk.put("key", format!("{number}"))).unwrap();
+    }
+    let after = syncs(cluster.status());
+    let enough = after.iter().filter(|(name, count)| **count >= before[*name] + PUTS).count();
+    assert!(enough >= 2, "{PUTS} puts one after another: {before:?} -> {after:?}");
+}
+
+/// A group of three and one controller, started by hand with a log of this many bytes.
+fn by_hand(log_bytes_max: &str) -> (Cluster, BTreeMap<String, Server>, impl Fn(&Cluster, &str) -> Server) {
+    let addresses: Vec<String> = free_ports(4).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let controller = addresses[0].clone();
+    let members: Vec<String> = (1..=3).map(|id| format!("{id}={}", addresses[id])).collect();
+    let members = members.join(",");
+    let place = Place::new();
+    let mut servers = BTreeMap::new();
+    let alone = format!("1={controller}");
+    let arguments = ["--cluster", "by-hand", "--id", "1", "--members", &alone, "--new"];
+    let server = Server::start(place.path(), "ctrl.1", "shardctrler", &controller, &arguments);
+    servers.insert("ctrl.1".to_owned(), server);
+    let (log_bytes_max, controllers) = (log_bytes_max.to_owned(), controller.clone());
+    let listen = addresses.clone();
+    let start = move |place: &std::path::Path, name: &str, more: &[&str]| {
+        let id = name.strip_prefix("101.").expect("a server of the group");
+        let mut arguments = vec!["--cluster", "by-hand", "--group", "101", "--id", id, "--members", &members];
+        arguments.extend(["--controllers", &controllers, "--log-bytes-max", &log_bytes_max]);
+        arguments.extend(more);
+        Server::start(place, name, "shardkv", &listen[id.parse::<usize>().unwrap()], &arguments)
+    };
+    for name in ["101.1", "101.2", "101.3"] {
+        servers.insert(name.to_owned(), start(place.path(), name, &["--new"]));
+    }
+    let cluster = Cluster::by_hand(place, controller);
+    cluster.ok(&["join", &format!("101={}", addresses[1..].join(","))]);
+    (cluster, servers, move |cluster, name| start(cluster.path(), name, &[]))
+}
+
+#[test]
+fn a_follower_that_was_down_for_long_catches_up_by_a_snapshot() {
+    const LOG_BYTES_MAX: u64 = 256 << 10;
+    const VALUE: usize = 16 << 10;
+    const COUNT: u64 = 600;
+    let _machine = together();
+    let (cluster, mut servers, start) = by_hand(&LOG_BYTES_MAX.to_string());
+    let client = Client::new(&cluster.target());
+    client.fill("early", 50, 1_000);
+    let status = cluster.await_health();
+    let follower = status.group(101).iter().find(|replica| !replica.leads()).unwrap().name.clone();
+    servers.remove(&follower).unwrap().kill();
+    client.fill("late", COUNT, VALUE);
+    let status = cluster.status();
+    let kept = status.group(101).iter().filter_map(|replica| replica.log_bytes).max().unwrap();
+    assert!(kept < COUNT * VALUE as u64 / 4, "the log was not cut: it has {kept} bytes");
+    servers.insert(follower.clone(), start(&cluster, &follower));
+    // Applied and table hash are equal on all three replicas.
+    let status = cluster.await_health();
+    let caught_up = status.group(101).iter().find(|replica| replica.name == follower).unwrap();
+    assert!(caught_up.applied.unwrap() > COUNT, "{caught_up:?}");
+    client.check_filled("early", 50, 1_000);
+    client.check_filled("late", COUNT, VALUE);
+    // It serves: with it and without another one there is still a majority.
+    let leader = cluster.leader(101);
+    servers.remove(&leader).unwrap().kill();
+    client.check_filled("late", COUNT, VALUE);
+}
+
+#[test]
+fn two_clusters_live_side_by_side() {
+    let _machine = together();
+    let size = ["--groups", "1", "--replicas", "1"];
+    let (one, other) = (Cluster::up(&size), Cluster::up(&size));
+    one.ok(&["put", "key", "of one"]);
+    other.ok(&["put", "key", "of the other"]);
+    assert_eq!(one.ok(&["get", "key"]), "of one\n");
+    // Who knows one cluster and calls the other is turned away, and nothing is done.
+    let mut strange = other.target();
+    assert_ne!(one.target().cluster, strange.cluster);
+    strange.cluster = one.target().cluster;
+    let client = Client::new(&strange);
+    match client.run(client.clerk.put("key", "astray")) {
+        Err(Error::Refused { why }) => assert!(why.contains("this is cluster"), "{why}"),
+        answer => panic!("{answer:?}"),
+    }
+    one.ok(&["down", "--purge"]);
+    assert_eq!(other.ok(&["get", "key"]), "of the other\n");
+    assert!(other.status().is_healthy());
+}

@@ -1,0 +1,136 @@
+//! The borders between modules that the compiler cannot guard.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Every Rust file of the workspace's crates, with its path from the root.
+fn sources() -> Vec<(String, String)> {
+    const CRATES: [&str; 6] = ["base", "clerk", "integration-tests", "raft", "shardctrler", "shardkv"];
+    let root = root();
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = CRATES.iter().map(|name| root.join(name)).collect();
+    while let Some(path) = open.pop() {
+        if path.is_dir() && !path.ends_with("target") {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(&root).unwrap().display().to_string();
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+    assert!(found.len() > 100, "only {} files", found.len());
+    found.sort();
+    found
+}
+
+/// Whether a file is a test or an example, or the code before a file's own tests is meant.
+fn is_test(name: &str) -> bool {
+    let parts: Vec<&str> = name.split(['/', '.']).collect();
+    name.starts_with("integration-tests/") || parts.iter().any(|part| matches!(*part, "tests" | "examples" | "conformance"))
+}
+
+/// Lines of code, comments and a file's own tests left out.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line));
+    lines
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
+}
+
+/// Whether `line` has `word` with nothing of a name before and behind it.
+fn names(line: &str, word: &str) -> bool {
+    let part = |other: Option<char>| other.is_some_and(|other| other.is_alphanumeric() || other == '_');
+    line.match_indices(word).any(|(at, _)| {
+        !part(line[..at].chars().next_back()) && !part(line[at + word.len()..].chars().next())
+    })
+}
+
+/// Fails if a file outside of `allowed` has one of the words in its code.
+fn only_in(words: &[&str], allowed: impl Fn(&str) -> bool) {
+    let mut wrong = Vec::new();
+    for (name, text) in sources().iter().filter(|(name, _)| !allowed(name) && name != "integration-tests/tests/tidy.rs") {
+        for (number, line) in code(text) {
+            wrong.extend(words.iter().filter(|word| names(line, word)).map(|word| format!("{name}:{number}: {word}")));
+        }
+    }
+    assert!(wrong.is_empty(), "not allowed there:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_storage_names_rocksdb() {
+    only_in(&["rocksdb"], |name| name.starts_with("raft/src/storage/") || name == "raft/src/host.rs" || is_test(name));
+    // The one who puts a server together names our module, never the library.
+    only_in(&["rocksdb::DB", "rocksdb::Options", "use rocksdb", "extern crate rocksdb"], |name| {
+        name.starts_with("raft/src/storage/")
+    });
+}
+
+#[test]
+fn only_the_codec_names_bincode() {
+    only_in(&["bincode"], |name| name == "base/src/codec.rs");
+}
+
+#[test]
+fn only_the_clock_names_the_time_of_tokio() {
+    only_in(&["tokio::time"], |name| name == "base/src/clock.rs" || is_test(name));
+}
+
+#[test]
+fn deterministic_code_reads_no_clock_of_the_system() {
+    let is_program = |name: &str| name.ends_with("/main.rs") || name.contains("/bin/");
+    // tarpc wants an Instant of the standard library for its deadlines.
+    const WIRE: [&str; 3] =
+        ["base/src/socket/wire.rs", "clerk/src/connection/pool.rs", "raft/src/transport/tarpc.rs"];
+    let is_production_only = |name: &str| name.starts_with("base/src/process");
+    only_in(&["Instant::now", "SystemTime"], |name| {
+        name == "base/src/clock.rs" || is_test(name) || is_program(name) || WIRE.contains(&name) || is_production_only(name)
+    });
+}
+
+#[test]
+fn the_raft_core_is_a_pure_value() {
+    let impure = ["tokio", "std::time", "std::fs", "std::net", "std::thread", "std::sync", "base::clock", "rand::random"];
+    only_in(&impure, |name| !name.starts_with("raft/src/core/") && name != "raft/src/types.rs");
+}
+
+#[test]
+fn the_two_services_never_name_each_other() {
+    only_in(&["shardctrler"], |name| !name.starts_with("shardkv/"));
+    only_in(&["shardkv"], |name| !name.starts_with("shardctrler/"));
+    for (one, other) in [("shardkv", "shardctrler"), ("shardctrler", "shardkv")] {
+        let manifest = fs::read_to_string(root().join(one).join("Cargo.toml")).unwrap();
+        assert!(!manifest.contains(&format!("{other}.workspace")), "{one} depends on {other}");
+    }
+}
+
+#[test]
+fn clients_and_services_see_consensus_only_through_its_face() {
+    only_in(&["raft"], |name| !(name.starts_with("clerk/") || name.starts_with("base/")));
+    let inner = ["raft::core", "raft::driver", "raft::transport::Message"];
+    only_in(&inner, |name| {
+        is_test(name) || !(name.starts_with("shardkv/") || name.starts_with("shardctrler/"))
+    });
+}
+
+#[test]
+fn nothing_of_ours_is_unsafe() {
+    only_in(&["unsafe"], |_| false);
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+    for (name, _) in sources().iter().filter(|(name, _)| name.ends_with("src/lib.rs")) {
+        let manifest = root().join(name).parent().unwrap().parent().unwrap().join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        assert!(text.contains("[lints]\nworkspace = true"), "{} takes no part in the lints", manifest.display());
+    }
+}
+
+#[test]
+fn the_search_itself_finds_what_it_should() {
+    assert!(names("let x = tokio::time::sleep();", "tokio::time"));
+    assert!(!names("let x = my_bincode;", "bincode"));
+    let text = "a // unsafe\nb\n#[cfg(test)]\nunsafe\n";
+    assert_eq!(code(text).collect::<Vec<_>>(), [(1, "a "), (2, "b")]);
+}
