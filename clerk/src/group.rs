@@ -89,6 +89,9 @@ pub(crate) enum Judged<R> {
     Final(R),
 }
 
+/// What a call brings: an answer, a refusal, or neither.
+pub(crate) type Called<L> = Result<Result<<L as Language>::Reply, <L as Language>::Refusal>, CallError>;
+
 /// The words in which the servers of a group are asked.
 pub(crate) trait Language: Send + Sync {
     type Request: Clone + Send + Sync;
@@ -101,7 +104,9 @@ pub(crate) trait Language: Send + Sync {
         to: &'a Address,
         request: Self::Request,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<Self::Reply, Self::Refusal>, CallError>>;
+    ) -> BoxFuture<'a, Called<Self>>
+    where
+        Self: Sized;
 
     fn judge(refusal: Self::Refusal) -> Judged<Self::Refusal>;
 }
@@ -221,21 +226,12 @@ impl<L: Language> Servers<L> {
     }
 
     /// Asks one server.
-    pub(crate) async fn call(
-        &self,
-        to: &Address,
-        request: L::Request,
-        limit: Duration,
-    ) -> Result<Result<L::Reply, L::Refusal>, CallError> {
+    pub(crate) async fn call(&self, to: &Address, request: L::Request, limit: Duration) -> Called<L> {
         self.language.call(&*self.connection, to, request, limit).await
     }
 
     /// Asks every server at the same time.
-    pub(crate) async fn ask_each(
-        &self,
-        request: &L::Request,
-        limit: Duration,
-    ) -> Vec<(Address, Result<Result<L::Reply, L::Refusal>, CallError>)> {
+    pub(crate) async fn ask_each(&self, request: &L::Request, limit: Duration) -> Vec<(Address, Called<L>)> {
         let calls = self.addresses.iter().map(|address| {
             let call = self.call(address, request.clone(), limit);
             async move { (address.clone(), call.await) }

@@ -186,7 +186,7 @@ fn every_acknowledged_write_was_synced_by_a_majority() {
 }
 
 /// A group of three and one controller, started by hand with a log of this many bytes.
-fn by_hand(log_bytes_max: &str) -> (Cluster, BTreeMap<String, Server>, impl Fn(&Cluster, &str) -> Server) {
+fn by_hand(log_bytes_max: u64) -> (Cluster, BTreeMap<String, Server>, impl Fn(&Cluster, &str) -> Server) {
     let addresses: Vec<String> = free_ports(4).iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let controller = addresses[0].clone();
     let members: Vec<String> = (1..=3).map(|id| format!("{id}={}", addresses[id])).collect();
@@ -197,7 +197,7 @@ fn by_hand(log_bytes_max: &str) -> (Cluster, BTreeMap<String, Server>, impl Fn(&
     let arguments = ["--cluster", "by-hand", "--id", "1", "--members", &alone, "--new"];
     let server = Server::start(place.path(), "ctrl.1", "shardctrler", &controller, &arguments);
     servers.insert("ctrl.1".to_owned(), server);
-    let (log_bytes_max, controllers) = (log_bytes_max.to_owned(), controller.clone());
+    let (log_bytes_max, controllers) = (log_bytes_max.to_string(), controller.clone());
     let listen = addresses.clone();
     let start = move |place: &std::path::Path, name: &str, more: &[&str]| {
         let id = name.strip_prefix("101.").expect("a server of the group");
@@ -220,7 +220,7 @@ fn a_follower_that_was_down_for_long_catches_up_by_a_snapshot() {
     const VALUE: usize = 16 << 10;
     const COUNT: u64 = 600;
     let _machine = together();
-    let (cluster, mut servers, start) = by_hand(&LOG_BYTES_MAX.to_string());
+    let (cluster, mut servers, start) = by_hand(LOG_BYTES_MAX);
     let client = Client::new(&cluster.target());
     client.fill("early", 50, 1_000);
     let status = cluster.await_health();

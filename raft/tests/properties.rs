@@ -9,12 +9,12 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use raft::config::Config;
 use raft::core::ready::ReadId;
 use raft::core::{ProposeError, Raft};
 use raft::types::{EntryId, NodeId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use common::oracle::{Oracle, Totals};
 use common::{Cluster, Crash, small_config};
@@ -115,8 +115,9 @@ impl Run {
         if let Some(id) = acted
             && self.random.random_bool(0.7)
         {
-            let crash = (self.random.random_range(0..3000) < self.crashes)
-                .then(|| [Crash::BeforeSave, Crash::AfterSave, Crash::AfterSend][self.random.random_range(0..3)]);
+            let crash = (self.random.random_range(0..3000) < self.crashes).then(|| {
+                [Crash::BeforeSave, Crash::AfterSave, Crash::AfterSend][self.random.random_range(0..3)]
+            });
             self.cluster.effects(id, crash);
         }
     }

@@ -34,7 +34,11 @@ impl Table {
         if entry.id.index <= self.applied().index {
             return false;
         }
-        assert_eq!(entry.id.index, self.applied().index.next(), "entries are applied in order, none left out");
+        assert_eq!(
+            entry.id.index,
+            self.applied().index.next(),
+            "entries are applied in order, none left out"
+        );
         self.rows.push(entry.clone());
         true
     }

@@ -37,7 +37,10 @@ pub(crate) struct Flying {
 /// What can be seen from outside, in the order in which it happened.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    Sent { flying: Flying, lost: bool },
+    Sent {
+        flying: Flying,
+        lost: bool,
+    },
     /// With the entry before the first one saved.
     Saved(NodeId, Save, Option<EntryId>),
     /// In that term the server came to know these for committed.
@@ -176,8 +179,9 @@ impl Cluster {
         assert!(raft.commit() >= before, "the commit index of {id} fell");
         if raft.commit() > before {
             // (What an installed snapshot covers is seen in the table.)
-            let entries: Vec<Entry> =
-                (before.0 + 1..=raft.commit().0).filter_map(|at| raft.log().entry(Index(at)).cloned()).collect();
+            let entries: Vec<Entry> = (before.0 + 1..=raft.commit().0)
+                .filter_map(|at| raft.log().entry(Index(at)).cloned())
+                .collect();
             let term = raft.term();
             self.seen.push(Seen::Committed(id, term, entries));
         }

@@ -75,9 +75,8 @@ impl Oracle {
 
     /// Reads that a server which is still up owes an answer.
     pub(crate) fn open_reads(&self, cluster: &Cluster) -> usize {
-        let owed = |(id, life, _): &&(NodeId, u64, Index)| {
-            cluster.is_up(*id) && cluster.servers[id].lives == *life
-        };
+        let owed =
+            |(id, life, _): &&(NodeId, u64, Index)| cluster.is_up(*id) && cluster.servers[id].lives == *life;
         self.reads.values().filter(owed).count()
     }
 

@@ -238,7 +238,12 @@ fn parse_body(words: &[&str]) -> Body {
             let carried = option("entries").map_or_else(Vec::new, |text| text.split(',').collect());
             let entries: Vec<Entry> =
                 carried.into_iter().map(entry_id).map(|id| entry(id.term.0, id.index.0, "said")).collect();
-            Body::Append { prev: entry_id(prev), entries, commit: Index(option("commit").map_or(0, number)), round }
+            Body::Append {
+                prev: entry_id(prev),
+                entries,
+                commit: Index(option("commit").map_or(0, number)),
+                round,
+            }
         }
         ["matched", index, ..] => reply(Verdict::Matched(Index(number(index)))),
         ["conflict", at, try_at, ..] => {
@@ -250,7 +255,9 @@ fn parse_body(words: &[&str]) -> Body {
             after: option("after").map(|at| Bytes::copy_from_slice(&number(at).to_be_bytes())),
             rows: option("rows").map_or_else(Vec::new, |rows| {
                 let (first, last) = rows.split_once("..").expect("rows are written FIRST..LAST");
-                (number(first)..=number(last)).map(|at| row_of(&entry(snapshot_term(words), at, ""))).collect()
+                (number(first)..=number(last))
+                    .map(|at| row_of(&entry(snapshot_term(words), at, "")))
+                    .collect()
             }),
             done: words.contains(&"last"),
         }),

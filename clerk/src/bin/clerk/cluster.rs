@@ -109,7 +109,7 @@ pub(crate) async fn add_group(context: &Context, add: &args::AddGroup) -> Result
     let servers: Vec<Value> =
         names.iter().map(|name| json!({"name": name, "address": cluster.servers[name].address})).collect();
     context.output.answer(&json!({"gid": group, "servers": servers}), || {
-        format!("group {group} runs: {}\nit serves nothing yet: clerk join {group}\n", names.join(" "))
+        format!("group {group} runs: {}\nnext: clerk join {group} (it serves only what it is given)\n", names.join(" "))
     });
     Ok(())
 }

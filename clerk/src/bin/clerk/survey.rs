@@ -89,13 +89,14 @@ impl Survey {
         let Some(config) = self.config.as_ref().filter(|config| config.num >= num) else {
             return vec![format!("configuration {num} is not known yet: do the controllers have a leader?")];
         };
-        let mut pending = Vec::new();
+        // What keeps everything else from happening comes first.
+        let (mut causes, mut pending) = (Vec::new(), Vec::new());
         for (group, answers) in &self.groups {
             let joined = config.groups.contains(group);
             let Some(status) = speaker(answers) else {
                 // A group that left may be stopped; one that is to be stopped has to say that it may.
                 if joined || leaving.contains(group) {
-                    pending.push(format!("group {group}: no server answers"));
+                    causes.push(format!("group {group}: no server answers"));
                 }
                 continue;
             };
@@ -103,18 +104,18 @@ impl Survey {
                 // Started, but never joined, or left long ago: it has nothing to do with this.
                 continue;
             }
+            let before = pending.len();
             pending_of_group(config, *group, status, &mut pending);
-            let leads = |(_, status): &(_, Result<KvStatus, String>)| {
-                status.as_ref().is_ok_and(|status| status.replica.role == Role::Leader)
-            };
-            if status.config < config.num && !answers.iter().any(leads) {
-                pending.push(format!("group {group}: has no leader"));
+            if status.replica.role != Role::Leader && pending.len() > before {
+                let up = answers.iter().filter(|(_, status)| status.is_ok()).count();
+                causes.push(format!("group {group}: no leader, {up} of {} servers answer", answers.len()));
             }
         }
         for group in config.groups.iter().filter(|group| !self.groups.contains_key(group)) {
-            pending.push(format!("group {group}: its servers are not known"));
+            causes.push(format!("group {group}: its servers are not known"));
         }
-        pending
+        causes.extend(pending);
+        causes
     }
 
     /// Shards that wait at a group for a next owner.

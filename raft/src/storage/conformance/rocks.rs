@@ -1,10 +1,11 @@
 //! What only real files can suffer, and what only RocksDB does by itself.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{ALL, Disk, RocksDisk, bytes, copy_open_files, entries, names};
 use crate::storage::rocksdb::{LogOptions, TableOptions, open_log, open_table};
-use crate::storage::{Change, OpenError, Restored, Save};
+use crate::storage::{Change, OpenError, Restored, Row, Save, Table};
 use crate::types::{Entry, EntryId, HardState, Index, Payload, Term};
 
 /// Hardly compressible, so that the middle of a file is the middle of the entries.
@@ -218,31 +219,53 @@ fn small() -> TableOptions {
     TableOptions { write_buffer_bytes: 256 << 10, block_cache_bytes: 1 << 20, ..TableOptions::default() }
 }
 
-#[tokio::test]
-async fn a_snapshot_far_larger_than_the_write_buffer_is_switched_to_and_the_old_rows_leave_the_disk() {
-    let root = tempfile::tempdir().unwrap();
-    let table = open_table(root.path(), &small()).unwrap();
-    let rows = |kind: &str, count: u64| -> Vec<_> {
-        (0..count).map(|at| (bytes(&format!("{kind}{at:05}")), noise(at, 1000).into())).collect()
-    };
-    let old = rows("old", 4000);
-    for piece in old.chunks(100) {
+fn noisy_rows(kind: &str, count: u64) -> Vec<Row> {
+    (0..count).map(|at| (bytes(&format!("{kind}{at:05}")), noise(at, 1000).into())).collect()
+}
+
+/// A small table with 4 MB of rows.
+fn filled(path: &Path) -> (Arc<dyn Table>, Vec<Row>) {
+    let table = open_table(path, &small()).unwrap();
+    let rows = noisy_rows("old", 4000);
+    for piece in rows.chunks(100) {
         table.write(piece.iter().cloned().map(|(key, value)| Change::Put(key, value)).collect());
     }
-    wait_for_sorted_files(root.path());
-    let before = table.view();
-    let new = rows("new", 2000);
+    wait_for_sorted_files(path);
+    (table, rows)
+}
+
+#[tokio::test]
+async fn a_snapshot_far_larger_than_the_write_buffer_is_switched_to() {
+    let root = tempfile::tempdir().unwrap();
+    let (table, _) = filled(root.path());
+    let new = noisy_rows("new", 2000);
     table.stage_start();
     for piece in new.chunks(100) {
         table.stage(piece.to_vec());
     }
     table.switch(EntryId::new(1, 1)).await;
     assert_eq!(table.scan(b"", None, ALL), new);
-    assert_eq!(before.scan(b"", None, ALL), old, "files under a view are not deleted");
-    drop(before);
-    table.flush().await;
     drop(table);
     let table = open_table(root.path(), &small()).unwrap();
+    assert_eq!(table.scan(b"", None, ALL), new);
+}
+
+#[tokio::test]
+async fn files_of_an_old_generation_stay_under_a_view_and_go_at_once_behind_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (table, old) = filled(root.path());
+    let view = table.view();
+    let new = noisy_rows("new", 10);
+    table.stage_start();
+    table.stage(new.clone());
+    table.switch(EntryId::new(1, 1)).await;
+    table.flush().await;
+    assert_eq!(view.scan(b"", None, ALL), old);
+    drop(view);
+    table.flush().await;
+    let sorted = || names(root.path()).into_iter().filter(|name| name.ends_with(".sst"));
+    let bytes: u64 = sorted().map(|name| std::fs::metadata(root.path().join(name)).unwrap().len()).sum();
+    assert!(bytes < 1 << 20, "{bytes} bytes on disk for ten rows");
     assert_eq!(table.scan(b"", None, ALL), new);
 }
 

@@ -111,7 +111,7 @@ impl Cluster {
         let port = self.servers.get(&name(0, 1)).map(|server| &server.address);
         let same_port = |wanted: u16| port.is_some_and(|address| *address == format!("{HOST}:{wanted}"));
         let contradiction = if up.groups.is_some_and(|groups| groups != self.groups) {
-            format!("it began with {} groups (clerk add-group adds one)", self.groups)
+            format!("its number of groups at the start was {} (clerk add-group adds one)", self.groups)
         } else if up.replicas.is_some_and(|replicas| replicas != self.replicas) {
             format!("its groups have {} servers", self.replicas)
         } else if up.shards.is_some_and(|shards| shards != self.shards) {

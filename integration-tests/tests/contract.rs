@@ -1,0 +1,331 @@
+//! The contract for scripts (docs/cli.md) on real clusters: what is printed, and how commands end.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::BufReader;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use integration_tests::history;
+use integration_tests::linearizability;
+use integration_tests::real::{Cluster, run, together};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A cluster for tests that only read and write keys of their own. Its reaper ends it with this process.
+fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::up(&["--groups", "2", "--replicas", "1"]))
+}
+
+fn keys_of(document: &Value) -> Vec<&str> {
+    document.as_object().unwrap_or_else(|| panic!("{document}")).keys().map(String::as_str).collect()
+}
+
+#[test]
+fn keys_are_read_and_written() {
+    let _machine = together();
+    let cluster = shared();
+    assert_eq!(cluster.json(&["put", "a", "one"]), json!({"key": "a", "version": 1}));
+    assert_eq!(cluster.json(&["append", "a", " two"]), json!({"key": "a", "version": 2}));
+    assert_eq!(cluster.json(&["get", "a"]), json!({"key": "a", "value": "one two", "version": 2}));
+    assert_eq!(cluster.ok(&["get", "a"]), "one two\n");
+    assert_eq!(cluster.ok(&["get", "a", "--raw"]), "one two");
+    assert_eq!(cluster.json(&["delete", "a"])["key"], "a");
+    let missing = cluster.clerk(&["get", "a"]);
+    assert_eq!((missing.code, missing.text()), (Some(1), String::new()));
+    assert!(missing.stderr.contains('a'), "{}", missing.stderr);
+    assert_eq!(cluster.fails(1, &["get", "a"]), "not_found");
+    // A version never returns, over a delete either.
+    let version = cluster.json(&["put", "a", "three"])["version"].as_u64().unwrap();
+    assert!(version > 2, "{version}");
+    assert_eq!(cluster.clerk_reading(&["put", "piped", "-"], "from\nstdin\n").code, Some(0));
+    assert_eq!(cluster.ok(&["get", "--raw", "piped"]), "from\nstdin\n");
+    cluster.ok(&["put", "empty", ""]);
+    assert_eq!(cluster.json(&["get", "empty"])["value"], "");
+    // Values that look like options.
+    cluster.ok(&["put", "number", "-1"]);
+    assert_eq!(cluster.ok(&["get", "number"]), "-1\n");
+}
+
+#[test]
+fn a_conditional_put_compares_versions() {
+    let _machine = together();
+    let cluster = shared();
+    let put = |version: &str, value: &str| cluster.clerk(&["put", "cas", value, "--if-version", version, "-o", "json"]);
+    assert_eq!(put("3", "x").error(1), "version_mismatch");
+    assert_eq!(put("0", "first").json()["version"], 1);
+    assert_eq!(put("0", "again").error(1), "version_mismatch");
+    assert_eq!(put("1", "second").json()["version"], 2);
+    assert_eq!(cluster.ok(&["get", "cas"]), "second\n");
+}
+
+#[test]
+fn bytes_that_are_not_text_are_base64() {
+    let _machine = together();
+    let cluster = shared();
+    let key = OsStr::from_bytes(b"k\xff\xfe");
+    let with_key = |verb: &str, input: Option<&[u8]>| {
+        let mut command = cluster.command(&["-o", "json", verb]);
+        command.arg(key);
+        if input.is_some() {
+            command.arg("-");
+        }
+        run(&mut command, input.map(<[u8]>::to_vec), LIMIT).json()
+    };
+    let shown = json!({"base64": "a//+"});
+    assert_eq!(with_key("put", Some(&[0, 0xff, 0])), json!({"key": shown, "version": 1}));
+    assert_eq!(with_key("get", None), json!({"key": shown, "value": {"base64": "AP8A"}, "version": 1}));
+    let mut raw = cluster.command(&["get", "--raw"]);
+    assert_eq!(run(raw.arg(key), None, LIMIT).stdout, [0, 0xff, 0]);
+}
+
+#[test]
+fn usage_errors_end_with_2_and_are_json_if_asked() {
+    let _machine = together();
+    let cluster = shared();
+    let calls: [&[&str]; 5] =
+        [&["frobnicate"], &["get"], &["move", "x", "101"], &["put", "k", "v", "--if-version", "x"], &["kill", "1.2.3"]];
+    for call in calls {
+        assert_eq!(cluster.fails(2, call), "usage", "{call:?}");
+        let answer = cluster.clerk(call);
+        assert_eq!((answer.code, answer.text()), (Some(2), String::new()), "{call:?}");
+        assert!(!answer.stderr.is_empty());
+    }
+    assert_eq!(cluster.fails(2, &["up", "--replicas", "5"]), "usage");
+    assert_eq!(cluster.fails(2, &["up", "--shards", "10"]), "usage");
+    assert_eq!(cluster.fails(2, &["bench", "--reads", "90", "--appends", "20"]), "usage");
+}
+
+#[test]
+fn help_version_and_completions_are_there() {
+    let _machine = together();
+    let cluster = shared();
+    assert!(cluster.ok(&["--version"]).starts_with("clerk "));
+    let help = cluster.ok(&["--help"]);
+    const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move query \
+                         history status bench completions";
+    for verb in VERBS.split_whitespace() {
+        assert!(help.contains(verb), "{verb} in {help}");
+        let text = cluster.ok(&[verb, "--help"]);
+        assert!(text.contains("Example") && text.contains(&format!("clerk {verb}")), "{text}");
+    }
+    assert!(cluster.ok(&["completions", "bash"]).contains("clerk"));
+}
+
+#[test]
+fn clusters_are_found_by_directory_by_controllers_and_by_environment() {
+    let _machine = together();
+    let cluster = shared();
+    cluster.ok(&["put", "found", "yes"]);
+    let controllers = cluster.target().controllers.join(",");
+    let get = |change: &dyn Fn(&mut std::process::Command)| {
+        let mut command = std::process::Command::new(integration_tests::real::binary("clerk"));
+        command.current_dir("/").env_remove("CLERK_DIR").env_remove("CLERK_CONTROLLERS");
+        change(&mut command);
+        run(command.args(["get", "found"]), None, LIMIT)
+    };
+    let found: [&dyn Fn(&mut std::process::Command); 4] = [
+        &|command| _ = command.arg("--dir").arg(cluster.path()),
+        &|command| _ = command.args(["--controllers", &controllers]),
+        &|command| _ = command.env("CLERK_DIR", cluster.path()),
+        &|command| _ = command.env("CLERK_CONTROLLERS", &controllers),
+    ];
+    for way in found {
+        let answer = get(way);
+        assert_eq!((answer.code, answer.text().as_str()), (Some(0), "yes\n"), "{}", answer.stderr);
+    }
+    let nowhere = get(&|command| _ = command.args(["--dir", "/nowhere/at/all", "-o", "json"]));
+    nowhere.error(1);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let _machine = together();
+    let cluster = shared();
+    let lines: String = (0..3_000).map(|number| format!("head-{number:05}\t{}\n", "v".repeat(100))).collect();
+    assert_eq!(cluster.clerk_reading(&["load", "-"], lines).code, Some(0));
+    let mut dump = cluster.command(&["dump"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(dump.stdout.take());
+    let ended = dump.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn what_was_dumped_can_be_loaded() {
+    let _machine = together();
+    let size = ["--groups", "1", "--replicas", "1", "--shards", "8"];
+    let (from, to) = (Cluster::up(&size), Cluster::up(&size));
+    let file = from.path().join("records.tsv");
+    fs::write(&file, "b\ttab \\t newline \\n backslash \\\\\na\tone\nä\tgröße\nempty\t\nb2\tlast\n").unwrap();
+    let loaded = from.json(&["load", &file.display().to_string()]);
+    assert_eq!(loaded["loaded"], 5, "{loaded}");
+    assert_eq!(from.ok(&["get", "--raw", "b"]), "tab \t newline \n backslash \\");
+    let dump = from.ok(&["dump"]);
+    let keys: Vec<&str> = dump.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    assert_eq!(keys, ["a", "b", "b2", "empty", "ä"], "sorted by key");
+    assert_eq!(to.clerk_reading(&["load", "-"], dump.clone()).code, Some(0));
+    assert_eq!(to.ok(&["dump"]), dump);
+    let bad = to.clerk_reading(&["load", "-", "-o", "json"], "no tab here\n");
+    assert_eq!(bad.error(1), "bad_input");
+}
+
+#[test]
+fn configurations_are_asked_for_and_changed() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "2", "--replicas", "1", "--shards", "12"]);
+    let first = cluster.json(&["query"]);
+    assert_eq!((keys_of(&first), &first["num"]), (vec!["groups", "num", "shards"], &json!(1)));
+    assert_eq!(keys_of(&first["groups"]), ["101", "102"]);
+    assert_eq!(first["groups"]["101"].as_array().map(Vec::len), Some(1));
+    assert_eq!(cluster.json(&["query", "0"])["shards"], json!(vec![0; 12]));
+
+    let added = cluster.json(&["add-group", "103", "--replicas", "1"]);
+    assert_eq!(added["gid"], 103);
+    let plan = cluster.json(&["join", "103", "--dry-run"]);
+    assert_eq!(plan["moves"].as_array().map(Vec::len), Some(4), "{plan}");
+    assert_eq!(cluster.json(&["query"]), first, "a dry run changes nothing");
+    let joined = cluster.json(&["join", "103"]);
+    assert_eq!(keys_of(&joined), ["config", "moves", "seconds", "settled"]);
+    assert_eq!((&joined["config"], &joined["settled"], &joined["moves"]), (&json!(2), &json!(true), &plan["moves"]));
+    assert!(joined["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+    let one = &joined["moves"][0];
+    assert_eq!((keys_of(one), &one["to"]), (vec!["from", "shard", "to"], &json!(103)));
+    // The same once more is harmless.
+    assert_eq!(cluster.json(&["join", "103"])["moves"], json!([]));
+
+    let shards = &cluster.json(&["query"])["shards"];
+    let to = if shards[5] == 101 { "102" } else { "101" };
+    let moved = cluster.json(&["move", "5", to]);
+    assert_eq!(moved["moves"].as_array().map(Vec::len), Some(1), "{moved}");
+    assert_eq!(cluster.json(&["query"])["shards"][5].to_string(), to);
+    assert_eq!(cluster.json(&["leave", "103", "--no-wait"])["settled"], false);
+    cluster.await_health();
+
+    // The last group leaves only by force; its shards wait with it, and come back with all they hold.
+    cluster.ok(&["put", "kept", "yes"]);
+    assert_eq!(cluster.fails(1, &["leave", "101", "102"]), "last_group");
+    let forced = cluster.json(&["leave", "101", "102", "--force"]);
+    assert_eq!(forced["settled"], true, "{forced}");
+    assert_eq!(cluster.json(&["query"])["shards"], json!(vec![0; 12]));
+    assert_eq!(cluster.json(&["query"])["groups"], json!({}));
+    assert_eq!(cluster.fails(1, &["get", "kept", "--timeout", "1"]), "unavailable");
+    cluster.ok(&["join", "103"]);
+    assert_eq!(cluster.ok(&["get", "kept"]), "yes\n");
+
+    let history = cluster.json(&["history"]);
+    let configs = history["configs"].as_array().unwrap();
+    let numbers: Vec<u64> = configs.iter().map(|config| config["num"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..configs.len() as u64).collect::<Vec<_>>());
+    assert_eq!(configs[1]["shards"], first["shards"]);
+}
+
+#[test]
+fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "2", "--shards", "8"]);
+    let document = cluster.json(&["status"]);
+    assert_eq!(keys_of(&document), ["cluster", "config", "controllers", "groups", "settled"]);
+    const SERVER: [&str; 12] = [
+        "address", "applied", "commit", "leader", "log_bytes", "name", "pid", "role", "table_hash", "term", "up",
+        "wal_syncs",
+    ];
+    assert_eq!(keys_of(&document["controllers"][0]), SERVER);
+    assert_eq!(keys_of(&document["groups"][0]), ["gid", "joined", "replicas", "shards"]);
+    assert_eq!(keys_of(&document["groups"][0]["replicas"][0]), SERVER);
+    let shard = ["bytes", "peer", "progress", "rows", "shard", "state"];
+    assert_eq!(keys_of(&document["groups"][0]["shards"][0]), shard);
+    assert!(cluster.ok(&["status"]).contains("101.1"));
+
+    assert_eq!(cluster.json(&["kill", "101.2"])["killed"], json!(["101.2"]));
+    assert_eq!(cluster.fails(1, &["kill", "101.2"]), "not_running");
+    let status = cluster.status();
+    let down = status.group(101).iter().find(|replica| replica.name == "101.2").unwrap();
+    assert!(!down.up && down.role.is_none() && down.pid.is_none(), "{down:?}");
+    assert!(status.settled, "a majority is enough");
+    assert_eq!(cluster.json(&["start", "101.2"])["started"], json!(["101.2"]));
+    assert!(cluster.ok(&["logs", "101.2"]).lines().count() > 1);
+    cluster.await_health();
+
+    // Without a majority: nothing settles, a write's outcome is unknown, and nobody waits for ever.
+    let shards = cluster.json(&["query"])["shards"].clone();
+    let of_101 = (0..8).find(|shard| shards[*shard] == 101).unwrap().to_string();
+    let key = (0..).map(|number| format!("key-{number}"));
+    let shard_of = |key: &String| clerk::api::config::shard_of(key.as_bytes(), 8).0 as usize;
+    let key = key.into_iter().find(|key| shards[shard_of(key)] == 102).unwrap();
+    cluster.ok(&["put", &key, "before"]);
+    let leader = cluster.leader(102);
+    let others: Vec<&str> = ["102.1", "102.2", "102.3"].into_iter().filter(|name| *name != leader).collect();
+    cluster.ok(&["kill", others[0], others[1]]);
+    assert_eq!(cluster.fails(4, &["put", &key, "perhaps", "--timeout", "3"]), "unknown");
+    assert_eq!(cluster.fails(1, &["get", &key, "--timeout", "1"]), "unavailable");
+    let late = cluster.clerk(&["move", &of_101, "102", "--timeout", "2", "-o", "json"]);
+    assert_eq!((late.code, &late.json()["settled"]), (Some(3), &json!(false)), "{}", late.stderr);
+
+    // Ctrl-C leaves the move running, and says so.
+    let mut waiting = cluster.command(&["join", "101"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+    cluster.ok(&["start", "102"]);
+    let status = cluster.await_health();
+    assert!(status.groups[1].shards.iter().any(|shard| shard.shard.to_string() == of_101), "{status:?}");
+    let value = cluster.ok(&["get", &key]);
+    assert!(["before\n", "perhaps\n"].contains(&&*value), "{value:?}");
+
+    assert_eq!(cluster.fails(1, &["kill", "103"]), "unknown_server");
+    cluster.ok(&["down"]);
+    cluster.ok(&["down"]);
+    assert_eq!(cluster.fails(1, &["get", &key, "--timeout", "1"]), "unavailable");
+    let status = cluster.status();
+    assert!(status.replicas().all(|replica| !replica.up), "{status:?}");
+    cluster.ok(&["up"]);
+    assert_eq!(cluster.ok(&["get", &key]), value);
+    cluster.ok(&["down", "--purge"]);
+    assert!(!cluster.path().join("cluster.json").exists());
+}
+
+#[test]
+fn a_bench_measures_and_records_what_happened() {
+    let _machine = together();
+    let cluster = shared();
+    let file = cluster.path().join("history.jsonl");
+    let file = file.display().to_string();
+    let mix = ["--reads", "30", "--appends", "20", "--cas", "20", "--deletes", "10", "--keys", "30"];
+    let size = ["bench", "--clients", "8", "--value-bytes", "32", "--history", &file];
+    let report = cluster.json(&[&size[..], &["--seconds", "2"], &mix].concat());
+    const REPORT: [&str; 10] = [
+        "config_end", "config_start", "errors", "longest_gap_ms", "operations", "read", "seconds", "throughput",
+        "unknown", "write",
+    ];
+    assert_eq!(keys_of(&report), REPORT);
+    assert_eq!(keys_of(&report["read"]), ["count", "max_us", "p50_us", "p999_us", "p99_us"]);
+    assert_eq!((&report["errors"], &report["unknown"]), (&json!(0), &json!(0)));
+    let read = || history::read(BufReader::new(fs::File::open(&file).unwrap())).unwrap();
+    let operations = read();
+    assert_eq!(report["operations"].as_u64(), Some(operations.len() as u64));
+    linearizability::check(&operations).unwrap();
+    let line: Value = serde_json::from_str(fs::read_to_string(&file).unwrap().lines().next().unwrap()).unwrap();
+    const LINE: [&str; 10] = [
+        "call_ns", "client", "expected_version", "key", "op", "outcome", "output", "return_ns", "value", "version",
+    ];
+    assert_eq!(keys_of(&line), LINE);
+
+    // Nobody reads: no latencies of reads.
+    let writes = cluster.json(&["bench", "--clients", "2", "--seconds", "0.3", "--reads", "0"]);
+    assert_eq!(writes["read"], json!({"count": 0, "p50_us": null, "p99_us": null, "p999_us": null, "max_us": null}));
+
+    // Ctrl-C: the lines are whole.
+    let command = [&size[..], &["--seconds", "60"], &mix].concat();
+    let mut bench = cluster.command(&command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    kill_process(Pid::from_child(&bench), Signal::INT).unwrap();
+    assert_eq!(bench.wait().unwrap().code(), Some(130));
+    let operations = read();
+    assert!(operations.len() > 100, "{}", operations.len());
+    linearizability::check(&operations).unwrap();
+}

@@ -1,0 +1,137 @@
+//! What a replica does when its disk fails it (rules 29, 30): it ends, or it does not start; it never goes
+//! on with less than it promised.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use raft::storage::rocksdb::{LogOptions, open_log};
+use raft::storage::{OpenError, Restored, Save};
+use raft::types::{Entry, EntryId, HardState, Payload, Term};
+
+/// Set in the process that is to meet the failing disk.
+const DIRECTORY: &str = "DAMAGE_TEST_DIRECTORY";
+
+fn noisy(index: u64, bytes: usize) -> Entry {
+    let mut state = index.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let noise: Vec<u8> = (0..bytes).map(|_| next()).collect();
+    Entry { id: EntryId::new(1, index), payload: Payload::Command(noise.into()) }
+}
+
+fn first_term() -> Save {
+    Save { hard_state: Some(HardState { term: Term(1), vote: None }), ..Save::default() }
+}
+
+fn one(index: u64, bytes: usize) -> Save {
+    Save { entries: vec![noisy(index, bytes)], ..Save::default() }
+}
+
+/// The other process of the test below; nothing when run by itself.
+#[tokio::test]
+async fn writes_until_the_disk_fails() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let mut log = open_log(Path::new(&directory), &LogOptions::default()).unwrap();
+    log.load().unwrap();
+    log.save(&first_term()).await;
+    for index in 1..=100 {
+        log.save(&one(index, 100_000)).await;
+        println!("acknowledged {index}");
+    }
+}
+
+/// Rule 29: whatever was not written ends the process, with its own exit code and the reason.
+#[test]
+fn a_write_that_fails_ends_the_process_and_loses_nothing_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    // Files of 2 MiB at most; what goes beyond fails as on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" --exact writes_until_the_disk_fails --nocapture";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env(DIRECTORY, directory.path())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(74), "{out}\n{err}");
+    assert!(err.contains("disk error: cannot write the log"), "{err}");
+    let acknowledged = out.matches("acknowledged").count();
+    assert!((1..100).contains(&acknowledged), "{acknowledged}");
+    let kept = load(directory.path()).unwrap().entries.len();
+    assert!(kept >= acknowledged, "{acknowledged} acknowledged, {kept} kept");
+}
+
+fn load(path: &Path) -> Result<Restored, OpenError> {
+    open_log(path, &LogOptions::default())?.load()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Copies the files of an open log, as a kill would leave them; false: they changed meanwhile.
+fn copy(from: &Path, to: &Path) -> bool {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    let before = files(from);
+    let copied = before
+        .iter()
+        .filter(|path| !path.ends_with("LOCK"))
+        .all(|path| std::fs::copy(path, to.join(path.file_name().unwrap())).is_ok());
+    copied && files(from) == before
+}
+
+/// Write-ahead logs with something in them, oldest first.
+fn write_ahead_logs(directory: &Path) -> Vec<PathBuf> {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let is_full = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    files(directory).into_iter().filter(is_log).filter(is_full).collect()
+}
+
+/// Rule 30: without its check RocksDB opens, and the acknowledged entries of that file are gone.
+#[tokio::test]
+async fn a_missing_or_shortened_write_ahead_log_in_the_middle_refuses_to_open() {
+    let root = tempfile::tempdir().unwrap();
+    let (open, killed) = (root.path().join("open"), root.path().join("killed"));
+    let options = LogOptions { write_buffer_bytes: 64 << 10, ..LogOptions::default() };
+    let mut log = open_log(&open, &options).unwrap();
+    log.load().unwrap();
+    log.save(&first_term()).await;
+    let mut last = 0;
+    // A buffer is full every other save, and is sorted to disk behind our back: catch two logs in use.
+    let logs = loop {
+        assert!(last < 2000, "never two write-ahead logs at once");
+        for _ in 0..4 {
+            last += 1;
+            log.save(&one(last, 40_000)).await;
+        }
+        if write_ahead_logs(&open).len() >= 2 && copy(&open, &killed) {
+            let logs = write_ahead_logs(&killed);
+            let control = root.path().join("control");
+            if logs.len() >= 2 && copy(&killed, &control) {
+                let restored = load(&control).expect("nothing is missing yet");
+                assert_eq!(restored.entries.len() as u64, last);
+                break logs;
+            }
+        }
+    };
+    let oldest = std::fs::read(&logs[0]).unwrap();
+    for left in [None, Some(oldest.len() / 2)] {
+        let damaged = root.path().join("damaged");
+        assert!(copy(&killed, &damaged));
+        let file = damaged.join(logs[0].file_name().unwrap());
+        match left {
+            None => std::fs::remove_file(file).unwrap(),
+            Some(left) => std::fs::write(file, &oldest[..left]).unwrap(),
+        }
+        let refused = load(&damaged).expect_err("acknowledged entries are missing");
+        assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
+    }
+}

@@ -1,0 +1,278 @@
+//! What whoever waits for a command, a read or a start is told (rules 22b, 23, 27, 28, 31): whole
+//! replicas over memory disks, on a clock that stands still while anything can happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base::clock;
+use bytes::Bytes;
+use raft::config::Config;
+use raft::core::message::Message;
+use raft::rsm::{ExecuteError, Parts, Replica, Role, Rows, StartError, StateMachine, Threads, start};
+use raft::storage::memory::MemoryDisk;
+use raft::storage::{APPLIED_KEY, Applied, Change, OpenError, Read, Save};
+use raft::transport::{Inbox, Transport, mailbox};
+use raft::types::{Entry, EntryId, HardState, Membership, NodeId, Payload, Term};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Remembers the last number it was given.
+struct Last;
+
+fn last(rows: &dyn Read) -> u64 {
+    rows.get(b"last").map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().expect("eight bytes")))
+}
+
+impl StateMachine for Last {
+    type Command = u64;
+    type Output = u64;
+    type Query = ();
+    type Answer = u64;
+
+    fn load(&mut self, _rows: &dyn Read) {}
+
+    fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, number: u64) -> u64 {
+        let before = last(rows);
+        rows.put(Bytes::from_static(b"last"), Bytes::copy_from_slice(&number.to_be_bytes()));
+        before
+    }
+
+    fn query(&self, rows: &dyn Read, (): ()) -> u64 {
+        last(rows)
+    }
+}
+
+/// Who can be reached.
+#[derive(Default)]
+struct Network {
+    inboxes: BTreeMap<NodeId, Inbox>,
+    alone: BTreeSet<NodeId>,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Network>>);
+
+struct Link(NodeId, Shared);
+
+impl Transport for Link {
+    fn send(&self, to: NodeId, message: Message) {
+        let network = self.1.0.lock().expect("nobody panics holding it");
+        if network.alone.contains(&self.0) || network.alone.contains(&to) {
+            return;
+        }
+        if let Some(inbox) = network.inboxes.get(&to) {
+            inbox.deliver(self.0, message);
+        }
+    }
+}
+
+impl Shared {
+    fn cut(&self, node: NodeId) {
+        self.0.lock().expect("nobody panics holding it").alone.insert(node);
+    }
+
+    fn heal(&self) {
+        self.0.lock().expect("nobody panics holding it").alone.clear();
+    }
+}
+
+async fn begin(
+    me: u64,
+    size: u64,
+    disk: &MemoryDisk,
+    config: Config,
+    network: &Shared,
+) -> Result<Replica<Last>, StartError> {
+    let (inbox, mailbox) = mailbox(1024, 1 << 20);
+    network.0.lock().expect("nobody panics holding it").inboxes.insert(NodeId(me), inbox);
+    let (log, table) = disk.open();
+    let (_never, disk_low) = tokio::sync::watch::channel(false);
+    let parts = Parts {
+        me: NodeId(me),
+        membership: Membership::of((1..=size).map(NodeId)),
+        config,
+        log,
+        table,
+        transport: Arc::new(Link(NodeId(me), network.clone())),
+        mailbox,
+        threads: Threads::Shared,
+        disk_low,
+    };
+    start(parts, Last).await
+}
+
+async fn group(size: u64, config: Config) -> (BTreeMap<NodeId, Replica<Last>>, Shared) {
+    let network = Shared::default();
+    let mut servers = BTreeMap::new();
+    for me in 1..=size {
+        let replica = begin(me, size, &MemoryDisk::new(), config.clone(), &network).await;
+        servers.insert(NodeId(me), replica.expect("an empty disk is in order"));
+    }
+    (servers, network)
+}
+
+/// Waits for a leader among `servers` that has committed an entry of its term.
+async fn leader(servers: &BTreeMap<NodeId, Replica<Last>>) -> NodeId {
+    for _ in 0..1000 {
+        for (id, server) in servers {
+            if server.query((), SECOND).await.is_ok() {
+                return *id;
+            }
+        }
+        clock::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("nobody leads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stepping_down_answers_nobody_and_a_newer_term_answers_unknown() {
+    let (servers, network) = group(3, Config::default()).await;
+    let old = leader(&servers).await;
+    let server = servers[&old].clone();
+    network.cut(old);
+    let waiting = tokio::spawn({
+        let server = server.clone();
+        async move { server.execute(&7, HOUR).await }
+    });
+    clock::sleep(10 * SECOND).await;
+    assert_ne!(server.status().role, Role::Leader, "check-quorum ended its leadership");
+    assert!(!waiting.is_finished(), "it may still commit: nobody can tell yet");
+    // The others went on, over the place that the command had.
+    let others: BTreeMap<_, _> =
+        servers.iter().filter(|(id, _)| **id != old).map(|(id, it)| (*id, it.clone())).collect();
+    let new = leader(&others).await;
+    assert_eq!(others[&new].execute(&8, SECOND).await, Ok(0));
+    network.heal();
+    assert_eq!(waiting.await.expect("no panic"), Err(ExecuteError::Unknown));
+    let now = leader(&servers).await;
+    assert_eq!(servers[&now].query((), SECOND).await, Ok(8), "the command was lost, as it turned out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_without_majority_is_unknown_at_its_deadline_and_at_the_end() {
+    let (servers, network) = group(3, Config::default()).await;
+    let id = leader(&servers).await;
+    let server = servers[&id].clone();
+    network.cut(id);
+    let asked = clock::now();
+    let (first, second) = (server.execute(&1, SECOND / 4), server.execute(&2, HOUR));
+    let end = async {
+        clock::sleep(SECOND / 2).await;
+        server.stop().await;
+    };
+    let (first, second, ()) = futures::join!(first, second, end);
+    assert_eq!((first, second), (Err(ExecuteError::Unknown), Err(ExecuteError::Unknown)));
+    assert!(asked.elapsed() < SECOND, "nobody waits longer than it has to");
+    assert_eq!(server.execute(&3, SECOND).await, Err(ExecuteError::NotLeader { hint: None }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_without_majority_ends_with_its_deadline_or_with_the_leadership() {
+    let (servers, network) = group(3, Config::default()).await;
+    let id = leader(&servers).await;
+    let server = servers[&id].clone();
+    network.cut(id);
+    let (short, long) = futures::join!(server.query((), SECOND / 10), server.query((), HOUR));
+    assert_eq!(short, Err(ExecuteError::Unknown));
+    assert_eq!(long, Err(ExecuteError::NotLeader { hint: None }), "the caller is to look elsewhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_sees_what_was_acknowledged_before_it_on_whoever_leads() {
+    let (servers, network) = group(3, Config::default()).await;
+    for round in 1..=10 {
+        let id = leader(&servers).await;
+        assert_eq!(servers[&id].execute(&round, SECOND).await, Ok(round - 1));
+        network.cut(id);
+        let others: BTreeMap<_, _> =
+            servers.iter().filter(|(other, _)| **other != id).map(|(id, it)| (*id, it.clone())).collect();
+        let next = leader(&others).await;
+        assert_eq!(others[&next].query((), SECOND).await, Ok(round));
+        assert!(servers[&id].query((), SECOND / 10).await.is_err(), "who leads no more confirms nothing");
+        network.heal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_beyond_the_queue_are_busy_at_once() {
+    let (servers, _network) = group(1, Config { requests_max: 2, ..Config::default() }).await;
+    let server = servers[&leader(&servers).await].clone();
+    let calls = (0..5).map(|number| async move { (number, number) }).map(|call| {
+        let server = server.clone();
+        async move { server.execute(&call.await.0, SECOND).await }
+    });
+    let answers = futures::future::join_all(calls).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| **answer == Err(ExecuteError::Busy)).count(), 3);
+}
+
+/// A disk whose log holds entries of `terms` behind `marker`, and whose table was applied up to `applied`.
+async fn disk(marker: EntryId, terms: &[u64], applied: EntryId, installed: bool) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let (mut log, table) = disk.open();
+    let behind = marker.index.0 + 1;
+    let entries = terms
+        .iter()
+        .zip(behind..)
+        .map(|(term, index)| Entry { id: EntryId::new(*term, index), payload: Payload::Empty })
+        .collect();
+    let hard_state = Some(HardState { term: Term(9), vote: None });
+    let marker = (marker != EntryId::ZERO).then_some(marker);
+    if marker.is_some() {
+        log.save(&Save { marker, ..Save::default() }).await;
+    }
+    log.save(&Save { hard_state, entries, ..Save::default() }).await;
+    let row = base::codec::encode(&Applied { id: applied, hash: 0 });
+    let key = Bytes::from_static(APPLIED_KEY);
+    if installed {
+        table.stage_start();
+        table.stage(vec![(key, row)]);
+        table.switch(applied).await;
+    } else if applied != EntryId::ZERO {
+        table.write(vec![Change::Put(key, row)]);
+        table.flush().await;
+    }
+    disk
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_starts_only_where_log_and_table_fit() {
+    let at = EntryId::new;
+    let none = EntryId::ZERO;
+    // Marker, terms behind it, applied, whether a snapshot made the table; and whether that fits.
+    let cases: [(EntryId, &[u64], EntryId, bool, bool); 9] = [
+        (none, &[], none, false, true),
+        (none, &[1, 1, 2], at(1, 2), false, true),
+        (at(1, 2), &[2, 2], at(1, 2), false, true),
+        (at(1, 2), &[2, 2], at(2, 4), false, true),
+        // Switched to a snapshot, and killed before the log was dropped.
+        (none, &[1, 1, 2], at(3, 7), true, true),
+        // A table older than the log's first entry, newer than its last one, of another term, and one
+        // whose log is gone.
+        (at(1, 2), &[2, 2], at(1, 1), false, false),
+        (none, &[1, 1, 2], at(2, 4), false, false),
+        (none, &[1, 1, 2], at(2, 2), false, false),
+        (none, &[], at(1, 1), false, false),
+    ];
+    for (marker, terms, applied, installed, fits) in cases {
+        let disk = disk(marker, terms, applied, installed).await;
+        let started = begin(1, 3, &disk, Config::default(), &Shared::default()).await;
+        let what = format!("log {marker} {terms:?}, table {applied}, installed {installed}");
+        match started {
+            Ok(replica) => {
+                assert!(fits, "{what}");
+                assert_eq!(replica.status().applied.id, applied, "{what}");
+                if installed {
+                    assert_eq!((disk.restored().marker, disk.restored().entries.len()), (applied, 0), "{what}");
+                }
+            }
+            Err(StartError::Open(OpenError::Corrupt { what: why, .. })) => {
+                assert!(!fits, "{what}: {why}");
+                assert!(why.contains(&applied.to_string()), "{what}: {why}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
