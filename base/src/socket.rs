@@ -5,7 +5,7 @@
 //! (correctness rule 48) and answers [`Welcome`] or a refusal in words. Until then a caller may send
 //! 4 KiB and take three seconds, so strangers cost nearly nothing. After that both sides speak tarpc:
 //! frames with a four-byte length in front and an explicit limit, their content made by
-//! [`codec`](crate::codec) ([`wire`]).
+//! [`codec`] ([`wire`]).
 //!
 //! Whatever arrives that is not this (garbage, a frame above the limit, another format) closes its
 //! connection and is counted in [`Counters`]; nothing of it reaches a handler (correctness rule 49).

@@ -8,7 +8,7 @@
 //! attempts may have done so far stands in [`Attempts`], which outlives this call: the same operation
 //! may go on to another group, and who gives up must know whether it was perhaps done (rule 27).
 //!
-//! Groups and controllers differ in their words only, so both are asked by one loop ([`Servers`]).
+//! Groups and controllers differ in their words only, so both are asked by one loop (`Servers`).
 //!
 //! Left out on purpose: what a refusal means for a shard; that is for [`crate::kv`].
 

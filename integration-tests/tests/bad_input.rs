@@ -79,10 +79,14 @@ fn requests_that_no_client_of_ours_would_send_are_refused() {
                     }
                 }
             };
-            let owner = |key: &str| query["shards"][shard_of(key.as_bytes(), 64).0 as usize].as_u64().unwrap();
+            let owner =
+                |key: &str| query["shards"][shard_of(key.as_bytes(), 64).0 as usize].as_u64().unwrap();
             let config = ConfigNum(1);
-            let put = |key: Bytes, value: Bytes| {
-                KvRequest::Write { key, write: Write::Put { value, expected: None }, ticket: None, config }
+            let put = |key: Bytes, value: Bytes| KvRequest::Write {
+                key,
+                write: Write::Put { value, expected: None },
+                ticket: None,
+                config,
             };
             let large = Bytes::from(vec![0; VALUE_BYTES_MAX + 1]);
             let refusal = ask(owner("k"), put(Bytes::from("k"), large)).await;
@@ -100,7 +104,8 @@ fn requests_that_no_client_of_ours_would_send_are_refused() {
             assert!(matches!(refusal, KvRefusal::UnknownShard(_)), "{refusal:?}");
             // A group that is not there, asked of a server that is.
             let address = &status.group(101)[0].address;
-            let answer = connection.kv(address, GroupId(999), KvRequest::Config, Duration::from_secs(5)).await;
+            let answer =
+                connection.kv(address, GroupId(999), KvRequest::Config, Duration::from_secs(5)).await;
             match answer {
                 Err(CallError::Refused { why, .. }) => assert!(why.contains("belongs to group 101"), "{why}"),
                 answer => panic!("{answer:?}"),
@@ -131,7 +136,11 @@ fn garbage_and_oversized_frames_close_their_connection() {
         for address in ports(cluster) {
             let connect = || TcpStream::connect(&address).unwrap();
             // A stranger's protocol, and noise.
-            for bytes in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xff; 4096], &[0, 0, 0, 8, 9, 9, 9, 9, 9, 9, 9, 9]] {
+            for bytes in [
+                &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+                &[0xff; 4096],
+                &[0, 0, 0, 8, 9, 9, 9, 9, 9, 9, 9, 9],
+            ] {
                 let mut stream = connect();
                 // The server may close while we still write.
                 let _ = stream.write_all(bytes);
@@ -153,8 +162,11 @@ fn nonsense_after_a_good_handshake_closes_the_connection() {
     survives(|cluster| {
         let status = cluster.status();
         let client = Client::new(&cluster.target());
-        let groups = status.groups.iter().map(|group| (group.gid, &group.replicas)).chain([(0, &status.controllers)]);
-        for (group, address) in groups.flat_map(|(gid, group)| group.iter().map(move |one| (gid, &one.address))) {
+        let groups =
+            status.groups.iter().map(|group| (group.gid, &group.replicas)).chain([(0, &status.controllers)]);
+        for (group, address) in
+            groups.flat_map(|(gid, group)| group.iter().map(move |one| (gid, &one.address)))
+        {
             let length = |bytes: u32| bytes.to_be_bytes().to_vec();
             let nonsense = [
                 ("garbage", [length(4096), vec![0xaa; 4096]].concat()),
@@ -174,7 +186,8 @@ fn nonsense_after_a_good_handshake_closes_the_connection() {
             }
             // Somebody who claims to be a peer, and is none.
             for service in [Service::PeerControl, Service::PeerBulk] {
-                let hello = Hello { cluster: status.cluster.clone(), service, group, from: 7, to: 1, incarnation: 7 };
+                let hello =
+                    Hello { cluster: status.cluster.clone(), service, group, from: 7, to: 1, incarnation: 7 };
                 let refused = client.run(dial(address, &hello, Duration::from_secs(5)));
                 assert!(refused.is_err(), "{address} took a peer that it does not know");
             }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufReader, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use integration_tests::history;
 use integration_tests::linearizability;
-use integration_tests::real::{Cluster, run, together};
+use integration_tests::real::{Answer, Cluster, run, together};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -30,9 +30,11 @@ fn keys_of(document: &Value) -> Vec<&str> {
 fn keys_are_read_and_written() {
     let _machine = together();
     let cluster = shared();
-    assert_eq!(cluster.json(&["put", "a", "one"]), json!({"key": "a", "version": 1}));
-    assert_eq!(cluster.json(&["append", "a", " two"]), json!({"key": "a", "version": 2}));
-    assert_eq!(cluster.json(&["get", "a"]), json!({"key": "a", "value": "one two", "version": 2}));
+    let put = cluster.json(&["put", "a", "one"]);
+    let first = put["version"].as_u64().unwrap();
+    assert_eq!(put, json!({"key": "a", "version": first}));
+    assert_eq!(cluster.json(&["append", "a", " two"]), json!({"key": "a", "version": first + 1}));
+    assert_eq!(cluster.json(&["get", "a"]), json!({"key": "a", "value": "one two", "version": first + 1}));
     assert_eq!(cluster.ok(&["get", "a"]), "one two\n");
     assert_eq!(cluster.ok(&["get", "a", "--raw"]), "one two");
     assert_eq!(cluster.json(&["delete", "a"])["key"], "a");
@@ -42,7 +44,7 @@ fn keys_are_read_and_written() {
     assert_eq!(cluster.fails(1, &["get", "a"]), "not_found");
     // A version never returns, over a delete either.
     let version = cluster.json(&["put", "a", "three"])["version"].as_u64().unwrap();
-    assert!(version > 2, "{version}");
+    assert!(version > first + 1, "{version}");
     assert_eq!(cluster.clerk_reading(&["put", "piped", "-"], "from\nstdin\n").code, Some(0));
     assert_eq!(cluster.ok(&["get", "--raw", "piped"]), "from\nstdin\n");
     cluster.ok(&["put", "empty", ""]);
@@ -56,11 +58,14 @@ fn keys_are_read_and_written() {
 fn a_conditional_put_compares_versions() {
     let _machine = together();
     let cluster = shared();
-    let put = |version: &str, value: &str| cluster.clerk(&["put", "cas", value, "--if-version", version, "-o", "json"]);
+    let put = |version: &str, value: &str| {
+        cluster.clerk(&["put", "cas", value, "--if-version", version, "-o", "json"])
+    };
     assert_eq!(put("3", "x").error(1), "version_mismatch");
-    assert_eq!(put("0", "first").json()["version"], 1);
+    let version = put("0", "first").json()["version"].as_u64().unwrap();
     assert_eq!(put("0", "again").error(1), "version_mismatch");
-    assert_eq!(put("1", "second").json()["version"], 2);
+    assert_eq!(put(&version.to_string(), "second").json()["version"], version + 1);
+    assert_eq!(put(&version.to_string(), "again").error(1), "version_mismatch");
     assert_eq!(cluster.ok(&["get", "cas"]), "second\n");
 }
 
@@ -78,8 +83,9 @@ fn bytes_that_are_not_text_are_base64() {
         run(&mut command, input.map(<[u8]>::to_vec), LIMIT).json()
     };
     let shown = json!({"base64": "a//+"});
-    assert_eq!(with_key("put", Some(&[0, 0xff, 0])), json!({"key": shown, "version": 1}));
-    assert_eq!(with_key("get", None), json!({"key": shown, "value": {"base64": "AP8A"}, "version": 1}));
+    assert_eq!(with_key("put", Some(&[0, 0xff, 0]))["key"], shown);
+    let got = with_key("get", None);
+    assert_eq!((&got["key"], &got["value"]), (&shown, &json!({"base64": "AP8A"})));
     let mut raw = cluster.command(&["get", "--raw"]);
     assert_eq!(run(raw.arg(key), None, LIMIT).stdout, [0, 0xff, 0]);
 }
@@ -88,8 +94,13 @@ fn bytes_that_are_not_text_are_base64() {
 fn usage_errors_end_with_2_and_are_json_if_asked() {
     let _machine = together();
     let cluster = shared();
-    let calls: [&[&str]; 5] =
-        [&["frobnicate"], &["get"], &["move", "x", "101"], &["put", "k", "v", "--if-version", "x"], &["kill", "1.2.3"]];
+    let calls: [&[&str]; 5] = [
+        &["frobnicate"],
+        &["get"],
+        &["move", "x", "101"],
+        &["put", "k", "v", "--if-version", "x"],
+        &["kill", "1.2.3"],
+    ];
     for call in calls {
         assert_eq!(cluster.fails(2, call), "usage", "{call:?}");
         let answer = cluster.clerk(call);
@@ -191,7 +202,10 @@ fn configurations_are_asked_for_and_changed() {
     assert_eq!(cluster.json(&["query"]), first, "a dry run changes nothing");
     let joined = cluster.json(&["join", "103"]);
     assert_eq!(keys_of(&joined), ["config", "moves", "seconds", "settled"]);
-    assert_eq!((&joined["config"], &joined["settled"], &joined["moves"]), (&json!(2), &json!(true), &plan["moves"]));
+    assert_eq!(
+        (&joined["config"], &joined["settled"], &joined["moves"]),
+        (&json!(2), &json!(true), &plan["moves"])
+    );
     assert!(joined["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
     let one = &joined["moves"][0];
     assert_eq!((keys_of(one), &one["to"]), (vec!["from", "shard", "to"], &json!(103)));
@@ -231,7 +245,17 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let document = cluster.json(&["status"]);
     assert_eq!(keys_of(&document), ["cluster", "config", "controllers", "groups", "settled"]);
     const SERVER: [&str; 12] = [
-        "address", "applied", "commit", "leader", "log_bytes", "name", "pid", "role", "table_hash", "term", "up",
+        "address",
+        "applied",
+        "commit",
+        "leader",
+        "log_bytes",
+        "name",
+        "pid",
+        "role",
+        "table_hash",
+        "term",
+        "up",
         "wal_syncs",
     ];
     assert_eq!(keys_of(&document["controllers"][0]), SERVER);
@@ -254,23 +278,36 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     // Without a majority: nothing settles, a write's outcome is unknown, and nobody waits for ever.
     let shards = cluster.json(&["query"])["shards"].clone();
     let of_101 = (0..8).find(|shard| shards[*shard] == 101).unwrap().to_string();
-    let key = (0..).map(|number| format!("key-{number}"));
     let shard_of = |key: &String| clerk::api::config::shard_of(key.as_bytes(), 8).0 as usize;
-    let key = key.into_iter().find(|key| shards[shard_of(key)] == 102).unwrap();
-    cluster.ok(&["put", &key, "before"]);
+    let key = (0..).map(|number| format!("key-{number}")).find(|key| shards[shard_of(key)] == 102).unwrap();
     let leader = cluster.leader(102);
     let others: Vec<&str> = ["102.1", "102.2", "102.3"].into_iter().filter(|name| *name != leader).collect();
+    let mut load = cluster.command(&["load", "-", "-o", "json", "--timeout", "3"]);
+    let mut load = load.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = load.stdin.take().unwrap();
+    lines.write_all(format!("{key}\tbefore\n").as_bytes()).unwrap();
+    cluster.await_status("the first line is stored", |_| {
+        (cluster.clerk(&["get", &key]).code == Some(0)).then_some(())
+    });
     cluster.ok(&["kill", others[0], others[1]]);
-    assert_eq!(cluster.fails(4, &["put", &key, "perhaps", "--timeout", "3"]), "unknown");
+    lines.write_all(format!("{key}\tperhaps\n").as_bytes()).unwrap();
+    drop(lines);
+    let load = load.wait_with_output().unwrap();
+    let said = Answer { code: load.status.code(), stdout: load.stdout, stderr: String::new() };
+    assert_eq!(said.error(4), "unknown");
     assert_eq!(cluster.fails(1, &["get", &key, "--timeout", "1"]), "unavailable");
     let late = cluster.clerk(&["move", &of_101, "102", "--timeout", "2", "-o", "json"]);
     assert_eq!((late.code, &late.json()["settled"]), (Some(3), &json!(false)), "{}", late.stderr);
 
     // Ctrl-C leaves the move running, and says so.
-    let mut waiting = cluster.command(&["join", "101"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut waiting = cluster.command(&["join", "101"]);
+    let waiting = waiting.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(700));
     kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
-    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+    let waiting = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&waiting.stderr);
+    assert_eq!(waiting.status.code(), Some(130), "{said}");
+    assert!(said.contains("go on without this command"), "{said}");
     cluster.ok(&["start", "102"]);
     let status = cluster.await_health();
     assert!(status.groups[1].shards.iter().any(|shard| shard.shard.to_string() == of_101), "{status:?}");
@@ -299,8 +336,16 @@ fn a_bench_measures_and_records_what_happened() {
     let size = ["bench", "--clients", "8", "--value-bytes", "32", "--history", &file];
     let report = cluster.json(&[&size[..], &["--seconds", "2"], &mix].concat());
     const REPORT: [&str; 10] = [
-        "config_end", "config_start", "errors", "longest_gap_ms", "operations", "read", "seconds", "throughput",
-        "unknown", "write",
+        "config_end",
+        "config_start",
+        "errors",
+        "longest_gap_ms",
+        "operations",
+        "read",
+        "seconds",
+        "throughput",
+        "unknown",
+        "write",
     ];
     assert_eq!(keys_of(&report), REPORT);
     assert_eq!(keys_of(&report["read"]), ["count", "max_us", "p50_us", "p999_us", "p99_us"]);
@@ -309,15 +354,28 @@ fn a_bench_measures_and_records_what_happened() {
     let operations = read();
     assert_eq!(report["operations"].as_u64(), Some(operations.len() as u64));
     linearizability::check(&operations).unwrap();
-    let line: Value = serde_json::from_str(fs::read_to_string(&file).unwrap().lines().next().unwrap()).unwrap();
+    let line: Value =
+        serde_json::from_str(fs::read_to_string(&file).unwrap().lines().next().unwrap()).unwrap();
     const LINE: [&str; 10] = [
-        "call_ns", "client", "expected_version", "key", "op", "outcome", "output", "return_ns", "value", "version",
+        "call_ns",
+        "client",
+        "expected_version",
+        "key",
+        "op",
+        "outcome",
+        "output",
+        "return_ns",
+        "value",
+        "version",
     ];
     assert_eq!(keys_of(&line), LINE);
 
     // Nobody reads: no latencies of reads.
     let writes = cluster.json(&["bench", "--clients", "2", "--seconds", "0.3", "--reads", "0"]);
-    assert_eq!(writes["read"], json!({"count": 0, "p50_us": null, "p99_us": null, "p999_us": null, "max_us": null}));
+    assert_eq!(
+        writes["read"],
+        json!({"count": 0, "p50_us": null, "p99_us": null, "p999_us": null, "max_us": null})
+    );
 
     // Ctrl-C: the lines are whole.
     let command = [&size[..], &["--seconds", "60"], &mix].concat();

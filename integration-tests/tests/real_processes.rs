@@ -58,10 +58,16 @@ fn groups_come_and_go_under_load() {
     let joined = cluster.json(&["join", "103"]);
     assert_eq!(joined["settled"], true, "{joined}");
     assert_eq!(joined["moves"].as_array().map(Vec::len), Some(21), "64 shards over 3 groups: {joined}");
-    // A leader dies in the middle of a move; the next one goes on from the rows.
-    cluster.ok(&["leave", "101", "--no-wait"]);
+    // A leader dies in the middle of a large shard's move; the next one goes on from the rows.
+    let shards = cluster.json(&["query"])["shards"].clone();
+    let owner = |tag: &String| shards[shard_of(tag.as_bytes(), SHARDS).0 as usize].as_u64();
+    let tag = (0..).map(|number| format!("bulk-{number}")).find(|tag| owner(tag) == Some(101)).unwrap();
+    let client = Client::new(&cluster.target());
+    client.fill(&tag, 512, 64 << 10);
     let leader = cluster.leader(101);
+    cluster.ok(&["leave", "101", "--no-wait"]);
     cluster.ok(&["kill", &leader]);
+    assert!(!cluster.status().settled, "vacuous: the move was over before the kill");
     load.await_acknowledged(200);
     cluster.ok(&["start", &leader]);
     cluster.await_status("group 101 is empty", |status| {
@@ -76,6 +82,7 @@ fn groups_come_and_go_under_load() {
     cluster.ok(&["leave", "102", "103"]);
     load.await_acknowledged(200);
     load.finish("join and leave", 1_000);
+    client.check_filled(&tag, 512, 64 << 10);
     let status = cluster.await_health();
     let serving = |gid: u64| {
         let group = status.groups.iter().find(|group| group.gid == gid);
@@ -84,8 +91,8 @@ fn groups_come_and_go_under_load() {
     assert_eq!((serving(101), serving(102), serving(103)), (Some(64), Some(0), Some(0)));
 }
 
-/// Moves a shard of `mib` MiB while clients work on all others.
-fn move_a_large_shard(mib: u64, growth_max_mib: u64) {
+/// Moves a shard of `mib` MiB while clients work on all others; the longest any of those waited.
+fn move_a_large_shard(mib: u64, growth_max_mib: u64) -> Duration {
     const VALUE: usize = 64 << 10;
     const TAG: &str = "bulk";
     let _machine = alone();
@@ -104,10 +111,14 @@ fn move_a_large_shard(mib: u64, growth_max_mib: u64) {
     let memory = MemoryWatch::start(&cluster.pids());
     let move_to = |gid: u64| {
         let (shard, gid) = (shard.to_string(), gid.to_string());
-        cluster.json(&["--timeout", "150", "move", &shard, &gid])
+        cluster.json(&["--timeout", &(60 + mib).to_string(), "move", &shard, &gid])
     };
     let moved = move_to(other);
-    assert_eq!((&moved["settled"], moved["moves"].as_array().map(Vec::len)), (&true.into(), Some(1)), "{moved}");
+    assert_eq!(
+        (&moved["settled"], moved["moves"].as_array().map(Vec::len)),
+        (&true.into(), Some(1)),
+        "{moved}"
+    );
     std::thread::sleep(Duration::from_secs(1));
     let report = open.finish();
     let growth = memory.finish();
@@ -120,7 +131,6 @@ fn move_a_large_shard(mib: u64, growth_max_mib: u64) {
     }
     assert_eq!(report.failed, 0, "{report:?}");
     assert!(report.begun >= 1_000, "vacuous: {report:?}");
-    assert!(report.slowest <= Duration::from_secs(1), "{report:?}");
     client.check_filled(TAG, count, VALUE);
     let status = cluster.await_health();
     let rows = |gid: u64| {
@@ -129,14 +139,16 @@ fn move_a_large_shard(mib: u64, growth_max_mib: u64) {
         here.map(|one| (one.state.clone(), one.rows))
     };
     assert_eq!((rows(owner), rows(other)), (None, Some(("serving".to_owned(), count))));
+    report.slowest
 }
 
 #[test]
 fn a_shard_of_64_mib_moves_without_a_pause_elsewhere_and_without_much_memory() {
-    move_a_large_shard(64, 100);
+    let slowest = move_a_large_shard(64, 100);
+    assert!(slowest <= Duration::from_secs(1), "{slowest:?}");
 }
 
-/// `make big-move MIB=1024`.
+/// `make big-move MIB=1024`: about memory; how long others waited is printed.
 #[test]
 #[ignore = "takes minutes: make big-move"]
 fn big_move() {

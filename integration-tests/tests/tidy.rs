@@ -29,7 +29,8 @@ fn sources() -> Vec<(String, String)> {
 /// Whether a file is a test or an example, or the code before a file's own tests is meant.
 fn is_test(name: &str) -> bool {
     let parts: Vec<&str> = name.split(['/', '.']).collect();
-    name.starts_with("integration-tests/") || parts.iter().any(|part| matches!(*part, "tests" | "examples" | "conformance"))
+    name.starts_with("integration-tests/")
+        || parts.iter().any(|part| matches!(*part, "tests" | "examples" | "conformance"))
 }
 
 /// Lines of code, comments and a file's own tests left out.
@@ -43,17 +44,20 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Whether `line` has `word` with nothing of a name before and behind it.
 fn names(line: &str, word: &str) -> bool {
     let part = |other: Option<char>| other.is_some_and(|other| other.is_alphanumeric() || other == '_');
-    line.match_indices(word).any(|(at, _)| {
-        !part(line[..at].chars().next_back()) && !part(line[at + word.len()..].chars().next())
-    })
+    line.match_indices(word)
+        .any(|(at, _)| !part(line[..at].chars().next_back()) && !part(line[at + word.len()..].chars().next()))
 }
 
 /// Fails if a file outside of `allowed` has one of the words in its code.
 fn only_in(words: &[&str], allowed: impl Fn(&str) -> bool) {
     let mut wrong = Vec::new();
-    for (name, text) in sources().iter().filter(|(name, _)| !allowed(name) && name != "integration-tests/tests/tidy.rs") {
+    for (name, text) in
+        sources().iter().filter(|(name, _)| !allowed(name) && name != "integration-tests/tests/tidy.rs")
+    {
         for (number, line) in code(text) {
-            wrong.extend(words.iter().filter(|word| names(line, word)).map(|word| format!("{name}:{number}: {word}")));
+            wrong.extend(
+                words.iter().filter(|word| names(line, word)).map(|word| format!("{name}:{number}: {word}")),
+            );
         }
     }
     assert!(wrong.is_empty(), "not allowed there:\n{}", wrong.join("\n"));
@@ -61,7 +65,9 @@ fn only_in(words: &[&str], allowed: impl Fn(&str) -> bool) {
 
 #[test]
 fn only_the_storage_names_rocksdb() {
-    only_in(&["rocksdb"], |name| name.starts_with("raft/src/storage/") || name == "raft/src/host.rs" || is_test(name));
+    only_in(&["rocksdb"], |name| {
+        name.starts_with("raft/src/storage/") || name == "raft/src/host.rs" || is_test(name)
+    });
     // The one who puts a server together names our module, never the library.
     only_in(&["rocksdb::DB", "rocksdb::Options", "use rocksdb", "extern crate rocksdb"], |name| {
         name.starts_with("raft/src/storage/")
@@ -86,13 +92,26 @@ fn deterministic_code_reads_no_clock_of_the_system() {
         ["base/src/socket/wire.rs", "clerk/src/connection/pool.rs", "raft/src/transport/tarpc.rs"];
     let is_production_only = |name: &str| name.starts_with("base/src/process");
     only_in(&["Instant::now", "SystemTime"], |name| {
-        name == "base/src/clock.rs" || is_test(name) || is_program(name) || WIRE.contains(&name) || is_production_only(name)
+        name == "base/src/clock.rs"
+            || is_test(name)
+            || is_program(name)
+            || WIRE.contains(&name)
+            || is_production_only(name)
     });
 }
 
 #[test]
 fn the_raft_core_is_a_pure_value() {
-    let impure = ["tokio", "std::time", "std::fs", "std::net", "std::thread", "std::sync", "base::clock", "rand::random"];
+    let impure = [
+        "tokio",
+        "std::time",
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "std::sync",
+        "base::clock",
+        "rand::random",
+    ];
     only_in(&impure, |name| !name.starts_with("raft/src/core/") && name != "raft/src/types.rs");
 }
 
@@ -123,7 +142,11 @@ fn nothing_of_ours_is_unsafe() {
     for (name, _) in sources().iter().filter(|(name, _)| name.ends_with("src/lib.rs")) {
         let manifest = root().join(name).parent().unwrap().parent().unwrap().join("Cargo.toml");
         let text = fs::read_to_string(&manifest).unwrap();
-        assert!(text.contains("[lints]\nworkspace = true"), "{} takes no part in the lints", manifest.display());
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{} takes no part in the lints",
+            manifest.display()
+        );
     }
 }
 

@@ -104,34 +104,37 @@ async fn a_missing_or_shortened_write_ahead_log_in_the_middle_refuses_to_open() 
     let mut log = open_log(&open, &options).unwrap();
     log.load().unwrap();
     log.save(&first_term()).await;
-    let mut last = 0;
-    // A buffer is full every other save, and is sorted to disk behind our back: catch two logs in use.
-    let logs = loop {
-        assert!(last < 2000, "never two write-ahead logs at once");
+    let (mut last, mut refused) = (0, 0);
+    // A buffer is full every other save, and RocksDB sorts it to disk behind our back: catch two logs in
+    // use. (One that was sorted meanwhile and not removed yet may be missing.)
+    while refused < 5 {
+        assert!(last < 2000, "never two write-ahead logs in use at once");
         for _ in 0..4 {
             last += 1;
             log.save(&one(last, 40_000)).await;
         }
-        if write_ahead_logs(&open).len() >= 2 && copy(&open, &killed) {
-            let logs = write_ahead_logs(&killed);
-            let control = root.path().join("control");
-            if logs.len() >= 2 && copy(&killed, &control) {
-                let restored = load(&control).expect("nothing is missing yet");
-                assert_eq!(restored.entries.len() as u64, last);
-                break logs;
+        if write_ahead_logs(&open).len() < 2 || !copy(&open, &killed) {
+            continue;
+        }
+        let logs = write_ahead_logs(&killed);
+        if logs.len() < 2 {
+            continue;
+        }
+        for cut in [false, true] {
+            let damaged = root.path().join("damaged");
+            assert!(copy(&killed, &damaged));
+            let file = damaged.join(logs[0].file_name().unwrap());
+            let bytes = std::fs::read(&file).unwrap();
+            match cut {
+                false => std::fs::remove_file(file).unwrap(),
+                true => std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap(),
+            }
+            match load(&damaged).map(|restored| restored.entries.len() as u64) {
+                Ok(entries) => assert_eq!(entries, last, "acknowledged entries are missing, cut: {cut}"),
+                Err(OpenError::Corrupt { .. }) => refused += 1,
+                Err(error) => panic!("{error}"),
             }
         }
-    };
-    let oldest = std::fs::read(&logs[0]).unwrap();
-    for left in [None, Some(oldest.len() / 2)] {
-        let damaged = root.path().join("damaged");
-        assert!(copy(&killed, &damaged));
-        let file = damaged.join(logs[0].file_name().unwrap());
-        match left {
-            None => std::fs::remove_file(file).unwrap(),
-            Some(left) => std::fs::write(file, &oldest[..left]).unwrap(),
-        }
-        let refused = load(&damaged).expect_err("acknowledged entries are missing");
-        assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
+        assert_eq!(load(&killed).expect("nothing is missing in the original").entries.len() as u64, last);
     }
 }

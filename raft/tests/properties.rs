@@ -29,10 +29,13 @@ struct Run {
     reads: u64,
     /// How likely, in a thousand steps, faults are in this run.
     losses: u32,
+    doubles: u32,
     crashes: u32,
     cuts: u32,
     /// How fast time passes beside messages.
     haste: u32,
+    /// How likely the next message is one of the oldest.
+    order: f64,
 }
 
 impl Run {
@@ -52,16 +55,31 @@ impl Run {
             log_bytes_hard_max: entry_bytes * random.random_range(7..30),
             ..small_config(seed)
         };
+        // In some runs elections never end: timeouts are shorter than most answers take.
+        let storm = random.random_bool(0.4);
+        let config = match storm {
+            true => Config { heartbeat_ticks: 1, election_ticks_min: 2, election_ticks_max: 4, ..config },
+            false => config,
+        };
         let mut cluster = Cluster::new(size, config);
         cluster.instant = false;
-        cluster.chunk_rows = random.random_range(1..20);
+        cluster.chunk_rows = [1, 2, 5, 20][random.random_range(0..4)];
         let mood = |random: &mut StdRng, most: u32| {
             if random.random_bool(0.3) { 0 } else { random.random_range(0..most) }
         };
-        let (losses, crashes, cuts) = (mood(&mut random, 200), mood(&mut random, 25), mood(&mut random, 20));
-        let haste = random.random_range(6..30);
-        let oracle = Oracle::default();
-        Self { random, cluster, oracle, commands: 0, reads: 0, losses, crashes, cuts, haste }
+        Self {
+            losses: mood(&mut random, 200),
+            doubles: mood(&mut random, 150),
+            crashes: mood(&mut random, 40),
+            cuts: mood(&mut random, 20),
+            haste: random.random_range(6..30),
+            order: random.random_range(0.2..1.0),
+            random,
+            cluster,
+            oracle: Oracle::default(),
+            commands: 0,
+            reads: 0,
+        }
     }
 
     /// A server that takes inputs, if the one drawn does; leaders are drawn more often for clients.
@@ -76,15 +94,17 @@ impl Run {
     }
 
     fn step(&mut self) {
-        let fault = self.random.random_range(0..1000);
-        if fault < self.losses {
-            return self.lose_or_double();
-        }
-        if fault < self.losses + self.crashes {
-            return self.crash_or_restart();
-        }
-        if fault < self.losses + self.crashes + self.cuts {
-            return self.cut_or_heal();
+        let mut fault = self.random.random_range(0..1000);
+        for (likely, happens) in [
+            (self.losses, Self::lose as fn(&mut Self)),
+            (self.doubles, Self::double),
+            (self.crashes, Self::crash_or_restart),
+            (self.cuts, Self::cut_or_heal),
+        ] {
+            if fault < likely {
+                return happens(self);
+            }
+            fault -= likely;
         }
         let acted = match self.random.random_range(0..100) {
             drawn @ 0..60 if drawn < self.haste => {
@@ -128,7 +148,7 @@ impl Run {
             return None;
         }
         // Mostly in order, sometimes any.
-        let at = match self.random.random_bool(0.8) {
+        let at = match self.random.random_bool(self.order) {
             true => self.random.random_range(0..waiting.min(4)),
             false => self.random.random_range(0..waiting),
         };
@@ -160,17 +180,21 @@ impl Run {
         self.cluster.input_only(id, |raft| raft.set_disk_low(low));
     }
 
-    fn lose_or_double(&mut self) {
+    fn double(&mut self) {
+        let waiting = self.cluster.pool.len();
+        if (1..300).contains(&waiting) {
+            let again = self.cluster.pool[self.random.random_range(0..waiting)].clone();
+            let at = self.random.random_range(0..=waiting);
+            self.cluster.pool.insert(at, again);
+        }
+    }
+
+    fn lose(&mut self) {
         let waiting = self.cluster.pool.len();
         if waiting == 0 {
             return;
         }
         let at = self.random.random_range(0..waiting);
-        if waiting < 300 && self.random.random_bool(0.4) {
-            let again = self.cluster.pool[at].clone();
-            self.cluster.pool.push(again);
-            return;
-        }
         let lost = self.cluster.pool.remove(at);
         if self.cluster.is_free(lost.from) && self.random.random_bool(0.3) {
             self.cluster.input_only(lost.from, |raft| raft.unreachable(lost.to));
@@ -187,6 +211,10 @@ impl Run {
             && let Some(id) = self.draw(leading)
         {
             self.cluster.crash(id);
+            // Many come back at once, before anybody noticed: what they forgot matters most then.
+            if self.random.random_bool(0.5) {
+                self.cluster.restart(id);
+            }
         }
         self.oracle.watch(&mut self.cluster);
     }
@@ -219,7 +247,8 @@ impl Run {
         self.cluster.instant = true;
         self.cluster.chunk_rows = 100;
         let mut goal: Option<EntryId> = None;
-        for _ in 0..40 * self.cluster.config.election_ticks_max {
+        // (Enough for the slowest settings: an entry in a message, and a message on its way at a time.)
+        for _ in 0..1_500 {
             self.quiet_tick();
             // What was proposed to a leader of the past may be lost: set another goal then.
             let term = self.cluster.ids().iter().map(|id| self.cluster.raft(*id).term()).max();

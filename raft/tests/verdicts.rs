@@ -265,7 +265,11 @@ async fn a_replica_starts_only_where_log_and_table_fit() {
                 assert!(fits, "{what}");
                 assert_eq!(replica.status().applied.id, applied, "{what}");
                 if installed {
-                    assert_eq!((disk.restored().marker, disk.restored().entries.len()), (applied, 0), "{what}");
+                    assert_eq!(
+                        (disk.restored().marker, disk.restored().entries.len()),
+                        (applied, 0),
+                        "{what}"
+                    );
                 }
             }
             Err(StartError::Open(OpenError::Corrupt { what: why, .. })) => {

@@ -15,6 +15,8 @@ use super::place::Place;
 
 /// No command may take longer than this, unless it says so.
 const LIMIT: Duration = Duration::from_secs(180);
+/// A command that names its own time gets this much more.
+const SLACK: Duration = Duration::from_secs(30);
 /// A healthy cluster answers everything within this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -104,6 +106,13 @@ pub fn run(command: &mut Command, input: Option<Vec<u8>>, limit: Duration) -> An
         let stderr = String::from_utf8_lossy(&stderr.join().expect("what it said")).into_owned();
         Answer { code: status.code(), stdout, stderr }
     })
+}
+
+fn limit(arguments: &[&str]) -> Duration {
+    let named = arguments.iter().skip_while(|argument| **argument != "--timeout").nth(1);
+    named
+        .and_then(|seconds| seconds.parse().ok())
+        .map_or(LIMIT, |seconds| Duration::from_secs(seconds) + SLACK)
 }
 
 /// `clerk status -o json`.
@@ -242,12 +251,12 @@ impl Cluster {
 
     /// Runs a command, however it ends.
     pub fn clerk(&self, arguments: &[&str]) -> Answer {
-        run(&mut self.command(arguments), None, LIMIT)
+        run(&mut self.command(arguments), None, limit(arguments))
     }
 
     /// Runs a command with this on its standard input.
     pub fn clerk_reading(&self, arguments: &[&str], input: impl Into<Vec<u8>>) -> Answer {
-        run(&mut self.command(arguments), Some(input.into()), LIMIT)
+        run(&mut self.command(arguments), Some(input.into()), limit(arguments))
     }
 
     /// Runs a command that must succeed: what it printed.

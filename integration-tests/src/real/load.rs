@@ -51,7 +51,7 @@ impl Load {
         let run = format!("{:08x}", rand::random::<u32>());
         let keys: Vec<String> = (0..keys).map(|key| format!("{run}-{key}")).collect();
         let mix =
-            Mix { shares: [35, 25, 25, 5, 10], keys: keys.clone(), think_max: Duration::from_millis(10) };
+            Mix { shares: [35, 25, 25, 5, 10], keys: keys.clone(), think_max: Duration::from_millis(5) };
         let recorder = Recorder::default();
         let (target, shared) = (target.clone(), recorder.clone());
         let thread = on_own_thread(async move || {

@@ -14,9 +14,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 const REAPER: &str = r#"
 told=$(cat)
 for lock in "$1"/*/lock; do
-    pid=$(cat "$lock" 2>/dev/null) || continue
-    [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/" && kill -9 "$pid"
-done
+    pid=$(cat "$lock") && [ -r "/proc/$pid/cmdline" ] || continue
+    tr '\0' ' ' <"/proc/$pid/cmdline" | grep -qF -- "$1/" && kill -9 "$pid"
+done 2>/dev/null
 [ -n "$told" ] && exit
 rm -rf "$1" 2>/dev/null || { sleep 1; rm -rf "$1"; }
 "#;

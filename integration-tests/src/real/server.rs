@@ -1,6 +1,6 @@
 //! Servers started by hand, as on machines of their own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -35,7 +35,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the program `program` in the directory `place`/`name` and waits until it listens.
+    /// Starts the program `program` in the directory `place`/`name` and waits until it serves.
     ///
     /// # Panics
     /// When it does not.
@@ -49,7 +49,7 @@ impl Server {
             .spawn()
             .expect("a server starts");
         let mut server = Self { child, address: listen.to_owned(), errors };
-        server.await_listening(name);
+        server.await_serving(name);
         server
     }
 
@@ -58,13 +58,14 @@ impl Server {
         run(&mut command(place, name, program, listen, arguments), None, Duration::from_secs(20))
     }
 
-    fn await_listening(&mut self, name: &str) {
+    fn await_serving(&mut self, name: &str) {
         let until = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&self.address).is_err() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        while runtime.block_on(base::socket::cluster_of(&self.address, Duration::from_secs(1))).is_err() {
             let ended = self.child.try_wait().expect("its state");
             let said = || std::fs::read_to_string(&self.errors).unwrap_or_default();
             assert!(ended.is_none(), "{name} ended with {ended:?}: {}", said());
-            assert!(Instant::now() < until, "{name} does not listen on {}: {}", self.address, said());
+            assert!(Instant::now() < until, "{name} does not serve on {}: {}", self.address, said());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -27,6 +27,10 @@ use crate::workload::{self, Answer, Store};
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The longest a client tries.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// A try lasts between these. Some clients go on to the next leader while others still wait for the old
+/// one: only so is a leader caught that answers although it no longer leads.
+const TRY_MIN: Duration = Duration::from_millis(100);
+const TRY_MAX: Duration = Duration::from_secs(3);
 /// The longest a client waits before it tries again.
 const BACK_OFF_MAX: Duration = Duration::from_millis(60);
 /// Key of the row with the highest version that was deleted.
@@ -195,6 +199,7 @@ impl Store for ToyStore {
                 if left.is_zero() {
                     return Answer::Refused;
                 }
+                let left = left.min(TRY_MAX.mul_f64(self.random.random()).max(TRY_MIN));
                 let hint = match self.attempt(translate(request), left).await {
                     Try::Over(answer) => return answer,
                     Try::Unknown if request.op != Op::Get => return Answer::Unknown,

@@ -29,7 +29,7 @@ const FAULTS: &[(Fault, u32)] = &[
     (Fault::Partition, 20),
     (Fault::Weather, 20),
     (Fault::SlowDisks, 10),
-    (Fault::StallLeader, 8),
+    (Fault::StallLeader, 25),
 ];
 
 /// One run of `seed`.

@@ -209,8 +209,8 @@ impl Raft {
     fn answer_old_term(&mut self, from: NodeId, message: &Message) {
         match &message.body {
             Body::PreVote { .. } | Body::Vote { .. } => self.refuse_vote(from, message),
-            Body::Append { prev, round, .. } => self.refuse_append(from, prev.index, *round),
-            Body::Chunk(chunk) => self.refuse_append(from, chunk.snapshot.index, 0),
+            Body::Append { prev, .. } => self.refuse_append(from, prev.index),
+            Body::Chunk(chunk) => self.refuse_append(from, chunk.snapshot.index),
             _ => {}
         }
     }

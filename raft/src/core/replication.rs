@@ -188,11 +188,12 @@ impl Raft {
         Ok(())
     }
 
-    /// No, by term: the sender learns this server's term from it.
-    pub(super) fn refuse_append(&mut self, from: NodeId, at: Index, round: u64) {
+    /// No, by term: the sender learns this server's term from it. It names no round: by the time it
+    /// arrives its receiver may lead this very term, and rounds of another term prove nothing in it.
+    pub(super) fn refuse_append(&mut self, from: NodeId, at: Index) {
         let verdict = Verdict::Conflict { at, try_at: self.log.last() };
         let disk_low = self.disk_low;
-        self.send(from, Body::AppendReply { verdict, round, disk_low });
+        self.send(from, Body::AppendReply { verdict, round: 0, disk_low });
     }
 
     /// A follower's answer in this term.

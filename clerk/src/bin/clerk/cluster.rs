@@ -109,7 +109,10 @@ pub(crate) async fn add_group(context: &Context, add: &args::AddGroup) -> Result
     let servers: Vec<Value> =
         names.iter().map(|name| json!({"name": name, "address": cluster.servers[name].address})).collect();
     context.output.answer(&json!({"gid": group, "servers": servers}), || {
-        format!("group {group} runs: {}\nnext: clerk join {group} (it serves only what it is given)\n", names.join(" "))
+        format!(
+            "group {group} runs: {}\nnext: clerk join {group} (it serves only what it is given)\n",
+            names.join(" ")
+        )
     });
     Ok(())
 }
