@@ -1,6 +1,6 @@
 //! tarpc over a [`Stream`].
 //!
-//! tarpc's own messages are translated into [`Call`] and [`Reply`] on their way, for three reasons: a
+//! tarpc's own messages are translated into `Call` and `Reply` on their way, for three reasons: a
 //! deadline is capped before tarpc adds it to the clock (a peer's `u64::MAX` seconds would panic there;
 //! correctness rule 49), tracing contexts that nobody reads cost no bytes, and tarpc's types can change
 //! without changing what is sent. The deadline travels as the time that remains, so clocks need not agree.

@@ -18,7 +18,10 @@ use crate::sim::{Failure, Name, World, run};
 use crate::workload::{Answer, Mix, Recorder, Request};
 use crate::{history, invariants};
 
+/// A run lasts so long, and up to twice as long while too little happened in it.
 const LASTS: Duration = Duration::from_secs(20);
+const ACKNOWLEDGED_MIN: u64 = 500;
+const CRASHES_MIN: u64 = 4;
 const CLIENTS: u64 = 5;
 const KEYS: usize = 6;
 const FAULTS: &[(Fault, u32)] = &[
@@ -68,6 +71,13 @@ async fn main(world: World) -> Result<Report, String> {
     let nemesis = Nemesis::new(&cluster, plan);
     let trouble = tokio::spawn(nemesis.clone().run());
     clock::sleep(LASTS).await;
+    let full = || nemesis.tally().crashes >= CRASHES_MIN && recorder.acknowledged() >= ACKNOWLEDGED_MIN;
+    for _ in 0..LASTS.as_secs() {
+        if full() {
+            break;
+        }
+        clock::sleep(Duration::from_secs(1)).await;
+    }
     nemesis.stop();
     let _ = trouble.await;
     // Nodes that the last faults took down come back, too.
@@ -89,8 +99,8 @@ async fn main(world: World) -> Result<Report, String> {
     let tally = nemesis.tally();
     let acknowledged = recorder.acknowledged();
     judge(&recorder)?;
-    at_least("acknowledged operations", acknowledged, 500)?;
-    at_least("crashes", tally.crashes, 4)?;
+    at_least("acknowledged operations", acknowledged, ACKNOWLEDGED_MIN)?;
+    at_least("crashes", tally.crashes, CRASHES_MIN)?;
     Ok(Report { acknowledged, tally, ..Report::default() })
 }
 

@@ -193,23 +193,26 @@ impl RocksTable {
     }
 
     /// Deletes whole files of removed generations at once, instead of compacting them away. Views do not
-    /// protect files from that, so a generation that still has any waits for the next time.
+    /// protect files from that, so a generation that still has any waits for the next flush; so does one
+    /// with files that are just being written or compacted.
     fn reclaim(&self) {
         let free: Vec<u32> = {
-            let mut inner = lock(&self.inner);
-            let views = std::mem::take(&mut inner.views);
-            let (held, free) = inner.retired.drain(..).partition(|generation| views.contains_key(generation));
-            inner.views = views;
-            inner.retired = held;
-            free
+            let inner = lock(&self.inner);
+            inner.retired.iter().copied().filter(|generation| !inner.views.contains_key(generation)).collect()
         };
-        for generation in free {
-            let end = [&prefix(generation)[..], &[0xff; 16]].concat();
-            or_fatal(
-                "delete old files of the table",
-                self.db.delete_file_in_range(&prefix(generation)[..], &end[..]),
-            );
+        if free.is_empty() {
+            return;
         }
+        for generation in &free {
+            let (from, to) = (prefix(*generation), [&prefix(*generation)[..], &[0xff; 16]].concat());
+            or_fatal("delete files of the table", self.db.delete_file_in_range(&from[..], &to[..]));
+        }
+        let files = or_fatal("list the files of the table", self.db.live_files());
+        let edges = files.iter().flat_map(|file| [&file.start_key, &file.end_key]).flatten();
+        let left: Vec<u32> =
+            edges.filter_map(|key| key.first_chunk()).map(|at| u32::from_be_bytes(*at)).collect();
+        let gone = |generation: u32| free.contains(&generation) && !left.contains(&generation);
+        lock(&self.inner).retired.retain(|generation| !gone(*generation));
     }
 
     fn switch_now(&self, snapshot: EntryId) {
