@@ -145,7 +145,8 @@ async fn stepping_down_answers_nobody_and_a_newer_term_answers_unknown() {
     let new = leader(&others).await;
     assert_eq!(others[&new].execute(&8, SECOND).await, Ok(0));
     network.heal();
-    assert_eq!(waiting.await.expect("no panic"), Err(ExecuteError::Unknown));
+    let verdict = clock::timeout(10 * SECOND, waiting).await.expect("not only at its deadline");
+    assert_eq!(verdict.expect("no panic"), Err(ExecuteError::Unknown));
     let now = leader(&servers).await;
     assert_eq!(servers[&now].query((), SECOND).await, Ok(8), "the command was lost, as it turned out");
 }

@@ -134,7 +134,8 @@ impl Raft {
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
         if let Role::Candidate { answers } = &mut self.role {
-            answers.insert(from, granted);
+            // A late no to an earlier request does not take back a yes to this one.
+            *answers.entry(from).or_default() |= granted;
             self.count_votes();
         }
     }

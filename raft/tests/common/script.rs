@@ -29,7 +29,7 @@ use bytes::Bytes;
 use raft::core::Raft;
 use raft::core::message::{Body, Chunk, Verdict};
 use raft::core::ready::ReadId;
-use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId};
+use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};
 
 use super::machine::{Table, row_of};
 use super::{Cluster, Flying, entry, message, shown, small_config};
@@ -232,6 +232,7 @@ fn parse_body(words: &[&str]) -> Body {
     match *words {
         ["pre-vote", last] => Body::PreVote { last: entry_id(last) },
         ["vote", last] => Body::Vote { last: entry_id(last) },
+        ["would", asked] => Body::PreVoteReply { asked: Term(number(&asked[1..])), granted: true },
         ["yes"] => Body::VoteReply { granted: true },
         ["no"] => Body::VoteReply { granted: false },
         ["append", prev, ..] => {

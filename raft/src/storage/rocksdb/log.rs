@@ -43,13 +43,13 @@ pub struct LogOptions {
     /// while everything in it is alive. Default 128 MiB.
     pub write_buffer_bytes: usize,
     /// The write buffer is flushed behind a compaction once so much was written to it. Bounds memory, and
-    /// the time a start takes. Default 32 MiB.
+    /// the time a start takes. Default 16 MiB.
     pub flush_bytes: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { create: true, write_buffer_bytes: 128 * MIB, flush_bytes: 32 * MIB }
+        Self { create: true, write_buffer_bytes: 128 * MIB, flush_bytes: 16 * MIB }
     }
 }
 
@@ -58,7 +58,7 @@ impl LogOptions {
     pub fn for_limits(log_bytes_max: usize, log_bytes_hard_max: usize) -> Self {
         Self {
             write_buffer_bytes: log_bytes_hard_max.saturating_mul(2).max(8 * MIB),
-            flush_bytes: log_bytes_max.saturating_mul(2).max(MIB),
+            flush_bytes: log_bytes_max.max(MIB),
             ..Self::default()
         }
     }
