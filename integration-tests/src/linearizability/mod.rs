@@ -3,7 +3,7 @@
 //! In general that question is exponential. Versions make it nearly linear: every acknowledged write
 //! of a key carries a version that no other write of the key has, and every read names the version
 //! it saw. So the order of a key's operations is already written in its replies, and only has to be
-//! checked ([`key`]): against real time (an operation that began after another had returned stands
+//! checked (`key`): against real time (an operation that began after another had returned stands
 //! behind it), and against the values (an appended value is the previous one and the piece; reads
 //! agree with their version; nothing is there twice). Keys are independent of each other, so a
 //! history is linearizable if each key's part is.
