@@ -106,8 +106,9 @@ async fn dies_behind_a_save() {
     std::process::abort();
 }
 
-/// Rule 30: without its check RocksDB opens, and the acknowledged entries of that file are gone. (The
-/// newest file is another matter: RocksDB keeps no account of it, and the start rule has to notice.)
+/// Rule 30: with RocksDB's defaults such a log opens, and acknowledged entries are gone. Two nets catch it:
+/// RocksDB's account of its older files, and our own look for gaps (rule 31). (Of the newest file there is
+/// no account; the start rule has to notice.)
 #[test]
 fn a_missing_or_shortened_write_ahead_log_in_the_middle_refuses_to_open() {
     let mut refused = [0, 0];
