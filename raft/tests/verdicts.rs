@@ -8,12 +8,12 @@ use std::time::Duration;
 use base::clock;
 use bytes::Bytes;
 use raft::config::Config;
-use raft::core::message::Message;
+use raft::core::message::{Body, Chunk, Message};
 use raft::rsm::{ExecuteError, Parts, Replica, Role, Rows, StartError, StateMachine, Threads, start};
 use raft::storage::memory::MemoryDisk;
 use raft::storage::{APPLIED_KEY, Applied, Change, OpenError, Read, Save};
 use raft::transport::{Inbox, Transport, mailbox};
-use raft::types::{Entry, EntryId, HardState, Membership, NodeId, Payload, Term};
+use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -280,4 +280,31 @@ async fn a_replica_starts_only_where_log_and_table_fit() {
             Err(error) => panic!("{what}: {error}"),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on() {
+    let network = Shared::default();
+    let server = begin(1, 3, &MemoryDisk::new(), Config::default(), &network).await.expect("an empty disk");
+    let inbox = network.0.lock().expect("nobody panics holding it").inboxes[&NodeId(1)].clone();
+    let of_leader = |body| Message { term: Term(5), body };
+    let row = |id| {
+        let applied = Applied { id, hash: 0 };
+        (Bytes::from_static(APPLIED_KEY), base::codec::encode(&applied))
+    };
+    for rows in
+        [Vec::new(), vec![row(EntryId::new(5, 8))], vec![(Bytes::from_static(APPLIED_KEY), Bytes::new())]]
+    {
+        let snapshot = EntryId::new(5, 9);
+        let membership = Membership::of((1..=3).map(NodeId));
+        let chunk = Chunk { snapshot, membership, after: None, rows, done: true };
+        inbox.deliver(NodeId(2), of_leader(Body::Chunk(chunk)));
+        clock::sleep(Duration::from_millis(50)).await;
+        assert_eq!(server.status().applied.id, EntryId::ZERO, "nothing was installed");
+    }
+    let entries = vec![Entry { id: EntryId::new(5, 1), payload: Payload::Empty }];
+    let append = Body::Append { prev: EntryId::ZERO, entries, commit: Index(1), round: 1 };
+    inbox.deliver(NodeId(2), of_leader(append));
+    clock::sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.status().applied.id, EntryId::new(5, 1), "the applier is alive");
 }

@@ -18,7 +18,7 @@ use super::{ExecuteError, StateMachine, Status};
 use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId};
 use crate::driver::{Event, Item, Waiter};
-use crate::storage::{self, Applied, Table};
+use crate::storage::{self, APPLIED_KEY, Applied, Table};
 use crate::types::{Entry, EntryId, Index, Payload};
 
 /// Waits for a command.
@@ -187,6 +187,13 @@ impl<S: StateMachine> Applier<S> {
     async fn on_chunk(&mut self, chunk: Chunk) {
         let snapshot = chunk.snapshot;
         if chunk.after.is_none() {
+            // The applied row comes first in key order. Rows that do not say of which snapshot they are would be
+            // found out only after the switch: nothing of the network may get that far (rule 49).
+            if !names_itself(&chunk) {
+                tracing::warn!(%snapshot, "snapshot refused: its rows do not name it");
+                let _ = self.events.send(Event::NotInstalled(snapshot));
+                return;
+            }
             self.table.stage_start();
         }
         self.table.stage(chunk.rows);
@@ -225,6 +232,14 @@ impl<S: StateMachine> Applier<S> {
         let applied = self.applied;
         self.status.send_modify(|status| status.applied = applied);
     }
+}
+
+/// Whether the first chunk of a snapshot carries the applied row of that snapshot.
+fn names_itself(chunk: &Chunk) -> bool {
+    chunk.rows.first().is_some_and(|(key, value)| {
+        key == APPLIED_KEY
+            && base::codec::decode::<Applied>(value, value.len()).is_ok_and(|it| it.id == chunk.snapshot)
+    })
 }
 
 /// A logged command that this build cannot read stops the replica: skipping it would let its rows
