@@ -9,6 +9,7 @@ use base::clock;
 use bytes::Bytes;
 use raft::config::Config;
 use raft::core::message::{Body, Chunk, Message};
+use raft::rsm::observe::{Observation, observe};
 use raft::rsm::{ExecuteError, Parts, Replica, Role, Rows, StartError, StateMachine, Threads, start};
 use raft::storage::memory::MemoryDisk;
 use raft::storage::{APPLIED_KEY, Applied, Change, OpenError, Read, Save};
@@ -78,13 +79,14 @@ impl Shared {
     }
 }
 
-async fn begin(
+async fn begin_with<S: StateMachine>(
     me: u64,
     size: u64,
     disk: &MemoryDisk,
     config: Config,
     network: &Shared,
-) -> Result<Replica<Last>, StartError> {
+    machine: S,
+) -> Result<Replica<S>, StartError> {
     let (inbox, mailbox) = mailbox(1024, 1 << 20);
     network.0.lock().expect("nobody panics holding it").inboxes.insert(NodeId(me), inbox);
     let (log, table) = disk.open();
@@ -100,7 +102,17 @@ async fn begin(
         threads: Threads::Shared,
         disk_low,
     };
-    start(parts, Last).await
+    start(parts, machine).await
+}
+
+async fn begin(
+    me: u64,
+    size: u64,
+    disk: &MemoryDisk,
+    config: Config,
+    network: &Shared,
+) -> Result<Replica<Last>, StartError> {
+    begin_with(me, size, disk, config, network, Last).await
 }
 
 async fn group(size: u64, config: Config) -> (BTreeMap<NodeId, Replica<Last>>, Shared) {
@@ -307,4 +319,43 @@ async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on
     inbox.deliver(NodeId(2), of_leader(append));
     clock::sleep(Duration::from_millis(50)).await;
     assert_eq!(server.status().applied.id, EntryId::new(5, 1), "the applier is alive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_goes_on_at_exactly_the_next_index_after_a_restart() {
+    let network = Shared::default();
+    let disk = MemoryDisk::new();
+    let mut next = Index(1);
+    for life in 0..3_u64 {
+        let (machine, mut stream) = observe(Last, 64);
+        let server = begin_with(1, 1, &disk, Config::default(), &network, machine).await.expect("in order");
+        while server.query((), SECOND).await.is_err() {
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+        for number in 0..5 {
+            server.execute(&(10 * life + number), SECOND).await.expect("a single server leads");
+        }
+        let Some(Observation::Restored(at)) = stream.recv().await else {
+            panic!("the stream begins with the rows")
+        };
+        assert!(at.index < next, "nothing that was not applied before is skipped");
+        let mut last = at.index;
+        for _ in 0..(next.0 - 1 - at.index.0) + 6 {
+            match stream.try_recv() {
+                Ok(Observation::Applied(id, _)) => {
+                    // Between two commands lies at most the empty entry of a new term.
+                    assert!(id.index > last && id.index.0 <= last.0 + 2, "{} follows {last}", id.index);
+                    last = id.index;
+                }
+                Ok(Observation::Restored(_)) => panic!("rows are replaced only by a snapshot"),
+                Err(_) => break,
+            }
+        }
+        assert_eq!(last, server.status().applied.id.index, "everything applied was told");
+        next = last.next();
+        if life == 1 {
+            server.table().flush().await;
+        }
+        server.stop().await;
+    }
 }
