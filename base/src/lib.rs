@@ -4,12 +4,14 @@
 //! * [`codec`]: the one place that names bincode, with limits and a version byte;
 //! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
 //! * [`seed`]: generators derived from (seed, name), so that runs can be replayed;
+//! * [`mutants`]: planted bugs, asleep in every normal build;
 //! * [`process`]: settings, log, signals and disk watching of the server binaries.
 //!
 //! Left out on purpose: anything that knows what a log entry, a shard or a key is.
 
 pub mod clock;
 pub mod codec;
+pub mod mutants;
 pub mod process;
 pub mod seed;
 pub mod socket;

@@ -176,13 +176,13 @@ impl<L: Language> Servers<L> {
                 },
                 Err(CallError::NotSent { address, why }) => Step::Unreached(format!("{address}: {why}")),
                 Err(CallError::Lost { address, why }) => {
-                    attempts.may_have_acted = true;
+                    attempts.may_have_acted |= !base::mutant!("lost-is-not-done");
                     call_limit = (call_limit * 2).min(CALL_MAX);
                     Step::Unreached(format!("{address}: {why}"))
                 }
                 Err(CallError::Refused { address, why }) => Step::Foreign(format!("{address}: {why}")),
             };
-            if attempts.may_have_acted && attempts.only_once {
+            if attempts.may_have_acted && attempts.only_once && !base::mutant!("bare-write-repeated") {
                 return Err(AskError::Unknown);
             }
             if !matches!(step, Step::Again(_)) {

@@ -317,6 +317,7 @@ impl Clerk {
                         return Err(Error::Unavailable { why: "sessions expire too quickly".to_owned() });
                     }
                 }
+                Err(Fault::Late(_)) if base::mutant!("new-number-on-retry") && clock::now() < until => {}
                 result => return written(result, attempts),
             }
         }
@@ -334,7 +335,9 @@ impl Clerk {
         let request =
             |config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket: None, config };
         match self.route(shard, until, &mut attempts, request).await {
-            Err(Fault::Refused(KvRefusal::VersionMismatch { .. })) if attempts.may_have_acted => {
+            Err(Fault::Refused(KvRefusal::VersionMismatch { .. }))
+                if attempts.may_have_acted && !base::mutant!("maybe-is-mismatch") =>
+            {
                 Err(Error::Maybe)
             }
             result => written(result, attempts),
@@ -384,6 +387,7 @@ impl Clerk {
                         format!("group {}: {refusal}", group.group())
                     }
                     Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
+                        base::mutant!("new-number-on-retry", return Err(Fault::Late(why)));
                         cache.refresh_later();
                         format!("group {}: {why}", group.group())
                     }

@@ -5,10 +5,15 @@
 //! Reading order: [`sim`], [`workload`], [`history`], [`linearizability`], [`invariants`], [`suites`],
 //! [`real`].
 
+pub mod grading;
 pub mod history;
 pub mod invariants;
+pub mod lab;
 pub mod linearizability;
+pub mod move_model;
 pub mod real;
+pub mod record;
+pub mod report;
 pub mod sim;
 pub mod suites;
 pub mod workload;

@@ -99,6 +99,11 @@ impl Recorder {
         self.shared.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// The history so far.
+    pub fn history(&self) -> Vec<Operation> {
+        lock(&self.shared.operations).clone()
+    }
+
     /// Takes the history.
     pub fn take(&self) -> Vec<Operation> {
         std::mem::take(&mut lock(&self.shared.operations))

@@ -241,7 +241,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         self.publish();
     }
 
-    async fn carry_out(&mut self, ready: Ready) {
+    async fn carry_out(&mut self, mut ready: Ready) {
+        base::mutant!("answer-before-save", ready.appends.append(&mut ready.send));
         for envelope in ready.appends {
             self.transport.send(envelope.to, envelope.message);
         }
@@ -389,7 +390,8 @@ impl Background {
         view.used = now;
         let start = after.as_ref().map_or_else(Vec::new, |key| [key, &b"\0"[..]].concat());
         let limit = ScanLimit { rows: usize::MAX, bytes: self.config.chunk_bytes };
-        let rows = view.rows.scan(&start, None, limit);
+        let source: &dyn Read = if base::mutant!("chunks-of-live-rows") { &*self.table } else { &*view.rows };
+        let rows = source.scan(&start, None, limit);
         let full = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= limit.bytes;
         Chunk { snapshot: view.snapshot, membership: self.membership.clone(), after, rows, done: !full }
     }

@@ -83,12 +83,10 @@ impl Naive {
                 assert_eq!(log.last_not_above(at, term), fits.copied().unwrap_or(self.marker));
             }
             for keep in [0, 1, 60, 200] {
-                let point = self
-                    .entries
-                    .iter()
-                    .rev()
-                    .map(|entry| entry.id)
-                    .find(|id| id.index <= at && log.bytes_after(id.index) >= keep);
+                let entries: Vec<_> = self.entries.iter().map(|entry| entry.id).collect();
+                let enough = entries.iter().find(|id| log.bytes_after(id.index) <= keep);
+                let allowed = entries.iter().rev().find(|id| id.index <= at);
+                let point = enough.min(allowed).copied().filter(|_| bytes > keep && allowed.is_some());
                 assert_eq!(log.compaction_point(at, keep), point);
             }
         }

@@ -140,6 +140,7 @@ impl Present<'_> {
         if owner.replace(group) == Some(group) {
             return Ok(None);
         }
+        base::mutant!("move-undone", owners = rebalance(&self.config.shards, &self.config.groups));
         Ok(Some(self.only(self.succeed(self.config.groups.clone(), &owners))))
     }
 
@@ -153,7 +154,7 @@ impl Present<'_> {
         let present = self.config;
         let next = |(old, owner): (&Assignment, &Option<GroupId>)| Assignment {
             owner: *owner,
-            last_owner: holder(*old),
+            last_owner: if base::mutant!("last-owner-forgotten") { old.owner } else { holder(*old) },
         };
         Config {
             num: ConfigNum(present.num.0 + 1),

@@ -35,9 +35,11 @@ pub fn rebalance(shards: &[Assignment], groups: &BTreeSet<GroupId>) -> Vec<Optio
     }
     let due = dues(&held, shards.len());
     for (group, holds) in &mut held {
-        homeless.extend(holds.drain(due[group].min(holds.len())..));
+        let kept = if base::mutant!("deal-anew") { 0 } else { due[group].min(holds.len()) };
+        homeless.extend(holds.drain(kept..));
     }
     homeless.sort_unstable();
+    base::mutant!("deal-by-clock", homeless.sort_by_key(|it| *it as u64 ^ base::clock::now().as_nanos()));
     let mut homeless = homeless.into_iter();
     for (group, mut holds) in held {
         let missing = due[&group] - holds.len();
@@ -57,6 +59,7 @@ pub fn holder(assignment: Assignment) -> Option<GroupId> {
 /// How many shards each group is due: the extra ones go to the groups that hold the most.
 fn dues(held: &BTreeMap<GroupId, Vec<usize>>, shards: usize) -> BTreeMap<GroupId, usize> {
     let (even, extra) = (shards / held.len(), shards % held.len());
+    let extra = if base::mutant!("extra-for-all") { held.len() } else { extra };
     let mut fullest = held.iter().map(|(group, holds)| (Reverse(holds.len()), *group)).collect::<Vec<_>>();
     fullest.sort_unstable();
     let due = |(position, (_, group)): (usize, (_, GroupId))| (group, even + usize::from(position < extra));

@@ -208,7 +208,8 @@ impl StateMachine for Controller {
             Query::Plan(change) => known.on_plan(&change),
             Query::Config(asked) => {
                 let newest = known.config.num;
-                let config = match asked.filter(|asked| *asked != newest) {
+                let old = |asked: &ConfigNum| *asked != newest && !base::mutant!("old-number-shows-newest");
+                let config = match asked.filter(old) {
                     None => known.config.clone(),
                     Some(asked) => {
                         rows::config(rows, asked).ok_or(CtrlRefusal::UnknownConfig { asked, newest })?

@@ -57,6 +57,7 @@ fn next(adopted: Option<ConfigNum>) -> ConfigNum {
 impl Knowledge {
     /// The configuration to adopt next, if it is known.
     pub(crate) fn next(&self, adopted: Option<ConfigNum>) -> Option<Arc<Config>> {
+        base::mutant!("skip-configuration", return self.upcoming.values().next_back().cloned());
         self.upcoming.get(&next(adopted)).cloned()
     }
 
@@ -182,11 +183,22 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use clerk::api::ConfigNum;
-    use clerk::api::config::{AddressBook, Config, Params};
-    use clerk::api::ctrl::CtrlRequest;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::{KEPT_CONFIGS_MAX, Knowledge};
+    use base::clock;
+    use clerk::api::config::{AddressBook, Config, Params};
+    use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+    use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
+    use clerk::api::{Address, ConfigNum, GroupId};
+    use clerk::connection::{CallError, Connection};
+    use futures::future::BoxFuture;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use tokio::sync::watch;
+
+    use super::{Follower, KEPT_CONFIGS_MAX, Knowledge};
+    use crate::state_machine::Standing;
 
     fn configs(numbers: impl Iterator<Item = u64>) -> Vec<Config> {
         let params = Params { shard_count: 4, ..Params::default() };
@@ -220,6 +232,66 @@ mod tests {
         known.learn(adopted, configs(65..101), AddressBook::default());
         assert_eq!(known.next(adopted).map(|config| config.num), Some(ConfigNum(65)));
         assert_eq!(known.question(adopted), watch(100));
+    }
+
+    /// One controller is cut off from the others, and so never has any news.
+    struct Controllers;
+
+    impl Connection for Controllers {
+        fn kv<'a>(
+            &'a self,
+            to: &'a Address,
+            _: GroupId,
+            _: KvRequest,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+            let refused = CallError::Refused { address: to.clone(), why: "a controller".to_owned() };
+            Box::pin(async { Err(refused) })
+        }
+
+        fn ctrl<'a>(
+            &'a self,
+            to: &'a Address,
+            request: CtrlRequest,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+            Box::pin(async move {
+                let newest = if to == "cut off" { 0 } else { 1 };
+                let news = match request {
+                    CtrlRequest::Watch { after, .. } => configs(after.0 + 1..newest + 1),
+                    _ => configs(0..1),
+                };
+                if news.is_empty() {
+                    clock::sleep(Duration::from_secs(2)).await;
+                }
+                Ok(Ok(CtrlReply::Configs(news, AddressBook::default())))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_that_is_cut_off_from_the_others_keeps_nobody_from_news_for_long() {
+        for seed in 0..4 {
+            let (_standing, standing) = watch::channel(Standing::default());
+            let (_named, named) = watch::channel(ConfigNum(0));
+            let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
+            let mut known = knowledge.subscribe();
+            let follower = Follower {
+                connection: Arc::new(Controllers),
+                controllers: vec!["cut off".to_owned(), "well".to_owned()],
+                standing,
+                knowledge,
+                named,
+                random: StdRng::seed_from_u64(seed),
+            };
+            let has_news =
+                |known: &Knowledge| known.newest.as_ref().is_some_and(|newest| newest.num == ConfigNum(1));
+            tokio::select! {
+                () = follower.run() => panic!("it follows for ever"),
+                _ = known.wait_for(has_news) => {}
+                () = clock::sleep(Duration::from_secs(5)) => panic!("no news in time, seed {seed}"),
+            }
+        }
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], writ
     };
     let parts = match &write {
         Write::Put { value, expected } => match expected.is_some_and(|expected| expected != version) {
+            true if base::mutant!("condition-ignored") => [&[][..], &value[..]],
             true => return Recorded::VersionMismatch(version),
             false => [&[][..], &value[..]],
         },
@@ -184,6 +185,7 @@ fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], writ
         Write::Delete => {
             if old.is_some() {
                 meta.floor = meta.floor.max(version);
+                base::mutant!("delete-forgets-version", meta.floor = Version(0));
                 meta.rows = meta.rows.saturating_sub(1);
                 meta.bytes = meta.bytes.saturating_sub((key.len() + old_value.len()) as u64);
                 rows.delete(&row_key);

@@ -152,7 +152,7 @@ impl Push {
         };
         let table = self.replica.table();
         let chunk = rows::chunk(&**table, shard, self.shard_count, after.last.as_ref());
-        if !chunk.is_empty() {
+        if !chunk.is_empty() && !base::mutant!("activate-before-rows") {
             let weight = chunk.iter().map(rows::weight).sum();
             return Some((KvRequest::Install { shard, num, from, after, rows: chunk }, weight));
         }
@@ -197,6 +197,7 @@ impl Push {
                 tracing::debug!(shard = %self.shard, config = %self.num, to = %self.to, ?answer, "push");
                 Answer::Wait
             }
+            Err(_) if base::mutant!("release-unacknowledged") => Answer::Done,
             Err(error) => {
                 tracing::debug!(shard = %self.shard, config = %self.num, to = %self.to, %error, "push");
                 Answer::Elsewhere(None)

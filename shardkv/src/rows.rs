@@ -202,9 +202,11 @@ pub(crate) fn values_range(shard: ShardId, shard_count: u32) -> KeyRange {
 /// The rows that travel with a shard, ascending.
 pub(crate) fn pushed_ranges(shard: ShardId, shard_count: u32) -> [KeyRange; 3] {
     let next = ShardId(shard.0 + 1);
+    let meta_end = if base::mutant!("version-floor-left-behind") { shard } else { next };
+    let sessions_end = if base::mutant!("sessions-left-behind") { shard } else { next };
     [
-        (meta_key(shard), meta_key(next)),
-        (sessions_prefix(shard), sessions_prefix(next)),
+        (meta_key(shard), meta_key(meta_end)),
+        (sessions_prefix(shard), sessions_prefix(sessions_end)),
         values_range(shard, shard_count),
     ]
 }

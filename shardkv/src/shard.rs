@@ -47,6 +47,7 @@ impl ShardState {
     /// Whether nothing has to happen before the next configuration.
     pub fn settled(self) -> bool {
         matches!(self, Self::Absent | Self::Serving | Self::Parked)
+            || self == Self::Awaiting && base::mutant!("adopt-while-awaiting")
     }
 
     /// The state after the group `me` adopted a configuration that assigns the shard so. Asked of settled
@@ -56,10 +57,12 @@ impl ShardState {
         match (self, next.owner) {
             (Self::Absent, Some(owner)) if owner == me => match next.last_owner {
                 None => Self::Serving,
+                Some(_) if base::mutant!("serve-without-rows") => Self::Serving,
                 Some(_) => Self::Awaiting,
             },
             (Self::Serving | Self::Parked, Some(owner)) if owner == me => Self::Serving,
             (Self::Serving | Self::Parked, Some(to)) => Self::Handing { to },
+            (Self::Serving, None) if base::mutant!("parked-is-absent") => Self::Absent,
             (Self::Serving | Self::Parked, None) => Self::Parked,
             (state, _) => state,
         }
@@ -74,7 +77,8 @@ pub fn may_adopt(
     mut shards: impl Iterator<Item = ShardState>,
 ) -> bool {
     let expected = current.map_or(ConfigNum(0), |current| ConfigNum(current.0.saturating_add(1)));
-    next == expected && shards.all(ShardState::settled)
+    let skips = next > expected && base::mutant!("skip-configuration");
+    (next == expected || skips) && shards.all(ShardState::settled)
 }
 
 /// What a client's request meets.
@@ -93,6 +97,7 @@ pub enum Access {
 pub fn access(state: ShardState, mine: ConfigNum, asked: ConfigNum) -> Access {
     match state {
         ShardState::Serving => Access::Serve,
+        ShardState::Handing { .. } if base::mutant!("serve-while-handing") => Access::Serve,
         _ if mine < asked => Access::NotReady,
         ShardState::Absent | ShardState::Handing { .. } => Access::WrongGroup,
         ShardState::Awaiting | ShardState::Parked => Access::NotReady,
@@ -110,7 +115,8 @@ enum Push {
 fn push(state: ShardState, mine: Option<ConfigNum>, num: ConfigNum) -> Push {
     match mine {
         None => Push::Behind,
-        Some(mine) if mine < num => Push::Behind,
+        Some(mine) if mine < num && !base::mutant!("behind-says-done") => Push::Behind,
+        Some(_) if state == ShardState::Awaiting && base::mutant!("old-push-accepted") => Push::Awaited,
         Some(mine) if mine == num && state == ShardState::Awaiting => Push::Awaited,
         Some(_) => Push::Done,
     }

@@ -123,7 +123,9 @@ impl Machine {
     /// Writes a shard's new state and remembers it.
     pub(crate) fn set_state(&mut self, rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
         rows::put_state(rows, shard, state);
-        self.served.remove(&shard);
+        if !base::mutant!("cache-survives-move") {
+            self.served.remove(&shard);
+        }
         if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
             *slot = state;
         }
@@ -171,6 +173,7 @@ impl Machine {
     }
 
     pub(crate) fn judge(&self, shard: ShardId, asked: ConfigNum) -> Result<Params, KvRefusal> {
+        base::mutant!("owner-judged-at-propose-only", return self.params().ok_or(KvRefusal::NotExecuted));
         judge(self.num(), &self.shards, shard, asked)?;
         self.params().ok_or(KvRefusal::NotReady { config: ConfigNum(0) })
     }
@@ -191,7 +194,9 @@ impl StateMachine for Machine {
     type Answer = Result<KvReply, KvRefusal>;
 
     fn load(&mut self, rows: &dyn Read) {
-        self.served.clear();
+        if !base::mutant!("cache-survives-snapshot") {
+            self.served.clear();
+        }
         self.incarnation = rows::incarnation(rows);
         self.config = rows::config(rows).map(Arc::new);
         self.shards = vec![ShardState::Absent; self.config.as_ref().map_or(0, |config| config.shards.len())];

@@ -1,5 +1,8 @@
 //! The definition itself, for small histories of one key: try every order that real time allows.
-//! Exponential; for tests of the fast checker.
+//! Exponential; for tests of the fast judges, which share no code with it.
+//!
+//! A reply without a version says nothing about versions. Operations of unknown outcome take effect once,
+//! anywhere behind their call, or never.
 
 use std::collections::BTreeSet;
 
@@ -69,17 +72,23 @@ impl State {
         let argument = operation.value.clone().unwrap_or_default();
         if operation.outcome == Outcome::Fail {
             return match (operation.op, reported) {
-                (Op::Cas, Some(met)) if Some(met) == operation.expected_version => None,
+                (Op::Cas, Some(met)) if met == operation.expected_version.unwrap_or_default() => None,
                 (Op::Cas, Some(met)) => self.at(met),
                 _ => Some(self.clone()),
             };
         }
         match operation.op {
             Op::Get if unknown => Some(self.clone()),
-            Op::Get => self.at(reported?).filter(|state| state.value == operation.output),
+            Op::Get => {
+                let state = match reported {
+                    Some(number) => self.at(number)?,
+                    None => self.clone(),
+                };
+                (state.value == operation.output).then_some(state)
+            }
             Op::Put => self.written(argument, reported),
             Op::Append => self.written(self.value.clone().unwrap_or_default() + &argument, reported),
-            Op::Cas => self.at(operation.expected_version?)?.written(argument, reported),
+            Op::Cas => self.at(operation.expected_version.unwrap_or_default())?.written(argument, reported),
             Op::Delete => {
                 let state = match reported {
                     Some(number) => self.at(number)?,
@@ -100,6 +109,28 @@ pub fn linearizable(history: &[Operation]) -> bool {
     let start = State { value: None, version: Version::Exactly(0) };
     let mut seen = BTreeSet::new();
     explore(history, 0, &start, &mut seen)
+}
+
+/// Whether `order`, indexes into the history of one key, is an order that explains it: nothing is there
+/// twice, whatever has a known outcome is there, real time is respected and every reply is right.
+pub fn explains(history: &[Operation], order: &[usize]) -> bool {
+    let placed: BTreeSet<usize> = order.iter().copied().collect();
+    let is_whole = (0..history.len()).all(|i| {
+        placed.contains(&i) || history[i].outcome == Outcome::Unknown || history[i].outcome == Outcome::Fail
+    });
+    if placed.len() != order.len() || !is_whole {
+        return false;
+    }
+    let mut state = State { value: None, version: Version::Exactly(0) };
+    let mut latest_call = 0;
+    for operation in order.iter().map(|i| &history[*i]) {
+        latest_call = latest_call.max(operation.call_ns);
+        match state.after(operation) {
+            Some(after) if operation.end_ns() >= latest_call => state = after,
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn explore(history: &[Operation], done: u32, state: &State, seen: &mut BTreeSet<(u32, State)>) -> bool {

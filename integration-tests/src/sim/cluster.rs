@@ -6,6 +6,7 @@
 //!
 //! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,13 +27,14 @@ use shardkv::state_machine::{Machine, Standing};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::disk::{Disk, Journal};
+use super::disk::{Disk, Journal, Temper};
 use super::network::{Calls, Handler, Network, PeerTransport, Reply, Request, Server};
 use super::toy::{self, Toy};
 use super::{Name, World, lock};
+use crate::record::What;
 
 /// What a node serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Kind {
     /// The toy service.
     Toy,
@@ -40,6 +42,35 @@ pub enum Kind {
     Ctrl,
     /// A replica of a group.
     Kv(GroupId),
+    /// A replicated state machine and nothing around it: tests hold its replicas in their own hands
+    /// ([`Cluster::replica`]).
+    Bare(Bare),
+}
+
+/// A state machine without a service.
+#[derive(Clone)]
+pub struct Bare {
+    name: &'static str,
+    start: Arc<dyn StartBare>,
+}
+
+type Started<'a> = futures::future::BoxFuture<'a, Result<Running, String>>;
+
+trait StartBare: Send + Sync {
+    fn start<'a>(&self, boot: Boot<'a>, parts: Parts, inbox: Inbox) -> Started<'a>;
+}
+
+impl<S: StateMachine, F: Fn() -> S + Send + Sync> StartBare for F {
+    fn start<'a>(&self, boot: Boot<'a>, parts: Parts, inbox: Inbox) -> Started<'a> {
+        Box::pin(boot.bare(parts, inbox, self()))
+    }
+}
+
+impl Bare {
+    /// The machine that `make` makes anew for each life of a node, in a group called `name`.
+    pub fn new<S: StateMachine>(name: &'static str, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        Self { name, start: Arc::new(make) }
+    }
 }
 
 /// Sizes of a cluster.
@@ -49,6 +80,8 @@ pub struct Shape {
     pub params: Params,
     /// Settings of every replica.
     pub raft: Config,
+    /// How disks behave.
+    pub disks: Temper,
 }
 
 impl Shape {
@@ -66,6 +99,7 @@ impl Shape {
         Self {
             params: Params { shard_count: 10, ..Params::default() },
             raft: raft.with_log_bytes_max(one_of([4 << 10, 8 << 10, 32 << 10])),
+            disks: Temper::Moody,
         }
     }
 }
@@ -85,12 +119,15 @@ struct Running {
     server: Arc<Server>,
     probe: Probe,
     alive: Arc<AtomicBool>,
+    /// The replica of a [`Bare`] machine.
+    replica: Option<Arc<dyn Any + Send + Sync>>,
     /// Drops the service and the replica's tasks.
     drop_tasks: Box<dyn FnOnce() + Send>,
 }
 
 struct Node {
     kind: Kind,
+    config: Config,
     id: NodeId,
     peers: BTreeMap<NodeId, Name>,
     disk: Disk,
@@ -147,21 +184,35 @@ impl Cluster {
         }
     }
 
-    /// Adds a group of nodes and starts them: `toy`, `ctrl`, or the number of a replica group.
+    /// Adds a group of nodes and starts them: `toy`, `ctrl`, the number of a replica group, or the name
+    /// of a bare machine.
     pub fn add(&self, kind: Kind, replicas: u64) -> Vec<Name> {
-        let group = match kind {
+        self.add_with(kind, replicas, self.shape.raft.clone())
+    }
+
+    /// Like [`Self::add`], with settings of its own.
+    pub fn add_with(&self, kind: Kind, replicas: u64, config: Config) -> Vec<Name> {
+        let group = match &kind {
             Kind::Toy => "toy".to_owned(),
             Kind::Ctrl => "ctrl".to_owned(),
             Kind::Kv(group) => group.to_string(),
+            Kind::Bare(bare) => bare.name.to_owned(),
         };
+        self.add_named(&group, kind, replicas, config)
+    }
+
+    /// Like [`Self::add_with`], as a group of another name: a second group of controllers, say, which only
+    /// those ask who are told where it is.
+    pub fn add_named(&self, group: &str, kind: Kind, replicas: u64, config: Config) -> Vec<Name> {
         let peers: BTreeMap<NodeId, Name> =
             (1..=replicas).map(|id| (NodeId(id), format!("{group}.{id}").into())).collect();
         for (id, name) in &peers {
             let node = Node {
-                kind,
+                kind: kind.clone(),
+                config: config.clone(),
                 id: *id,
                 peers: peers.clone(),
-                disk: Disk::new(&self.world, name),
+                disk: Disk::new(&self.world, name, self.shape.disks),
                 life: 0,
                 floor: EntryId::ZERO,
                 starting: None,
@@ -218,6 +269,31 @@ impl Cluster {
             .max_by_key(|seen| seen.probe.status.borrow().term)
     }
 
+    /// The replica of a running node of a [`Bare`] machine.
+    pub fn replica<S: StateMachine>(&self, name: &str) -> Option<Replica<S>> {
+        let nodes = lock(&self.nodes);
+        let held = nodes.get(name)?.running.as_ref()?.replica.clone()?;
+        held.downcast_ref::<Replica<S>>().cloned()
+    }
+
+    /// Bytes of a node's log and hard state, and of its durable rows: the labs' raft state and snapshot.
+    pub fn bytes(&self, name: &str) -> (usize, usize) {
+        lock(&self.nodes).get(name).map_or((0, 0), |node| node.disk.bytes())
+    }
+
+    /// How far a node's log is durably compacted.
+    pub fn compacted(&self, name: &str) -> EntryId {
+        lock(&self.nodes).get(name).map_or(EntryId::ZERO, |node| lock(&node.disk.journal()).marker)
+    }
+
+    /// Takes a group away: its nodes are killed and forgotten.
+    pub fn remove(&self, group: &str) {
+        for name in self.names().into_iter().filter(|name| *group_of(name) == *group) {
+            self.crash(&name);
+            lock(&self.nodes).remove(&name);
+        }
+    }
+
     /// A way to all servers for a client.
     pub fn client(&self, name: &str) -> Calls {
         Calls { network: self.network.clone(), from: name.into(), alive: None }
@@ -231,7 +307,9 @@ impl Cluster {
             return;
         };
         node.life += 1;
-        self.world.note(&format!("start {name} life {}", node.life));
+        let life = node.life;
+        self.world.note(&format!("start {name} life {life}"));
+        self.world.record(Some(name), None, || What::Start { life });
         let (cluster, name) = (self.clone(), Arc::clone(name));
         let task = tokio::spawn(async move {
             if let Err(why) = cluster.boot(&name).await {
@@ -252,7 +330,9 @@ impl Cluster {
     pub fn crash(&self, name: &Name) {
         let mut nodes = lock(&self.nodes);
         let Some(node) = nodes.get_mut(name) else { return };
-        self.world.note(&format!("crash {name} life {}", node.life));
+        let life = node.life;
+        self.world.note(&format!("crash {name} life {life}"));
+        self.world.record(Some(name), None, || What::Crash { life });
         if let Some(starting) = node.starting.take() {
             starting.abort();
         }
@@ -305,13 +385,14 @@ impl Cluster {
     }
 
     async fn boot(&self, name: &Name) -> Result<(), String> {
-        let (kind, id, peers, life, (log, table)) = {
+        let (kind, id, peers, life, config, (log, table)) = {
             let nodes = lock(&self.nodes);
             let node = &nodes[name];
-            (node.kind, node.id, node.peers.clone(), node.life, node.disk.open())
+            let config = node.config.clone();
+            (node.kind.clone(), node.id, node.peers.clone(), node.life, config, node.disk.open())
         };
         let seed = self.world.derive(&format!("raft {name} life {life}"));
-        let config = Config { seed, ..self.shape.raft.clone() };
+        let config = Config { seed, ..config };
         let (inbox, mailbox) = transport::mailbox(MAILBOX_MESSAGES, config.mailbox_bytes_max);
         let transport = PeerTransport {
             network: self.network.clone(),
@@ -336,6 +417,7 @@ impl Cluster {
             Kind::Toy => member.toy(parts, inbox).await,
             Kind::Ctrl => member.ctrl(parts, inbox).await,
             Kind::Kv(group) => member.kv(group, parts, inbox).await,
+            Kind::Bare(bare) => bare.start.start(member, parts, inbox).await,
         }?;
         self.network.attach(name, Arc::clone(&running.server));
         let mut nodes = lock(&self.nodes);
@@ -394,7 +476,16 @@ impl Boot<'_> {
             replica.kill();
             drop(lock(&slot).take());
         });
-        Running { server, probe, alive: Arc::clone(&self.alive), drop_tasks }
+        Running { server, probe, alive: Arc::clone(&self.alive), replica: None, drop_tasks }
+    }
+
+    async fn bare<S: StateMachine>(self, parts: Parts, inbox: Inbox, machine: S) -> Result<Running, String> {
+        let replica = Self::replica(parts, machine).await?;
+        let held: Arc<dyn Any + Send + Sync> = Arc::new(replica.clone());
+        let running = self.running(replica, None, inbox, (), |_, _| {
+            Box::pin(async { Reply::Refused("no service here".to_owned()) })
+        });
+        Ok(Running { replica: Some(held), ..running })
     }
 
     async fn toy(self, parts: Parts, inbox: Inbox) -> Result<Running, String> {

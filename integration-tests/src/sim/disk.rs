@@ -19,6 +19,7 @@ use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Generator, Label, Name, World, lock};
+use crate::record::What;
 
 /// A synced write takes up to this much before, and again behind, the moment it is durable.
 const HALF_MAX_NS: u64 = 200_000;
@@ -28,6 +29,15 @@ const STALL_ONE_IN: u32 = 2000;
 const STALL_MAX_MS: u64 = 300;
 /// While the disk is slow, every fourth half takes up to so long.
 const SLOW_MAX_US: u64 = 8000;
+
+/// How a disk behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temper {
+    /// A synced write takes 0.2 ms on average and stalls now and then; faults can make it worse.
+    Moody,
+    /// A synced write takes 0.2 ms on average.
+    Steady,
+}
 
 /// One saved entry, as far as invariants care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +121,7 @@ pub struct Disk {
     memory: MemoryDisk,
     journal: Arc<Mutex<Journal>>,
     random: Arc<Mutex<Generator>>,
+    temper: Temper,
     trouble: Arc<Mutex<Trouble>>,
 }
 
@@ -124,7 +135,7 @@ struct Trouble {
 
 impl Disk {
     /// An empty disk.
-    pub fn new(world: &World, name: &Name) -> Self {
+    pub fn new(world: &World, name: &Name, temper: Temper) -> Self {
         let random = Arc::new(Mutex::new(world.generator(&format!("disk {name}"))));
         Self {
             world: world.clone(),
@@ -132,6 +143,7 @@ impl Disk {
             memory: MemoryDisk::new(),
             journal: Arc::default(),
             random,
+            temper,
             trouble: Arc::default(),
         }
     }
@@ -158,10 +170,16 @@ impl Disk {
             world: self.world.clone(),
             name: Arc::clone(&self.name),
             random: Arc::clone(&self.random),
+            temper: self.temper,
             trouble: Arc::clone(&self.trouble),
         };
         let log = SlowLog { inner: log, pace: pace.clone(), journal: self.journal() };
         (Box::new(log), Arc::new(SlowTable { inner: table, pace }))
+    }
+
+    /// Bytes of the log and the hard state, and of the durable rows.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.memory.log_bytes(), self.memory.table_bytes())
     }
 
     /// Loses everything that is not durable, and cuts off whoever still holds the stores.
@@ -176,6 +194,7 @@ struct Pace {
     world: World,
     name: Name,
     random: Arc<Mutex<Generator>>,
+    temper: Temper,
     trouble: Arc<Mutex<Trouble>>,
 }
 
@@ -183,7 +202,7 @@ impl Pace {
     async fn half(&self, kind: &'static str) {
         let delay = {
             let mut random = lock(&self.random);
-            let stall = random.random_range(0..STALL_ONE_IN) == 0;
+            let stall = self.temper == Temper::Moody && random.random_range(0..STALL_ONE_IN) == 0;
             let mut delay = Duration::from_nanos(random.random_range(0..HALF_MAX_NS));
             if stall {
                 delay += Duration::from_millis(random.random_range(0..STALL_MAX_MS));
@@ -195,6 +214,7 @@ impl Pace {
             delay + trouble.stall.take().unwrap_or_default()
         };
         self.world.pause(delay, Label::of(kind, &self.name)).await;
+        self.world.record(Some(&self.name), None, || What::Saved { kind: kind.to_owned() });
     }
 }
 

@@ -291,6 +291,7 @@ impl Nemesis {
             unreliable: true,
             chaos,
             chaos_requests: chaos && self.plan.chaos_requests,
+            ..Weather::default()
         });
         let lasts = Duration::from_millis(random.random_range(100..2500));
         self.later(lasts, |cluster| cluster.network.set_weather(Weather::default()));

@@ -38,6 +38,8 @@ use tokio::sync::{Notify, oneshot};
 pub use queue::Label;
 use queue::{Event, Queue};
 
+use crate::record;
+
 /// The generator used everywhere in simulations.
 pub type Generator = rand::rngs::Xoshiro256PlusPlus;
 
@@ -64,6 +66,8 @@ struct Shared {
     failure: Mutex<Option<String>>,
     failed: Notify,
     printed: bool,
+    /// None: nobody will read it.
+    recorded: Option<Mutex<Vec<record::Event>>>,
 }
 
 /// A mutex whose holder panicked is fine here: the run has failed then, and says so.
@@ -104,7 +108,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, recorded: bool) -> Self {
         let shared = Shared {
             seed,
             queue: Mutex::new(Queue::new(seed)),
@@ -113,6 +117,7 @@ impl World {
             failure: Mutex::default(),
             failed: Notify::new(),
             printed: std::env::var_os("SIM_TRACE").is_some(),
+            recorded: recorded.then(Mutex::default),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -162,6 +167,25 @@ impl World {
             println!("{:>14} {text}", clock::now().as_nanos());
         }
         lock(&self.shared.queue).note(text.as_bytes());
+    }
+
+    /// Whether this run is being recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.shared.recorded.is_some()
+    }
+
+    /// Records what happened at `at`, in `term` if it has one, if this run is being recorded at all.
+    pub fn record(&self, at: Option<&Name>, term: Option<u64>, what: impl FnOnce() -> record::What) {
+        if let Some(recorded) = &self.shared.recorded {
+            let at_ns = clock::now().as_nanos();
+            let event = record::Event { at_ns, at: at.map(ToString::to_string), term, what: what() };
+            lock(recorded).push(event);
+        }
+    }
+
+    /// Takes what was recorded so far.
+    pub fn take_recorded(&self) -> Vec<record::Event> {
+        self.shared.recorded.as_ref().map(|recorded| std::mem::take(&mut *lock(recorded))).unwrap_or_default()
     }
 
     /// Ends the run as failed. The first failure counts.
@@ -260,6 +284,21 @@ pub fn run<T, F>(seed: u64, main: impl FnOnce(World) -> F) -> Result<Run<T>, Fai
 where
     F: Future<Output = Result<T, String>>,
 {
+    run_recorded(seed, None, main)
+}
+
+/// Like [`run`]; what happened is put into `events` if there is such a place, however the run ended.
+///
+/// # Errors
+/// As there.
+pub fn run_recorded<T, F>(
+    seed: u64,
+    events: Option<&mut Vec<record::Event>>,
+    main: impl FnOnce(World) -> F,
+) -> Result<Run<T>, Failure>
+where
+    F: Future<Output = Result<T, String>>,
+{
     watch_panics();
     PANICKED.take();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -270,7 +309,7 @@ where
     let world_of_run = RefCell::new(None);
     let body = runtime.block_on(async {
         let _virtual_time = clock::simulate();
-        let world = World::new(seed);
+        let world = World::new(seed, events.is_some());
         world_of_run.replace(Some(world.clone()));
         let pump = tokio::spawn(world.clone().pump());
         let main = panic::catch_unwind(AssertUnwindSafe(|| main(world.clone())));
@@ -290,9 +329,12 @@ where
     });
     // Tasks end here, before the world does.
     drop(runtime);
+    let world: Option<World> = world_of_run.take();
+    if let (Some(events), Some(world)) = (events, &world) {
+        *events = world.take_recorded();
+    }
     let (output, virtual_time) = body?;
-    let (events, trace) =
-        world_of_run.take().map_or((0, 0), |world: World| lock(&world.shared.queue).trace());
+    let (events, trace) = world.map_or((0, 0), |world| lock(&world.shared.queue).trace());
     Ok(Run { output, trace, events, virtual_time })
 }
 

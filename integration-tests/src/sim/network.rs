@@ -1,125 +1,74 @@
 //! The labs' network, number for number.
 //!
-//! A *client end* is an ordered pair (from, to); each is enabled or disabled by itself. A call whose end
-//! is disabled, or whose server is dead, fails after 0 to 99 ms, decided when it starts. Otherwise, while
-//! the network is *reliable*, it takes 0.2 to 0.5 ms each way. While it is *unreliable*: 0 to 26 ms more
-//! before the handler, one request in ten lost (which the caller learns at once), one reply in ten lost.
-//! While the handler runs, and after it, the end and the server are looked at again: a server that died
-//! or was cut off delivers no late reply.
+//! A *client end* is an ordered pair (from, to); each is enabled or disabled by itself ([`ends`]: also cut
+//! servers and partitions). A call whose end is disabled, or whose server is dead or unknown, fails after
+//! 0 to 99 ms, with *long delays* after 0 to 6,999 ms; that it will is decided when it starts. Otherwise,
+//! while the network is *reliable*, it takes 0.2 to 0.5 ms each way. While it is *unreliable*: 0 to 26 ms
+//! more before the handler, one request in ten lost (which the caller learns at once), one reply in ten
+//! lost. With *long reordering*, two in three of the replies that are not lost come 200 to 2,199 ms later,
+//! mostly little later than 200. While the handler runs, every 100 ms, and after it, the end and the server
+//! are looked at again: a server that died or was cut off delivers no late reply. A call lasts as long as
+//! its handler; only callers have deadlines.
 //!
-//! Raft's messages are one-way. A request of Raft is treated as the first half of a call, an answer as
-//! the second: it is looked at again when it arrives. A lost one is not reported; one into a cut or to a
-//! dead server is reported as unreachable after those 0 to 99 ms.
+//! Raft's messages are one-way. A request of Raft (for a vote, an Append, a chunk) is treated as the first
+//! half of a call. The message that answers it is treated as a reply, and its end is looked at again when
+//! it arrives. A lost one is not reported; one into a cut or to a dead server is reported as unreachable
+//! after the delay of a failing call.
 //!
 //! *Chaos*, which the labs do not have: lost messages come after all, doubled ones too, up to a second late.
 //!
-//! Everything that travels is encoded and decoded by the production codec.
+//! Counted are requests that were tried ([`Network::rpcs`]), of clients and of Raft, whether or not they
+//! could arrive; their bytes, and those of replies and answers that arrived ([`Network::bytes`]); and for
+//! each life of a server the requests that it was given ([`Network::served`]).
 //!
-//! Left out on purpose: the labs' long delays and long reordering.
+//! Everything that travels is encoded and decoded by the production codec: nothing is shared. In a recorded
+//! run every message is told twice, as it leaves, with its fate, and as it arrives ([`words`]).
+//!
+//! [`ways`]: how replicas and clients come to the network.
+//!
+//! Left out on purpose: the labs' ends that wait to be enabled (ours are enabled until somebody disables
+//! them), and the network that is destroyed while calls are under way (a run ends as a whole).
+
+mod ends;
+mod server;
+mod ways;
+mod weather;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::{clock, codec};
 use bytes::Bytes;
-use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
-use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
-use clerk::api::{Address, GroupId};
-use clerk::connection::{CallError, Connection};
-use futures::future::BoxFuture;
+use clerk::connection::CallError;
 use raft::core::message::{Body, Message};
-use raft::transport::{Inbox, Transport};
 use raft::types::NodeId;
-use rand::RngExt;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+
+pub use ends::majority_without;
+pub use server::{Handler, Reply, Request, Server};
+pub use ways::{Calls, PeerTransport};
+use weather::Fate;
+pub use weather::Weather;
 
 use super::{Generator, Label, Name, World, lock};
+use crate::record::What;
 
 /// Frames are limited as in production.
 const FRAME_BYTES_MAX: usize = 64 << 20;
-/// The longest extra delay of an unreliable network before a handler, in ms.
-const UNRELIABLE_DELAY_MS: u64 = 26;
-/// The longest wait for the failure of a call that cannot arrive, in ms.
-const UNREACHABLE_DELAY_MS: u64 = 99;
-/// Lost requests, and lost replies, of an unreliable network, in percent.
-const LOST_PERCENT: u32 = 10;
 /// How often a running call looks whether its server is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// A request as it travels.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Request {
-    /// To a group.
-    Kv(GroupId, KvRequest),
-    /// To a controller.
-    Ctrl(CtrlRequest),
-}
-
-/// A reply as it travels.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// From a group.
-    Kv(Result<KvReply, KvRefusal>),
-    /// From a controller.
-    Ctrl(Result<CtrlReply, CtrlRefusal>),
-    /// This server serves something else.
-    Refused(String),
-}
-
-/// What a server does with a request.
-pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Reply> + Send + Sync>;
-
-/// One life of a server on the network.
-pub struct Server {
-    handler: Handler,
-    inbox: Option<Inbox>,
-    tasks: Mutex<JoinSet<()>>,
-}
-
-impl Server {
-    /// A server that answers with `handler` and takes Raft messages in `inbox`.
-    pub fn new(handler: Handler, inbox: Option<Inbox>) -> Arc<Self> {
-        Arc::new(Self { handler, inbox, tasks: Mutex::default() })
-    }
-
-    /// Drops what it is doing, where it stands.
-    pub fn kill(&self) {
-        lock(&self.tasks).abort_all();
-    }
-
-    fn serve(&self, request: Request, reply: oneshot::Sender<Reply>) {
-        let answer = (self.handler)(request);
-        let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
-            let _ = reply.send(answer.await);
-        });
-    }
-}
-
-/// How well the network works at present.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weather {
-    /// Messages are delayed and lost.
-    pub unreliable: bool,
-    /// Raft's messages are doubled and come much too late.
-    pub chaos: bool,
-    /// So are requests: for services that tell a repeated request from a new one.
-    pub chaos_requests: bool,
-}
 
 #[derive(Default)]
 struct State {
     servers: BTreeMap<Name, Arc<Server>>,
     disabled: BTreeSet<(Name, Name)>,
+    disconnected: BTreeSet<Name>,
     weather: Weather,
     links: BTreeMap<(Name, Name), Generator>,
-    calls: u64,
-    messages: u64,
+    rpcs: u64,
+    bytes: u64,
 }
 
 /// The network. Clones share it.
@@ -129,12 +78,15 @@ pub struct Network {
     state: Arc<Mutex<State>>,
 }
 
-/// What one draw decided about one message.
-struct Fate {
-    delay: Duration,
-    lost: bool,
-    /// A second arrival, so much later.
-    again: Option<Duration>,
+/// A message of Raft on its way to one life of a server.
+#[derive(Clone)]
+struct Letter {
+    from: Name,
+    sender: NodeId,
+    to: Name,
+    server: Arc<Server>,
+    is_answer: bool,
+    bytes: Bytes,
 }
 
 impl Network {
@@ -153,47 +105,55 @@ impl Network {
         lock(&self.state).servers.remove(name)
     }
 
-    /// Enables or disables the client ends between two names, both ways.
-    pub fn link(&self, one: &Name, other: &Name, enabled: bool) {
-        self.direct(one, other, enabled);
-        self.direct(other, one, enabled);
-    }
-
-    /// Enables or disables one client end.
-    pub fn direct(&self, from: &Name, to: &Name, enabled: bool) {
-        let mut state = lock(&self.state);
-        let end = (Arc::clone(from), Arc::clone(to));
-        if enabled {
-            state.disabled.remove(&end);
-        } else {
-            state.disabled.insert(end);
-        }
-    }
-
-    /// Enables every client end.
-    pub fn heal(&self) {
-        lock(&self.state).disabled.clear();
-    }
-
     /// Changes the weather.
     pub fn set_weather(&self, weather: Weather) {
         lock(&self.state).weather = weather;
+        self.world.record(None, None, || What::Weather { text: weather.to_string() });
     }
 
-    /// Calls and one-way messages that were tried.
-    pub fn counts(&self) -> (u64, u64) {
-        let state = lock(&self.state);
-        (state.calls, state.messages)
+    /// The weather.
+    pub fn weather(&self) -> Weather {
+        lock(&self.state).weather
     }
 
-    fn is_enabled(state: &State, from: &Name, to: &Name) -> bool {
-        state.disabled.is_empty() || !state.disabled.contains(&(Arc::clone(from), Arc::clone(to)))
+    /// Requests that were tried, those into cuts and to dead servers included: calls of clients and of
+    /// servers, and Raft's requests. Raft's answers and doubled messages do not count.
+    pub fn rpcs(&self) -> u64 {
+        lock(&self.state).rpcs
+    }
+
+    /// Bytes of those requests, and of the replies and answers that arrived.
+    pub fn bytes(&self) -> u64 {
+        lock(&self.state).bytes
+    }
+
+    /// Requests that the present life of a server was given; 0 if it is not on the network.
+    pub fn served(&self, name: &Name) -> u64 {
+        self.attached(name).map_or(0, |server| server.served())
+    }
+
+    fn count_request(&self, bytes: &Bytes) {
+        let mut state = lock(&self.state);
+        state.rpcs += 1;
+        state.bytes += bytes.len() as u64;
+    }
+
+    fn count_reply(&self, bytes: &Bytes) {
+        lock(&self.state).bytes += bytes.len() as u64;
+    }
+
+    fn attached(&self, name: &Name) -> Option<Arc<Server>> {
+        lock(&self.state).servers.get(name).cloned()
+    }
+
+    /// Whether that life of the server is still there.
+    fn is_alive(&self, name: &Name, server: &Arc<Server>) -> bool {
+        lock(&self.state).servers.get(name).is_some_and(|now| Arc::ptr_eq(now, server))
     }
 
     /// The server, if a message can leave for it now.
     fn reach(&self, from: &Name, to: &Name) -> Option<Arc<Server>> {
-        let state = lock(&self.state);
-        Self::is_enabled(&state, from, to).then(|| state.servers.get(to).cloned()).flatten()
+        self.is_enabled(from, to).then(|| self.attached(to)).flatten()
     }
 
     /// Whether that life of the server is still there and the end still enabled.
@@ -212,87 +172,102 @@ impl Network {
         draw(link, weather)
     }
 
-    /// How a message fares. Requests are the ones that unreliable networks delay.
     fn fate(&self, from: &Name, to: &Name, is_request: bool) -> Fate {
-        self.draw(from, to, |random, weather| {
-            let mut delay = Duration::from_nanos(random.random_range(200_000..500_000));
-            if weather.unreliable && is_request {
-                delay += Duration::from_millis(random.random_range(0..=UNRELIABLE_DELAY_MS));
-            }
-            let mut lost = weather.unreliable && random.random_range(0..100) < LOST_PERCENT;
-            let mut again = None;
-            if weather.chaos {
-                let late = Duration::from_micros(random.random_range(0..1_000_000));
-                match random.random_range(0..100) {
-                    0..8 => again = Some(late),
-                    8..12 => delay += late,
-                    _ if lost && random.random_bool(0.5) => {
-                        lost = false;
-                        delay += late;
-                    }
-                    _ => {}
-                }
-            }
-            Fate { delay, lost, again }
-        })
+        self.draw(from, to, |random, weather| weather.fate(random, is_request))
     }
 
     fn unreachable_delay(&self, from: &Name, to: &Name) -> Duration {
-        self.draw(from, to, |random, _| Duration::from_millis(random.random_range(0..=UNREACHABLE_DELAY_MS)))
+        self.draw(from, to, |random, weather| weather.unreachable_delay(random))
+    }
+
+    fn sent(&self, from: &Name, to: &Name, what: &impl words::Said, fate: Option<&str>) {
+        self.world.record(Some(from), what.term(), || What::Sent {
+            kind: what.kind().to_owned(),
+            to: to.to_string(),
+            text: what.text(),
+            fate: fate.map(str::to_owned),
+        });
+    }
+
+    fn arrived(&self, from: &Name, to: &Name, what: &impl words::Said) {
+        self.world.record(Some(to), what.term(), || What::Arrived {
+            kind: what.kind().to_owned(),
+            from: from.to_string(),
+            text: what.text(),
+        });
     }
 
     /// A call, step by step as in the labs.
     async fn call(&self, from: &Name, to: &Name, request: &Request) -> Result<Reply, CallError> {
         let label = |kind| Label { kind, from: Arc::clone(from), at: Arc::clone(to) };
-        let lost = |why: &str| CallError::Lost { address: to.to_string(), why: why.to_owned() };
+        let lost = |why: String| CallError::Lost { address: to.to_string(), why };
         let bytes = codec::encode(request);
-        lock(&self.state).calls += 1;
+        self.count_request(&bytes);
         let Some(server) = self.reach(from, to) else {
+            self.sent(from, to, request, Some("unreachable"));
             self.world.pause(self.unreachable_delay(from, to), label("call fails")).await;
             return Err(CallError::NotSent { address: to.to_string(), why: "unreachable".to_owned() });
         };
         let fate = self.fate(from, to, true);
+        self.sent(from, to, request, fate.word());
         self.travel(fate.delay, label("request"), bytes.clone()).await;
         if fate.lost {
-            return Err(lost("request lost"));
+            return Err(lost("request lost".to_owned()));
         }
-        if !lock(&self.state).servers.get(to).is_some_and(|now| Arc::ptr_eq(now, &server)) {
-            return Err(lost("server died"));
+        if !self.is_alive(to, &server) {
+            return Err(lost("server died".to_owned()));
         }
-        let mut answer = Self::dispatch(&server, &bytes).map_err(|why| lost(&why))?;
-        if let Some(late) = fate.again.filter(|_| lock(&self.state).weather.chaos_requests) {
+        let answer = self.dispatch(from, to, &server, &bytes).map_err(lost)?;
+        if let Some(late) = fate.again.filter(|_| self.weather().chaos_requests) {
             let (network, from, to) = (self.clone(), Arc::clone(from), Arc::clone(to));
             self.world.after(late, label("request again"), bytes.clone(), move || {
                 if let Some(server) = network.reach(&from, &to) {
-                    let _ = Self::dispatch(&server, &bytes);
+                    let _ = network.dispatch(&from, &to, &server, &bytes);
                 }
             });
         }
+        let reply = self.handled(from, to, &server, answer).await.map_err(lost)?;
+        self.carry_back(from, to, &reply).await.map_err(lost)
+    }
+
+    /// Waits for the handler, and looks now and then whether that still makes sense.
+    async fn handled(
+        &self,
+        from: &Name,
+        to: &Name,
+        server: &Arc<Server>,
+        mut answer: oneshot::Receiver<Reply>,
+    ) -> Result<Reply, String> {
         let reply = loop {
             tokio::select! {
                 biased;
-                reply = &mut answer => break reply.map_err(|_| lost("server died"))?,
+                reply = &mut answer => break reply.map_err(|_| "server died".to_owned())?,
                 () = clock::sleep(LOOK_EVERY) => {}
             }
-            if !self.still(from, to, &server) {
-                return Err(lost("cut off"));
+            if !self.still(from, to, server) {
+                return Err("cut off".to_owned());
             }
         };
-        if !self.still(from, to, &server) {
-            return Err(lost("cut off"));
+        if !self.still(from, to, server) {
+            self.sent(to, from, &reply, Some("unreachable"));
+            return Err("cut off".to_owned());
         }
+        Ok(reply)
+    }
+
+    async fn carry_back(&self, from: &Name, to: &Name, reply: &Reply) -> Result<Reply, String> {
         let fate = self.fate(to, from, false);
-        let bytes = codec::encode(&reply);
-        self.travel(
-            fate.delay,
-            Label { kind: "reply", from: Arc::clone(to), at: Arc::clone(from) },
-            bytes.clone(),
-        )
-        .await;
+        let bytes = codec::encode(reply);
+        self.sent(to, from, reply, fate.word());
+        let label = Label { kind: "reply", from: Arc::clone(to), at: Arc::clone(from) };
+        self.travel(fate.delay, label, bytes.clone()).await;
         if fate.lost {
-            return Err(lost("reply lost"));
+            return Err("reply lost".to_owned());
         }
-        codec::decode(&bytes, FRAME_BYTES_MAX).map_err(|error| lost(&error.to_string()))
+        self.count_reply(&bytes);
+        let reply = codec::decode(&bytes, FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
+        self.arrived(to, from, &reply);
+        Ok(reply)
     }
 
     async fn travel(&self, delay: Duration, label: Label, bytes: Bytes) {
@@ -303,53 +278,68 @@ impl Network {
         let _ = arrival.await;
     }
 
-    fn dispatch(server: &Server, bytes: &Bytes) -> Result<oneshot::Receiver<Reply>, String> {
+    /// Gives a request to a server.
+    fn dispatch(
+        &self,
+        from: &Name,
+        to: &Name,
+        server: &Server,
+        bytes: &Bytes,
+    ) -> Result<oneshot::Receiver<Reply>, String> {
         let request = codec::decode(bytes, FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
+        self.arrived(from, to, &request);
         let (sender, receiver) = oneshot::channel();
         server.serve(request, sender);
         Ok(receiver)
     }
 
+    /// Sends a message of Raft.
     fn post(&self, from: &Name, me: NodeId, to: &Name, peer: NodeId, message: &Message) {
         let label = |kind| Label { kind, from: Arc::clone(from), at: Arc::clone(to) };
-        lock(&self.state).messages += 1;
-        let sender = lock(&self.state).servers.get(from).cloned();
+        // The last words of a server that was just cut off are not even tried.
+        let Some(sender) = self.attached(from) else { return };
+        let is_answer = is_answer(&message.body);
+        let bytes = codec::encode(message);
+        if !is_answer {
+            self.count_request(&bytes);
+        }
         let Some(server) = self.reach(from, to) else {
-            let Some(inbox) = sender.and_then(|sender| sender.inbox.clone()) else { return };
+            self.sent(from, to, message, Some("unreachable"));
+            let Some(inbox) = sender.inbox.clone() else { return };
             let delay = self.unreachable_delay(from, to);
             self.world.after(delay, label("unreachable"), Bytes::new(), move || inbox.unreachable(peer));
             return;
         };
-        if sender.is_none() {
-            // The last words of a server that was just cut off.
-            return;
-        }
-        let is_request = !is_answer(&message.body);
-        let fate = self.fate(from, to, is_request);
+        let fate = self.fate(from, to, !is_answer);
+        self.sent(from, to, message, fate.word());
         if fate.lost {
             return;
         }
-        let bytes = codec::encode(message);
+        let (from, to) = (Arc::clone(from), Arc::clone(to));
+        let letter = Letter { from, sender: me, to, server, is_answer, bytes };
         let arrivals = std::iter::once(fate.delay).chain(fate.again.map(|late| fate.delay + late));
         for delay in arrivals {
-            let (network, server) = (self.clone(), Arc::clone(&server));
-            let (from, to, bytes) = (Arc::clone(from), Arc::clone(to), bytes.clone());
-            let label = label(kind_of(&message.body));
-            self.world.after(delay, label, bytes.clone(), move || {
-                let alive =
-                    lock(&network.state).servers.get(&to).is_some_and(|now| Arc::ptr_eq(now, &server));
-                if !alive || (!is_request && !network.still(&from, &to, &server)) {
-                    return;
-                }
-                let message = codec::decode(&bytes, FRAME_BYTES_MAX);
-                if let (Some(inbox), Ok(message)) = (&server.inbox, message) {
-                    inbox.deliver(me, message);
-                }
-            });
+            let (network, letter) = (self.clone(), letter.clone());
+            let (label, bytes) = (label(words::kind_of(&message.body)), letter.bytes.clone());
+            self.world.after(delay, label, bytes, move || network.deliver(&letter));
         }
+    }
+
+    fn deliver(&self, letter: &Letter) {
+        let Letter { from, sender, to, server, is_answer, bytes } = letter;
+        if !self.is_alive(to, server) || (*is_answer && !self.is_enabled(from, to)) {
+            return;
+        }
+        let Ok(message) = codec::decode::<Message>(bytes, FRAME_BYTES_MAX) else { return };
+        if *is_answer {
+            self.count_reply(bytes);
+        }
+        self.arrived(from, to, &message);
+        server.take(*sender, message, *is_answer);
     }
 }
 
+/// Whether a message of Raft is the second half of an exchange.
 fn is_answer(body: &Body) -> bool {
     matches!(
         body,
@@ -358,102 +348,6 @@ fn is_answer(body: &Body) -> bool {
             | Body::AppendReply { .. }
             | Body::ChunkReply { .. }
     )
-}
-
-fn kind_of(body: &Body) -> &'static str {
-    match body {
-        Body::PreVote { .. } => "pre-vote",
-        Body::PreVoteReply { .. } => "pre-vote reply",
-        Body::Vote { .. } => "vote",
-        Body::VoteReply { .. } => "vote reply",
-        Body::Append { entries, .. } if entries.is_empty() => "heartbeat",
-        Body::Append { .. } => "append",
-        Body::AppendReply { .. } => "append reply",
-        Body::Chunk(_) => "chunk",
-        Body::ChunkReply { .. } => "chunk reply",
-    }
-}
-
-/// A replica's way to its peers.
-pub struct PeerTransport {
-    /// The network.
-    pub network: Network,
-    /// The replica's name on it.
-    pub from: Name,
-    /// The replica.
-    pub me: NodeId,
-    /// Its peers' names.
-    pub peers: BTreeMap<NodeId, Name>,
-}
-
-impl Transport for PeerTransport {
-    fn send(&self, to: NodeId, message: Message) {
-        if let Some(name) = self.peers.get(&to) {
-            self.network.post(&self.from, self.me, name, to, &message);
-        }
-    }
-}
-
-/// The calls of one client, or of one server to others.
-pub struct Calls {
-    /// The network.
-    pub network: Network,
-    /// The caller's name on it.
-    pub from: Name,
-    /// Whether the calling server still lives; clients always do.
-    pub alive: Option<Arc<AtomicBool>>,
-}
-
-impl Calls {
-    async fn within(&self, to: &Address, request: Request, deadline: Duration) -> Result<Reply, CallError> {
-        if self.alive.as_ref().is_some_and(|alive| !alive.load(Ordering::Relaxed)) {
-            // A dead server's task on its way out.
-            return std::future::pending().await;
-        }
-        let name: Name = to.as_str().into();
-        let late = || CallError::Lost { address: to.clone(), why: "deadline".to_owned() };
-        let call = self.network.call(&self.from, &name, &request);
-        let reply = clock::timeout(deadline, call).await.map_err(|_| late())??;
-        match reply {
-            Reply::Refused(why) => Err(CallError::Refused { address: to.clone(), why }),
-            reply => Ok(reply),
-        }
-    }
-}
-
-fn odd(to: &Address) -> CallError {
-    CallError::Refused { address: to.clone(), why: "the reply answers another question".to_owned() }
-}
-
-impl Connection for Calls {
-    fn kv<'a>(
-        &'a self,
-        to: &'a Address,
-        group: GroupId,
-        request: KvRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
-        Box::pin(async move {
-            match self.within(to, Request::Kv(group, request), deadline).await? {
-                Reply::Kv(reply) => Ok(reply),
-                _ => Err(odd(to)),
-            }
-        })
-    }
-
-    fn ctrl<'a>(
-        &'a self,
-        to: &'a Address,
-        request: CtrlRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
-        Box::pin(async move {
-            match self.within(to, Request::Ctrl(request), deadline).await? {
-                Reply::Ctrl(reply) => Ok(reply),
-                _ => Err(odd(to)),
-            }
-        })
-    }
 }
 
 #[cfg(test)]

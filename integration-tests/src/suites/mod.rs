@@ -1,15 +1,53 @@
-//! Simulated runs, one file a subject. Each is a function of a seed; [`campaign`] plays many.
+//! Simulated runs, one file a subject.
+//!
+//! The graded scenarios of the labs, one file a lab part, declared by each file's `tests`
+//! ([`crate::grading`]). And storms of our own ([`raft_faults`], [`shard_moves`]): each is a function of a
+//! seed; [`campaign`] plays many.
 
+pub mod kvraft;
+pub mod kvraft1;
+pub mod kvsrv;
+pub mod kvsrv1;
+pub mod lock;
+pub mod network;
+mod one_group;
+pub mod raft;
 pub mod raft_faults;
+pub mod rsm;
 pub mod shard_moves;
+pub mod shardctrler;
+pub mod shardkv;
+pub mod shardkv1;
+pub mod sjtu;
+pub mod versioned;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::grading::Test;
 use crate::sim::faults::Tally;
 use crate::sim::{Failure, lock};
+
+/// The graded tests, in the order of the labs.
+pub(crate) fn graded() -> Vec<Test> {
+    let suites = [
+        network::tests,
+        kvsrv::tests,
+        kvsrv1::tests,
+        lock::tests,
+        raft::tests,
+        rsm::tests,
+        kvraft::tests,
+        kvraft1::tests,
+        shardctrler::tests,
+        shardkv::tests,
+        shardkv1::tests,
+        sjtu::tests,
+    ];
+    suites.into_iter().flat_map(|tests| tests()).collect()
+}
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

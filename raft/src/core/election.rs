@@ -84,6 +84,7 @@ impl Raft {
             heartbeat_elapsed: 0,
             uncommitted_bytes,
         });
+        base::mutant!("skip-empty-entry", return);
         // Rule 12: without an entry of its own term a leader may commit nothing older (rule 11).
         self.append_own(Payload::Empty);
     }
@@ -99,8 +100,9 @@ impl Raft {
     /// Rules 1 and 2: the vote is part of this round's save, which comes before the answer; a repeated
     /// request is granted again.
     pub(super) fn on_vote(&mut self, from: NodeId, last: EntryId) {
-        let free = self.hard_state.vote.is_none_or(|voted| voted == from);
-        let granted = free && last >= self.log.last() && !matches!(self.role, Role::Leader(_));
+        let free = self.hard_state.vote.is_none_or(|voted| voted == from) || base::mutant!("vote-twice");
+        let recent = last >= self.log.last() || base::mutant!("vote-ignores-log");
+        let granted = free && recent && !matches!(self.role, Role::Leader(_));
         if granted {
             if self.hard_state.vote.is_none() {
                 self.set_hard_state(HardState { vote: Some(from), ..self.hard_state });
@@ -111,7 +113,7 @@ impl Raft {
     }
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId) {
-        let granted = last >= self.log.last();
+        let granted = last >= self.log.last() || base::mutant!("vote-ignores-log");
         self.send(from, Body::PreVoteReply { asked: term.next(), granted });
     }
 

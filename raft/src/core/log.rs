@@ -132,15 +132,16 @@ impl Log {
         self.id_at(at).unwrap_or(self.marker)
     }
 
-    /// The highest position that can be compacted so that at least `keep_bytes` stay, at most `to`.
+    /// The lowest position whose compaction leaves at most `keep_bytes`, or `to` if that is lower: a large
+    /// entry does not stay because the few behind it are small.
     pub fn compaction_point(&self, to: Index, keep_bytes: usize) -> Option<EntryId> {
         let mut left = self.bytes;
         let mut point = None;
         for entry in &self.entries {
-            left -= entry.weight();
-            if entry.id.index > to || left < keep_bytes {
+            if left <= keep_bytes || entry.id.index > to {
                 break;
             }
+            left -= entry.weight();
             point = Some(entry.id);
         }
         point

@@ -309,7 +309,7 @@ impl Raft {
     fn truncate(&mut self, from: Index) {
         self.log.truncate(from);
         self.save.entries.retain(|entry| entry.id.index < from);
-        if from <= self.saved.max(self.saving) {
+        if from <= self.saved.max(self.saving) && !base::mutant!("truncation-not-saved") {
             self.save.truncate_from = Some(self.save.truncate_from.map_or(from, |before| before.min(from)));
         }
         self.saved = self.saved.min(from.previous());
@@ -319,6 +319,7 @@ impl Raft {
     fn set_hard_state(&mut self, hard_state: HardState) {
         self.hard_state = hard_state;
         self.save.hard_state = Some(hard_state);
+        base::mutant!("vote-not-saved", self.save.hard_state = Some(HardState { vote: None, ..hard_state }));
     }
 
     /// This server.

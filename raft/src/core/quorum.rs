@@ -26,6 +26,7 @@ impl Membership {
     pub fn reached<T: Ord + Copy>(&self, value_of: impl Fn(NodeId) -> T) -> Option<T> {
         let mut values: Vec<T> = self.voters.iter().map(|voter| value_of(*voter)).collect();
         values.sort_unstable_by(|a, b| b.cmp(a));
+        base::mutant!("half-is-enough", return values.get((values.len() / 2).saturating_sub(1)).copied());
         values.get(self.voters.len() / 2).copied()
     }
 

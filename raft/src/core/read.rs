@@ -37,7 +37,7 @@ impl Raft {
         let commit = self.commit;
         let Role::Leader(leader) = &mut self.role else { return };
         // Reads that come before the term's first commit wait; they are not dropped.
-        let may_read = commit >= leader.term_start;
+        let may_read = commit >= leader.term_start || base::mutant!("read-before-own-term");
         if !may_read || leader.waiting.is_empty() || !leader.rounds.is_empty() && !again {
             return;
         }
@@ -61,6 +61,7 @@ impl Raft {
             false => leader.followers.get(&voter).map_or(0, |follower| follower.round),
         };
         let confirmed = self.membership.reached(answered).unwrap_or(0);
+        let confirmed = if base::mutant!("read-without-round") { own } else { confirmed };
         while leader.rounds.front().is_some_and(|(round, _, _)| *round <= confirmed) {
             let (_, index, reads) = leader.rounds.pop_front().expect("just seen");
             self.apply.extend(reads.into_iter().map(|id| Apply::Read(id, index)));

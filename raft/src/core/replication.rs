@@ -19,7 +19,7 @@ impl Raft {
         let commit = self.commit;
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_elapsed += 1;
-        let beat = leader.heartbeat_elapsed >= heartbeat_ticks;
+        let beat = leader.heartbeat_elapsed >= heartbeat_ticks || base::mutant!("heartbeat-every-tick");
         if beat {
             leader.heartbeat_elapsed = 0;
         }
@@ -86,7 +86,8 @@ impl Raft {
             Feed::Snapshot(_) => false,
         };
         let probing = matches!(follower.feed, Feed::Probe { waiting: false });
-        if !(follower.due || probing || open && follower.next <= last) {
+        let more = open && follower.next <= last && !base::mutant!("entries-wait-for-heartbeat");
+        if !(follower.due || probing || more) {
             return None;
         }
         let entries = match open {
@@ -116,14 +117,18 @@ impl Raft {
         self.check_append(prev, &entries)?;
         self.follow(from)?;
         let covered = Index(prev.index.0 + entries.len() as u64);
+        let agrees = self.log.contains(prev)
+            || base::mutant!("ignore-previous-term") && prev.index <= self.log.last().index;
         let verdict = if covered <= self.commit {
             // All of it is committed here, so it is in the leader's log as well (leader completeness).
             Verdict::Matched(self.commit)
-        } else if prev.index >= self.log.marker().index && !self.log.contains(prev) {
+        } else if prev.index >= self.log.marker().index && !agrees {
             let try_at = self.log.last_not_above(prev.index, prev.term);
             Verdict::Conflict { at: prev.index, try_at }
         } else {
             self.take_entries(entries)?;
+            base::mutant!("truncate-always", self.truncate(covered.next()));
+            base::mutant!("commit-beyond-message", self.advance_commit(commit.min(self.log.last().index)));
             // Rule 14: only as far as this message is known to agree.
             self.advance_commit(commit.min(covered));
             Verdict::Matched(covered)
@@ -162,6 +167,7 @@ impl Raft {
         if self.leader() != Some(from) {
             self.become_follower(self.hard_state.term, Some(from));
         }
+        base::mutant!("heartbeat-not-heard", return Ok(()));
         self.leader_silent = Some(0);
         self.reset_election_timer();
         Ok(())
@@ -217,6 +223,7 @@ impl Raft {
         follower.disk_low = disk_low;
         match verdict {
             Verdict::Matched(index) => {
+                let index = if base::mutant!("match-from-next") { follower.next.previous() } else { index };
                 let news = follower.on_matched(index);
                 if matches!(follower.feed, Feed::Snapshot(_)) && follower.matched >= log.marker().index {
                     follower.probe_from(follower.matched.next());
@@ -253,7 +260,8 @@ impl Raft {
             }
         };
         let Some(reached) = self.membership.reached(matched) else { return };
-        if reached > self.commit && self.log.term_at(reached) == Some(self.hard_state.term) {
+        let own = self.log.term_at(reached) == Some(self.hard_state.term);
+        if reached > self.commit && (own || base::mutant!("count-old-term-commits")) {
             self.advance_commit(reached);
             self.start_round(false);
         }
@@ -283,6 +291,7 @@ fn note_sent(follower: &mut Progress, entries: &[Entry]) {
             if let Some(last) = entries.last() {
                 in_flight.push_back((last.id.index, entries.iter().map(Entry::weight).sum()));
                 follower.next = last.id.index.next();
+                base::mutant!("next-skips-one", follower.next = follower.next.next());
             }
         }
         Feed::Snapshot(_) => {}
@@ -291,6 +300,7 @@ fn note_sent(follower: &mut Progress, entries: &[Entry]) {
 
 /// Rules 16 and 17: an answer to an old message moves nothing; a real one tells where to look next.
 fn on_conflict(follower: &mut Progress, log: &super::log::Log, at: Index, try_at: EntryId) {
+    base::mutant!("match-from-refusal", follower.on_matched(try_at.index));
     let stale = match &follower.feed {
         Feed::Probe { .. } => at != follower.next.previous(),
         Feed::Replicate { .. } => at <= follower.matched || at >= follower.next,

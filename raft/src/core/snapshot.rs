@@ -34,6 +34,7 @@ impl Raft {
     /// The table is durable up to `durable`: drops the prefix that nobody needs. Takes effect with
     /// the next save. Returns whether anything was dropped.
     pub fn compact(&mut self, durable: Index) -> bool {
+        let durable = if base::mutant!("compact-before-durable") { self.handed } else { durable };
         let mut pins = self.follower_pins();
         pins.sort_unstable();
         // The slowest is not waited for for ever: beyond the hard limit it starts over with a snapshot.
@@ -137,7 +138,7 @@ impl Raft {
             return Err(Refused::Impossible("snapshot rows out of order"));
         }
         self.follow(from)?;
-        if chunk.snapshot.index <= self.commit {
+        if chunk.snapshot.index <= self.commit && !base::mutant!("snapshot-over-newer-rows") {
             // Not needed any more: say how far this server is.
             let verdict = Verdict::Matched(self.commit);
             let disk_low = self.disk_low;

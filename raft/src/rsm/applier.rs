@@ -131,9 +131,9 @@ impl<S: StateMachine> Applier<S> {
                 }
                 Item::Apply(Apply::NewerTerm(term)) => {
                     let old = self.waiters.iter().take_while(|(id, _)| id.term < term).count();
-                    answers.extend(
-                        self.waiters.drain(..old).map(|(_, waiter)| (waiter, Err(ExecuteError::Unknown))),
-                    );
+                    let mut fate = ExecuteError::Unknown;
+                    base::mutant!("overthrown-is-not-executed", fate = ExecuteError::NotExecuted);
+                    answers.extend(self.waiters.drain(..old).map(|(_, waiter)| (waiter, Err(fate))));
                 }
                 Item::Apply(Apply::Chunk(piece)) => {
                     chunk = Some(piece);
@@ -199,9 +199,10 @@ impl<S: StateMachine> Applier<S> {
         self.table.stage(chunk.rows);
         let event = if !chunk.done {
             Event::Staged(snapshot)
-        } else if snapshot.index <= self.applied.id.index {
+        } else if snapshot.index <= self.applied.id.index && !base::mutant!("snapshot-over-newer-rows") {
             Event::NotInstalled(snapshot)
         } else {
+            base::mutant!("installed-before-durable", drop(self.events.send(Event::Installed(snapshot))));
             self.table.switch(snapshot).await;
             self.applied = storage::applied(&*self.table);
             assert_eq!(self.applied.id, snapshot, "a snapshot's rows name the snapshot");

@@ -105,8 +105,11 @@ impl Sessions {
     /// What operation `seq` (from 1) of `session` means.
     pub fn check(&self, session: u64, seq: u64) -> Check {
         match self.by_id.get(&session) {
+            None if base::mutant!("expired-is-new") => Check::Fresh,
             None => Check::Expired,
             Some(held) if seq > held.seq => Check::Fresh,
+            Some(held) if seq == held.seq && base::mutant!("repeat-executed") => Check::Fresh,
+            Some(held) if seq < held.seq && base::mutant!("stale-number-executed") => Check::Fresh,
             Some(held) if seq == held.seq && seq > 0 => Check::Repeated(held.reply.clone()),
             Some(_) => Check::Stale,
         }
@@ -133,6 +136,7 @@ impl Sessions {
         self.counter.operations += 1;
         let session = Session { seq, used: self.counter.operations, reply };
         rows.put(self.session_key(id), codec::encode(&session));
+        base::mutant!("session-only-in-memory", rows.delete(&self.session_key(id)));
         self.by_use.insert(session.used, id);
         if let Some(before) = self.by_id.insert(id, session) {
             self.by_use.remove(&before.used);

@@ -36,9 +36,10 @@ struct Place<'a> {
     filled: Vec<bool>,
 }
 
-/// Checks that an order exists. Deletes of unknown outcome may explain gaps and absences; which of the
-/// two is asked first can matter, so both ways are tried.
-pub(super) fn check(versions: &Versions<'_>) -> Result<(), Anomaly> {
+/// Checks that an order exists. What is wrong for certain is an error. Deletes and writes of unknown outcome
+/// may explain gaps and absences, and which of them explains what is chosen greedily, in two ways; if both
+/// fail, that is a suspicion.
+pub(super) fn check(versions: &Versions<'_>) -> Result<Option<Anomaly>, Anomaly> {
     let attempt = |gaps_first: bool| {
         let mut place = Place::new(versions);
         place.check_sweep(&place.written())?;
@@ -48,14 +49,19 @@ pub(super) fn check(versions: &Versions<'_>) -> Result<(), Anomaly> {
         }
         place.seat_absent()?;
         place.fill_gaps(&mut open);
-        place.match_deletes()?;
+        Ok(place)
+    };
+    let suspicion = |place: Place<'_>| {
         let mut items = place.written();
         for (operation, slot) in versions.absent.iter().zip(&place.absent_slots) {
             items.push((slot * 4, operation));
         }
-        place.check_sweep(&items)
+        place.match_deletes().and_then(|()| place.check_sweep(&items)).err()
     };
-    attempt(true).or_else(|anomaly| attempt(false).map_err(|_| anomaly))
+    match suspicion(attempt(true)?) {
+        None => Ok(None),
+        Some(anomaly) => Ok(suspicion(attempt(false)?).map(|_| anomaly)),
+    }
 }
 
 impl<'a> Place<'a> {

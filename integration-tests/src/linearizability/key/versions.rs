@@ -194,8 +194,11 @@ impl<'a> Versions<'a> {
             let writer = match version.writer {
                 Some(writer) => writer,
                 None => {
-                    let writer =
-                        search.take(value).ok_or_else(|| self.unexplained(number, value, witness))?;
+                    let writer = match search.take(value, number) {
+                        Found::One(writer) => writer,
+                        Found::Several => continue,
+                        Found::None => return Err(self.unexplained(number, value, witness)),
+                    };
                     self.at(number).writer = Some(writer);
                     if writer.op == Op::Cas {
                         self.expects(number, writer)?;
@@ -226,7 +229,10 @@ impl<'a> Versions<'a> {
             return Err(Anomaly::new(what, &[writer, witness]));
         };
         if prefix.is_empty() {
-            self.at(number).before = Before::Absent;
+            // A value may be empty without being missing, if somebody wrote that.
+            if !self.operations.iter().any(|one| one.is_write() && one.value.as_deref() == Some("")) {
+                self.at(number).before = Before::Absent;
+            }
             return Ok(());
         }
         if number == 1 {
@@ -274,32 +280,53 @@ impl<'a> Versions<'a> {
     }
 }
 
+/// Who made a value, among the writes of unknown outcome.
+enum Found<'a> {
+    One(&'a Operation),
+    /// More than one can have: values or pieces that are not unique, or of which one ends with the other.
+    Several,
+    None,
+}
+
 /// Finds, among the writes of unknown outcome, the one that made a value. Each is found once.
 struct Search<'a> {
-    values: BTreeMap<&'a str, &'a Operation>,
+    values: BTreeMap<&'a str, Vec<&'a Operation>>,
     appends: Vec<&'a Operation>,
     taken: BTreeSet<*const Operation>,
 }
 
 impl<'a> Search<'a> {
     fn new(open: &[&'a Operation]) -> Self {
-        let text = |write: &'a Operation| write.value.as_deref().unwrap_or_default();
         let (appends, puts): (Vec<&'a Operation>, Vec<_>) =
             open.iter().partition(|write| write.op == Op::Append);
-        let values = puts.into_iter().map(|write| (text(write), write)).collect();
+        let mut values: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+        for write in puts {
+            values.entry(write.value.as_deref().unwrap_or_default()).or_default().push(write);
+        }
         Self { values, appends, taken: BTreeSet::new() }
     }
 
-    fn take(&mut self, value: &str) -> Option<&'a Operation> {
-        let appended = || {
-            let fits = |write: &&&'a Operation| write.value.as_deref().is_some_and(|v| value.ends_with(v));
-            self.appends
-                .iter()
-                .filter(fits)
-                .max_by_key(|write| write.value.as_ref().map(String::len))
-                .copied()
+    fn take(&mut self, value: &str, number: u64) -> Found<'a> {
+        let appended = self.appends.iter().filter(|write| {
+            let piece = write.value.as_deref().unwrap_or_default();
+            value.ends_with(piece)
+        });
+        let written = self.values.get(value).into_iter().flatten();
+        let open = |write: &&'a Operation| !self.taken.contains(&std::ptr::from_ref(*write));
+        let found: Vec<&Operation> = written.chain(appended).copied().filter(open).collect();
+        // Where values repeat, conditional puts that expect the version before fit here and nowhere else;
+        // the one that was called first fits best.
+        let pinned = |write: &&&'a Operation| {
+            write.op == Op::Cas
+                && write.expected_version.is_some_and(|before| before > 0 && before + 1 == number)
         };
-        let found = self.values.get(value).copied().or_else(appended)?;
-        self.taken.insert(std::ptr::from_ref(found)).then_some(found)
+        let one = match found.len() {
+            0 => return Found::None,
+            1 => found[0],
+            _ if !found.iter().all(|write| pinned(&write)) => return Found::Several,
+            _ => found.iter().min_by_key(|write| write.call_ns).copied().unwrap_or(found[0]),
+        };
+        self.taken.insert(std::ptr::from_ref(one));
+        Found::One(one)
     }
 }

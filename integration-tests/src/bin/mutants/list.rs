@@ -1,0 +1,122 @@
+//! The planted bugs: what each breaks, and the tests that ought to notice, the likeliest first.
+//!
+//! Where a bug is planted is read from the sources ([`places`]), so that this list and they cannot drift
+//! apart: `main` refuses to run when a bug is planted that is not listed, or listed and not planted.
+//!
+//! Some are planted in two places, because the product guards against them twice.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A planted bug.
+#[derive(Debug)]
+pub(crate) struct Mutant {
+    /// Its name in `base::mutant!`.
+    pub(crate) name: &'static str,
+    /// What it breaks.
+    pub(crate) breaks: &'static str,
+    /// Who should notice, asked in this order.
+    pub(crate) tests: &'static [&'static str],
+}
+
+const fn of(name: &'static str, tests: &'static [&'static str], breaks: &'static str) -> Mutant {
+    Mutant { name, breaks, tests }
+}
+
+const GROUP: &[&str] = &["raft_faults"];
+const MOVES: &[&str] = &["shard_moves", "rings"];
+
+/// All of them, in the order in which the product is read.
+#[rustfmt::skip]
+pub(crate) const MUTANTS: &[Mutant] = &[
+    // Elections
+    of("vote-twice", &["elections"], "a server votes for two candidates in one term (rules 1, 2)"),
+    of("vote-not-saved", &["elections"], "the term is saved and the vote is not: a restart forgets it (rule 1)"),
+    of("vote-ignores-log", GROUP, "a candidate with an older log gets votes (5.4.1)"),
+    of("half-is-enough", GROUP, "one server less than a majority counts as one"),
+    of("heartbeat-not-heard", &["J01"], "an Append does not reset the election timer (rule 7)"),
+    of("skip-empty-entry", &["raft_faults", "idle_restart"], "a new leader appends no entry of its own term (rule 12)"),
+    // Replication
+    of("count-old-term-commits", &["elections", "R17", "R19"], "entries of older terms are committed by counting (rule 11, Figure 8)"),
+    of("truncate-always", GROUP, "a late, shorter Append cuts off what was acknowledged (rule 13)"),
+    of("truncation-not-saved", GROUP, "the log is cut in memory and not on the disk (rule 15)"),
+    of("ignore-previous-term", GROUP, "an Append is taken wherever the log is long enough, whatever its term there"),
+    of("commit-beyond-message", GROUP, "a follower commits more than the message covers (rule 14)"),
+    of("match-from-next", GROUP, "an answer proves what was sent since, not what it answers (rule 16)"),
+    of("match-from-refusal", &["elections", "raft_faults"], "the hint in a refusal counts as agreement (rule 16)"),
+    of("next-skips-one", &["J19", "R13", "R05", "R04"], "the leader's next position for a follower is one too far"),
+    of("answer-before-save", GROUP, "answers leave before what they promise is on the disk (rule 19)"),
+    of("entries-wait-for-heartbeat", &["KR02"], "commands travel with heartbeats only"),
+    of("heartbeat-every-tick", &["R13"], "a heartbeat with every tick of the clock (rule 8)"),
+    // Reads
+    of("read-without-round", GROUP, "a leader reads without asking whether it still leads (rule 23)"),
+    of("read-before-own-term", GROUP, "a new leader reads before it knows what is committed (rule 23)"),
+    // Snapshots
+    of("compact-before-durable", &["snapshots"], "the log is dropped before the table is durable (rule 33)"),
+    of("installed-before-durable", &["snapshots"], "a snapshot is acknowledged before it is the durable table (rule 33)"),
+    of("snapshot-over-newer-rows", &["snapshots"], "an older snapshot replaces a newer table"),
+    of("chunks-of-live-rows", &["raft_faults", "snapshots"], "the chunks of a snapshot are of different moments"),
+    // Replicated state machines
+    of("overthrown-is-not-executed", GROUP, "a leader that is overthrown says that nothing was done (rule 28)"),
+    of("repeat-executed", MOVES, "a repeated write is executed again (rule 26)"),
+    of("stale-number-executed", MOVES, "a write that comes late, behind its session's next, is executed (rule 26)"),
+    of("expired-is-new", &["few_sessions"], "a write of a session that was dropped is executed (rule 26)"),
+    of("session-only-in-memory", MOVES, "what a session did is not in its row (rule 26)"),
+    // Configurations
+    of("deal-anew", &["C05", "C07"], "rebalancing moves shards that could stay (rule 42)"),
+    of("extra-for-all", &["C01"], "rebalancing leaves groups unevenly loaded (rule 42)"),
+    of("deal-by-clock", &["C12", "shard_moves"], "rebalancing looks at a clock: controllers differ (rule 21)"),
+    of("move-undone", &["C03"], "a Move is balanced away at once"),
+    of("last-owner-forgotten", &["shard_moves"], "where a parked shard's rows lie is forgotten"),
+    of("old-number-shows-newest", &["C02"], "a query for an old number answers the newest configuration"),
+    of("skip-configuration", &["shard_moves"], "a group goes on to the newest configuration it knows (rule 36)"),
+    // Shards
+    of("adopt-while-awaiting", &["move_model", "shard_moves"], "a group goes on while it still awaits a shard (rule 36)"),
+    of("serve-without-rows", MOVES, "a shard is served before its rows arrived (rule 38)"),
+    of("serve-while-handing", MOVES, "a shard is served while it is handed over (rule 38)"),
+    of("parked-is-absent", MOVES, "a shard that nobody owns is forgotten by the group that has its rows"),
+    of("behind-says-done", &["move_model", "shard_moves"], "a receiver that is behind says that it has the shard (rule 37)"),
+    of("old-push-accepted", &["move_model"], "rows of an older move are taken for this one's (rule 37)"),
+    of("activate-before-rows", MOVES, "the end of a push is announced before its rows were sent"),
+    of("release-unacknowledged", MOVES, "the source drops a shard although no answer came (rule 38)"),
+    of("release-keeps-rows", MOVES, "the source keeps the rows of a shard it gave away"),
+    of("sessions-left-behind", MOVES, "a shard moves without its sessions (rule 39)"),
+    of("version-floor-left-behind", MOVES, "a shard moves without its version floor (rule 39)"),
+    of("cache-survives-move", MOVES, "sessions cached from a shard's earlier stay are believed"),
+    of("cache-survives-snapshot", MOVES, "what was cached before a snapshot is believed behind it"),
+    of("owner-judged-at-propose-only", MOVES, "who owns a shard is not asked again when a command is applied (rule 37)"),
+    of("condition-ignored", MOVES, "a conditional put does not look at the version"),
+    of("delete-forgets-version", MOVES, "versions start again behind a delete"),
+    // Clients
+    of("lost-is-not-done", &["bare_writes", "shard_moves"], "a call without an answer counts as not done (rule 27)"),
+    of("new-number-on-retry", MOVES, "a write that is sent again gets a new number (rule 39)"),
+    of("bare-write-repeated", &["bare_writes"], "a lost write without a session is sent again"),
+    of("maybe-is-mismatch", &["S04", "bare_writes"], "a lost conditional put is called refused (rule 27)"),
+];
+
+/// Every planted bug with the files in which it stands, found in the sources.
+pub(crate) fn places() -> std::io::Result<BTreeMap<String, Vec<String>>> {
+    const CRATES: [&str; 4] = ["clerk", "raft", "shardctrler", "shardkv"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut open: Vec<PathBuf> = CRATES.iter().map(|name| root.join(name).join("src")).collect();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let file = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+            for planted in text.split("base::mutant!(").skip(1) {
+                let name = planted.split('"').nth(1).unwrap_or_default();
+                let files = found.entry(name.to_owned()).or_default();
+                if !files.contains(&file) {
+                    files.push(file.clone());
+                }
+            }
+        }
+    }
+    found.values_mut().for_each(|files| files.sort_unstable());
+    Ok(found)
+}

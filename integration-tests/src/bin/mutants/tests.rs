@@ -1,0 +1,57 @@
+//! The tests that planted bugs are shown to, by name: the graded scenarios by their ids ("R13"), the suites,
+//! the search through the move protocol, and the storms of this program.
+
+use integration_tests::grading::{self, Test, Verdict};
+use integration_tests::lab::Options;
+use integration_tests::move_model::campaign::sweeps;
+use integration_tests::sim::run;
+use integration_tests::suites::suites;
+
+use crate::storms;
+
+/// It looks at everything that can happen, so a seed means nothing to it.
+const MODEL: &str = "move_model";
+const STORMS: [&str; 4] = ["elections", "snapshots", "bare_writes", "few_sessions"];
+
+fn graded(id: &str) -> Option<Test> {
+    grading::catalogue().into_iter().find(|test| test.id == id)
+}
+
+/// Whether there is such a test.
+pub(crate) fn exists(test: &str) -> bool {
+    test == MODEL || STORMS.contains(&test) || suites().contains_key(test) || graded(test).is_some()
+}
+
+/// How many seeds make sense.
+pub(crate) fn seeds_max(test: &str) -> u64 {
+    if test == MODEL { 1 } else { u64::MAX }
+}
+
+/// Plays one seed of a test.
+///
+/// # Errors
+/// What the test found.
+pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
+    let outcome = match test {
+        MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
+        "elections" => run(seed, storms::elections).map(drop),
+        "snapshots" => run(seed, storms::snapshots).map(drop),
+        "bare_writes" => run(seed, |world| storms::clerks(world, false)).map(drop),
+        "few_sessions" => run(seed, |world| storms::clerks(world, true)).map(drop),
+        _ => match suites().get(test) {
+            Some(suite) => suite(seed).map(drop),
+            None => return grade(test, seed),
+        },
+    };
+    outcome.map_err(|failure| failure.to_string())
+}
+
+/// A test whose judge could not decide has noticed nothing.
+fn grade(id: &str, seed: u64) -> Result<(), String> {
+    let test = graded(id).ok_or_else(|| format!("there is no test {id:?}"))?;
+    let options = Options { seed, net: test.net, timers: None };
+    match grading::run(&test, &options).verdict {
+        Verdict::Passed | Verdict::Unknown(_) => Ok(()),
+        Verdict::Failed(why) => Err(why),
+    }
+}

@@ -1,0 +1,57 @@
+//! Keeps what is needed to understand a failure: the run is played again, recorded, and written to a
+//! directory of its own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use super::{Outcome, Test, Verdict, record, score};
+use crate::lab::Options;
+use crate::linearizability::explain;
+use crate::record::{Header, Recording};
+use crate::report;
+
+/// Writes the directory of a failed run into `place`: its path.
+///
+/// # Errors
+/// When it cannot be written, or the run is not the same again.
+pub fn keep(
+    place: &Path,
+    test: &Test,
+    options: &Options,
+    outcome: &Outcome,
+    replay: &str,
+) -> anyhow::Result<PathBuf> {
+    let (again, events, history) = record(test, options);
+    let failure = match (&again.verdict, &outcome.verdict) {
+        (Verdict::Failed(why) | Verdict::Unknown(why), _) => why.clone(),
+        (Verdict::Passed, first) => format!("{first:?}; but the same seed passed when it was recorded"),
+    };
+    ensure!(
+        again.verdict == outcome.verdict && again.trace == outcome.trace,
+        "the same seed is another run when it is recorded: {:?}, then {:?}",
+        outcome.verdict,
+        again.verdict
+    );
+    let mut options_shown = vec![("network".to_owned(), score::net(test).to_owned())];
+    options_shown.push((
+        "timers".to_owned(),
+        options.timers.map_or_else(|| "the test's own".to_owned(), |timers| format!("{timers:?}")),
+    ));
+    if let Ok(mutant) = std::env::var("MUTANT") {
+        options_shown.push(("planted bug".to_owned(), mutant));
+    }
+    let header = Header {
+        test: test.id.to_owned(),
+        title: test.title.to_owned(),
+        seed: options.seed,
+        options: options_shown,
+        failure,
+        failed_at_ns: u64::try_from(again.virtual_time.as_nanos()).unwrap_or(u64::MAX),
+        replay: replay.to_owned(),
+    };
+    let verdicts: Vec<report::Verdict> = explain(&history).into_iter().map(Into::into).collect();
+    let directory = place.join(format!("{}-seed-{}", test.id, options.seed));
+    report::directory::write(&directory, &Recording { header, events, history }, &verdicts)
+        .with_context(|| format!("cannot write {}", directory.display()))?;
+    Ok(directory)
+}

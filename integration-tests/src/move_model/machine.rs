@@ -1,0 +1,347 @@
+//! Whether the groups of the search are the product's: every state that a group reaches is brought about in
+//! the product's own state machine, over real rows, and every event is tried on both. Same verdict, same
+//! answer, same rows, same cursor.
+//!
+//! The events are all that the history knows, whether or not they can meet the state: a group answers
+//! whatever comes. Real rows and real cursors are learned once from state machines that take every
+//! sequence of writes, and every list of rows.
+//!
+//! Left out on purpose: rows of two shards at once; several shards are compared without writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use clerk::api::config::{Assignment, Config};
+use clerk::api::kv::{Cursor, KvRefusal, KvReply};
+use clerk::api::{ConfigNum, ShardId};
+use raft::rsm::StateMachine;
+use raft::storage::Row as RealRow;
+use shardkv::command::{Command, Outcome, Query};
+use shardkv::shard::{Access, ShardState, access};
+use shardkv::state_machine::Machine;
+
+use super::Options;
+use super::group::Model;
+use super::histories::History;
+use super::messages::{Body, Message, both};
+use super::product::{Real, RealRows, asked, configs, key, real, served, write};
+use super::search::explore;
+use super::values::{Group, NO_ROWS, Packed, Row, RowsId, group_id};
+
+/// Something that a group's log holds, or that the group is asked.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Adopt(ConfigNum),
+    Request(Message),
+    Release { shard: usize, num: ConfigNum },
+    Write { value: u8, delete: bool },
+}
+
+/// What the group says to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// To commands of its own: whether anything changed.
+    Changed(bool),
+    /// To requests of a push.
+    Answer(Option<Body>),
+    /// To a client's write: whether it is acknowledged.
+    Written(bool),
+}
+
+/// The client's key.
+const KEY: u8 = 1;
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// States of groups.
+    pub states: u64,
+    /// Events in them.
+    pub events: u64,
+}
+
+/// Compares every state that a group reaches in a history, and all events in it.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(history: &History, options: Options) -> Result<Compared, String> {
+    let mut model = Model::new(history, options);
+    let explored = explore(&mut model, usize::MAX);
+    let mut product = Product::learn(&mut model)?;
+    let mut compared = Compared::default();
+    for me in 0..model.groups {
+        let reached: BTreeSet<Packed> = explored.worlds().iter().map(|world| world.groups[me]).collect();
+        let mut tables = BTreeMap::from([(Group::new().pack(), RealRows::default())]);
+        let mut open: Vec<Packed> = tables.keys().copied().collect();
+        while let Some(packed) = open.pop() {
+            let (group, before) = (Group::unpack(packed), tables[&packed].clone());
+            product.compare_reads(&model, me, &group, &before)?;
+            for event in events(&model, me, &group) {
+                let shards = model.shards;
+                let told = |why: String| {
+                    format!("{history}: {event:?} at {:?} {:?}: {why}", group.num, &group.shards[..shards])
+                };
+                let expected = model.event(me, &group, event);
+                let table = product.event(&mut model, me, &before, event, expected).map_err(told)?;
+                compared.events += 1;
+                let after = expected.0.pack();
+                match tables.get(&after) {
+                    Some(known) if *known != table => {
+                        return Err(told("another way here leaves other rows".to_owned()));
+                    }
+                    None if reached.contains(&after) => {
+                        tables.insert(after, table);
+                        open.push(after);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if tables.len() != reached.len() {
+            return Err(format!("{history}: {} of {} states brought about", tables.len(), reached.len()));
+        }
+        compared.states += tables.len() as u64;
+    }
+    Ok(compared)
+}
+
+/// Everything that might happen to a group, whether or not it can in this state.
+fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
+    let nums = || (0..=model.newest().0).map(ConfigNum);
+    let mut events: Vec<Event> = nums().map(Event::Adopt).collect();
+    let requests = &model.messages.requests_to[me];
+    events.extend(both(requests, requests).map(|id| Event::Request(model.messages.get(id))));
+    events.extend(nums().flat_map(|num| (0..model.shards).map(move |shard| Event::Release { shard, num })));
+    let rows = model.library.rows(group.shards[0].rows);
+    let value = rows.first().map_or(0, |row| row.1 / 2) + 1;
+    if value <= model.options.writes {
+        events.push(Event::Write { value, delete: false });
+        events.extend(rows.iter().any(|row| row.0 == KEY).then_some(Event::Write { value, delete: true }));
+    }
+    events
+}
+
+impl Model {
+    /// The group after an event, and what it says.
+    fn event(&mut self, me: usize, group: &Group, event: Event) -> (Group, Said) {
+        let mut after = *group;
+        let said = match event {
+            Event::Adopt(num) => {
+                let adopted = self.adopt(me, group, num);
+                after = adopted.unwrap_or(after);
+                Said::Changed(adopted.is_some())
+            }
+            Event::Request(message) => {
+                let applied = self.apply(message, group);
+                after.shards[usize::from(message.shard)] = applied.shard;
+                Said::Answer(applied.answer)
+            }
+            Event::Release { shard, num } => {
+                let released = self.release(group, shard, num);
+                after.shards[shard] = released.unwrap_or(after.shards[shard]);
+                Said::Changed(released.is_some())
+            }
+            Event::Write { value, delete } => {
+                let taken = self.takes_writes(group, 0);
+                if taken {
+                    after.shards[0].rows = self.written(after.shards[0].rows, value, KEY, delete);
+                }
+                Said::Written(taken)
+            }
+        };
+        (after, said)
+    }
+}
+
+/// The product's side.
+struct Product {
+    configs: Vec<Config>,
+    rows: BTreeMap<Row, RealRow>,
+    cursors: BTreeMap<RowsId, Cursor>,
+}
+
+impl Product {
+    /// Learns which real rows every sequence of writes makes.
+    fn learn(model: &mut Model) -> Result<Self, String> {
+        let configs_here = configs(&model.true_configs);
+        let mut product = Self { configs: configs_here, rows: BTreeMap::new(), cursors: BTreeMap::new() };
+        if model.options.writes > 0 {
+            assert!(
+                model.shards == 1 && model.options.keys == 1,
+                "one list of rows is one sequence of writes"
+            );
+            let mine = Assignment { owner: Some(group_id(0)), last_owner: None };
+            let serving = served(&[vec![Assignment::default()], vec![mine]]);
+            product.learn_writes(model, &serving, NO_ROWS)?;
+        }
+        Ok(product)
+    }
+
+    fn learn_writes(&mut self, model: &mut Model, table: &RealRows, rows: RowsId) -> Result<(), String> {
+        let value = model.library.rows(rows).first().map_or(0, |row| row.1 / 2) + 1;
+        let there = model.library.rows(rows).iter().any(|row| row.0 == KEY);
+        if value > model.options.writes {
+            return Ok(());
+        }
+        for delete in [false, true].into_iter().filter(|delete| there || !delete) {
+            let after = model.written(rows, value, KEY, delete);
+            let table = real(0, table, write(1, value, delete)).table;
+            let (list, data) = (model.library.rows(after), table.data());
+            if list.len() != data.len() {
+                return Err(format!("writes leave {data:?}, not {list:?}"));
+            }
+            for (row, real) in list.iter().zip(data) {
+                let known = self.rows.entry(*row).or_insert_with(|| real.clone());
+                if *known != real {
+                    return Err(format!("{row:?} is {known:?} and {real:?}"));
+                }
+            }
+            self.learn_writes(model, &table, after)?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, model: &Model, rows: RowsId) -> Vec<RealRow> {
+        model.library.rows(rows).iter().filter_map(|row| self.rows.get(row).cloned()).collect()
+    }
+
+    /// The cursor at the end of a list, from a state machine that is given all of it.
+    fn cursor(&mut self, model: &Model, rows: RowsId) -> Result<Cursor, String> {
+        if rows == NO_ROWS {
+            return Ok(Cursor::default());
+        }
+        if let Some(cursor) = self.cursors.get(&rows) {
+            return Ok(cursor.clone());
+        }
+        let coming = Assignment { owner: Some(group_id(0)), last_owner: Some(group_id(1)) };
+        let awaiting = served(&[vec![Assignment::default()], vec![coming]]);
+        let chunk = self.list(model, rows);
+        let (shard, num, after) = (ShardId(0), ConfigNum(1), Cursor::default());
+        let reply = real(0, &awaiting, Command::Install { shard, num, after, rows: chunk }).outcome.reply();
+        let Ok(KvReply::Cursor { cursor, .. }) = reply else { return Err(format!("no cursor: {reply:?}")) };
+        self.cursors.insert(rows, cursor.clone());
+        Ok(cursor)
+    }
+
+    /// What an event does to the product's rows, after a comparison of everything that can be seen.
+    fn event(
+        &mut self,
+        model: &mut Model,
+        me: usize,
+        before: &RealRows,
+        event: Event,
+        expected: (Group, Said),
+    ) -> Result<RealRows, String> {
+        let Real { machine, table, outcome } = match event {
+            Event::Adopt(num) => real(me, before, Command::Adopt(self.configs[num.0 as usize].clone())),
+            Event::Release { shard, num } => {
+                real(me, before, Command::Release { shard: ShardId(shard as u32), num })
+            }
+            Event::Write { value, delete } => real(me, before, write(model.shards, value, delete)),
+            Event::Request(Message { num, shard, body, .. }) => {
+                let shard = ShardId(shard.into());
+                match body {
+                    Body::Install { after, rows } if rows != NO_ROWS => {
+                        let (after, rows) = (self.cursor(model, after)?, self.list(model, rows));
+                        real(me, before, Command::Install { shard, num, after, rows })
+                    }
+                    Body::Activate { end } => {
+                        let end = self.cursor(model, end)?;
+                        real(me, before, Command::Activate { shard, num, end })
+                    }
+                    _ => asked(me, before, Query::Cursor { shard, num }),
+                }
+            }
+        };
+        self.compare_words(model, event, expected, outcome)?;
+        self.compare_state(model, &expected.0, &machine, &table)?;
+        Ok(table)
+    }
+
+    fn compare_words(
+        &mut self,
+        model: &Model,
+        event: Event,
+        expected: (Group, Said),
+        outcome: Outcome,
+    ) -> Result<(), String> {
+        let (group, said) = expected;
+        let num = if let Event::Request(message) = event { message.num } else { ConfigNum(0) };
+        let same = match (said, &outcome) {
+            (Said::Changed(expected), Outcome::Changed(changed)) => expected == *changed,
+            (Said::Written(true), Outcome::Reply(Ok(KvReply::Written { .. }))) => true,
+            (Said::Written(false), Outcome::Reply(Err(refusal))) => {
+                matches!(refusal, KvRefusal::WrongGroup { .. } | KvRefusal::NotReady { .. })
+            }
+            (Said::Answer(Some(Body::Done)), Outcome::Reply(reply)) => {
+                *reply == Ok(KvReply::AlreadyDone { num })
+            }
+            (Said::Answer(Some(Body::Cursor(at))), Outcome::Reply(reply)) => {
+                *reply == Ok(KvReply::Cursor { num, cursor: self.cursor(model, at)? })
+            }
+            (Said::Answer(None), Outcome::Reply(Err(refusal))) => match group.num < Some(num) {
+                true => matches!(refusal, KvRefusal::NotReady { .. }),
+                false => matches!(refusal, KvRefusal::Malformed(_)),
+            },
+            _ => false,
+        };
+        if same { Ok(()) } else { Err(format!("{said:?} here, {outcome:?} there")) }
+    }
+
+    fn compare_state(
+        &mut self,
+        model: &Model,
+        group: &Group,
+        machine: &Machine,
+        table: &RealRows,
+    ) -> Result<(), String> {
+        let standing = machine.standing().borrow().clone();
+        let shards = &group.shards[..if group.num.is_some() { model.shards } else { 0 }];
+        let states: Vec<ShardState> = shards.iter().map(|shard| shard.state).collect();
+        if (standing.config, &standing.shards) != (group.num, &states) {
+            return Err(format!("{:?} {states:?} here, {standing:?} there", group.num));
+        }
+        let data: Vec<RealRow> = shards.iter().flat_map(|shard| self.list(model, shard.rows)).collect();
+        if table.data() != data {
+            return Err(format!("rows {data:?} here, {:?} there", table.data()));
+        }
+        for (number, shard) in (0..).zip(shards).filter(|(_, shard)| shard.state == ShardState::Awaiting) {
+            let (shard_id, num) = (ShardId(number), group.num.unwrap_or_default());
+            let answer = machine.query(table, Query::Cursor { shard: shard_id, num });
+            let expected = Ok(KvReply::Cursor { num, cursor: self.cursor(model, shard.cursor)? });
+            if answer != expected {
+                return Err(format!("{expected:?} here, {answer:?} there"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what clients read, whatever configuration they know.
+    fn compare_reads(&self, model: &Model, me: usize, group: &Group, table: &RealRows) -> Result<(), String> {
+        for shard in 0..model.shards {
+            for asked_num in (0..=model.newest().0).map(ConfigNum) {
+                let (id, key) = (ShardId(shard as u32), key(shard, model.shards));
+                let answer =
+                    asked(me, table, Query::Get { shard: id, key, config: asked_num }).outcome.reply();
+                let here = group.shards[shard];
+                let row = model.library.rows(here.rows).iter().find(|row| row.0 == KEY);
+                let same = match (group.num.map(|mine| access(here.state, mine, asked_num)), &answer) {
+                    (Some(Access::Serve), Ok(KvReply::Value { value, .. })) => {
+                        value.as_ref().map(Bytes::len) == row.map(|row| usize::from(row.1))
+                    }
+                    (Some(Access::WrongGroup), Err(KvRefusal::WrongGroup { config })) => {
+                        Some(*config) == group.num
+                    }
+                    (None | Some(Access::NotReady), Err(KvRefusal::NotReady { .. })) => true,
+                    _ => false,
+                };
+                if !same {
+                    return Err(format!(
+                        "shard {shard}, asked with {asked_num}: {here:?} here, {answer:?} there"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! A server's place on the network, and what it is asked and answers.
+//!
+//! Left out on purpose: services by name. What a server serves is one handler's business, and Raft has an
+//! inbox of its own beside it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use clerk::api::GroupId;
+use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
+use futures::future::BoxFuture;
+use raft::core::message::Message;
+use raft::transport::Inbox;
+use raft::types::NodeId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::lock;
+
+/// A request as it travels.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// To a group.
+    Kv(GroupId, KvRequest),
+    /// To a controller.
+    Ctrl(CtrlRequest),
+}
+
+/// A reply as it travels.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// From a group.
+    Kv(Result<KvReply, KvRefusal>),
+    /// From a controller.
+    Ctrl(Result<CtrlReply, CtrlRefusal>),
+    /// This server serves something else.
+    Refused(String),
+}
+
+/// What a server does with a request.
+pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Reply> + Send + Sync>;
+
+/// One life of a server on the network.
+pub struct Server {
+    handler: Handler,
+    pub(super) inbox: Option<Inbox>,
+    tasks: Mutex<JoinSet<()>>,
+    served: AtomicU64,
+}
+
+impl Server {
+    /// A server that answers with `handler` and takes Raft messages in `inbox`.
+    pub fn new(handler: Handler, inbox: Option<Inbox>) -> Arc<Self> {
+        Arc::new(Self { handler, inbox, tasks: Mutex::default(), served: AtomicU64::new(0) })
+    }
+
+    /// Drops what it is doing, where it stands.
+    pub fn kill(&self) {
+        lock(&self.tasks).abort_all();
+    }
+
+    /// Requests it was given, by callers and by its peers.
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Takes a message of Raft.
+    pub(super) fn take(&self, sender: NodeId, message: Message, is_answer: bool) {
+        self.served.fetch_add(u64::from(!is_answer), Ordering::Relaxed);
+        if let Some(inbox) = &self.inbox {
+            inbox.deliver(sender, message);
+        }
+    }
+
+    /// Starts to work on a request.
+    pub(super) fn serve(&self, request: Request, reply: oneshot::Sender<Reply>) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let answer = (self.handler)(request);
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let _ = reply.send(answer.await);
+        });
+    }
+}
