@@ -8,12 +8,16 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-BINARIES := clerk shardctrler shardkv
+BINARIES := clerk shardctrler shardkv grade
 SEEDS ?= 200
 SEED ?= 1
 MIB ?= 1024
+TESTS ?=
+# Options of the grader from variables: SHEET=2026 SEED=7 REPEAT=20 JOBS=2 REAL=1
+GRADE_OPTIONS = $(if $(SHEET),--sheet $(SHEET)) --seed $(SEED) $(if $(REPEAT),--repeat $(REPEAT)) \
+  $(if $(JOBS),--jobs $(JOBS)) $(if $(REAL),--real)
 
-.PHONY: help setup build demo test check fix up down sim big-move
+.PHONY: help setup build demo test check fix up down sim grade model mutants big-move
 
 help: ## Lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +54,15 @@ down: ## Stops it
 
 sim: build ## Simulated runs over many seeds: make sim SEEDS=1000 SEED=1
 	@SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test -p integration-tests --test simulated -- --nocapture
+
+grade: build ## The labs' tests: make grade [TESTS="3B H12"] [SHEET=2026] [SEED=7] [REPEAT=20] [JOBS=2] [REAL=1]
+	@bin/grade $(TESTS) $(GRADE_OPTIONS)
+
+model: build ## The move protocol in every state over longer owner histories: a few minutes
+	@MODEL=full $(CARGO) test -p integration-tests --test move_model -- --nocapture
+
+mutants: setup ## Plants bugs in the product, one after the other, and shows which test catches each: half an hour
+	@$(CARGO) run -p integration-tests --features mutants --bin mutants
 
 big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
 	@MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --ignored --nocapture big_move

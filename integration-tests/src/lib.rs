@@ -2,8 +2,8 @@
 //! clock, network and disk; clusters of real processes; the workload of clients; and the checkers that
 //! judge what they saw.
 //!
-//! Reading order: [`sim`], [`workload`], [`history`], [`linearizability`], [`invariants`], [`suites`],
-//! [`real`].
+//! Reading order: [`sim`], [`workload`], [`history`], [`linearizability`], [`invariants`], [`lab`], [`suites`],
+//! [`grading`], [`record`] and [`report`], [`move_model`], [`real`].
 
 pub mod grading;
 pub mod history;

@@ -31,7 +31,8 @@ fn the_store_passes_every_test_of_every_lab() {
     for lines in told.iter().flatten() {
         println!("{lines}");
     }
-    let virtual_s: f64 = graded.iter().flat_map(|one| &one.runs).map(|run| run.virtual_time.as_secs_f64()).sum();
+    let virtual_s: f64 =
+        graded.iter().flat_map(|one| &one.runs).map(|run| run.virtual_time.as_secs_f64()).sum();
     println!("{} tests, {virtual_s:.0} virtual seconds, {} failed", graded.len(), failed.len());
     assert!(graded.len() == tests.len() && failed.is_empty(), "{}", failed.join("\n"));
     let over = score::over_time(&graded, None);

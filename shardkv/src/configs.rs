@@ -7,9 +7,10 @@
 //! as many as a bound allows; the newest is kept besides, for clerks that ask. When those between are no
 //! longer kept, they are asked for again.
 //!
-//! A question or its answer may be lost, and a controller may be cut off. So when somebody who asks this
-//! group for something names a configuration that is not known here, the question is soon put to the next
-//! controller instead of waiting for its end.
+//! A question or its answer may be lost, and a controller may be cut off from the others: then it answers,
+//! but never has any news. So behind an answer without news the next controller is asked. And when somebody
+//! who asks this group for something names a configuration that is not known here, the question is soon put
+//! to the next controller instead of waiting for its end.
 //!
 //! Left out on purpose: adopting anything; that goes through the log (`mover`).
 
@@ -132,6 +133,8 @@ impl Follower {
                 Ok((configs, book)) => {
                     back_off = BACK_OFF_MIN;
                     if !self.knowledge.send_if_modified(|known| known.learn(adopted, configs, book)) {
+                        // It may be cut off from the others, and never have any.
+                        at = (at + 1) % self.controllers.len();
                         // Whatever the reason, an answer without news must not become a hot loop.
                         clock::sleep(BACK_OFF_MIN).await;
                     }

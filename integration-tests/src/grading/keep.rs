@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
 use super::{Outcome, Test, Verdict, record, score};
 use crate::lab::Options;
 use crate::linearizability::explain;
 use crate::record::{Header, Recording};
 use crate::report;
+use anyhow::{Context, ensure};
 
 /// Writes the directory of a failed run into `place`: its path.
 ///

@@ -14,6 +14,7 @@
 mod tests;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::{Anomaly, Found, by_key, check_clients, complete, judge};
@@ -24,6 +25,9 @@ const UNPLACED_MAX: usize = 16;
 
 /// In keys with at most this many replies it is asked whom to blame.
 const SUSPECTED_MAX: usize = 3_000;
+
+/// About so many operations are judged, some again and again, to explain one key.
+const JUDGED_MAX: usize = 1_000_000;
 
 /// What is said of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +69,7 @@ pub struct KeyVerdict {
 
 /// Explains every key of a history, accepted or not.
 pub fn explain(history: &[Operation]) -> Vec<KeyVerdict> {
-    let names: Names<'_> = history
-        .iter()
-        .enumerate()
-        .map(|(at, operation)| {
-            ((&operation.key, &operation.client, operation.call_ns, operation.op as u8), at)
-        })
-        .collect();
+    let names = names(history);
     let explained = |(key, places): (&str, Vec<usize>)| Key::new(history, places, &names).explain(key);
     let mut verdicts: Vec<KeyVerdict> = by_key(history).into_iter().map(explained).collect();
     if let Err(anomaly) = check_clients(history) {
@@ -89,6 +87,11 @@ pub fn explain(history: &[Operation]) -> Vec<KeyVerdict> {
 
 /// Where an operation stands, by what tells it apart.
 type Names<'a> = BTreeMap<(&'a String, &'a Client, u64, u8), usize>;
+
+fn names(history: &[Operation]) -> Names<'_> {
+    let named = history.iter().enumerate();
+    named.map(|(at, one)| ((&one.key, &one.client, one.call_ns, one.op as u8), at)).collect()
+}
 
 fn name(names: &Names<'_>, operation: &Operation) -> Option<usize> {
     names.get(&(&operation.key, &operation.client, operation.call_ns, operation.op as u8)).copied()
@@ -108,6 +111,8 @@ struct Key<'a> {
     /// Those with a known outcome, by the time of their replies.
     replies: Vec<usize>,
     names: &'a Names<'a>,
+    /// How many operations were judged.
+    judged: Cell<usize>,
 }
 
 /// Where it goes wrong: the first reply with which there is no order, and why.
@@ -119,7 +124,7 @@ impl<'a> Key<'a> {
         let known = |at: &usize| operations[*at].outcome != Outcome::Unknown;
         let mut replies: Vec<usize> = (0..places.len()).filter(known).collect();
         replies.sort_by_key(|at| (operations[*at].end_ns(), *at));
-        Self { history, places, operations, replies, names }
+        Self { history, places, operations, replies, names, judged: Cell::new(0) }
     }
 
     fn explain(&self, key: &str) -> KeyVerdict {
@@ -134,7 +139,8 @@ impl<'a> Key<'a> {
         let mut ends_ns = None;
         while let Some((at, anomaly)) = next {
             let culprit = self.replies[at];
-            if out.contains(&culprit) || out.len() == UNPLACED_MAX {
+            let is_enough = out.len() == UNPLACED_MAX || self.judged.get() > JUDGED_MAX;
+            if is_enough || out.contains(&culprit) {
                 found = self.judge(at, &out).ok();
                 ends_ns = Some(self.operations[culprit].end_ns());
                 break;
@@ -168,25 +174,25 @@ impl<'a> Key<'a> {
         culprit: usize,
         anomaly: &Anomaly,
     ) -> (Option<Accepted>, usize, Break) {
-        let mut suspects = vec![culprit];
+        let mut suspects = Vec::new();
         if self.replies.len() <= SUSPECTED_MAX {
             let witnesses = anomaly.operations.iter().filter_map(|witness| self.place(witness));
             suspects.extend(witnesses.filter(|at| {
                 *at != culprit && !out.contains(at) && self.operations[*at].outcome != Outcome::Unknown
             }));
         }
-        let mut best: Option<(usize, Option<Accepted>, usize, Break)> = None;
+        out.push(culprit);
+        let mut best = (culprit, self.find_break(out));
+        out.pop();
         for suspect in suspects {
+            let Some((furthest, _)) = best.1.1 else { break };
             out.push(suspect);
-            let (found, next) = self.find_break(out);
-            out.pop();
-            let reach = next.as_ref().map_or(usize::MAX, |(at, _)| *at);
-            if best.as_ref().is_none_or(|(furthest, ..)| reach > *furthest) {
-                best = Some((reach, found, suspect, next));
+            if self.judge(furthest + 1, out).is_ok() {
+                best = (suspect, self.find_break(out));
             }
+            out.pop();
         }
-        let (found, operation, next) =
-            best.map_or((None, culprit, None), |(_, found, suspect, next)| (found, suspect, next));
+        let (operation, (found, next)) = best;
         out.push(operation);
         (found, operation, next)
     }
@@ -202,6 +208,7 @@ impl<'a> Key<'a> {
     /// The first reply with which the history has no order, and why.
     fn culprit(&self, out: &[usize], mut anomaly: Anomaly) -> (usize, Anomaly) {
         let (mut fine, mut broken) = (0, self.replies.len());
+        let mut is_guess_wrong = false;
         while fine + 1 < broken {
             // Most often it is the latest of the replies that show the anomaly.
             let shown = |operation: &Operation| {
@@ -210,10 +217,14 @@ impl<'a> Key<'a> {
             };
             let guess = anomaly.operations.iter().filter_map(shown).max().unwrap_or(0);
             let inside = |count: &usize| fine < *count && *count < broken;
-            let middle = [guess + 1, guess].into_iter().find(inside).unwrap_or(fine + (broken - fine) / 2);
+            let guessed = [guess + 1, guess].into_iter().find(inside).filter(|_| !is_guess_wrong);
+            let middle = guessed.unwrap_or(fine + (broken - fine) / 2);
             match self.judge(middle, out) {
                 Ok(_) => fine = middle,
-                Err(earlier) => (broken, anomaly) = (middle, earlier),
+                Err(earlier) => {
+                    is_guess_wrong = guessed == Some(guess);
+                    (broken, anomaly) = (middle, earlier);
+                }
             }
         }
         (broken - 1, anomaly)
@@ -235,6 +246,7 @@ impl<'a> Key<'a> {
         let (places, operations): (Vec<usize>, Vec<Cow<'_, Operation>>) =
             called.filter_map(|at| Some((at, as_known(&self.operations[at], answered[at])?))).unzip();
         let operations: Vec<&Operation> = operations.iter().map(|operation| &**operation).collect();
+        self.judged.set(self.judged.get() + operations.len());
         let (order, is_whole) = match judge(&operations)? {
             Found::Order(order) => (order, true),
             Found::Undecided(order) => (order, false),

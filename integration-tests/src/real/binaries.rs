@@ -25,7 +25,8 @@ pub fn binary(name: &str) -> PathBuf {
 fn directory() -> Result<PathBuf, String> {
     let test = std::env::current_exe().map_err(|error| format!("where is this test? {error}"))?;
     // Tests lie in a directory of their own below the programs; the grader lies among them.
-    let beside = test.parent().map(|beside| if beside.ends_with("deps") { beside.parent() } else { Some(beside) });
+    let beside =
+        test.parent().map(|beside| if beside.ends_with("deps") { beside.parent() } else { Some(beside) });
     let directory = beside.flatten().map(Path::to_owned);
     directory.ok_or_else(|| format!("{} lies in no target directory", test.display()))
 }

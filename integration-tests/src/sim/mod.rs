@@ -330,6 +330,12 @@ where
     // Tasks end here, before the world does.
     drop(runtime);
     let world: Option<World> = world_of_run.take();
+    if let Some(world) = &world {
+        // Both hold what holds the world.
+        let checks = std::mem::take(&mut *lock(&world.shared.checks));
+        let events = lock(&world.shared.queue).abandon();
+        drop((checks, events));
+    }
     if let (Some(events), Some(world)) = (events, &world) {
         *events = world.take_recorded();
     }

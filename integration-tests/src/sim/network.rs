@@ -1,6 +1,6 @@
 //! The labs' network, number for number.
 //!
-//! A *client end* is an ordered pair (from, to); each is enabled or disabled by itself ([`ends`]: also cut
+//! A *client end* is an ordered pair (from, to); each is enabled or disabled by itself (`ends`: also cut
 //! servers and partitions). A call whose end is disabled, or whose server is dead or unknown, fails after
 //! 0 to 99 ms, with *long delays* after 0 to 6,999 ms; that it will is decided when it starts. Otherwise,
 //! while the network is *reliable*, it takes 0.2 to 0.5 ms each way. While it is *unreliable*: 0 to 26 ms
@@ -22,9 +22,9 @@
 //! each life of a server the requests that it was given ([`Network::served`]).
 //!
 //! Everything that travels is encoded and decoded by the production codec: nothing is shared. In a recorded
-//! run every message is told twice, as it leaves, with its fate, and as it arrives ([`words`]).
+//! run every message is told twice, as it leaves, with its fate, and as it arrives (`words`).
 //!
-//! [`ways`]: how replicas and clients come to the network.
+//! `ways`: how replicas and clients come to the network.
 //!
 //! Left out on purpose: the labs' ends that wait to be enabled (ours are enabled until somebody disables
 //! them), and the network that is destroyed while calls are under way (a run ends as a whole).

@@ -70,6 +70,11 @@ impl Queue {
         Some(event)
     }
 
+    /// Takes out what will not happen any more.
+    pub(super) fn abandon(&mut self) -> impl Sized + use<> {
+        std::mem::take(&mut self.events)
+    }
+
     /// Enters something into the trace that did not come through the queue.
     pub(super) fn note(&mut self, bytes: &[u8]) {
         self.trace.update(bytes);

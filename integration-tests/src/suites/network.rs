@@ -5,7 +5,7 @@
 //! controller it opens sessions. Two services at one address, as theirs.
 //!
 //! Where a test has no meaning here its intention is kept: argument types are Rust's business, but nothing
-//! that travels may be shared ([`types`]); byte counts are those of our codec ([`bytes`]); toggling long delays
+//! that travels may be shared ([`types`]); byte counts are those of our codec (`bytes`); toggling long delays
 //! cannot race, but must not change the fate of calls that are under way ([`long_delay_race`]). Ends need not
 //! be enabled before the first call.
 //!

@@ -202,13 +202,15 @@ pub(super) fn client_of(
 pub(super) const SPEED_OPS: u32 = 1000;
 
 /// Whether they were fast enough: 33.3 ms each on average, as the labs want (three in each heartbeat interval of
-/// 100 ms), and 5 ms, as we do.
-pub(super) fn check_speed(start: Instant) -> anyhow::Result<()> {
+/// 100 ms), and in the simulator, where a synced save takes 0.2 ms, 5 ms.
+pub(super) fn check_speed(store: &Store, start: Instant) -> anyhow::Result<()> {
     const LABS: Duration = Duration::from_micros(33_333);
     const OURS: Duration = Duration::from_millis(5);
     let each = start.elapsed() / SPEED_OPS;
     ensure!(each <= LABS, "operations completed too slowly: {each:?} each > {LABS:?}");
-    ensure!(each <= OURS, "operations completed too slowly for us: {each:?} each > {OURS:?}");
+    if store.ground.cluster().is_some() {
+        ensure!(each <= OURS, "operations completed too slowly for us: {each:?} each > {OURS:?}");
+    }
     Ok(())
 }
 

@@ -46,7 +46,7 @@ impl Live {
         let text = format!("{}\n{status}", table(&running[from..]));
         let mut stderr = std::io::stderr().lock();
         let up = if self.height > 0 { format!("\x1b[{}A", self.height) } else { String::new() };
-        let _ = write!(stderr, "{up}\x1b[J{text}\n");
+        let _ = writeln!(stderr, "{up}\x1b[J{text}");
         self.height = text.lines().count();
     }
 

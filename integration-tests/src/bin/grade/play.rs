@@ -11,8 +11,8 @@ use integration_tests::lab::{Options, Timers};
 
 use super::args::{Format, Play};
 use super::live::{self, Live};
-use super::results::{self, Line};
 use super::real;
+use super::results::{self, Line};
 
 /// Whether everything passed.
 pub(super) fn play(args: &Play) -> anyhow::Result<bool> {

@@ -138,7 +138,11 @@ pub(crate) async fn snapshots(world: World) -> Result<(), String> {
         let (calls, servers) = (cluster.client(&name), servers.clone());
         let store: Box<dyn Store> =
             Box::new(ToyStore { calls, servers, random: world.generator(&name), at: number % 3 });
-        tokio::spawn(recorder.clone().client(store, Mix { think_max: Duration::from_millis(4), ..mix([40, 20, 25, 5, 10]) }, world.derive(&name)));
+        tokio::spawn(recorder.clone().client(
+            store,
+            Mix { think_max: Duration::from_millis(4), ..mix([40, 20, 25, 5, 10]) },
+            world.derive(&name),
+        ));
     }
     cluster.network.set_weather(Weather { unreliable: true, chaos: true, chaos_requests: false });
     let nemesis = Nemesis::new(&cluster, Plan { chaos_requests: false, ..Plan::of(FAULTS) });

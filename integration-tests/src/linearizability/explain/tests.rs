@@ -95,6 +95,23 @@ fn a_hopeless_key_is_explained_up_to_where_it_is_hopeless() {
 }
 
 #[test]
+fn a_long_key_in_which_every_second_read_is_wrong_is_explained_in_bounded_time() {
+    let (mut history, mut value) = (Vec::new(), String::new());
+    for at in 0..1500_u64 {
+        value += &format!("<{at}>");
+        history.push(operation(1, Op::Append, &format!("<{at}>"), at * 100, at * 100 + 10));
+        let seen = if at % 2 == 0 { value.clone() } else { value.replace("<0>", "") };
+        history.push(operation(2, Op::Get, &seen, at * 100 + 20, at * 100 + 30));
+    }
+    let names = super::names(&history);
+    let key = super::Key::new(&history, (0..history.len()).collect(), &names);
+    let verdict = key.explain("k");
+    assert_eq!((verdict.ruling, verdict.ends_ns.is_some()), (Ruling::Broken, true));
+    assert!(!verdict.unplaced.is_empty() && !verdict.order.is_empty());
+    assert!(key.judged.get() < 2 * super::JUDGED_MAX, "{} operations judged", key.judged.get());
+}
+
+#[test]
 fn a_client_with_two_operations_at_a_time_is_named() {
     let history = [operation(1, Op::Put, "a", 0, 10), operation(1, Op::Get, "a", 5, 15)];
     let verdict = &explain(&history)[0];

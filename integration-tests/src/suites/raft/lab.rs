@@ -83,13 +83,9 @@ impl RaftLab {
         servers: u64,
         compacts: Compacts,
     ) -> anyhow::Result<Self> {
-        let mut config = compacts.config(lab.config(Timers::Lab));
-        if super::broken("heartbeat") { config = config.with_timers(20, 600); }
-        if super::broken("election") { config = config.with_timers(200, 20_000); }
-        if super::broken("keep") { config.log_bytes_max = 1 << 20; config.log_bytes_hard_max = 1 << 21; }
-        if super::broken("compaction") { config.log_bytes_max = 1 << 20; config.log_bytes_hard_max = 1 << 21; }
+        let config = compacts.config(lab.config(Timers::Lab));
         let servers = Servers::set_up(lab, style, Bare::new("list", || List), servers, config).await?;
-        let every = (compacts == Compacts::EveryTen && !super::broken("compaction")).then_some(10);
+        let every = (compacts == Compacts::EveryTen).then_some(10);
         let applied = watch::watch(&servers.cluster, every);
         Ok(Self { servers, applied })
     }
@@ -245,7 +241,6 @@ impl RaftLab {
     /// Adapted: the product keeps what a follower that it heard in the last 1.2 s still lacks, so it is asked
     /// again until that follower counts as silent.
     pub(crate) async fn compact(&self, server: usize) -> anyhow::Result<()> {
-        if super::broken("told") { return Ok(()); }
         for _ in 0..20 {
             let Some(seen) = self.seen(server) else { bail!("{} is dead", self.name(server)) };
             if lock(&seen.journal).entries.is_empty() {
@@ -266,7 +261,6 @@ impl RaftLab {
 
     /// Snapshots that servers took over.
     pub(crate) fn installs(&self) -> u64 {
-        if std::env::var_os("INSTALLS").is_some() { println!("installs {}", lock(&self.applied).installs()); }
         lock(&self.applied).installs()
     }
 }

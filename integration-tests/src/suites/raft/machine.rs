@@ -88,9 +88,6 @@ impl StateMachine for List {
 
     fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, command: Value) -> u64 {
         let number = Self::count(&*rows) + 1;
-        static TURN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let turn = TURN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let command = if super::broken("values") && turn % 7 == 6 { Value::Number(turn) } else { command };
         rows.put(row_key(number).into(), codec::encode(&command));
         rows.put(Bytes::from_static(COUNT), Bytes::copy_from_slice(&number.to_be_bytes()));
         number
@@ -112,7 +109,7 @@ pub(crate) fn number_of(journal: &Journal, applied: EntryId, count: u64, id: Ent
         last = EntryId { term: saved.term, index: *index };
     }
     let unsaved = id.index.0.checked_sub(last.index.0)?;
-    let empty = u64::from(last.term < id.term && !super::broken("number"));
+    let empty = u64::from(last.term < id.term);
     (number + unsaved).checked_sub(empty).filter(|number| *number > count)
 }
 

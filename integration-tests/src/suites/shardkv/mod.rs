@@ -4,7 +4,7 @@
 //! All groups run from the start; Join and Leave only tell the controllers, as in the labs: who joined has
 //! nothing until its shards arrive, and a group that left still has to hand over.
 //!
-//! [`stage`]: what all scenarios stand on. [`moves`]: shards that move while clients work. [`challenges`]: what
+//! `stage`: what all scenarios stand on. `moves`: shards that move while clients work. `challenges`: what
 //! the labs set as challenges: deleting what was handed over, and serving on while other shards move.
 //!
 //! Adapted: keys. The labs' first byte of a key is its shard's number; ours are found by trying.

@@ -17,10 +17,9 @@ pub(super) async fn put_for(store: Store, clients: u64, ms: u64) -> anyhow::Resu
     Ok(brought.into_iter().sum())
 }
 
-/// The sums must come out, and one order must explain everything.
-pub(super) async fn judge(stage: &mut Stage, puts: Puts) -> anyhow::Result<()> {
-    let reliable = stage.lab.net() == Net::Reliable;
-    check_put_concurrent(&mut stage.clerk, KEY, puts, reliable).await?;
+/// The sums must come out, to the last put if nothing can have been lost, and one order must explain everything.
+pub(super) async fn judge(stage: &mut Stage, puts: Puts, nothing_lost: bool) -> anyhow::Result<()> {
+    check_put_concurrent(&mut stage.clerk, KEY, puts, nothing_lost).await?;
     stage.store.judge()
 }
 
@@ -32,5 +31,6 @@ pub(super) async fn concurrent(lab: Lab, clients: u64) -> anyhow::Result<()> {
     let joined = stage.join_new(MANY_GROUPS).await?;
     stage.leave_and_remove(&joined).await?;
     let puts = putting.await?.context("a client")?;
-    judge(&mut stage, puts).await
+    let reliable = lab.net() == Net::Reliable;
+    judge(&mut stage, puts, reliable).await
 }

@@ -8,12 +8,12 @@
 //! Adapted: "the controller dies, or is cut off, in mid-change" is the controllers' leader, and with it the
 //! admin who asked for the change and waits for it. "Concurrent controllers" are admins who want different
 //! changes at the same time. Whoever recovers finds the change made, and waits until it is done
-//! ([`controller`]). What must hold in the end is the labs'.
+//! (`controller`). What must hold in the end is the labs'.
 //!
 //! Adapted: a group runs, and has a leader, before it is joined, and an id stays with its data: where the labs
 //! make a new group for each of many joins, one group joins and leaves again and again.
 //!
-//! [`basic`]: Lab 5A without clients beside the scenario, [`clerks`]: with them; [`recovery`]: Labs 5B and 5C.
+//! `basic`: Lab 5A without clients beside the scenario, `clerks`: with them; `recovery`: Labs 5B and 5C.
 //!
 //! Left out on purpose: the labs' extension 5D, which has no tests.
 
