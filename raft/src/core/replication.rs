@@ -19,7 +19,7 @@ impl Raft {
         let commit = self.commit;
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_elapsed += 1;
-        let beat = leader.heartbeat_elapsed >= heartbeat_ticks || base::mutant!("heartbeat-every-tick");
+        let beat = leader.heartbeat_elapsed >= heartbeat_ticks;
         if beat {
             leader.heartbeat_elapsed = 0;
         }
@@ -221,6 +221,7 @@ impl Raft {
         follower.silent_ticks = 0;
         follower.round = follower.round.max(round);
         follower.disk_low = disk_low;
+        base::mutant!("answer-asks-again", follower.due = true);
         match verdict {
             Verdict::Matched(index) => {
                 let index = if base::mutant!("match-from-next") { follower.next.previous() } else { index };

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::GroupId;
 use clerk::api::config::{NewGroup, Params};
 use clerk::api::ctrl::Change;
+use clerk::api::{GroupId, Incarnation};
 use clerk::kv::{Clerk, Options};
 use integration_tests::sim::clerks::{Admin, KvStore};
 use integration_tests::sim::cluster::{Cluster, Kind, Shape};
@@ -144,7 +144,7 @@ pub(crate) async fn snapshots(world: World) -> Result<(), String> {
             world.derive(&name),
         ));
     }
-    cluster.network.set_weather(Weather { unreliable: true, chaos: true, chaos_requests: false });
+    cluster.network.set_weather(Weather { unreliable: true, chaos: true, ..Weather::default() });
     let nemesis = Nemesis::new(&cluster, Plan { chaos_requests: false, ..Plan::of(FAULTS) });
     let trouble = tokio::spawn(nemesis.clone().run());
     let lonely = tokio::spawn(cut_off_one_after_the_other(cluster.clone(), servers.clone()));
@@ -199,6 +199,33 @@ async fn cut_power_behind_compactions(cluster: Cluster) {
             }
         }
     }
+}
+
+/// Two groups and calm weather: each shard is moved to the group that does not have it, and stays there.
+pub(crate) async fn moves(world: World) -> Result<(), String> {
+    const GROUPS: [GroupId; 2] = [GroupId(101), GroupId(102)];
+    let cluster = Cluster::new(&world, Shape::drawn(&world));
+    invariants::watch(&cluster);
+    cluster.add(Kind::Ctrl, 3);
+    cluster.ready(Duration::from_secs(10)).await?;
+    let admin = Admin::new(&cluster);
+    for group in GROUPS {
+        let newcomer = NewGroup { incarnation: Incarnation(group.0), addresses: vec![group.to_string()] };
+        admin.change(Change::Join([(group, newcomer)].into())).await;
+    }
+    let mut owners = admin.owners().await?;
+    for (shard, owner) in owners.clone() {
+        let group = GROUPS[usize::from(owner == GROUPS[0])];
+        owners.insert(shard, group);
+        if !admin.change(Change::Move { shard, group }).await {
+            return Err(format!("shard {shard} was not moved"));
+        }
+        let now = admin.owners().await?;
+        if now != owners {
+            return Err(format!("shard {shard} was moved to {group}, and the owners are {now:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// One replica group of the product in bad weather, its clerks with few sessions or none.
