@@ -47,11 +47,20 @@ fn options(limit: usize) -> impl Options {
 /// When `value`'s `Serialize` fails, which for our types (sized sequences, no maps of unknown
 /// length) would be a bug of ours.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
-    let options = options(usize::MAX);
-    let mut bytes = Vec::with_capacity(64);
-    bytes.push(VERSION);
-    options.serialize_into(&mut bytes, value).expect("our own types always serialize");
+    // What is encoded is mostly small and handed on: measured once, it is allocated once.
+    let body = options(usize::MAX).serialized_size(value).expect("our own types always serialize");
+    let mut bytes = Vec::with_capacity(1 + usize::try_from(body).unwrap_or(0));
+    encode_into(&mut bytes, value);
     Bytes::from(bytes)
+}
+
+/// Appends what [`encode`] makes of `value`.
+///
+/// # Panics
+/// As there.
+pub fn encode_into<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
+    bytes.push(VERSION);
+    options(usize::MAX).serialize_into(bytes, value).expect("our own types always serialize");
 }
 
 /// Decodes what [`encode`] wrote, if it is at most `limit` bytes long.

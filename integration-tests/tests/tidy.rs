@@ -88,8 +88,7 @@ fn only_the_clock_names_the_time_of_tokio() {
 fn deterministic_code_reads_no_clock_of_the_system() {
     let is_program = |name: &str| name.ends_with("/main.rs") || name.contains("/bin/");
     // tarpc wants an Instant of the standard library for its deadlines.
-    const WIRE: [&str; 3] =
-        ["base/src/socket/wire.rs", "clerk/src/connection/pool.rs", "raft/src/transport/tarpc.rs"];
+    const WIRE: [&str; 2] = ["base/src/socket/wire.rs", "clerk/src/connection/pool.rs"];
     let is_production_only = |name: &str| name.starts_with("base/src/process");
     only_in(&["Instant::now", "SystemTime"], |name| {
         name == "base/src/clock.rs"

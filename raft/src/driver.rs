@@ -6,7 +6,8 @@
 //! stalled disk wakes up reading its heartbeats before its clock.
 //!
 //! Beside the driver run the applier ([`crate::rsm`]) and the background task (here), which flushes the
-//! table before a compaction and reads snapshot chunks. The driver waits for neither.
+//! table before a compaction and reads snapshot chunks. The driver waits for neither. What it has for the
+//! applier it hands over once a round: a wake-up costs more than an item.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId, Ready, StreamOrder};
 use crate::core::role::Role;
 use crate::core::{ProposeError, Raft, Refused};
-use crate::rsm::{ExecuteError, Role as RoleName, Status};
+use crate::rsm::{ExecuteError, Leadership, Role as RoleName, Status};
 use crate::storage::{Log, Read, ScanLimit, Table, applied};
 use crate::transport::{Incoming, Mailbox, Transport};
 use crate::types::{EntryId, Index, Membership, NodeId};
@@ -59,7 +60,7 @@ pub(crate) enum Item<P, Q> {
 
 /// What the applier and the background task tell the driver.
 pub(crate) enum Event {
-    /// Handed items of so many bytes are dealt with.
+    /// Handed items of so many bytes are dealt with. Told now and then, not for every item.
     AppliedBytes(usize),
     /// Everything given of this snapshot is staged.
     Staged(EntryId),
@@ -97,10 +98,13 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) mailbox_open: bool,
     pub(crate) requests: mpsc::Receiver<Request<P, Q>>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
-    pub(crate) applier: mpsc::UnboundedSender<Item<P, Q>>,
+    pub(crate) applier: mpsc::UnboundedSender<Vec<Item<P, Q>>>,
+    /// Who waits for what, to be handed to the applier with the next thing it has to do.
+    pub(crate) handing: Vec<Item<P, Q>>,
     pub(crate) background: mpsc::UnboundedSender<Order>,
     pub(crate) disk_low: watch::Receiver<bool>,
     pub(crate) status: Arc<watch::Sender<Status>>,
+    pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: CancellationToken,
     pub(crate) next_read: u64,
@@ -211,7 +215,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             Request::Propose { command, freeing, mut waiter } => match self.raft.propose(command, freeing) {
                 Ok(id) => {
                     waiter.placed(id);
-                    let _ = self.applier.send(Item::Proposed(id, waiter));
+                    self.handing.push(Item::Proposed(id, waiter));
                 }
                 Err(error) => waiter.refuse(error.into()),
             },
@@ -220,7 +224,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 self.next_read += 1;
                 match self.raft.read(id) {
                     Ok(()) => {
-                        let _ = self.applier.send(Item::Asked(id, waiter));
+                        self.handing.push(Item::Asked(id, waiter));
                     }
                     Err(error) => waiter.refuse(error.into()),
                 }
@@ -258,8 +262,10 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         for envelope in ready.send {
             self.transport.send(envelope.to, envelope.message);
         }
-        for apply in ready.apply {
-            let _ = self.applier.send(Item::Apply(apply));
+        // Waiters alone give the applier nothing to do: they go with the next of these.
+        if !ready.apply.is_empty() {
+            self.handing.extend(ready.apply.into_iter().map(Item::Apply));
+            let _ = self.applier.send(std::mem::take(&mut self.handing));
         }
         for order in ready.streams {
             let _ = self.background.send(Order::Stream(order));
@@ -275,11 +281,13 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             Role::Leader(_) => RoleName::Leader,
         };
         let syncs = self.log.syncs();
+        let leadership = Leadership { role, term: raft.term(), leader: raft.leader() };
+        let news = *self.leadership.borrow() != leadership;
+        if news {
+            let (term, leader, commit) = (raft.term().0, raft.leader().map(|id| id.0), raft.commit().0);
+            tracing::info!(?role, term, ?leader, commit, "role");
+        }
         self.status.send_if_modified(|status| {
-            if (status.role, status.term, status.leader) != (role, raft.term(), raft.leader()) {
-                let (term, leader, commit) = (raft.term().0, raft.leader().map(|id| id.0), raft.commit().0);
-                tracing::info!(?role, term, ?leader, commit, "role");
-            }
             let next = Status {
                 me: raft.me(),
                 role,
@@ -296,6 +304,9 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             *status = next;
             changed
         });
+        if news {
+            self.leadership.send_replace(leadership);
+        }
     }
 
     fn maybe_compact(&mut self) {

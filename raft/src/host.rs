@@ -11,7 +11,7 @@ use crate::rsm::{Parts, Threads};
 use crate::storage::directory::{DataDir, Identity};
 use crate::storage::rocksdb::{LogOptions, TableOptions};
 use crate::transport::mailbox;
-use crate::transport::tarpc::{Settings, TarpcTransport};
+use crate::transport::tcp::{Settings, TcpTransport};
 use crate::types::{Membership, NodeId};
 
 /// What a server needs beside its replica.
@@ -21,7 +21,7 @@ pub struct Host {
     /// Who this server is.
     pub here: Here,
     /// The way to its peers, to which arriving peers are handed.
-    pub transport: Arc<TarpcTransport>,
+    pub transport: Arc<TcpTransport>,
     /// What to start the replica with.
     pub parts: Parts,
 }
@@ -61,7 +61,7 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     let (inbox, mailbox) = mailbox(16_384, config.mailbox_bytes_max);
     let members = args.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let settings = Settings { here: here.clone(), members, limits: Default::default(), seed: config.seed };
-    let transport = Arc::new(TarpcTransport::start(settings, directory, inbox));
+    let transport = Arc::new(TcpTransport::start(settings, directory, inbox));
     let parts = Parts {
         me: NodeId(args.id),
         membership: Membership::of(args.members.0.keys().copied().map(NodeId)),

@@ -49,6 +49,10 @@ impl Args {
     }
 }
 
+// Requests, rows and messages are many small pieces, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let args = process::load::<Args>();
     process::run(async move {

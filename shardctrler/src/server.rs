@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use base::socket::{Arrival, Here, Listener, Service as Purpose};
 use clerk::api::rpc;
-use raft::transport::tarpc::TarpcTransport;
+use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
 
 use crate::service::Service;
@@ -19,7 +19,7 @@ use crate::service::Service;
 pub async fn serve(
     listener: Listener,
     here: Here,
-    transport: Arc<TarpcTransport>,
+    transport: Arc<TcpTransport>,
     service: Arc<Service>,
 ) -> Infallible {
     let here = Arc::new(here);
@@ -31,12 +31,7 @@ pub async fn serve(
     listener.run(handle).await
 }
 
-async fn on_arrival(
-    arrival: Arrival,
-    here: Arc<Here>,
-    transport: Arc<TarpcTransport>,
-    service: Arc<Service>,
-) {
+async fn on_arrival(arrival: Arrival, here: Arc<Here>, transport: Arc<TcpTransport>, service: Arc<Service>) {
     match arrival.hello().service {
         Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
         Purpose::Client => {

@@ -19,7 +19,7 @@ use clerk::connection::Connection;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use raft::rsm::{Replica, Role, Status};
+use raft::rsm::{Leadership, Replica, Role};
 use raft::types::Term;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -84,15 +84,13 @@ struct Pushes {
 impl Mover {
     /// Leads whenever the replica leads. Ends with the replica.
     pub(crate) async fn run(mut self) {
-        let mut status = self.replica.watch();
+        let mut leadership = self.replica.watch_leadership();
         loop {
-            let Ok(term) =
-                status.wait_for(|status| status.role == Role::Leader).await.map(|status| status.term)
-            else {
+            let Ok(term) = leadership.wait_for(|it| it.role == Role::Leader).await.map(|it| it.term) else {
                 return;
             };
-            let mut lost = status.clone();
-            let over = lost.wait_for(move |status| !leads(status, term));
+            let mut lost = leadership.clone();
+            let over = lost.wait_for(move |it| !leads(it, term));
             tokio::select! {
                 biased;
                 _ = over => {}
@@ -208,6 +206,6 @@ impl Mover {
     }
 }
 
-fn leads(status: &Status, term: Term) -> bool {
-    status.role == Role::Leader && status.term == term
+fn leads(it: &Leadership, term: Term) -> bool {
+    it.role == Role::Leader && it.term == term
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base::socket::{Arrival, Here, Listener, Service as Purpose};
 use clerk::api::rpc;
-use raft::transport::tarpc::TarpcTransport;
+use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
 
 use crate::service::Service;
@@ -18,7 +18,7 @@ pub async fn serve(
     listener: Listener,
     here: Here,
     service: Arc<Service>,
-    transport: Arc<TarpcTransport>,
+    transport: Arc<TcpTransport>,
 ) -> Infallible {
     let here = Arc::new(here);
     let span = tracing::Span::current();

@@ -1,4 +1,4 @@
-//! tarpc over a [`Stream`].
+//! What travels over a [`Stream`]: tarpc's requests and answers, or frames that go one way.
 //!
 //! tarpc's own messages are translated into `Call` and `Reply` on their way, for three reasons: a
 //! deadline is capped before tarpc adds it to the clock (a peer's `u64::MAX` seconds would panic there;
@@ -7,6 +7,9 @@
 //!
 //! An answer too long for a frame becomes a failure that says so; the connection lives on. A request too
 //! long fails at its sender.
+//!
+//! [`FrameWriter`] and [`FrameReader`] carry values of one type from one end to the other, without answers,
+//! behind the same four-byte length.
 
 use std::io;
 use std::marker::PhantomData;
@@ -20,13 +23,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tarpc::server::limits::requests_per_channel::MaxRequests;
 use tarpc::server::{BaseChannel, Channel, InFlightRequest};
-use tarpc::tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tarpc::tokio_util::codec::{Framed, FramedRead, LengthDelimitedCodec};
 use tarpc::{ChannelError, ClientMessage, Request, Response, ServerError, context, serde_transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_serde::{Deserializer, Serializer};
 
 use super::{Counters, Stream, count};
 use crate::clock;
-use crate::codec::{decode, encode};
+use crate::codec::{decode, encode, encode_into};
 
 /// For the log filter of every process: tarpc opens a span and formats a date for each request, and
 /// reports each late one as an error. Switched off it costs nothing.
@@ -230,10 +234,115 @@ where
     }
 }
 
+/// Bytes that are handed to the system at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A buffer that grew beyond this for one large frame is not kept.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// The end of a connection that only writes.
+#[derive(Debug)]
+pub struct FrameWriter {
+    stream: Stream,
+    stall: Duration,
+    buffer: Vec<u8>,
+}
+
+impl FrameWriter {
+    /// A connection that takes nothing for `stall`, or whose other machine acknowledges nothing for so long,
+    /// has failed.
+    pub fn new(stream: Stream, stall: Duration) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            // Without it a machine that vanished without a word is noticed after minutes.
+            let ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream.tcp, ms) {
+                tracing::debug!(%error, "no time-out for what is not acknowledged");
+            }
+        }
+        Self { stream, stall, buffer: Vec::new() }
+    }
+
+    /// Writes `value` as one frame. Completes when the system has taken it, which proves nothing about the
+    /// other end.
+    ///
+    /// # Errors
+    /// The connection failed, or the frame is larger than the connection's limit; either way it must not be
+    /// used any more.
+    pub async fn write<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&[0; 4]);
+        encode_into(&mut self.buffer, value);
+        let bytes = self.buffer.len() - 4;
+        let length = u32::try_from(bytes).ok().filter(|_| bytes <= self.stream.frame_bytes_max);
+        let Some(length) = length else {
+            let limit = self.stream.frame_bytes_max;
+            let text = format!("a frame of {bytes} bytes exceeds the limit of {limit}");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        };
+        self.buffer[..4].copy_from_slice(&length.to_be_bytes());
+        for piece in self.buffer.chunks(PIECE_BYTES) {
+            let written = clock::timeout(self.stall, self.stream.write_all(piece)).await;
+            written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        }
+        if self.buffer.capacity() > BUFFER_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Completes when the other end has closed the connection, or it broke.
+    pub async fn closed(&mut self) {
+        // Nothing is ever sent this way: whatever a read says, the connection is over.
+        let _ = self.stream.read_u8().await;
+    }
+}
+
+/// The end of a connection that only reads.
+#[derive(Debug)]
+pub struct FrameReader<T> {
+    frames: FramedRead<Stream, LengthDelimitedCodec>,
+    bytes_max: usize,
+    counters: Arc<Counters>,
+    ghost: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> FrameReader<T> {
+    /// Reads frames of `T` of at most the connection's limit.
+    pub fn new(stream: Stream) -> Self {
+        let (bytes_max, counters) = (stream.frame_bytes_max, Arc::clone(&stream.counters));
+        let codec = LengthDelimitedCodec::builder().max_frame_length(bytes_max).new_codec();
+        Self { frames: FramedRead::new(stream, codec), bytes_max, counters, ghost: PhantomData }
+    }
+
+    /// The next frame; none when the connection ended or was silent for `idle`. What makes no sense ends it,
+    /// too, and is counted.
+    pub async fn next(&mut self, idle: Duration) -> Option<T> {
+        let frame = clock::timeout(idle, self.frames.next()).await.ok()??;
+        let malformed = |error: &dyn std::fmt::Display| {
+            count(&self.counters.malformed);
+            tracing::warn!(%error, "connection closed: what arrived makes no sense");
+        };
+        match frame {
+            Ok(bytes) => decode(&bytes, self.bytes_max).inspect_err(|error| malformed(error)).ok(),
+            Err(error) => {
+                if is_invalid(&error) {
+                    malformed(&error);
+                }
+                None
+            }
+        }
+    }
+}
+
 /// Whether `error`, or an error inside it, says that bytes made no sense.
 fn is_malformed(error: &ChannelError<io::Error>) -> bool {
     let ChannelError::Read(error) = error else { return false };
-    let mut next = Some(error.as_ref());
+    is_invalid(error)
+}
+
+fn is_invalid(error: &io::Error) -> bool {
+    let mut next = Some(error);
     while let Some(error) = next {
         if error.kind() == io::ErrorKind::InvalidData {
             return true;

@@ -61,7 +61,8 @@ where
         if group != self.group {
             return Err(KvRefusal::Malformed(format!("this is group {}, not {group}", self.group)));
         }
-        (self.handle)(request).await
+        // On the heap at once: the future is large, and what tarpc makes of it is moved several times.
+        Box::pin((self.handle)(request)).await
     }
 }
 

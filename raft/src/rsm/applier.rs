@@ -2,7 +2,8 @@
 //!
 //! A turn takes what is queued, applies its commands to an overlay, writes that in one batch, and only
 //! then answers: commands in their order, then the reads that were confirmed and whose index is
-//! applied. Who waits for a command was queued before the command itself, so the verdict is found by
+//! applied. The answers of a turn leave together, for a task that gives them out beside those who wait
+//! ([`respond`]): one wake-up a turn, and answers to one connection travel in one write. Who waits for a command was queued before the command itself, so the verdict is found by
 //! comparing ids (rule 28): the same id, its output; another term at its index, not executed; passed
 //! by a snapshot, or a newer term seen, unknown.
 
@@ -21,16 +22,21 @@ use crate::driver::{Event, Item, Waiter};
 use crate::storage::{self, APPLIED_KEY, Applied, Table};
 use crate::types::{Entry, EntryId, Index, Payload};
 
+/// What a command or a read comes to.
+type Verdict<T> = Result<T, ExecuteError>;
+/// Where that is told.
+type Reply<T> = oneshot::Sender<Verdict<T>>;
+
 /// Waits for a command.
 pub(crate) struct CommandWaiter<S: StateMachine> {
-    pub(crate) reply: oneshot::Sender<Result<S::Output, ExecuteError>>,
+    pub(crate) reply: Reply<S::Output>,
     pub(crate) placed: Option<oneshot::Sender<Result<EntryId, ExecuteError>>>,
 }
 
 /// Waits for a read.
 pub(crate) struct QueryWaiter<S: StateMachine> {
     pub(crate) query: S::Query,
-    pub(crate) reply: oneshot::Sender<Result<S::Answer, ExecuteError>>,
+    pub(crate) reply: Reply<S::Answer>,
 }
 
 impl<S: StateMachine> Waiter for CommandWaiter<S> {
@@ -54,16 +60,30 @@ impl<S: StateMachine> Waiter for QueryWaiter<S> {
     }
 }
 
-type Queue<S> = mpsc::UnboundedReceiver<Item<CommandWaiter<S>, QueryWaiter<S>>>;
+type Queue<S> = mpsc::UnboundedReceiver<Vec<Item<CommandWaiter<S>, QueryWaiter<S>>>>;
+
+/// Gives out the answers of a turn.
+pub(crate) type Responses = Box<dyn FnOnce() + Send>;
+
+/// Gives out answers on the runtime of those who wait for them.
+pub(crate) async fn respond(mut turns: mpsc::UnboundedReceiver<Responses>) {
+    while let Some(answer_all) = turns.recv().await {
+        answer_all();
+    }
+}
 
 pub(crate) struct Applier<S: StateMachine> {
     pub(crate) machine: S,
     pub(crate) table: Arc<dyn Table>,
     pub(crate) queue: Queue<S>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) responses: mpsc::UnboundedSender<Responses>,
     pub(crate) status: Arc<watch::Sender<Status>>,
     pub(crate) stop: CancellationToken,
     pub(crate) applied: Applied,
+    /// Bytes dealt with and not yet told to the driver, and how many of them are told.
+    pub(crate) bytes_untold: usize,
+    pub(crate) bytes_told_at: usize,
     /// Who waits for commands, by position.
     pub(crate) waiters: VecDeque<(EntryId, CommandWaiter<S>)>,
     /// Reads not confirmed yet.
@@ -72,44 +92,76 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
 }
 
-/// Outputs of this turn, answered once its batch is written.
-type Answers<S> = Vec<(CommandWaiter<S>, Result<<S as StateMachine>::Output, ExecuteError>)>;
+/// Commands and reads that are answered together. Clients that wait for each other's answers ask again
+/// together, too: one half of them should be on their way again while the other half is applied.
+const RUN_MAX: usize = 32;
+
+/// What commands and reads of a run are answered.
+struct Answers<S: StateMachine> {
+    commands: Vec<(CommandWaiter<S>, Verdict<S::Output>)>,
+    reads: Vec<(Reply<S::Answer>, S::Answer)>,
+}
+
+impl<S: StateMachine> Answers<S> {
+    fn leave(self, responses: &mpsc::UnboundedSender<Responses>) {
+        if self.commands.is_empty() && self.reads.is_empty() {
+            return;
+        }
+        let _ = responses.send(Box::new(|| {
+            for (waiter, answer) in self.commands {
+                let _ = waiter.reply.send(answer);
+            }
+            for (reply, answer) in self.reads {
+                let _ = reply.send(Ok(answer));
+            }
+        }));
+    }
+}
 
 impl<S: StateMachine> Applier<S> {
     pub(crate) async fn run(mut self) {
-        const TURN_ITEMS_MAX: usize = 1024;
-        let mut items = Vec::with_capacity(TURN_ITEMS_MAX);
+        const TURN_ROUNDS_MAX: usize = 16;
+        let mut rounds = Vec::with_capacity(TURN_ROUNDS_MAX);
         self.machine.load(&*self.table);
         loop {
             let taken = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                taken = self.queue.recv_many(&mut items, TURN_ITEMS_MAX) => taken,
+                taken = self.queue.recv_many(&mut rounds, TURN_ROUNDS_MAX) => taken,
             };
             if taken == 0 {
                 break;
             }
-            let mut turn = items.drain(..).collect::<VecDeque<_>>();
+            let mut turn = rounds.drain(..).flatten().collect::<VecDeque<_>>();
             while !turn.is_empty() {
-                if let Some(chunk) = self.apply_run(&mut turn) {
+                let mut answers = Answers { commands: Vec::new(), reads: Vec::new() };
+                if let Some(chunk) = self.apply_run(&mut turn, &mut answers) {
                     self.on_chunk(chunk).await;
                 }
+                self.answer_reads(&mut answers);
+                answers.leave(&self.responses);
             }
-            self.answer_reads();
         }
         for (_, waiter) in self.waiters {
             waiter.refuse(ExecuteError::Unknown);
         }
     }
 
-    /// Applies items up to the next snapshot chunk, which it returns.
-    fn apply_run(&mut self, turn: &mut VecDeque<Item<CommandWaiter<S>, QueryWaiter<S>>>) -> Option<Chunk> {
+    /// Applies some items, or all up to the next snapshot chunk, which it returns.
+    fn apply_run(
+        &mut self,
+        turn: &mut VecDeque<Item<CommandWaiter<S>, QueryWaiter<S>>>,
+        answers: &mut Answers<S>,
+    ) -> Option<Chunk> {
         let table = Arc::clone(&self.table);
         let mut overlay = Overlay::new(&*table, self.applied);
-        let mut answers = Vec::new();
         let mut bytes = 0;
         let mut chunk = None;
-        while let Some(item) = turn.pop_front() {
+        let mut left = RUN_MAX;
+        while left > 0
+            && let Some(item) = turn.pop_front()
+        {
+            left -= usize::from(matches!(item, Item::Apply(_)));
             match item {
                 Item::Proposed(id, waiter) => self.waiters.push_back((id, waiter)),
                 Item::Asked(id, waiter) => {
@@ -117,7 +169,7 @@ impl<S: StateMachine> Applier<S> {
                 }
                 Item::Apply(Apply::Entry(entry)) => {
                     bytes += entry.weight();
-                    self.apply_entry(&mut overlay, entry, &mut answers);
+                    self.apply_entry(&mut overlay, entry, answers);
                 }
                 Item::Apply(Apply::Read(id, index)) => {
                     if let Some(waiter) = self.asked.remove(&id) {
@@ -133,7 +185,7 @@ impl<S: StateMachine> Applier<S> {
                     let old = self.waiters.iter().take_while(|(id, _)| id.term < term).count();
                     let mut fate = ExecuteError::Unknown;
                     base::mutant!("overthrown-is-not-executed", fate = ExecuteError::NotExecuted);
-                    answers.extend(self.waiters.drain(..old).map(|(_, waiter)| (waiter, Err(fate))));
+                    answers.commands.extend(self.waiters.drain(..old).map(|(_, waiter)| (waiter, Err(fate))));
                 }
                 Item::Apply(Apply::Chunk(piece)) => {
                     chunk = Some(piece);
@@ -146,11 +198,9 @@ impl<S: StateMachine> Applier<S> {
             self.table.write(overlay.into_batch());
             self.publish();
         }
-        for (waiter, answer) in answers {
-            let _ = waiter.reply.send(answer);
-        }
-        if bytes > 0 {
-            let _ = self.events.send(Event::AppliedBytes(bytes));
+        self.bytes_untold += bytes;
+        if self.bytes_untold >= self.bytes_told_at {
+            let _ = self.events.send(Event::AppliedBytes(std::mem::take(&mut self.bytes_untold)));
         }
         chunk
     }
@@ -179,7 +229,7 @@ impl<S: StateMachine> Applier<S> {
                 None if waiting.index == id.index => Err(ExecuteError::NotExecuted),
                 None => Err(ExecuteError::Unknown),
             };
-            answers.push((waiter, verdict));
+            answers.commands.push((waiter, verdict));
         }
     }
 
@@ -219,12 +269,12 @@ impl<S: StateMachine> Applier<S> {
     }
 
     /// Reads are answered from the table, behind everything applied in this turn.
-    fn answer_reads(&mut self) {
+    fn answer_reads(&mut self, answers: &mut Answers<S>) {
         while self.confirmed.front().is_some_and(|(index, _)| *index <= self.applied.id.index) {
             let (_, waiter) = self.confirmed.pop_front().expect("just seen");
             if !waiter.reply.is_closed() {
-                let answer = self.machine.query(&*self.table, waiter.query);
-                let _ = waiter.reply.send(Ok(answer));
+                let QueryWaiter { query, reply } = waiter;
+                answers.reads.push((reply, self.machine.query(&*self.table, query)));
             }
         }
     }

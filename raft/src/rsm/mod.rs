@@ -10,7 +10,9 @@ mod overlay;
 mod replica;
 pub mod sessions;
 
-pub use replica::{ExecuteError, Parts, Placed, Replica, Role, StartError, Status, Threads, start};
+pub use replica::{
+    ExecuteError, Leadership, Parts, Placed, Replica, Role, StartError, Status, Threads, start,
+};
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -9,13 +9,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::StateMachine;
-use super::applier::{Applier, CommandWaiter, QueryWaiter};
+use super::applier::{Applier, CommandWaiter, QueryWaiter, respond};
 use crate::config::{Config, InvalidConfig};
 use crate::core::Raft;
 use crate::driver::{Background, Compaction, Counters, Driver, Request};
-use crate::storage::{self, Applied, Log, OpenError, Restored, Save, Table};
+use crate::storage::{self, Applied, Log, OpenError, Restored, Save, Table, thread::LogThread};
 use crate::transport::{Mailbox, Transport};
 use crate::types::{EntryId, Index, Membership, NodeId, Term};
 
@@ -44,7 +45,8 @@ pub struct Parts {
 /// Where the tasks of a replica run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// Driver, applier and flusher have a thread each, so that a synced write blocks nobody else.
+    /// Synced writes, applier and flusher have a thread each; the driver stays on the caller's runtime, beside
+    /// the sockets: what arrives together goes through it together, without a wake-up on the way.
     Own,
     /// All on the caller's runtime: simulations.
     Shared,
@@ -109,6 +111,17 @@ pub struct Status {
     pub syncs: u64,
 }
 
+/// Who leads, as far as a replica knows. Published when it changes, which is seldom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The leader it knows of.
+    pub leader: Option<NodeId>,
+}
+
 /// A server's part in its group, without the data that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -136,6 +149,7 @@ impl<S: StateMachine> Clone for Replica<S> {
 struct Shared<S: StateMachine> {
     requests: mpsc::Sender<Request<CommandWaiter<S>, QueryWaiter<S>>>,
     status: watch::Receiver<Status>,
+    leadership: watch::Receiver<Leadership>,
     table: Arc<dyn Table>,
     counters: Arc<Counters>,
     stop: CancellationToken,
@@ -238,6 +252,9 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     if let Some(save) = start_rule(&mut restored, applied.id, table.installed())? {
         log.save(&save).await;
     }
+    if threads == Threads::Own {
+        log = Box::new(LogThread::start(log));
+    }
     let raft = Raft::new(me, membership.clone(), config.clone(), restored, applied.id);
     let (status_sender, status) = watch::channel(Status {
         me,
@@ -252,9 +269,12 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         syncs: log.syncs(),
     });
     let status_sender = Arc::new(status_sender);
+    let (leadership_sender, leadership) =
+        watch::channel(Leadership { role: Role::Follower, term: raft.term(), leader: raft.leader() });
     let (requests, request_queue) = mpsc::channel(config.requests_max);
     let (event_sender, events) = mpsc::unbounded_channel();
     let (items, queue) = mpsc::unbounded_channel();
+    let (responses, turns) = mpsc::unbounded_channel();
     let (orders, order_queue) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
@@ -273,9 +293,12 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         table: Arc::clone(&table),
         queue,
         events: event_sender,
+        responses,
         status: Arc::clone(&status_sender),
         stop: stop.clone(),
         applied,
+        bytes_untold: 0,
+        bytes_told_at: config.apply_backlog_bytes_max / 4,
         waiters: VecDeque::new(),
         asked: BTreeMap::new(),
         confirmed: VecDeque::new(),
@@ -290,21 +313,32 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         requests: request_queue,
         events,
         applier: items,
+        handing: Vec::new(),
         background: orders,
         disk_low,
         status: status_sender,
+        leadership: leadership_sender,
         counters: Arc::clone(&counters),
         stop: stop.clone(),
         next_read: 0,
         compaction: Compaction::default(),
     };
     let tasks = vec![
-        Task::start(threads, "raft-driver", driver.run(phase)),
+        Task::Spawned(tokio::spawn(driver.run(phase).in_current_span())),
+        Task::Spawned(tokio::spawn(respond(turns))),
         Task::start(threads, "raft-applier", applier.run()),
         Task::start(threads, "raft-background", background.run()),
     ];
     Ok(Replica {
-        shared: Arc::new(Shared { requests, status, table, counters, stop, tasks: Mutex::new(tasks) }),
+        shared: Arc::new(Shared {
+            requests,
+            status,
+            leadership,
+            table,
+            counters,
+            stop,
+            tasks: Mutex::new(tasks),
+        }),
     })
 }
 
@@ -398,6 +432,16 @@ impl<S: StateMachine> Replica<S> {
     /// How the replica is.
     pub fn status(&self) -> Status {
         self.shared.status.borrow().clone()
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leadership(&self) -> Leadership {
+        *self.shared.leadership.borrow()
+    }
+
+    /// Follows who leads: for tasks that need not wake up for every command.
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.clone()
     }
 
     /// Follows the status; changed whenever role, term, leader, commit or applied changed.

@@ -158,7 +158,7 @@ impl DataDir {
     }
 }
 
-impl crate::transport::tarpc::Peers for DataDir {
+impl crate::transport::tcp::Peers for DataDir {
     fn check(&self, from: NodeId, incarnation: u64) -> Result<(), String> {
         self.remember(from, incarnation).map_err(|known| {
             format!(

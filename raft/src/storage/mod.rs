@@ -12,6 +12,7 @@ mod conformance;
 pub mod directory;
 pub mod memory;
 pub mod rocksdb;
+pub mod thread;
 
 use std::fmt;
 

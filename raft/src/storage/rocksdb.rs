@@ -7,6 +7,7 @@
 //! Nothing else in the workspace names RocksDB. Left out on purpose: column families (a batch must never
 //! span rows with and without a write-ahead log, rule 30), transactions, backups.
 
+mod buffer;
 mod log;
 mod run;
 mod table;

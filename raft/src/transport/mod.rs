@@ -1,7 +1,7 @@
 //! How messages reach other servers. A transport may lose, double, delay and reorder; it must not
 //! block its caller, and it must not keep more than a bounded number of bytes for anybody.
 
-pub mod tarpc;
+pub mod tcp;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

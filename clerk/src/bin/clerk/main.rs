@@ -30,6 +30,10 @@ use self::context::Context;
 use self::failure::Failure;
 use self::output::Output;
 
+// Requests, rows and messages are many small pieces, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let args = match Args::try_parse() {
         Ok(args) => args,

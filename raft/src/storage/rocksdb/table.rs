@@ -9,6 +9,9 @@
 //! and only then, with readers on the new one, remove the old. A crash in between leaves one of them named
 //! and the other to be removed at the next start.
 //!
+//! Writes wait in a [`Buffer`] first and go into RocksDB many at a time; whoever wants more than one row (a
+//! scan, a view, a flush) sends off what waits before.
+//!
 //! Left out on purpose: syncing anything by itself, and knowing what rows mean.
 
 use std::collections::BTreeMap;
@@ -26,8 +29,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use super::buffer::{Buffer, Found};
 use super::{MIB, common, corrupt, open, open_error};
-use crate::storage::{APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal};
+use crate::storage::{APPLIED_KEY, Applied, Batch, OpenError, Read, Row, ScanLimit, Table, fatal};
 use crate::types::EntryId;
 
 /// Settings of a table.
@@ -39,11 +43,21 @@ pub struct TableOptions {
     pub block_cache_bytes: usize,
     /// A write buffer is flushed when it reaches this size; there are at most two. Default 32 MiB.
     pub write_buffer_bytes: usize,
+    /// Rows that wait for going into RocksDB together. Default 512 KiB.
+    pub waiting_bytes: usize,
+    /// Rows used lately that are kept at hand. Default 16 MiB.
+    pub row_cache_bytes: usize,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { create: true, block_cache_bytes: 64 * MIB, write_buffer_bytes: 32 * MIB }
+        Self {
+            create: true,
+            block_cache_bytes: 64 * MIB,
+            write_buffer_bytes: 32 * MIB,
+            waiting_bytes: MIB / 2,
+            row_cache_bytes: 16 * MIB,
+        }
     }
 }
 
@@ -71,7 +85,8 @@ pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>,
     let db = open(path, options.create, &settings)?;
     let mut unlogged = WriteOptions::default();
     unlogged.disable_wal(true);
-    Ok(Arc::new(RocksTable::start(path, db, unlogged)?))
+    let buffer = Buffer::new(options.waiting_bytes, options.row_cache_bytes);
+    Ok(Arc::new(RocksTable::start(path, db, unlogged, buffer)?))
 }
 
 const NAMES_KEY: &[u8] = b"\0\0\0\0generations";
@@ -93,6 +108,8 @@ struct RocksTable {
     unlogged: WriteOptions,
     /// Generation that reads and writes go to.
     live: AtomicU32,
+    /// Rows of the live generation.
+    buffer: Mutex<Buffer>,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -105,8 +122,8 @@ struct Inner {
     retired: Vec<u32>,
 }
 
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn or_fatal<T>(doing: &str, result: Result<T, Error>) -> T {
@@ -114,7 +131,7 @@ fn or_fatal<T>(doing: &str, result: Result<T, Error>) -> T {
 }
 
 impl RocksTable {
-    fn start(path: &Path, db: DB, unlogged: WriteOptions) -> Result<Self, OpenError> {
+    fn start(path: &Path, db: DB, unlogged: WriteOptions, buffer: Buffer) -> Result<Self, OpenError> {
         let found = db.get(NAMES_KEY).map_err(|error| open_error(path, &error))?;
         let names = match &found {
             Some(bytes) => read_names(path, bytes)?,
@@ -123,7 +140,8 @@ impl RocksTable {
         };
         let inner = Inner { names, staged: None, views: BTreeMap::new(), retired: Vec::new() };
         let live = AtomicU32::new(names.live);
-        let table = Self { db: Arc::new(db), unlogged, live, inner: Arc::new(Mutex::new(inner)) };
+        let inner = Arc::new(Mutex::new(inner));
+        let table = Self { db: Arc::new(db), unlogged, live, buffer: Mutex::new(buffer), inner };
         // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
         // only after its first write without a log.
         table.write_names(names);
@@ -173,6 +191,14 @@ impl RocksTable {
         or_fatal("write the table", self.db.write_opt(batch, &self.unlogged));
     }
 
+    /// Sends off what waits.
+    fn drain(&self) {
+        let mut buffer = lock(&self.buffer);
+        if let Some(rows) = buffer.drain(self.live()) {
+            self.write_batch(rows);
+        }
+    }
+
     fn write_names(&self, names: Names) {
         let mut batch = WriteBatch::default();
         batch.put(NAMES_KEY, codec::encode(&names));
@@ -180,6 +206,7 @@ impl RocksTable {
     }
 
     fn flush_now(&self) {
+        self.drain();
         or_fatal("flush the table", self.db.flush());
     }
 
@@ -225,9 +252,12 @@ impl RocksTable {
         self.write_names(names);
         self.flush_now();
         {
+            let mut buffer = lock(&self.buffer);
             let mut inner = lock(&self.inner);
             inner.names = names;
             self.live.store(staged, Ordering::SeqCst);
+            // Nothing waits: the writer is the one who switches.
+            buffer.clear();
         }
         self.remove(before.live);
     }
@@ -260,7 +290,7 @@ fn prefix(generation: u32) -> [u8; 4] {
     generation.to_be_bytes()
 }
 
-fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
+pub(super) fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
     [&prefix(generation)[..], key].concat()
 }
 
@@ -294,13 +324,26 @@ fn collect(mut rows: DBRawIterator<'_>, limit: ScanLimit) -> Vec<Row> {
 
 impl Read for RocksTable {
     fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.read_live(|generation| {
+        let found = lock(&self.buffer).get(key);
+        let writes = match found {
+            Found::Row(value) => return value,
+            Found::Elsewhere(writes) => writes,
+        };
+        let (generation, value) = self.read_live(|generation| {
             let value = or_fatal("read the table", self.db.get_pinned(row_key(generation, key)));
-            value.map(|value| Bytes::copy_from_slice(&value))
-        })
+            (generation, value.map(|value| Bytes::copy_from_slice(&value)))
+        });
+        if let Some(value) = &value {
+            let mut buffer = lock(&self.buffer);
+            if generation == self.live() {
+                buffer.read(key, value, writes);
+            }
+        }
+        value
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        self.drain();
         self.read_live(|generation| match bounds(generation, start, end) {
             None => Vec::new(),
             Some(options) => collect(self.db.raw_iterator_opt(options), limit),
@@ -308,24 +351,24 @@ impl Read for RocksTable {
     }
 }
 
+impl Drop for RocksTable {
+    fn drop(&mut self) {
+        // RocksDB flushes what it has when it is closed.
+        self.drain();
+    }
+}
+
 impl Table for RocksTable {
     fn write(&self, batch: Batch) {
-        let generation = self.live();
-        let mut rows = WriteBatch::default();
-        for change in batch {
-            match change {
-                Change::Put(key, value) => rows.put(row_key(generation, &key), value),
-                Change::Delete(key) => rows.delete(row_key(generation, &key)),
-                Change::DeleteRange(start, end) if start < end => {
-                    rows.delete_range(row_key(generation, &start), row_key(generation, &end));
-                }
-                Change::DeleteRange(..) => {}
-            }
+        let mut buffer = lock(&self.buffer);
+        if let Some(rows) = buffer.write(batch, self.live()) {
+            // Under the lock: what left the buffer is in RocksDB before anybody looks there for it.
+            self.write_batch(rows);
         }
-        self.write_batch(rows);
     }
 
     fn view(&self) -> Box<dyn Read> {
+        self.drain();
         // Under the lock, so that the generation is counted before a switch can retire it.
         let mut inner = lock(&self.inner);
         let generation = inner.names.live;

@@ -3,11 +3,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock;
-use base::socket::{self, DialError, Hello, Here, Listener, Service, dial};
+use base::socket::{self, Arrival, DialError, Hello, Here, Listener, Service, dial};
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Lane, Limits, Peers, Settings, TarpcTransport};
+use super::{Lane, Limits, Peers, Settings, TcpTransport};
 use crate::core::message::{Body, Chunk, Message};
 use crate::transport::{Inbox, Incoming, Mailbox, Transport, mailbox};
 use crate::types::{EntryId, Membership, NodeId, Term};
@@ -33,7 +33,7 @@ impl Peers for Memory {
 
 struct Node {
     address: String,
-    transport: Arc<TarpcTransport>,
+    transport: Arc<TcpTransport>,
     mailbox: Mailbox,
     listener: Option<AbortOnDropHandle<()>>,
 }
@@ -61,7 +61,7 @@ async fn listen(address: &str) -> Listener {
 fn node(listener: Listener, here: Here, members: &BTreeMap<NodeId, String>, peers: Arc<dyn Peers>) -> Node {
     let (inbox, mailbox): (Inbox, Mailbox) = mailbox(1 << 16, 64 << 20);
     let settings = Settings { here, members: members.clone(), limits: Limits::default(), seed: 7 };
-    let transport = Arc::new(TarpcTransport::start(settings, peers, inbox));
+    let transport = Arc::new(TcpTransport::start(settings, peers, inbox));
     let address = listener.address().to_string();
     let serving = Arc::clone(&transport);
     let listener = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -173,6 +173,25 @@ async fn a_peer_that_comes_back_is_reached_again_and_the_core_is_told_between() 
     reach(&one, &mut two).await;
     assert!(back.elapsed() < Duration::from_millis(2500));
     assert!(one.transport.dropped() > 0);
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_unreachable() {
+    let listener = listen(ANY).await;
+    let members = members(ANY, &listener.address().to_string());
+    let _deaf = AbortOnDropHandle::new(tokio::spawn(listener.run(|arrival: Arrival| async move {
+        let _open = arrival.admit(&here(TWO, 22)).await;
+        std::future::pending::<()>().await;
+    })));
+    let (inbox, mut mailbox): (Inbox, Mailbox) = mailbox(1 << 16, 64 << 20);
+    let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
+    let settings = Settings { here: here(ONE, 11), members, limits, seed: 7 };
+    let transport = TcpTransport::start(settings, Arc::new(Memory::default()), inbox);
+    // More than the buffers of both machines take.
+    transport.send(TWO, chunk(1, 48 << 20));
+    let told = clock::timeout(LIMIT, mailbox.receive()).await;
+    assert!(matches!(told, Ok(Some(Incoming::Unreachable(TWO)))), "{told:?}");
+    assert_eq!(transport.dropped(), 1);
 }
 
 #[tokio::test]

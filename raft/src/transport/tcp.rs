@@ -1,34 +1,36 @@
 //! Peers over TCP.
 //!
 //! To each peer lead two lanes with a connection each: `control`, and `bulk` for snapshot chunks, which
-//! are big and may wait. A lane is a queue bounded in bytes and a task that takes whatever is queued, up to
-//! a limit, into one call `deliver`, and waits for its answer before the next: what is said while a
-//! call is under way travels together, and messages of a lane arrive in the order they were sent
-//! (correctness rule 46). The answer means "handed to the replica", nothing more; the handler only enqueues.
+//! are big and may wait. A lane is a queue bounded in bytes and a task that writes whatever is queued, up to
+//! a limit, as one frame: what is said while a frame is on its way out travels together in the next, and
+//! messages of a lane arrive in the order they were sent.
 //!
-//! When a call or a dial fails, what the lane holds is dropped, the core is told that the peer is
-//! unreachable, and the lane rests for 50 ms at first, up to a second later, with jitter; what is sent
+//! Frames go one way. Raft's messages are one-way and name what they answer, so an answer to each frame
+//! would tell nobody anything, and would cost both ends a wake-up and a packet: this is why peers do not
+//! speak tarpc, which answers every request.
+//!
+//! When a dial or a write fails, when the peer takes nothing for two seconds, or when it closes the connection,
+//! what was on its way may be lost: the core is told that the peer is unreachable. What the lane still holds
+//! is dropped then, and the lane rests for 50 ms at first, up to a second later, with jitter; what is sent
 //! meanwhile is dropped as well, so that nobody is flooded with stale messages on return. A connection
 //! *from* the peer ends the rest: evidently it is back.
 //!
 //! Both ends say who they are, once per connection (rule 48), and with which data: a server that comes
 //! back with other data than it had voted with is refused (rule 32). [`Peers`] remembers.
 //!
-//! Left out on purpose: several calls in flight on a lane (the gain is small beside a synced write, and order
-//! would have to be restored), membership that changes.
+//! Left out on purpose: membership that changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base::socket::wire::{self, ClientTransport};
+use base::socket::wire::{FrameReader, FrameWriter};
 use base::socket::{Arrival, FRAME_BYTES_MAX, Hello, Here, Service, dial};
 use base::{clock, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
-use tarpc::context::{self, Context};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -36,18 +38,12 @@ use super::{Inbox, Transport};
 use crate::core::message::Message;
 use crate::types::NodeId;
 
-/// Messages of one call.
+/// Messages of one frame.
 const BATCH_MESSAGES_MAX: usize = 1024;
-
-/// Calls taken from one connection at once. A lane makes one at a time; they are handled in order.
-const IN_FLIGHT_MAX: usize = 8;
 
 /// First and longest rest of a lane that failed.
 const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(1);
-
-/// A call may take this long, and a second more for each MiB.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A peer's connection that is silent for so long is closed. A leader is heard many times a second;
 /// the others dial again when they have something to say.
@@ -62,19 +58,21 @@ pub trait Peers: Send + Sync {
     fn check(&self, from: NodeId, incarnation: u64) -> Result<(), String>;
 }
 
-/// Bounds of a [`TarpcTransport`].
+/// Bounds of a [`TcpTransport`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes queued for a peer, ordinary messages. Default 64 MiB.
     pub control_bytes_max: usize,
     /// Bytes queued for a peer, snapshot chunks. Default 8 MiB.
     pub bulk_bytes_max: usize,
-    /// Bytes of one call; a larger message travels alone. Default 4 MiB.
+    /// Bytes of the messages of one frame; a larger message travels alone. Default 4 MiB.
     pub batch_bytes_max: usize,
     /// Bytes of one frame; it must fit the largest message. Default 72 MiB.
     pub frame_bytes_max: usize,
     /// Time for a connection and its handshake. Default 1 s.
     pub connect_timeout: Duration,
+    /// A connection that takes nothing for so long has failed. Default 2 s.
+    pub stall_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -86,6 +84,7 @@ impl Default for Limits {
             batch_bytes_max: 4 * MIB,
             frame_bytes_max: FRAME_BYTES_MAX,
             connect_timeout: Duration::from_secs(1),
+            stall_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -103,17 +102,12 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// What one call carries, in the order it was sent.
+/// What one frame carries, in the order it was sent.
 #[derive(Debug, Serialize, Deserialize)]
 struct Batch(#[serde(deserialize_with = "base::codec::bounded::<BATCH_MESSAGES_MAX, _, _>")] Vec<Message>);
 
-#[tarpc::service]
-trait Peer {
-    async fn deliver(batch: Batch);
-}
-
 /// [`Transport`] over TCP. Dropping it ends its connections to peers.
-pub struct TarpcTransport {
+pub struct TcpTransport {
     here: Here,
     peers: Arc<dyn Peers>,
     inbox: Inbox,
@@ -133,7 +127,7 @@ struct Counters {
     refused: AtomicU64,
 }
 
-impl TarpcTransport {
+impl TcpTransport {
     /// Starts the lanes, on the runtime of the caller. Connections are made when there is something to say.
     pub fn start(settings: Settings, peers: Arc<dyn Peers>, inbox: Inbox) -> Self {
         let mut lanes = BTreeMap::new();
@@ -193,10 +187,11 @@ impl TarpcTransport {
         let Some(stream) = arrival.admit(&self.here).await else { return };
         lanes.control.peer_is_back.notify_one();
         lanes.bulk.peer_is_back.notify_one();
-        let handler = Receiver { from, inbox: self.inbox.clone() };
-        let mut requests = wire::server::<PeerRequest, PeerResponse>(stream, IN_FLIGHT_MAX);
-        while let Some(request) = requests.next(IDLE_MAX).await {
-            request.execute(handler.clone().serve()).await;
+        let mut frames = FrameReader::<Batch>::new(stream);
+        while let Some(batch) = frames.next(IDLE_MAX).await {
+            for message in batch.0 {
+                self.inbox.deliver(from, message);
+            }
         }
     }
 
@@ -206,7 +201,7 @@ impl TarpcTransport {
     }
 }
 
-impl Transport for TarpcTransport {
+impl Transport for TcpTransport {
     fn send(&self, to: NodeId, message: Message) {
         let Some(lanes) = self.lanes.get(&to) else { return };
         let lane = if message.is_bulk() { &lanes.bulk } else { &lanes.control };
@@ -225,20 +220,6 @@ fn hello(here: &Here, to: NodeId, service: Service) -> Hello {
         from: here.node,
         to: to.0,
         incarnation: here.incarnation,
-    }
-}
-
-#[derive(Clone)]
-struct Receiver {
-    from: NodeId,
-    inbox: Inbox,
-}
-
-impl Peer for Receiver {
-    async fn deliver(self, _: Context, batch: Batch) {
-        for message in batch.0 {
-            self.inbox.deliver(self.from, message);
-        }
     }
 }
 
@@ -330,29 +311,34 @@ struct Sender {
     inbox: Inbox,
     counters: Arc<Counters>,
     jitter: StdRng,
-    /// Failures since the last call that was answered.
+    /// Failures since the last frame that was taken.
     failures: u32,
     /// The last failure reported; each is logged once.
     trouble: Option<String>,
 }
 
-/// An open connection, and the task that drives it.
-struct Link {
-    client: PeerClient,
-    driver: AbortOnDropHandle<()>,
-}
-
 impl Sender {
     async fn run(mut self) {
-        let mut link: Option<Link> = None;
+        let mut link: Option<FrameWriter> = None;
         loop {
+            if let Some(open) = &mut link {
+                tokio::select! {
+                    biased;
+                    () = open.closed() => {
+                        // What was written last may never have been read.
+                        link = None;
+                        self.inbox.unreachable(self.peer);
+                    }
+                    () = self.lane.wait_filled() => {}
+                }
+            }
             self.lane.wait_filled().await;
             let open = match link.take() {
-                Some(open) if !open.driver.is_finished() => Ok(open),
-                _ => self.connect().await,
+                Some(open) => Ok(open),
+                None => self.connect().await,
             };
             let outcome = match open {
-                Ok(open) => self.deliver(&open.client).await.map(|()| open),
+                Ok(mut open) => self.deliver(&mut open).await.map(|()| open),
                 Err(why) => Err(why),
             };
             match outcome {
@@ -368,7 +354,7 @@ impl Sender {
         }
     }
 
-    async fn connect(&self) -> Result<Link, String> {
+    async fn connect(&self) -> Result<FrameWriter, String> {
         let dialed = dial(&self.address, &self.hello, self.limits.connect_timeout).await;
         let (stream, welcome) = dialed.map_err(|error| {
             if let base::socket::DialError::Refused(_) = error {
@@ -380,19 +366,13 @@ impl Sender {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
         })?;
         let stream = stream.with_frame_bytes_max(self.limits.frame_bytes_max);
-        let transport: ClientTransport<PeerRequest, PeerResponse> = wire::client(stream);
-        let started = PeerClient::new(tarpc::client::Config::default(), transport);
-        let driver = async { drop(started.dispatch.await) };
-        Ok(Link { client: started.client, driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
+        Ok(FrameWriter::new(stream, self.limits.stall_timeout))
     }
 
-    async fn deliver(&self, client: &PeerClient) -> Result<(), String> {
-        let (batch, bytes) = self.lane.take(self.limits.batch_bytes_max);
+    async fn deliver(&self, link: &mut FrameWriter) -> Result<(), String> {
+        let (batch, _) = self.lane.take(self.limits.batch_bytes_max);
         let count = batch.len() as u64;
-        let mut context = context::current();
-        let seconds = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        context.deadline = std::time::Instant::now() + CALL_TIMEOUT + Duration::from_secs(u64::from(seconds));
-        client.deliver(context, Batch(batch)).await.map_err(|error| {
+        link.write(&Batch(batch)).await.map_err(|error| {
             self.counters.dropped.fetch_add(count, Ordering::Relaxed);
             error.to_string()
         })
