@@ -19,7 +19,9 @@
 //! A time-out is never called a failure (rule 27): [`Error::Unknown`] if any attempt may have been
 //! executed, [`Error::Unavailable`] if surely none was.
 //!
-//! Left out on purpose: operations over several keys; a scan over several shards is several pages that
+//! A batch goes out as one request a shard, all shards at once: each part is one write with one ticket.
+//!
+//! Left out on purpose: transactions over several keys; a scan over several shards is several pages that
 //! are not one atomic read (rule 45).
 
 mod sessions;
@@ -30,13 +32,14 @@ use std::time::Duration;
 
 use base::clock::{self, Instant};
 use bytes::Bytes;
+use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::sessions::{Lease, Sessions};
 use crate::api::config::{Params, shard_of};
-use crate::api::kv::{Item, KvRefusal, KvReply, KvRequest, Write};
-use crate::api::{Address, ConfigNum, GroupId, ShardId, Version};
+use crate::api::kv::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, Item, KvRefusal, KvReply, KvRequest, Write};
+use crate::api::{Address, ConfigNum, GroupId, ShardId, Ticket, Version};
 use crate::cache::{ConfigCache, View};
 use crate::connection::Connection;
 use crate::ctrl;
@@ -147,6 +150,34 @@ struct Shared {
     random: Mutex<StdRng>,
 }
 
+/// Writes of a batch that go to one shard in one request.
+#[derive(Default)]
+struct Part {
+    writes: Vec<(Bytes, Write)>,
+    /// Where each stood in the batch.
+    places: Vec<usize>,
+    bytes: usize,
+}
+
+/// Adds a write to the last part, or to a new one if that is full.
+fn add_to_parts(parts: &mut Vec<Part>, place: usize, key: Bytes, write: Write) {
+    let bytes = key.len()
+        + match &write {
+            Write::Put { value, .. } => value.len(),
+            Write::Append { piece } => piece.len(),
+            Write::Delete => 0,
+        };
+    let full = |part: &Part| part.writes.len() == BATCH_WRITES_MAX || part.bytes + bytes > BATCH_BYTES_MAX;
+    if parts.last().is_none_or(full) {
+        parts.push(Part::default());
+    }
+    if let Some(part) = parts.last_mut() {
+        part.bytes += bytes;
+        part.places.push(place);
+        part.writes.push((key, write));
+    }
+}
+
 /// Why a request has no reply.
 enum Fault {
     Refused(KvRefusal),
@@ -235,6 +266,49 @@ impl Clerk {
         self.write(key.into(), Write::Delete).await
     }
 
+    /// Many writes in few requests: one a shard (more if they are many or large), all shards at once.
+    /// Returns what became of each, in the order of `writes`.
+    ///
+    /// The writes to one shard keep their order. Those of one request take effect together, each judged by
+    /// itself, and together they are exactly once; requests to several shards are independent of each other.
+    /// Keys that share a `{hash tag}` share a shard.
+    ///
+    /// # Errors
+    /// For each write as if it had been alone.
+    pub async fn batch(
+        &self,
+        writes: impl IntoIterator<Item = (Bytes, Write)>,
+    ) -> Vec<Result<Version, Error>> {
+        let until = self.until();
+        let writes: Vec<_> = writes.into_iter().collect();
+        let params = match self.params(until).await {
+            Ok(params) => params,
+            Err(error) => return vec![Err(error); writes.len()],
+        };
+        let mut results = vec![Ok(Version(0)); writes.len()];
+        let mut by_shard: BTreeMap<ShardId, Vec<Part>> = BTreeMap::new();
+        for (place, (key, write)) in writes.into_iter().enumerate() {
+            match check_key(&key, params).and_then(|()| check_value(&write, params)) {
+                Ok(()) => {
+                    let shard = shard_of(&key, params.shard_count);
+                    add_to_parts(by_shard.entry(shard).or_default(), place, key, write);
+                }
+                Err(error) => results[place] = Err(error),
+            }
+        }
+        let shards = by_shard.into_iter().map(|(shard, parts)| async move {
+            let mut done = Vec::new();
+            for part in parts {
+                done.extend(part.places.into_iter().zip(self.write_part(shard, until, part.writes).await));
+            }
+            done
+        });
+        for (place, result) in join_all(shards).await.into_iter().flatten() {
+            results[place] = result;
+        }
+        results
+    }
+
     /// At most `limit` rows of a shard behind the key `after`, in the order (slot, key). Each page is
     /// linearizable by itself; several are not one atomic read (correctness rule 45).
     ///
@@ -288,26 +362,63 @@ impl Clerk {
         check_key(&key, params)?;
         check_value(&write, params)?;
         let shard = shard_of(&key, params.shard_count);
-        match self.shared.options.sessions {
-            true => self.write_exactly_once(shard, key, write, until).await,
-            false => self.write_bare(shard, key, write, until).await,
+        let conditional = matches!(write, Write::Put { expected: Some(_), .. });
+        let request =
+            |ticket, config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket, config };
+        match self.change(shard, until, conditional, request).await? {
+            KvReply::Written { version } => Ok(version),
+            reply => {
+                odd(&reply);
+                Err(Error::Unknown)
+            }
         }
     }
 
-    async fn write_exactly_once(
+    /// Brings a part of a batch to its shard; what became of each write.
+    async fn write_part(
         &self,
         shard: ShardId,
-        key: Bytes,
-        write: Write,
         until: Instant,
-    ) -> Result<Version, Error> {
+        writes: Vec<(Bytes, Write)>,
+    ) -> Vec<Result<Version, Error>> {
+        let count = writes.len();
+        let request = |ticket, config| KvRequest::Batch { shard, writes: writes.clone(), ticket, config };
+        match self.change(shard, until, false, request).await {
+            Ok(KvReply::Batch { results }) if results.len() == count => {
+                results.into_iter().map(|result| result.map_err(refused)).collect()
+            }
+            Ok(reply) => {
+                odd(&reply);
+                vec![Err(Error::Unknown); count]
+            }
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    async fn change(
+        &self,
+        shard: ShardId,
+        until: Instant,
+        conditional: bool,
+        request: impl Fn(Option<Ticket>, ConfigNum) -> KvRequest,
+    ) -> Result<KvReply, Error> {
+        match self.shared.options.sessions {
+            true => self.change_exactly_once(shard, until, request).await,
+            false => self.change_bare(shard, until, conditional, |config| request(None, config)).await,
+        }
+    }
+
+    async fn change_exactly_once(
+        &self,
+        shard: ShardId,
+        until: Instant,
+        request: impl Fn(Option<Ticket>, ConfigNum) -> KvRequest,
+    ) -> Result<KvReply, Error> {
         let mut attempts = Attempts::repeatable();
         loop {
             let mut lease = self.lease(shard, until).await?;
             let ticket = Some(lease.next_ticket());
-            let request =
-                |config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket, config };
-            match self.route(shard, until, &mut attempts, request).await {
+            match self.route(shard, until, &mut attempts, |config| request(ticket, config)).await {
                 Err(Fault::Refused(KvRefusal::SessionExpired | KvRefusal::StaleSeq)) => {
                     lease.forget();
                     if attempts.may_have_acted {
@@ -323,17 +434,14 @@ impl Clerk {
         }
     }
 
-    async fn write_bare(
+    async fn change_bare(
         &self,
         shard: ShardId,
-        key: Bytes,
-        write: Write,
         until: Instant,
-    ) -> Result<Version, Error> {
-        let conditional = matches!(write, Write::Put { expected: Some(_), .. });
+        conditional: bool,
+        request: impl Fn(ConfigNum) -> KvRequest,
+    ) -> Result<KvReply, Error> {
         let mut attempts = if conditional { Attempts::repeatable() } else { Attempts::only_once() };
-        let request =
-            |config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket: None, config };
         match self.route(shard, until, &mut attempts, request).await {
             Err(Fault::Refused(KvRefusal::VersionMismatch { .. }))
                 if attempts.may_have_acted && !base::mutant!("maybe-is-mismatch") =>
@@ -468,13 +576,9 @@ fn check_value(write: &Write, params: Params) -> Result<(), Error> {
 }
 
 /// The outcome of a write.
-fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<Version, Error> {
+fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<KvReply, Error> {
     match result {
-        Ok(KvReply::Written { version }) => Ok(version),
-        Ok(reply) => {
-            odd(&reply);
-            Err(Error::Unknown)
-        }
+        Ok(reply) => Ok(reply),
         Err(Fault::Unknown) => Err(Error::Unknown),
         // Not a recorded result: it says nothing of earlier attempts.
         Err(Fault::Refused(KvRefusal::DiskFull)) if attempts.may_have_acted => Err(Error::Unknown),

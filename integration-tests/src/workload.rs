@@ -15,6 +15,7 @@ use rand::rngs::Xoshiro256PlusPlus as Generator;
 use rand::{RngExt, SeedableRng};
 
 use crate::history::{Client, Op, Operation, Outcome};
+use crate::sim::clerks::KvStore;
 use crate::sim::lock;
 
 /// What a client asks of a store.
@@ -90,7 +91,8 @@ impl Recorder {
         self.shared.over.store(true, Ordering::Relaxed);
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether clients are to stop.
+    pub(crate) fn is_over(&self) -> bool {
         self.shared.over.load(Ordering::Relaxed)
     }
 
@@ -115,11 +117,30 @@ impl Recorder {
         let call_ns = clock::now().as_nanos();
         let slot = self.open(client, request, call_ns);
         let answer = store.run(request).await;
+        self.close(slot, &answer);
+        answer
+    }
+
+    /// Does several writes as one batch, each recorded as an operation of a client of its own: they are
+    /// concurrent as far as the record goes.
+    pub async fn run_batch(&self, clients: &[u64], store: &KvStore, requests: &[Request]) -> Vec<Answer> {
+        let call_ns = clock::now().as_nanos();
+        let opened = clients.iter().zip(requests);
+        let slots: Vec<usize> =
+            opened.map(|(client, request)| self.open(*client, request, call_ns)).collect();
+        let answers = store.run_batch(requests).await;
+        for (slot, answer) in slots.into_iter().zip(&answers) {
+            self.close(slot, answer);
+        }
+        answers
+    }
+
+    fn close(&self, slot: usize, answer: &Answer) {
         let return_ns = clock::now().as_nanos();
         let mut operations = lock(&self.shared.operations);
         let record = &mut operations[slot];
         record.return_ns = Some(return_ns);
-        match &answer {
+        match answer {
             Answer::Done { output, version } => {
                 record.outcome = Outcome::Ok;
                 record.output = output.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
@@ -133,7 +154,6 @@ impl Recorder {
             Answer::Refused => record.outcome = Outcome::Fail,
             Answer::Unknown => record.return_ns = None,
         }
-        answer
     }
 
     /// An operation is in the record from its call on: one that is cut short is unknown.

@@ -4,8 +4,7 @@
 //! command (the clerk's configuration number, the configuration that moves a shard), so that `apply`
 //! needs nothing but the rows (correctness rule 21).
 //!
-//! Left out on purpose: batches of several keys (one batch to one shard will be one command with one
-//! sequence number).
+//! A batch to one shard is one command with one number, so it costs one session row.
 
 use bytes::Bytes;
 use clerk::api::config::Config;
@@ -69,6 +68,17 @@ pub enum Command {
         shard: ShardId,
         /// The configuration that moved it.
         num: ConfigNum,
+    },
+    /// Changes keys of one shard, in order.
+    Batch {
+        /// The shard of every key.
+        shard: ShardId,
+        /// Keys and changes.
+        writes: Vec<(Bytes, Write)>,
+        /// Session and number, if the clerk has a session.
+        ticket: Option<Ticket>,
+        /// The clerk's configuration.
+        config: ConfigNum,
     },
 }
 

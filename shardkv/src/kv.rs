@@ -9,12 +9,16 @@
 //! Versions: a write adds one; a key that is created starts above the shard's version floor, which each
 //! delete raises, so a conditional Put never meets an old version again.
 //!
-//! Left out on purpose: operations over several keys, and values larger than one row.
+//! A batch is one command: its writes follow each other with nothing in between, each is judged by itself,
+//! and the session remembers what became of all of them.
+//!
+//! Left out on purpose: transactions (a batch is no condition for its own parts), and values larger than
+//! one row.
 
 use base::codec;
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
-use clerk::api::kv::{Item, KvRefusal, KvReply, Write};
+use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write};
 use clerk::api::{ConfigNum, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::Rows;
 use raft::rsm::sessions::Check;
@@ -30,12 +34,14 @@ const PAGE_BYTES: usize = 1 << 20;
 const PAGE_ROWS_MAX: u32 = 10_000;
 
 /// What a session remembers of a write. Lies in rows: grows only at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Recorded {
     Written(Version),
     VersionMismatch(Version),
     ValueTooLarge(u64),
     InvalidKey(u64),
+    /// Of a batch: what became of each write. Never nested.
+    Batch(Vec<Recorded>),
 }
 
 impl Recorded {
@@ -47,15 +53,22 @@ impl Recorded {
                 Err(KvRefusal::ValueTooLarge { bytes, limit: params.value_bytes_max })
             }
             Self::InvalidKey(bytes) => Err(KvRefusal::InvalidKey { bytes, limit: params.key_bytes_max }),
+            Self::Batch(each) => {
+                let result = |recorded: Self| match recorded {
+                    Self::Written(version) => Ok(version),
+                    recorded => Err(recorded.answer(params).err().unwrap_or(KvRefusal::NotExecuted)),
+                };
+                Ok(KvReply::Batch { results: each.into_iter().map(result).collect() })
+            }
         }
     }
 
-    fn encode(self) -> Bytes {
-        codec::encode(&self)
+    fn encode(&self) -> Bytes {
+        codec::encode(self)
     }
 
     fn decode(bytes: &[u8]) -> Self {
-        codec::decode(bytes, 64).unwrap_or_else(|error| fatal("decode a session's reply", &error))
+        codec::decode(bytes, bytes.len()).unwrap_or_else(|error| fatal("decode a session's reply", &error))
     }
 }
 
@@ -91,6 +104,38 @@ impl Machine {
     ) -> Result<KvReply, KvRefusal> {
         let params = self.judge(shard, asked)?;
         check_home(key, shard, params)?;
+        self.once(rows, shard, params, ticket, |rows, meta| change(rows, meta, params, key, write))
+    }
+
+    pub(crate) fn batch(
+        &mut self,
+        rows: &mut dyn Rows,
+        shard: ShardId,
+        writes: Vec<(Bytes, Write)>,
+        ticket: Option<Ticket>,
+        asked: ConfigNum,
+    ) -> Result<KvReply, KvRefusal> {
+        let params = self.judge(shard, asked)?;
+        if writes.is_empty() || writes.len() > BATCH_WRITES_MAX {
+            let text = format!("a batch has 1 to {BATCH_WRITES_MAX} writes, not {}", writes.len());
+            return Err(KvRefusal::Malformed(text));
+        }
+        writes.iter().try_for_each(|(key, _)| check_home(key, shard, params))?;
+        self.once(rows, shard, params, ticket, |rows, meta| {
+            let each = writes.into_iter().map(|(key, write)| change(rows, meta, params, &key, write));
+            Recorded::Batch(each.collect())
+        })
+    }
+
+    /// Makes changes in a shard that is served, at most once for each ticket (rule 26).
+    fn once(
+        &mut self,
+        rows: &mut dyn Rows,
+        shard: ShardId,
+        params: Params,
+        ticket: Option<Ticket>,
+        act: impl FnOnce(&mut dyn Rows, &mut Meta) -> Recorded,
+    ) -> Result<KvReply, KvRefusal> {
         let served = self.served(rows, shard);
         if let Some(Ticket { session: SessionId(session), seq: Seq(seq) }) = ticket {
             match served.sessions.check(session, seq) {
@@ -101,7 +146,7 @@ impl Machine {
             }
         }
         let mut meta = served.meta;
-        let recorded = change(rows, &mut meta, params, key, write);
+        let recorded = act(rows, &mut meta);
         if meta != served.meta {
             served.meta = meta;
             rows::put_meta(rows, shard, &meta);

@@ -158,6 +158,18 @@ impl Service {
                     false => self.execute(command).await,
                 }
             }
+            KvRequest::Batch { shard, writes, ticket, config } => {
+                self.admit(shard, config)?;
+                let params = self.params()?;
+                for (key, write) in &writes {
+                    check_key(key, params)?;
+                    check_value(write, params)?;
+                }
+                match writes.iter().all(|(_, write)| matches!(write, Write::Delete)) {
+                    true => self.execute_freeing(Command::Batch { shard, writes, ticket, config }).await,
+                    false => self.execute(Command::Batch { shard, writes, ticket, config }).await,
+                }
+            }
             KvRequest::Scan { shard, after, limit, config } => {
                 self.admit(shard, config)?;
                 self.query(Query::Scan { shard, after, limit, config }).await
@@ -203,10 +215,10 @@ impl Service {
     }
 
     fn leading(&self) -> Result<(), KvRefusal> {
-        let status = self.replica.status();
-        match status.role {
+        let leadership = self.replica.leadership();
+        match leadership.role {
             Role::Leader => Ok(()),
-            _ => Err(KvRefusal::NotLeader { hint: self.address(status.leader) }),
+            _ => Err(KvRefusal::NotLeader { hint: self.address(leadership.leader) }),
         }
     }
 
@@ -270,6 +282,7 @@ fn named(request: &KvRequest) -> ConfigNum {
         KvRequest::Open { config, .. }
         | KvRequest::Get { config, .. }
         | KvRequest::Write { config, .. }
+        | KvRequest::Batch { config, .. }
         | KvRequest::Scan { config, .. } => *config,
         KvRequest::Install { num, .. } | KvRequest::Activate { num, .. } => *num,
         KvRequest::Config | KvRequest::Status => ConfigNum(0),

@@ -217,6 +217,9 @@ impl StateMachine for Machine {
             Command::Write { shard, key, write, ticket, config } => {
                 Outcome::Reply(self.write(rows, shard, &key, write, ticket, config))
             }
+            Command::Batch { shard, writes, ticket, config } => {
+                Outcome::Reply(self.batch(rows, shard, writes, ticket, config))
+            }
             Command::Install { shard, num, after, rows: chunk } => {
                 Outcome::Reply(self.install(rows, shard, num, &after, chunk))
             }

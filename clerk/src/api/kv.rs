@@ -11,6 +11,12 @@ use super::{Address, ConfigNum, GroupId, SessionId, ShardId, Ticket, Version};
 /// made of tiny ones stays small in memory (correctness rule 47).
 const ELEMENTS_MAX: usize = 1 << 16;
 
+/// Writes of one [`KvRequest::Batch`]: what a session remembers of them stays small.
+pub const BATCH_WRITES_MAX: usize = 256;
+
+/// Bytes of keys and values at which a batch is full; a single larger write travels alone.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
 /// A change of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
@@ -99,6 +105,19 @@ pub enum KvRequest {
     Config,
     /// How this replica is. Any replica answers.
     Status,
+    /// Changes keys of one shard, in order and at one point: nobody sees a part of it. Each write is judged by
+    /// itself. One command with one number, exactly once with a ticket; without one, at least once.
+    Batch {
+        /// The shard of every key.
+        shard: ShardId,
+        /// At most [`BATCH_WRITES_MAX`] keys and changes.
+        #[serde(deserialize_with = "base::codec::bounded::<BATCH_WRITES_MAX, _, _>")]
+        writes: Vec<(Bytes, Write)>,
+        /// Session and number, the same on every retry.
+        ticket: Option<Ticket>,
+        /// Newest configuration the clerk knows.
+        config: ConfigNum,
+    },
 }
 
 /// How far a shard's rows have been installed: equal cursors name equal prefixes.
@@ -167,6 +186,12 @@ pub enum KvReply {
     Config(Box<Config>, AddressBook),
     /// To [`KvRequest::Status`].
     Status(Box<KvStatus>),
+    /// To [`KvRequest::Batch`]: what became of each write, in their order.
+    Batch {
+        /// As for a write alone: the key's version, or the refusal.
+        #[serde(deserialize_with = "base::codec::bounded::<BATCH_WRITES_MAX, _, _>")]
+        results: Vec<Result<Version, KvRefusal>>,
+    },
 }
 
 /// Why a group did not do it.

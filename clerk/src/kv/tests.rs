@@ -1,14 +1,15 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock;
+use bytes::Bytes;
 use futures::future::join_all;
 
 use super::{Clerk, Error, Got, Options};
 use crate::api::config::{AddressBook, Assignment, Config, Params, shard_of};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
-use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::kv::{BATCH_WRITES_MAX, KvRefusal, KvReply, KvRequest, Write};
 use crate::api::{ConfigNum, GroupId, SessionId, ShardId, Ticket, Version};
 use crate::connection::Connection;
 use crate::fake::{Answer, Ask, Fake};
@@ -39,6 +40,11 @@ fn told(config: Config) -> Answer {
 
 fn kv(answer: Result<KvReply, KvRefusal>) -> Answer {
     Answer::Kv(answer)
+}
+
+/// A write of so many bytes.
+fn put(bytes: usize) -> Write {
+    Write::Put { value: vec![b'x'; bytes].into(), expected: None }
 }
 
 fn with(fake: &Arc<Fake>, sessions: bool) -> Clerk {
@@ -273,6 +279,92 @@ async fn what_is_too_large_does_not_travel() {
     assert!(matches!(clerk.get(vec![b'k'; 5000]).await, Err(Error::InvalidKey { .. })));
     assert_eq!(clerk.scan(ShardId(4), None, 1).await, Err(Error::UnknownShard(ShardId(4))));
     assert!(writes(&fake).is_empty());
+}
+
+/// The parts of batches that were sent: shard, keys, ticket.
+fn batches(fake: &Fake) -> Vec<(ShardId, Vec<Bytes>, Option<Ticket>)> {
+    let part = |(_, ask)| match ask {
+        Ask::Kv(_, KvRequest::Batch { shard, writes, ticket, .. }) => {
+            Some((shard, writes.into_iter().map(|(key, _)| key).collect(), ticket))
+        }
+        _ => None,
+    };
+    fake.asked().into_iter().filter_map(part).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_one_request_a_shard_and_its_results_stand_where_its_writes_stood() {
+    let mut opened = 0;
+    let fake = Fake::new(move |_, ask| match ask {
+        Ask::Ctrl(_) => told(config(1, Some(1))),
+        Ask::Kv(_, KvRequest::Open { .. }) => {
+            opened += 1;
+            kv(Ok(KvReply::Opened(SessionId(opened))))
+        }
+        // Each write's version tells its key.
+        Ask::Kv(_, KvRequest::Batch { writes, .. }) => {
+            let version = |(key, _): &(Bytes, Write)| match &key[..] {
+                b"k7" => Err(KvRefusal::VersionMismatch { version: Version(70) }),
+                key => Ok(Version(String::from_utf8_lossy(&key[1..]).parse().unwrap())),
+            };
+            kv(Ok(KvReply::Batch { results: writes.iter().map(version).collect() }))
+        }
+        Ask::Kv(..) => panic!("only batches are sent"),
+    });
+    let write = |key: usize| (Bytes::from(format!("k{key}")), put(if key == 3 { 101 } else { 5 }));
+    let results = with(&fake, true).batch((1..20).map(write)).await;
+    for (key, result) in (1..20).zip(results) {
+        assert_eq!(
+            result,
+            match key {
+                3 => Err(Error::ValueTooLarge { bytes: 101, limit: 100 }),
+                7 => Err(Error::VersionMismatch { version: Version(70) }),
+                key => Ok(Version(key)),
+            }
+        );
+    }
+    let sent = batches(&fake);
+    let shards: BTreeSet<ShardId> = sent.iter().map(|(shard, ..)| *shard).collect();
+    assert_eq!(sent.len(), shards.len(), "one request a shard");
+    assert!(shards.len() > 1);
+    assert!(sent.iter().all(|(shard, keys, _)| keys.iter().all(|key| shard_of(key, SHARDS) == *shard)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_goes_in_parts_one_behind_the_other_and_a_lost_part_keeps_its_ticket() {
+    let mut lost = false;
+    let mut versions = 0;
+    let fake = Fake::new(move |_, ask| match ask {
+        Ask::Ctrl(_) => told(config(1, Some(1))),
+        Ask::Kv(_, KvRequest::Open { .. }) => kv(Ok(KvReply::Opened(SessionId(1)))),
+        Ask::Kv(..) if !std::mem::replace(&mut lost, true) => Answer::Lost,
+        Ask::Kv(_, KvRequest::Batch { writes, .. }) => {
+            let results = writes.iter().map(|_| {
+                versions += 1;
+                Ok(Version(versions))
+            });
+            kv(Ok(KvReply::Batch { results: results.collect() }))
+        }
+        Ask::Kv(..) => panic!("only batches are sent"),
+    });
+    let count = BATCH_WRITES_MAX + 1;
+    let results = with(&fake, true).batch((0..count).map(|_| (Bytes::from("one key"), put(1)))).await;
+    let versions: Vec<_> = (1..).take(count).map(|version| Ok(Version(version))).collect();
+    assert_eq!(results, versions);
+    let sent = batches(&fake);
+    let sizes: Vec<usize> = sent.iter().map(|(_, keys, _)| keys.len()).collect();
+    assert_eq!(sizes, [BATCH_WRITES_MAX, BATCH_WRITES_MAX, 1]);
+    assert_eq!(sent[0].2, sent[1].2, "the retry kept its ticket");
+    assert_ne!(sent[1].2, sent[2].2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_a_session_is_not_sent_again_after_a_loss() {
+    let fake = one_group(vec![Answer::Lost]);
+    let results =
+        with(&fake, false).batch([(Bytes::from("key"), put(1)), (Bytes::from("key"), put(2))]).await;
+    assert_eq!(results, [Err(Error::Unknown), Err(Error::Unknown)]);
+    assert_eq!(batches(&fake).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

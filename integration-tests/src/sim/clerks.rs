@@ -8,6 +8,7 @@ use std::time::Duration;
 use base::clock;
 use bytes::Bytes;
 use clerk::api::ctrl::Change;
+use clerk::api::kv::Write;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId, Version};
 use clerk::connection::Connection;
 use clerk::ctrl::CtrlClerk;
@@ -87,6 +88,35 @@ impl KvStore {
     }
 }
 
+impl KvStore {
+    /// Does several writes in one batch.
+    pub async fn run_batch(&self, requests: &[Request]) -> Vec<Answer> {
+        let write = |request: &Request| {
+            let value = Bytes::from(request.value.clone().unwrap_or_default());
+            let write = match request.op {
+                Op::Get => panic!("batches are of writes"),
+                Op::Put => Write::Put { value, expected: None },
+                Op::Cas => {
+                    Write::Put { value, expected: Some(Version(request.expected.unwrap_or_default())) }
+                }
+                Op::Append => Write::Append { piece: value },
+                Op::Delete => Write::Delete,
+            };
+            (Bytes::from(request.key.clone()), write)
+        };
+        self.clerk.batch(requests.iter().map(write)).await.into_iter().map(answer).collect()
+    }
+}
+
+fn answer(written: Result<Version, Error>) -> Answer {
+    match written {
+        Ok(version) => Answer::Done { output: None, version: version.0 },
+        Err(Error::VersionMismatch { version }) => Answer::Mismatch(version.0),
+        Err(Error::Unknown | Error::Maybe) => Answer::Unknown,
+        Err(_) => Answer::Refused,
+    }
+}
+
 impl Store for KvStore {
     fn run<'a>(&'a mut self, request: &'a Request) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
@@ -104,12 +134,7 @@ impl Store for KvStore {
                 Op::Delete => self.clerk.delete(key).await,
                 Op::Cas => self.clerk.put_if(key, value, Version(request.expected.unwrap_or_default())).await,
             };
-            match written {
-                Ok(version) => Answer::Done { output: None, version: version.0 },
-                Err(Error::VersionMismatch { version }) => Answer::Mismatch(version.0),
-                Err(Error::Unknown | Error::Maybe) => Answer::Unknown,
-                Err(_) => Answer::Refused,
-            }
+            answer(written)
         })
     }
 }

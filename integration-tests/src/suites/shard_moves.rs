@@ -32,6 +32,10 @@ const GROUPS: [GroupId; 3] = [GroupId(101), GroupId(102), GroupId(103)];
 const REPLICAS: u64 = 3;
 const SHARDS: u32 = 10;
 const CLIENTS: u64 = 14;
+/// Clients that send batches.
+const BATCHING_CLIENTS: u64 = 2;
+/// Writes of a batch.
+const BATCH: usize = 4;
 const KEYS_PER_SHARD: usize = 2;
 /// A run lasts so long, and longer while too little happened in it, but not for ever.
 const LASTS: Duration = Duration::from_secs(32);
@@ -101,7 +105,13 @@ impl Stage {
             let store = Box::new(KvStore::new(&self.cluster, &name));
             tokio::spawn(self.recorder.clone().client(store, mix.clone(), self.world.derive(&name)))
         };
-        (0..CLIENTS).map(client).collect()
+        let batching = |number| {
+            let name = format!("batching client {number}");
+            let store = KvStore::new(&self.cluster, &name);
+            let random = self.world.generator(&name);
+            tokio::spawn(batches(self.recorder.clone(), store, mix.clone(), random))
+        };
+        (0..CLIENTS).map(client).chain((0..BATCHING_CLIENTS).map(batching)).collect()
     }
 
     fn mix(&self, think_max: Duration) -> Mix {
@@ -190,6 +200,35 @@ impl Stage {
             tally: nemesis.map(Nemesis::tally).unwrap_or_default(),
             ..Report::default()
         })
+    }
+}
+
+/// A client that sends batches until the recorder stops: appends and puts, now to one shard, now to several.
+async fn batches(recorder: Recorder, store: KvStore, mix: Mix, mut random: Generator) {
+    let mut clients: Vec<u64> = (0..BATCH).map(|_| recorder.new_client()).collect();
+    for number in 0_u64.. {
+        clock::sleep(2 * mix.think_max.mul_f64(random.random())).await;
+        if recorder.is_over() {
+            return;
+        }
+        let home = random.random_range(0..mix.keys.len() / KEYS_PER_SHARD) * KEYS_PER_SHARD;
+        let near = random.random_bool(0.5);
+        let mut request = |client: &u64| {
+            let key = match near {
+                true => home + random.random_range(0..KEYS_PER_SHARD),
+                false => random.random_range(0..mix.keys.len()),
+            };
+            let op = if random.random_bool(0.7) { Op::Append } else { Op::Put };
+            let value = Some(format!("[{client}.{number}]"));
+            Request { op, key: mix.keys[key].clone(), value, expected: None }
+        };
+        let requests: Vec<Request> = clients.iter().map(&mut request).collect();
+        let answers = recorder.run_batch(&clients, &store, &requests).await;
+        for (client, answer) in clients.iter_mut().zip(answers) {
+            if answer == Answer::Unknown {
+                *client = recorder.new_client();
+            }
+        }
     }
 }
 

@@ -362,3 +362,12 @@ async fn everything_ends_with_stop() {
     let get = KvRequest::Get { key: key(0), config: ConfigNum(1) };
     assert!(service.handle(A, get).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_future_of_a_request_is_of_moderate_size() {
+    let world = two_groups().await;
+    let service = world.service(A);
+    let future = service.handle(A, KvRequest::Get { key: key(1), config: ConfigNum(1) });
+    let bytes = std::mem::size_of_val(&future);
+    assert!(bytes <= 2048, "each request in flight takes {bytes} bytes, and they are copied");
+}

@@ -143,6 +143,10 @@ impl Group {
         self.apply(Command::Write { shard, key, write, ticket, config }).reply()
     }
 
+    fn batch(&mut self, shard: ShardId, writes: Vec<(Bytes, Write)>, ticket: Option<Ticket>) -> Reply {
+        self.apply(Command::Batch { shard, writes, ticket, config: ConfigNum(0) }).reply()
+    }
+
     fn write(&mut self, key: &Bytes, write: Write) -> Reply {
         self.write_at(0, key, write, None)
     }

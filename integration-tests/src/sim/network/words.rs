@@ -167,21 +167,29 @@ fn cursor_text(cursor: &Cursor) -> String {
     }
 }
 
+fn change(key: &[u8], write: &Write) -> String {
+    let key = shown(key);
+    match write {
+        Write::Put { value, expected: None } => format!("put {key} = \"{}\"", shown(value)),
+        Write::Put { value, expected: Some(version) } => {
+            format!("put {key} = \"{}\" if at version {version}", shown(value))
+        }
+        Write::Append { piece } => format!("append {key} + \"{}\"", shown(piece)),
+        Write::Delete => format!("delete {key}"),
+    }
+}
+
 fn kv(request: &KvRequest) -> String {
     match request {
         KvRequest::Open { shard, config } => format!("open a session in shard {shard} (config {config})"),
         KvRequest::Get { key, config } => format!("get {} (config {config})", shown(key)),
         KvRequest::Write { key, write, ticket, config } => {
-            let key = shown(key);
-            let what = match write {
-                Write::Put { value, expected: None } => format!("put {key} = \"{}\"", shown(value)),
-                Write::Put { value, expected: Some(version) } => {
-                    format!("put {key} = \"{}\" if at version {version}", shown(value))
-                }
-                Write::Append { piece } => format!("append {key} + \"{}\"", shown(piece)),
-                Write::Delete => format!("delete {key}"),
-            };
-            format!("{what} (config {config}{})", with_ticket(*ticket))
+            format!("{} (config {config}{})", change(key, write), with_ticket(*ticket))
+        }
+        KvRequest::Batch { shard, writes, ticket, config } => {
+            let each: Vec<String> = writes.iter().map(|(key, write)| change(key, write)).collect();
+            let each = each.join("; ");
+            format!("in shard {shard}: {each} (config {config}{})", with_ticket(*ticket))
         }
         KvRequest::Scan { shard, after, limit, config } => {
             let behind = after.as_ref().map_or_else(String::new, |after| format!(" behind {}", shown(after)));
@@ -221,6 +229,15 @@ fn kv_reply(reply: &KvReply) -> String {
         KvReply::AlreadyDone { num } => format!("already done (config {num})"),
         KvReply::Config(config, _) => config_text(config),
         KvReply::Status(_) => "status".to_owned(),
+        KvReply::Batch { results } => {
+            let each: Vec<String> = (results.iter())
+                .map(|result| match result {
+                    Ok(version) => format!("version {version}"),
+                    Err(refusal) => refusal.to_string(),
+                })
+                .collect();
+            format!("written ({})", each.join("; "))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What clients see of one group that serves everything.
 
 use clerk::api::Incarnation;
+use clerk::api::kv::BATCH_WRITES_MAX;
 
 use super::*;
 
@@ -88,6 +89,55 @@ fn a_repeated_ticket_gets_the_recorded_result_and_changes_nothing() {
     assert_eq!(group.write_at(0, &key, put(&"x".repeat(40)), ticket(session, 3)), too_large);
     assert_eq!(group.write_at(0, &key, append("d"), ticket(session, 4)), written(3));
     group.check_cache();
+}
+
+#[test]
+fn a_batch_is_one_command_whose_writes_are_judged_in_order_and_remembered_together() {
+    let mut group = serving();
+    let shard = ShardId(0);
+    let (key, other) = (key_in(shard, 0), key_in(shard, 1));
+    let session = group.open(shard);
+    let large = "x".repeat(40);
+    let writes = || {
+        vec![
+            (key.clone(), append("a")),
+            (key.clone(), put_if("b", 1)),
+            (other.clone(), put_if("c", 9)),
+            (other.clone(), put(&large)),
+            (key.clone(), append("d")),
+        ]
+    };
+    let results = vec![
+        Ok(Version(1)),
+        Ok(Version(2)),
+        Err(KvRefusal::VersionMismatch { version: Version(0) }),
+        Err(KvRefusal::ValueTooLarge { bytes: 40, limit: 32 }),
+        Ok(Version(3)),
+    ];
+    let answer = Ok(KvReply::Batch { results });
+    assert_eq!(group.batch(shard, writes(), ticket(session, 1)), answer);
+    assert_eq!(group.batch(shard, writes(), ticket(session, 1)), answer, "the recorded results");
+    assert_eq!(group.get(&key), value("bd", 3));
+    assert_eq!(group.get(&other), missing());
+    group.machine.load(&group.rows);
+    assert_eq!(group.batch(shard, writes(), ticket(session, 1)), answer, "also behind a restart");
+    assert_eq!(group.batch(shard, writes(), ticket(session, 0)), Err(KvRefusal::StaleSeq));
+    // A number used for something else before answers that; nothing breaks, and nothing is executed.
+    assert_eq!(group.write_at(0, &key, append("e"), ticket(session, 1)), answer);
+    assert_eq!(group.get(&key), value("bd", 3));
+    group.check_cache();
+}
+
+#[test]
+fn a_batch_of_impossible_size_or_with_a_key_of_another_shard_is_refused_as_a_whole() {
+    let mut group = serving();
+    let key = key_in(ShardId(0), 0);
+    let many = vec![(key.clone(), append("a")); BATCH_WRITES_MAX + 1];
+    let stray = vec![(key.clone(), append("a")), (key_in(ShardId(1), 0), append("a"))];
+    for writes in [Vec::new(), many, stray] {
+        assert!(matches!(group.batch(ShardId(0), writes, None), Err(KvRefusal::Malformed(_))));
+    }
+    assert_eq!(group.get(&key), missing());
 }
 
 #[test]
