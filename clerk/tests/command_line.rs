@@ -91,6 +91,16 @@ fn a_wrong_call_exits_with_2_and_touches_nothing() {
         "down 101 --purge",
         "move seven 101",
         "bench --reads 60 --appends 60",
+        "bench --rate 0",
+        "bench --phase clients=8",
+        "bench --phase a,rate=fast",
+        "bench --phase a --phase a",
+        "bench --skew 1",
+        "bench compare one.json",
+        "bench --clients 3 compare one.json two.json",
+        "bench scaling --groups 4,2",
+        "bench scaling --rate 10",
+        "bench scaling --replica-cpu 0",
         "get key --timeout -1",
         "get key --dir a --controllers b:1",
     ] {
@@ -111,6 +121,9 @@ fn errors_are_documents_for_programs_also_of_a_wrong_call() {
         ("frobnicate -o json", "usage", 2),
         ("get --output=json", "usage", 2),
         ("bench --reads 101 -o json", "usage", 2),
+        ("bench --rate 0 -o json", "usage", 2),
+        ("bench --workload nothing.toml -o json", "io", 1),
+        ("bench compare nothing.json nothing.json -o json", "io", 1),
         ("load nothing.tsv -o json", "no_cluster", 1),
     ] {
         let output = clerk(&directory, line);

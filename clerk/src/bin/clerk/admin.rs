@@ -38,7 +38,7 @@ pub(crate) async fn give(context: &Context, give: &args::Give) -> Result<(), Fai
 }
 
 /// Where the groups that join are, and which data they have.
-async fn newcomers(
+pub(crate) async fn newcomers(
     context: &Context,
     reach: &Reach,
     joining: &[Joining],

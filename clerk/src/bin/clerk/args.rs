@@ -1,5 +1,7 @@
 //! The verbs and their arguments.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,6 +11,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 
+pub(crate) use self::bench::{
+    Bench, BenchVerb, Compare, DistributionName, PhaseSpec, Run, Scaling, Settings, one_line,
+};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::Format;
@@ -105,15 +110,23 @@ pub(crate) enum Verb {
     /// Prints how every server and shard is.
     #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
     Status,
-    /// Loads the cluster in a closed loop and measures it.
-    #[command(after_help = "Example:\n  clerk bench --clients 64 --seconds 10 --reads 50 --appends 10")]
-    Bench(Bench),
+    /// Loads the cluster and measures it; compares results.
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<Bench>),
     /// Prints a completion script.
     #[command(
         after_help = "Example:\n  clerk completions bash > ~/.local/share/bash-completion/completions/clerk"
     )]
     Completions(Completions),
 }
+
+const BENCH_EXAMPLES: &str = "Examples:
+  clerk bench --clients 64 --seconds 10 --reads 50 --appends 10
+  clerk bench --preload --reads 95 --distribution zipfian --html report.html
+  clerk bench --rate 5000 --warmup 2 --save before.json
+  clerk bench --phase few,clients=4 --phase many,clients=256 --phase steady,rate=3000
+  clerk bench compare before.json after.json
+  clerk bench scaling --groups 1,2,4 --replica-cpu 0.1";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
@@ -266,37 +279,6 @@ pub(crate) struct Query {
     /// Its number [default: the newest].
     #[arg(value_name = "NUMBER")]
     pub(crate) num: Option<ConfigNum>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Bench {
-    /// Clients, each with one operation under way.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub(crate) clients: u64,
-    /// How long.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub(crate) seconds: Duration,
-    /// Bytes of a value, and of a piece that is appended.
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub(crate) value_bytes: usize,
-    /// Keys.
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) keys: u64,
-    /// Gets, of a hundred operations. What is left of the hundred are puts.
-    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
-    pub(crate) reads: u32,
-    /// Appends, of a hundred.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
-    pub(crate) appends: u32,
-    /// Conditional puts, of a hundred.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
-    pub(crate) cas: u32,
-    /// Deletes, of a hundred.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
-    pub(crate) deletes: u32,
-    /// Records every operation, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) history: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -38,6 +38,13 @@ use crate::settle::{settle, shown};
 use crate::status;
 
 pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> {
+    let reach = bring_up(context, up).await?;
+    status::print(&reach, context.output).await;
+    Ok(())
+}
+
+/// Starts a cluster, or what is down of it, and waits until it is healthy.
+pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, Failure> {
     let directory = Directory::new(&context.directory);
     let _lock = directory.lock().await?;
     let until = context.settle_until();
@@ -60,8 +67,7 @@ pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> 
         cluster.joined = true;
         directory.save(&cluster)?;
     }
-    status::print(&reach, context.output).await;
-    Ok(())
+    Ok(reach)
 }
 
 /// A new cluster's groups join, all in one configuration.
@@ -86,11 +92,33 @@ async fn join_first_groups(
 }
 
 pub(crate) async fn add_group(context: &Context, add: &args::AddGroup) -> Result<(), Failure> {
+    let (reach, names) = start_group(context, add.group, add.replicas).await?;
+    let GroupId(group) = add.group;
+    let address = |name: &String| {
+        reach.local.as_ref().and_then(|cluster| cluster.servers.get(name)).map(|server| &server.address)
+    };
+    let servers: Vec<Value> =
+        names.iter().map(|name| json!({"name": name, "address": address(name)})).collect();
+    context.output.answer(&json!({"gid": group, "servers": servers}), || {
+        format!(
+            "group {group} runs: {}\nnext: clerk join {group} (it serves only what it is given)\n",
+            names.join(" ")
+        )
+    });
+    Ok(())
+}
+
+/// Starts the servers of another group and waits for its leader; their names.
+pub(crate) async fn start_group(
+    context: &Context,
+    added: GroupId,
+    replicas: Option<u64>,
+) -> Result<(Reach, Vec<String>), Failure> {
     let directory = Directory::new(&context.directory);
     let _lock = directory.lock().await?;
     let mut cluster = directory.load()?;
-    let GroupId(group) = add.group;
-    let replicas = add.replicas.unwrap_or(cluster.replicas);
+    let GroupId(group) = added;
+    let replicas = replicas.unwrap_or(cluster.replicas);
     match cluster.addresses(group).len() as u64 {
         0 => cluster.add_group(group, replicas)?,
         // Started before, perhaps not to its end: go on with it.
@@ -105,16 +133,8 @@ pub(crate) async fn add_group(context: &Context, add: &args::AddGroup) -> Result
     let names = cluster.select(&[Name::Group(group)])?;
     health::start(context, &directory, &mut cluster, &names, until).await?;
     let reach = Reach::local(cluster.clone());
-    health::wait_for_leader(context, &reach, add.group, until).await?;
-    let servers: Vec<Value> =
-        names.iter().map(|name| json!({"name": name, "address": cluster.servers[name].address})).collect();
-    context.output.answer(&json!({"gid": group, "servers": servers}), || {
-        format!(
-            "group {group} runs: {}\nnext: clerk join {group} (it serves only what it is given)\n",
-            names.join(" ")
-        )
-    });
-    Ok(())
+    health::wait_for_leader(context, &reach, added, until).await?;
+    Ok((reach, names))
 }
 
 pub(crate) async fn start(context: &Context, names: &args::Names) -> Result<(), Failure> {

@@ -4,7 +4,7 @@
 //! line counts more than the environment, and of that CLERK_CONTROLLERS more than CLERK_DIR. Verbs
 //! about local processes know directories only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// The local cluster's place.
     pub(crate) directory: PathBuf,
+    /// The directory of the command line alone.
+    pub(crate) named_directory: Option<PathBuf>,
     controllers: Option<Vec<Address>>,
     timeout: Option<Duration>,
 }
@@ -43,9 +45,21 @@ impl Context {
         let directory = args.dir.clone().or_else(|| variable("CLERK_DIR").map(PathBuf::from));
         Self {
             output,
+            named_directory: args.dir.clone(),
             directory: directory.unwrap_or_else(|| PathBuf::from(DIRECTORY)),
             controllers: args.controllers.clone().or(named),
             timeout: args.timeout,
+        }
+    }
+
+    /// The same for a local cluster in `directory`, whatever else was named.
+    pub(crate) fn local(&self, directory: &Path) -> Self {
+        Self {
+            output: self.output,
+            directory: directory.to_owned(),
+            named_directory: None,
+            controllers: None,
+            timeout: self.timeout,
         }
     }
 
@@ -89,6 +103,12 @@ impl Reach {
     pub(crate) fn local(cluster: Cluster) -> Self {
         let controllers = cluster.addresses(0);
         Self { local: Some(cluster.clone()), ..Self::of(cluster.cluster, controllers) }
+    }
+
+    /// The same way with connections of its own, for another runtime.
+    pub(crate) fn again(&self) -> Self {
+        let fresh = Self::of(self.cluster.clone(), self.controllers.clone());
+        Self { local: self.local.clone(), ..fresh }
     }
 
     /// Asks the controllers for the name of their cluster: every connection has to say it.

@@ -28,11 +28,18 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     format: Format,
+    /// Without lines that tell what is going on: somebody else shows one.
+    quiet: bool,
 }
 
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format }
+        Self { format, quiet: false }
+    }
+
+    /// The same without lines that tell what is going on.
+    pub(crate) fn quiet(self) -> Self {
+        Self { quiet: true, ..self }
     }
 
     pub(crate) fn is_json(self) -> bool {
@@ -79,7 +86,8 @@ impl Output {
 
     /// A line that tells what is going on, on a terminal; elsewhere it is hidden.
     pub(crate) fn spinner(self) -> ProgressBar {
-        let bar = ProgressBar::with_draw_target(None, target());
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { target() };
+        let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(style("{spinner} {wide_msg}"));
         bar.enable_steady_tick(Duration::from_millis(100));
         bar

@@ -34,7 +34,7 @@ pub(crate) async fn print(reach: &Reach, output: Output) {
 }
 
 /// The name of a server: as its cluster's file says, or else by its id, or else by its place.
-fn name_of(reach: &Reach, group: u64, address: &Address, id: Option<u64>, place: usize) -> String {
+pub(crate) fn name_of(reach: &Reach, group: u64, address: &Address, id: Option<u64>, place: usize) -> String {
     let local = reach.local.as_ref().and_then(|cluster| cluster.name_at(group, address));
     local.unwrap_or_else(|| cluster::name(group, id.unwrap_or(place as u64 + 1)))
 }

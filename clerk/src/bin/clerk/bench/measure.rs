@@ -1,179 +1,283 @@
-//! Counts and latencies of a run.
+//! Counts and latencies of a run: in total, by phase, and by second.
+//!
+//! What ends in a second is counted in its window; a full window goes into the series and into its phase.
+//! The last window of a phase is rarely a whole second: a short one is joined to the window before it, so
+//! that no point of the series stands on a few milliseconds.
+
+use std::time::Duration;
 
 use base::clock::Instant;
 use clerk::kv::Error;
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
 
 use super::record::Op;
-use crate::output::table;
+use super::result::{Figures, Latencies, Second};
 
 /// Longest latency told apart, in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 const DIGITS: u8 = 3;
+const WINDOW: Duration = Duration::from_secs(1);
+/// A window at least so long stands by itself.
+const WINDOW_MIN: Duration = Duration::from_millis(500);
+/// An operation that begins so much later than it was due is late.
+const LATE: Duration = Duration::from_millis(1);
 
 pub(super) struct Measure {
     started: Instant,
-    /// When the last operation was acknowledged.
-    last: Instant,
+    phase: Option<Phase>,
+    series: Vec<Second>,
+    /// All phases that count.
+    total: Window,
+    seconds: f64,
+    /// When the last operation of phases that count was acknowledged.
+    last: Option<Instant>,
     longest_gap_ns: u64,
-    errors: u64,
     last_error: Option<String>,
+}
+
+/// The phase that runs.
+struct Phase {
+    name: String,
+    /// It is part of the result.
+    counts: bool,
+    started: Instant,
+    total: Window,
+    full: Option<Window>,
+    current: Window,
+}
+
+struct Window {
+    started: Instant,
+    /// Set when it is full.
+    length: Duration,
+    read: Histogram<u64>,
+    write: Histogram<u64>,
+    errors: u64,
     unknown: u64,
-    read: Option<Histogram<u64>>,
-    write: Option<Histogram<u64>>,
+    missing: u64,
+    late: u64,
+    dropped: u64,
+}
+
+impl Window {
+    fn new(started: Instant) -> Self {
+        let histogram = || {
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS)
+                .expect("these bounds and digits are allowed")
+        };
+        Self {
+            started,
+            length: Duration::ZERO,
+            read: histogram(),
+            write: histogram(),
+            errors: 0,
+            unknown: 0,
+            missing: 0,
+            late: 0,
+            dropped: 0,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        // Both have the same bounds, so everything fits.
+        let _ = self.read.add(&other.read);
+        let _ = self.write.add(&other.write);
+        self.length += other.length;
+        self.errors += other.errors;
+        self.unknown += other.unknown;
+        self.missing += other.missing;
+        self.late += other.late;
+        self.dropped += other.dropped;
+    }
+
+    fn clear(&mut self, started: Instant) {
+        self.read.reset();
+        self.write.reset();
+        (self.started, self.length) = (started, Duration::ZERO);
+        (self.errors, self.unknown, self.missing, self.late, self.dropped) = (0, 0, 0, 0, 0);
+    }
+
+    fn operations(&self) -> u64 {
+        self.read.len() + self.write.len()
+    }
+
+    fn figures(&self, seconds: f64, last_error: Option<String>) -> Figures {
+        let operations = self.operations();
+        Figures {
+            operations,
+            seconds,
+            throughput: if seconds > 0.0 { operations as f64 / seconds } else { 0.0 },
+            errors: self.errors,
+            last_error,
+            unknown: self.unknown,
+            missing: self.missing,
+            late: self.late,
+            dropped: self.dropped,
+            read: latencies(&self.read),
+            write: latencies(&self.write),
+        }
+    }
+}
+
+fn latencies(histogram: &Histogram<u64>) -> Latencies {
+    let some = !histogram.is_empty();
+    let quantile = |quantile| some.then(|| histogram.value_at_quantile(quantile).min(histogram.max()));
+    Latencies {
+        count: histogram.len(),
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        max_us: some.then(|| histogram.max()),
+    }
 }
 
 impl Measure {
     pub(super) fn new(started: Instant) -> Self {
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS).ok();
         Self {
             started,
-            last: started,
+            phase: None,
+            series: Vec::new(),
+            total: Window::new(started),
+            seconds: 0.0,
+            last: None,
             longest_gap_ns: 0,
-            errors: 0,
             last_error: None,
-            unknown: 0,
-            read: histogram(),
-            write: histogram(),
         }
     }
 
-    /// An operation was acknowledged at `now`.
-    pub(super) fn done(&mut self, op: Op, nanos: u64, now: Instant) {
-        let histogram = if op == Op::Get { &mut self.read } else { &mut self.write };
-        if let Some(histogram) = histogram {
-            histogram.saturating_record((nanos / 1000).max(1));
+    /// A phase begins. Only one that `counts` is part of the totals.
+    pub(super) fn begin(&mut self, name: &str, counts: bool, now: Instant) {
+        if counts {
+            self.last.get_or_insert(now);
         }
+        self.phase = Some(Phase {
+            name: name.to_owned(),
+            counts,
+            started: now,
+            total: Window::new(now),
+            full: None,
+            current: Window::new(now),
+        });
+    }
+
+    /// An operation that was due at `due` and begun at `begun` was acknowledged at `now`.
+    pub(super) fn done(&mut self, op: Op, due: Instant, begun: Instant, now: Instant) {
         self.gap(now);
+        let Some(window) = self.window(now) else { return };
+        let micros = u64::try_from(now.since(due).as_micros()).unwrap_or(u64::MAX).max(1);
+        let histogram = if op == Op::Get { &mut window.read } else { &mut window.write };
+        histogram.saturating_record(micros);
+        window.late += u64::from(begun.since(due) > LATE);
+    }
+
+    /// A get found nothing.
+    pub(super) fn missing(&mut self, now: Instant) {
+        if let Some(window) = self.window(now) {
+            window.missing += 1;
+        }
+    }
+
+    pub(super) fn error(&mut self, error: &Error, now: Instant) {
+        self.last_error = Some(error.to_string());
+        if let Some(window) = self.window(now) {
+            window.errors += 1;
+        }
+    }
+
+    pub(super) fn unknown(&mut self, now: Instant) {
+        if let Some(window) = self.window(now) {
+            window.unknown += 1;
+        }
     }
 
     fn gap(&mut self, now: Instant) {
-        let gap = now.as_nanos().saturating_sub(self.last.as_nanos());
-        self.longest_gap_ns = self.longest_gap_ns.max(gap);
-        self.last = self.last.max(now);
+        if !self.phase.as_ref().is_some_and(|phase| phase.counts) {
+            return;
+        }
+        if let Some(last) = &mut self.last {
+            let gap = u64::try_from(now.since(*last).as_nanos()).unwrap_or(u64::MAX);
+            self.longest_gap_ns = self.longest_gap_ns.max(gap);
+            *last = now.max(*last);
+        }
     }
 
-    pub(super) fn error(&mut self, error: &Error) {
-        self.errors += 1;
-        self.last_error = Some(error.to_string());
+    /// The window of `now`. Full ones before it are put away.
+    fn window(&mut self, now: Instant) -> Option<&mut Window> {
+        let phase = self.phase.as_mut()?;
+        while now.since(phase.current.started) >= WINDOW {
+            let next = phase.current.started.after(WINDOW);
+            phase.current.length = WINDOW;
+            // The window put away last makes the next one: histograms are large.
+            let mut fresh = match phase.full.take() {
+                Some(full) => {
+                    put_away(&mut self.series, self.started, &phase.name, phase.counts, &full);
+                    full
+                }
+                None => Window::new(next),
+            };
+            fresh.clear(next);
+            phase.total.add(&phase.current);
+            phase.full = Some(std::mem::replace(&mut phase.current, fresh));
+        }
+        Some(&mut phase.current)
     }
 
-    pub(super) fn unknown(&mut self) {
-        self.unknown += 1;
-    }
-
-    fn operations(&self) -> u64 {
-        [&self.read, &self.write].into_iter().flatten().map(Histogram::len).sum()
-    }
-
-    /// Operations so far, and the rest of a line for people.
-    pub(super) fn line(&self) -> (u64, String) {
-        (self.operations(), format!("{} errors, {} unknown", self.errors, self.unknown))
-    }
-
-    /// The result. A pause at the end of the run counts like any other.
-    pub(super) fn report(&mut self, end: Instant, start: u64, stop: u64) -> Report {
-        let now = base::clock::now();
+    /// The phase ends; `end` is when it was to end. Its figures. A pause at its end counts like any other.
+    pub(super) fn end(&mut self, now: Instant, end: Instant, dropped: u64) -> Figures {
         self.gap(now.min(end));
-        Report {
-            operations: self.operations(),
-            seconds: now.since(self.started).as_secs_f64(),
-            errors: self.errors,
-            last_error: self.last_error.clone(),
-            unknown: self.unknown,
-            longest_gap_ms: self.longest_gap_ns as f64 / 1e6,
-            configs: (start, stop),
-            read: Latencies::of(self.read.as_ref()),
-            write: Latencies::of(self.write.as_ref()),
+        if let Some(window) = self.window(now) {
+            window.dropped += dropped;
+            window.length = now.since(window.started);
         }
-    }
-}
-
-pub(super) struct Report {
-    pub(super) operations: u64,
-    seconds: f64,
-    errors: u64,
-    last_error: Option<String>,
-    unknown: u64,
-    longest_gap_ms: f64,
-    configs: (u64, u64),
-    read: Latencies,
-    write: Latencies,
-}
-
-struct Latencies {
-    count: u64,
-    /// p50, p99, p99.9 and the longest; none without any.
-    us: Option<[u64; 4]>,
-}
-
-impl Latencies {
-    fn of(histogram: Option<&Histogram<u64>>) -> Self {
-        let Some(histogram) = histogram.filter(|histogram| !histogram.is_empty()) else {
-            return Self { count: 0, us: None };
+        let Some(Phase { name, counts, started, mut total, full, current }) = self.phase.take() else {
+            return Figures::default();
         };
-        let quantile = |quantile| histogram.value_at_quantile(quantile).min(histogram.max());
-        let us = Some([quantile(0.5), quantile(0.99), quantile(0.999), histogram.max()]);
-        Self { count: histogram.len(), us }
-    }
-
-    fn document(&self) -> Value {
-        let us = |index: usize| self.us.map(|us| us[index]);
-        json!({
-            "count": self.count,
-            "p50_us": us(0),
-            "p99_us": us(1),
-            "p999_us": us(2),
-            "max_us": us(3),
-        })
-    }
-
-    fn row(&self, name: &str) -> Vec<String> {
-        let us = |index: usize| {
-            self.us.map_or_else(|| "-".to_owned(), |us| format!("{:.2}", us[index] as f64 / 1000.0))
-        };
-        vec![name.to_owned(), self.count.to_string(), us(0), us(1), us(2), us(3)]
-    }
-}
-
-impl Report {
-    fn throughput(&self) -> f64 {
-        if self.seconds > 0.0 { self.operations as f64 / self.seconds } else { 0.0 }
-    }
-
-    pub(super) fn document(&self) -> Value {
-        json!({
-            "operations": self.operations,
-            "seconds": self.seconds,
-            "throughput": self.throughput(),
-            "errors": self.errors,
-            "unknown": self.unknown,
-            "longest_gap_ms": self.longest_gap_ms,
-            "config_start": self.configs.0,
-            "config_end": self.configs.1,
-            "read": self.read.document(),
-            "write": self.write.document(),
-        })
-    }
-
-    pub(super) fn text(&self) -> String {
-        let head = ["", ">COUNT", ">P50 MS", ">P99 MS", ">P99.9 MS", ">MAX MS"];
-        let mut text = table(&head, [self.read.row("read"), self.write.row("write")]);
-        text += &format!(
-            "\n{} operations in {:.1} s: {:.0} a second\n",
-            self.operations,
-            self.seconds,
-            self.throughput()
-        );
-        text += &format!("{} errors, {} of unknown outcome", self.errors, self.unknown);
-        if let Some(error) = &self.last_error {
-            text += &format!(" (the last error: {error})");
+        total.add(&current);
+        let mut last = vec![current];
+        match full {
+            Some(mut full) if last[0].length < WINDOW_MIN => {
+                full.add(&last[0]);
+                last[0] = full;
+            }
+            full => last.splice(0..0, full).for_each(drop),
         }
-        let (start, stop) = self.configs;
-        text += &format!("\nlongest pause {:.0} ms; configuration {start} to {stop}\n", self.longest_gap_ms);
-        text
+        for window in &last {
+            put_away(&mut self.series, self.started, &name, counts, window);
+        }
+        let seconds = now.since(started).as_secs_f64();
+        if counts {
+            self.total.add(&total);
+            self.seconds += seconds;
+        }
+        total.figures(seconds, self.last_error.clone().filter(|_| total.errors > 0))
     }
+
+    /// Operations of the phase so far, and the rest of a line for people.
+    pub(super) fn line(&self) -> (u64, String) {
+        let Some(phase) = &self.phase else { return (0, String::new()) };
+        let sum = |count: fn(&Window) -> u64| count(&phase.total) + count(&phase.current);
+        let (errors, unknown) = (sum(|window| window.errors), sum(|window| window.unknown));
+        (sum(Window::operations), format!("{errors} errors, {unknown} unknown"))
+    }
+
+    /// The figures of all phases that counted.
+    pub(super) fn totals(&self) -> Figures {
+        self.total.figures(self.seconds, self.last_error.clone().filter(|_| self.total.errors > 0))
+    }
+
+    pub(super) fn longest_gap_ms(&self) -> f64 {
+        self.longest_gap_ns as f64 / 1e6
+    }
+
+    pub(super) fn series(&self) -> Vec<Second> {
+        self.series.clone()
+    }
+}
+
+fn put_away(series: &mut Vec<Second>, started: Instant, phase: &str, measured: bool, window: &Window) {
+    let at = window.started.since(started).as_secs_f64();
+    let figures = window.figures(window.length.as_secs_f64(), None);
+    series.push(Second { at_s: at, phase: phase.to_owned(), measured, figures });
 }
 
 #[cfg(test)]
@@ -181,33 +285,71 @@ mod tests {
     use std::time::Duration;
 
     use base::clock;
-    use serde_json::json;
+    use clerk::kv::Error;
 
     use super::{Measure, Op};
 
+    async fn pass(millis: u64) -> clock::Instant {
+        clock::sleep(Duration::from_millis(millis)).await;
+        clock::now()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_report_has_the_shape_of_the_contract() {
-        let started = clock::now();
-        let mut measure = Measure::new(started);
-        clock::sleep(Duration::from_millis(40)).await;
-        measure.done(Op::Get, 2_000_000, clock::now());
-        clock::sleep(Duration::from_millis(60)).await;
-        let report = measure.report(clock::now(), 3, 5);
-        let expected = json!({
-            "operations": 1, "seconds": 0.1, "throughput": 10.0, "errors": 0, "unknown": 0,
-            "longest_gap_ms": 60.0, "config_start": 3, "config_end": 5,
-            "read": {"count": 1, "p50_us": 2000, "p99_us": 2000, "p999_us": 2000, "max_us": 2000},
-            "write": {"count": 0, "p50_us": null, "p99_us": null, "p999_us": null, "max_us": null},
-        });
-        let mut document = report.document();
-        for (name, expected) in expected.as_object().unwrap() {
-            let found = document[name].take();
-            match expected.as_f64().filter(|_| name != "operations") {
-                Some(number) => assert!((found.as_f64().unwrap() - number).abs() < 0.2, "{name}: {found}"),
-                None if name == "read" => assert_eq!(found["count"], 1),
-                None => assert_eq!(found, *expected, "{name}"),
-            }
+    async fn operations_are_counted_in_their_second_and_their_phase() {
+        let start = clock::now();
+        let mut measure = Measure::new(start);
+        measure.begin("warm-up", false, start);
+        let now = pass(100).await;
+        measure.done(Op::Put, now, now, now);
+        let now = pass(100).await;
+        assert_eq!(measure.end(now, now, 0).operations, 1);
+        measure.begin("load", true, now);
+        let phase = now;
+        // In the seconds 0, 2, 2 and 3, the last of which is too short to stand alone.
+        for (wait, op) in [(500, Op::Get), (1600, Op::Put), (700, Op::Put), (300, Op::Get)] {
+            let begun = clock::now();
+            let now = pass(wait).await;
+            measure.done(op, begun, begun, now);
         }
-        assert_eq!(document.as_object().unwrap().len(), expected.as_object().unwrap().len());
+        let now = clock::now();
+        measure.error(&Error::Refused { why: "no".into() }, now);
+        measure.unknown(now);
+        measure.missing(now);
+        let figures = measure.end(now, now, 5);
+        assert_eq!((figures.operations, figures.errors, figures.unknown), (4, 1, 1));
+        assert_eq!((figures.missing, figures.dropped, figures.late), (1, 5, 0));
+        assert_eq!(figures.last_error.as_deref(), Some("no"));
+        assert_eq!((figures.read.count, figures.write.count), (2, 2));
+        assert_eq!(figures, measure.totals(), "the warm-up does not count");
+        let seconds: Vec<(u64, u64, bool)> = (measure.series().iter())
+            .map(|second| (second.figures.operations, (second.at_s * 10.0).round() as u64, second.measured))
+            .collect();
+        assert_eq!(seconds, [(1, 0, false), (1, 2, true), (0, 12, true), (3, 22, true)]);
+        assert!((measure.longest_gap_ms() - 1600.0).abs() < 1.0);
+        assert!((now.since(phase).as_secs_f64() - figures.seconds).abs() < 1e-9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn latency_counts_from_when_an_operation_was_due() {
+        let start = clock::now();
+        let mut measure = Measure::new(start);
+        measure.begin("load", true, start);
+        let begun = pass(40).await;
+        let now = pass(2).await;
+        measure.done(Op::Get, start, begun, now);
+        let figures = measure.end(now, now, 0);
+        assert_eq!(figures.late, 1);
+        assert!((41_000..=43_000).contains(&figures.read.p50_us.unwrap()), "{figures:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_at_the_end_counts_but_not_what_comes_behind_it() {
+        let start = clock::now();
+        let mut measure = Measure::new(start);
+        measure.begin("load", true, start);
+        let end = pass(60).await;
+        let now = pass(500).await;
+        measure.end(now, end, 0);
+        assert!((measure.longest_gap_ms() - 60.0).abs() < 1.0, "{}", measure.longest_gap_ms());
     }
 }

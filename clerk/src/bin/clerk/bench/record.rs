@@ -46,6 +46,32 @@ pub(super) struct Entry {
     pub(super) outcome: Outcome,
 }
 
+impl Entry {
+    /// What is asked at `call_ns`. Nothing is known of its outcome yet.
+    pub(super) fn new(
+        client: u64,
+        op: Op,
+        key: &[u8],
+        value: Option<&[u8]>,
+        expected_version: Option<u64>,
+        call_ns: u64,
+    ) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            client,
+            op,
+            key: text(key),
+            value: value.map(text),
+            expected_version,
+            output: None,
+            version: None,
+            call_ns,
+            return_ns: None,
+            outcome: Outcome::Unknown,
+        }
+    }
+}
+
 /// The file. A line is written at once, so none is ever cut by the end of the run.
 pub(super) struct Record {
     path: PathBuf,

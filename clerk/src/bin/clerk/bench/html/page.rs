@@ -1,0 +1,155 @@
+//! The frame of a page, its tables, and how numbers and times are written.
+
+use std::fmt::Write as _;
+
+/// A page that is being written.
+pub(in crate::bench) struct Page {
+    html: String,
+}
+
+const STYLE: &str = include_str!("style.css");
+
+impl Page {
+    pub(in crate::bench) fn new(title: &str) -> Self {
+        let title = escape(title);
+        let html = format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+             <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+        );
+        Self { html }
+    }
+
+    pub(in crate::bench) fn paragraph(&mut self, text: &str) {
+        let _ = writeln!(self.html, "<p>{}</p>", escape(text));
+    }
+
+    /// Something to know before believing the figures.
+    pub(in crate::bench) fn note(&mut self, text: &str) {
+        let _ = writeln!(self.html, "<p class=\"note\">{}</p>", escape(text));
+    }
+
+    /// A few large numbers, each with its name.
+    pub(in crate::bench) fn tiles(&mut self, tiles: &[(String, String)]) {
+        self.html += "<div class=\"tiles\">\n";
+        for (name, value) in tiles {
+            let (name, value) = (escape(name), escape(value));
+            let _ = writeln!(self.html, "<div><strong>{value}</strong><span>{name}</span></div>");
+        }
+        self.html += "</div>\n";
+    }
+
+    /// Takes HTML as it is.
+    pub(in crate::bench) fn html(&mut self, html: &str) {
+        self.html += html;
+    }
+
+    /// A part with a head; `html` is taken as it is.
+    pub(in crate::bench) fn section(&mut self, head: &str, html: &str) {
+        let _ = writeln!(self.html, "<section>\n<h2>{}</h2>\n{html}\n</section>", escape(head));
+    }
+
+    pub(in crate::bench) fn finish(self) -> String {
+        self.html + "</main>\n</body>\n</html>\n"
+    }
+}
+
+pub(in crate::bench) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// A table; its cells are HTML. Columns whose head begins with `>` are aligned to the right. Empty heads: none.
+pub(in crate::bench) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let class = |index: usize| if head[index].starts_with('>') { " class=\"number\"" } else { "" };
+    let mut html = "<div class=\"wide\"><table>\n".to_owned();
+    if head.iter().any(|name| !name.is_empty()) {
+        html += "<tr>";
+        for (index, name) in head.iter().enumerate() {
+            let _ = write!(html, "<th{}>{}</th>", class(index), escape(name.trim_start_matches('>')));
+        }
+        html += "</tr>\n";
+    }
+    for row in rows {
+        html += "<tr>";
+        for (index, cell) in row.iter().enumerate().take(head.len()) {
+            let _ = write!(html, "<td{}>{cell}</td>", class(index));
+        }
+        html += "</tr>\n";
+    }
+    html + "</table></div>\n"
+}
+
+/// A whole number, with its thousands apart.
+pub(in crate::bench) fn count(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |rest| ("-", rest));
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    format!("{sign}{text}")
+}
+
+/// A moment in UTC, as `2026-01-31 23:59 UTC`.
+pub(in crate::bench) fn date(unix_ms: u64) -> String {
+    let minutes = unix_ms / 60_000;
+    let (mut days, minute_of_day) = (minutes / 1440, minutes % 1440);
+    let is_leap =
+        |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute) = (minute_of_day / 60, minute_of_day % 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02} UTC", days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{count, date, escape};
+
+    #[test]
+    fn numbers_have_their_thousands_apart() {
+        let cases =
+            [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.0, "1,234,567"), (-1234.0, "-1,234")];
+        for (number, text) in cases {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_400_000), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_704_067_199_000), "2023-12-31 23:59 UTC");
+        assert_eq!(date(1_709_208_000_000), "2024-02-29 12:00 UTC");
+    }
+
+    #[test]
+    fn text_cannot_become_markup() {
+        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+    }
+}
