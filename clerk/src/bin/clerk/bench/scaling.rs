@@ -19,7 +19,6 @@ use clerk::api::ctrl::Change;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use self::caps::Throttled;
 use self::stage::{Stage, group_id};
 use super::engine::{Engine, Until};
 use super::plan::{Load, Plan, plan};
@@ -59,7 +58,7 @@ struct Step {
     #[serde(flatten)]
     figures: Figures,
     server_cpu_us_per_operation: Option<f64>,
-    /// Of a hundred periods of the limit, those in which a server had used up its share.
+    /// Of the server that was held back most: of a hundred periods, those in which it had used up its share.
     throttled_percent: Option<f64>,
 }
 
@@ -155,8 +154,10 @@ async fn measure(stage: &mut Stage, asked: &args::Scaling, plan: &Plan) -> Resul
         if engine.is_interrupted() || stop.is_cancelled() {
             return Ok(None);
         }
-        let throttled =
-            throttled.zip(stage.caps.as_ref()).map(|(before, caps)| caps.throttled().since(before));
+        let throttled = throttled.zip(stage.caps.as_ref()).and_then(|(before, caps)| {
+            let pairs = caps.throttled().into_iter().zip(before);
+            pairs.map(|(now, before)| now.percent_since(before)).max_by(f64::total_cmp)
+        });
         scaling
             .steps
             .extend(engine.last().map(|phase| step(groups, phase, throttled, scaling.steps.first())));
@@ -166,15 +167,14 @@ async fn measure(stage: &mut Stage, asked: &args::Scaling, plan: &Plan) -> Resul
     Ok(Some(scaling))
 }
 
-fn step(groups: u64, phase: &PhaseResult, throttled: Option<Throttled>, first: Option<&Step>) -> Step {
+fn step(groups: u64, phase: &PhaseResult, throttled_percent: Option<f64>, first: Option<&Step>) -> Step {
     let base = first.map_or(phase.figures.throughput, |first| first.figures.throughput);
-    let percent = |of: Throttled| (of.periods > 0).then(|| of.throttled as f64 * 100.0 / of.periods as f64);
     Step {
         groups,
         ratio: if base > 0.0 { phase.figures.throughput / base } else { 0.0 },
         figures: phase.figures.clone(),
         server_cpu_us_per_operation: phase.server_cpu_us_per_operation,
-        throttled_percent: throttled.and_then(percent),
+        throttled_percent,
     }
 }
 

@@ -15,7 +15,7 @@ const TICKS: f64 = 4.0;
 /// Marks closer than this share a label.
 const LABEL: f64 = 22.0;
 /// A letter of a phase's name is about so wide.
-const LETTER: f64 = 6.2;
+const LETTER: f64 = 6.6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::bench) enum Style {
@@ -176,7 +176,7 @@ impl Chart<'_> {
                 let bottom = HEIGHT - BOTTOM;
                 let _ = writeln!(html, "<path class=\"edge\" d=\"M{from:.1} {TOP}V{bottom:.1}\"/>");
             }
-            let room = (width / LETTER) as usize;
+            let room = ((width - LETTER).max(0.0) / LETTER) as usize;
             let length = band.name.chars().count();
             if room >= 3 && self.bands.len() > 1 {
                 let shown: String =

@@ -51,11 +51,11 @@ pub(super) struct Throttled {
 }
 
 impl Throttled {
-    pub(super) fn since(self, earlier: Self) -> Self {
-        Self {
-            periods: self.periods.saturating_sub(earlier.periods),
-            throttled: self.throttled.saturating_sub(earlier.throttled),
-        }
+    /// Of a hundred periods since `earlier`, those in which the share was used up.
+    pub(super) fn percent_since(self, earlier: Self) -> f64 {
+        let periods = self.periods.saturating_sub(earlier.periods);
+        let throttled = self.throttled.saturating_sub(earlier.throttled);
+        if periods > 0 { throttled as f64 * 100.0 / periods as f64 } else { 0.0 }
     }
 }
 
@@ -112,19 +112,17 @@ impl Caps {
         Ok(group)
     }
 
-    /// How often the processes had used up their shares, all together.
-    pub(super) fn throttled(&self) -> Throttled {
-        let mut sum = Throttled::default();
-        for group in &self.groups {
+    /// How often each of the processes had used up its share.
+    pub(super) fn throttled(&self) -> Vec<Throttled> {
+        let of = |group: &PathBuf| {
             let text = std::fs::read_to_string(group.join("cpu.stat")).unwrap_or_default();
             let number = |name: &str| {
                 let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
                 line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
             };
-            sum.periods += number("nr_periods");
-            sum.throttled += number("nr_throttled");
-        }
-        sum
+            Throttled { periods: number("nr_periods"), throttled: number("nr_throttled") }
+        };
+        self.groups.iter().map(of).collect()
     }
 
     /// Lets the processes go, and removes the groups.
@@ -277,7 +275,7 @@ mod tests {
         assert_eq!(read("101.1", "cgroup.procs"), "7");
         std::fs::write(place.join(group("101.1")).join("cpu.stat"), "nr_periods 10\nnr_throttled 4\n")
             .unwrap();
-        assert_eq!(one.throttled(), Throttled { periods: 10, throttled: 4 });
+        assert_eq!(one.throttled(), [Throttled { periods: 10, throttled: 4 }]);
         let mut two = caps(Version::Two);
         assert!(two.limit("101.2", 8).is_err(), "the place has no processor controller");
         std::fs::write(place.join("cgroup.controllers"), "cpu io").unwrap();
@@ -294,6 +292,13 @@ mod tests {
         let failure = Caps::within(&tree, 0.1).err().unwrap();
         assert_eq!((failure.code, failure.exit), ("not_permitted", 1));
         assert!(failure.message.contains("/proc/nowhere"), "{}", failure.message);
+    }
+
+    #[test]
+    fn how_often_a_share_was_used_up_counts_from_a_moment() {
+        let throttled = |periods, throttled| Throttled { periods, throttled };
+        assert_eq!(throttled(30, 14).percent_since(throttled(10, 4)), 50.0);
+        assert_eq!(throttled(10, 4).percent_since(throttled(10, 4)), 0.0);
     }
 
     #[test]

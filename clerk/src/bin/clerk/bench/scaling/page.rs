@@ -123,8 +123,8 @@ fn results(scaling: &Scaling) -> String {
     });
     let mut html = table(&head, rows);
     if scaling.replica_cpu.is_some() {
-        html += "<p class=\"small\">\"At its limit\": of the periods of 20 ms in which servers ran, those in which one \
-                 had used up its share and waited; groups that have not joined yet run too, with little to do.</p>";
+        html += "<p class=\"small\">\"At its limit\": of the server that was held back most, the periods (mostly of 20 ms) \
+                 in which it had used up its share and waited for the next.</p>";
     }
     html
 }
