@@ -46,7 +46,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Of an operation that may be repeated: a read, or one with a ticket or an expected version.
+    /// Of an operation that may be repeated: a read, or one with a ticket or a version that never returns.
     pub fn repeatable() -> Self {
         Self::default()
     }

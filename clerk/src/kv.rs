@@ -12,9 +12,10 @@
 //! once; a session has one write under way at a time. If the session expired and no attempt may have
 //! been executed, a new session is opened; else the outcome is unknown.
 //!
-//! Without sessions a conditional put is executed at most once by its version alone. When one of its
-//! attempts was lost and a later one meets another version, the first may have been the reason:
-//! [`Error::Maybe`]. An unconditional write is sent again only if it surely was not executed.
+//! Without sessions a conditional put is executed at most once by its version alone, for no version
+//! returns. When one of its attempts was lost and a later one meets another version, the first may have
+//! been the reason: [`Error::Maybe`]. Other writes are sent again only if they surely were not executed,
+//! and a create (version 0) is one of them: a delete makes the key absent again.
 //!
 //! A time-out is never called a failure (rule 27): [`Error::Unknown`] if any attempt may have been
 //! executed, [`Error::Unavailable`] if surely none was.
@@ -362,10 +363,11 @@ impl Clerk {
         check_key(&key, params)?;
         check_value(&write, params)?;
         let shard = shard_of(&key, params.shard_count);
-        let conditional = matches!(write, Write::Put { expected: Some(_), .. });
+        // Absence returns with a delete: a create that was done, and deleted by somebody, could be done again.
+        let at_most_once = matches!(write, Write::Put { expected: Some(version), .. } if version.0 > 0);
         let request =
             |ticket, config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket, config };
-        match self.change(shard, until, conditional, request).await? {
+        match self.change(shard, until, at_most_once, request).await? {
             KvReply::Written { version } => Ok(version),
             reply => {
                 odd(&reply);
@@ -399,12 +401,12 @@ impl Clerk {
         &self,
         shard: ShardId,
         until: Instant,
-        conditional: bool,
+        at_most_once: bool,
         request: impl Fn(Option<Ticket>, ConfigNum) -> KvRequest,
     ) -> Result<KvReply, Error> {
         match self.shared.options.sessions {
             true => self.change_exactly_once(shard, until, request).await,
-            false => self.change_bare(shard, until, conditional, |config| request(None, config)).await,
+            false => self.change_bare(shard, until, at_most_once, |config| request(None, config)).await,
         }
     }
 
@@ -438,10 +440,10 @@ impl Clerk {
         &self,
         shard: ShardId,
         until: Instant,
-        conditional: bool,
+        at_most_once: bool,
         request: impl Fn(ConfigNum) -> KvRequest,
     ) -> Result<KvReply, Error> {
-        let mut attempts = if conditional { Attempts::repeatable() } else { Attempts::only_once() };
+        let mut attempts = if at_most_once { Attempts::repeatable() } else { Attempts::only_once() };
         match self.route(shard, until, &mut attempts, request).await {
             Err(Fault::Refused(KvRefusal::VersionMismatch { .. }))
                 if attempts.may_have_acted && !base::mutant!("maybe-is-mismatch") =>

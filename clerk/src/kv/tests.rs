@@ -261,6 +261,17 @@ async fn without_a_session_other_writes_are_not_sent_again_after_a_loss() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_session_a_lost_create_is_not_sent_again() {
+    // Had it been done and the key been deleted since, another attempt would create the key a second time.
+    let fake = one_group(vec![Answer::Lost]);
+    assert_eq!(with(&fake, false).put_if("key", "value", Version(0)).await, Err(Error::Unknown));
+    assert_eq!(writes(&fake).len(), 1);
+    // Where no attempt left, there is nothing to repeat.
+    let fake = one_group(vec![Answer::NotSent]);
+    assert_eq!(with(&fake, false).put_if("key", "value", Version(0)).await, Ok(Version(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_disk_after_a_lost_attempt_says_nothing_of_that_attempt() {
     let full = || kv(Err(KvRefusal::DiskFull));
     let fake = one_group(vec![full()]);
