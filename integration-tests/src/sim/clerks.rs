@@ -16,7 +16,9 @@ use clerk::group::GroupClient;
 use clerk::kv::{Clerk, Error, Options};
 use futures::future::BoxFuture;
 
+use super::Name;
 use super::cluster::Cluster;
+use super::network::Network;
 use crate::history::Op;
 use crate::workload::{Answer, Request, Store};
 
@@ -72,6 +74,9 @@ impl Admin {
 /// A clerk.
 pub struct KvStore {
     clerk: Clerk,
+    /// The network that may double its requests, and its name there.
+    network: Option<(Network, Name)>,
+    repeats_creates: bool,
 }
 
 impl KvStore {
@@ -79,12 +84,40 @@ impl KvStore {
     pub fn new(cluster: &Cluster, name: &str) -> Self {
         let connection: Arc<dyn Connection> = Arc::new(cluster.client(name));
         let options = Options { seed: cluster.world.derive(name), deadline: PATIENCE, sessions: true };
-        Self::of(Clerk::new(connection, cluster.addresses("ctrl"), options))
+        Self::of(Clerk::new(connection, cluster.addresses("ctrl"), options)).on(&cluster.network, name)
     }
 
     /// Any clerk as a store.
     pub fn of(clerk: Clerk) -> Self {
-        Self { clerk }
+        Self { clerk, network: None, repeats_creates: false }
+    }
+
+    /// On a network that may double its requests: what it is told was not done may then be done all the same.
+    #[must_use]
+    pub fn on(self, network: &Network, name: &str) -> Self {
+        Self { network: Some((network.clone(), name.into())), ..self }
+    }
+
+    /// Sends a lost create again, as the clerks of the labs do, where nobody deletes a key. The product's own
+    /// leaves that to its caller, for a create that was done and deleted since would be done again.
+    #[must_use]
+    pub fn repeating_creates(self) -> Self {
+        Self { repeats_creates: true, ..self }
+    }
+
+    fn doubled(&self) -> u64 {
+        self.network.as_ref().map_or(0, |(network, name)| network.doubled(name))
+    }
+
+    async fn put_if(&self, key: Bytes, value: Bytes, expected: Version) -> Result<Version, Error> {
+        let mut lost = false;
+        loop {
+            match self.clerk.put_if(key.clone(), value.clone(), expected).await {
+                Err(Error::Unknown) if self.repeats_creates && expected.0 == 0 => lost = true,
+                Err(_) if lost => return Err(Error::Maybe),
+                put => return put,
+            }
+        }
     }
 }
 
@@ -104,16 +137,19 @@ impl KvStore {
             };
             (Bytes::from(request.key.clone()), write)
         };
-        self.clerk.batch(requests.iter().map(write)).await.into_iter().map(answer).collect()
+        let doubled_before = self.doubled();
+        let written = self.clerk.batch(requests.iter().map(write)).await;
+        written.into_iter().map(|written| self.answer(written, doubled_before)).collect()
     }
-}
 
-fn answer(written: Result<Version, Error>) -> Answer {
-    match written {
-        Ok(version) => Answer::Done { output: None, version: version.0 },
-        Err(Error::VersionMismatch { version }) => Answer::Mismatch(version.0),
-        Err(Error::Unknown | Error::Maybe) => Answer::Unknown,
-        Err(_) => Answer::Refused,
+    fn answer(&self, written: Result<Version, Error>, doubled_before: u64) -> Answer {
+        match written {
+            Ok(version) => Answer::Done { output: None, version: version.0 },
+            Err(Error::VersionMismatch { version }) => Answer::Mismatch(version.0),
+            Err(Error::Unknown | Error::Maybe) => Answer::Unknown,
+            Err(_) if self.doubled() > doubled_before => Answer::Unknown,
+            Err(_) => Answer::Refused,
+        }
     }
 }
 
@@ -122,6 +158,7 @@ impl Store for KvStore {
         Box::pin(async move {
             let key = Bytes::from(request.key.clone());
             let value = Bytes::from(request.value.clone().unwrap_or_default());
+            let doubled_before = self.doubled();
             let written = match request.op {
                 Op::Get => {
                     return match self.clerk.get(key).await {
@@ -132,9 +169,12 @@ impl Store for KvStore {
                 Op::Put => self.clerk.put(key, value).await,
                 Op::Append => self.clerk.append(key, value).await,
                 Op::Delete => self.clerk.delete(key).await,
-                Op::Cas => self.clerk.put_if(key, value, Version(request.expected.unwrap_or_default())).await,
+                Op::Cas => self.put_if(key, value, Version(request.expected.unwrap_or_default())).await,
             };
-            answer(written)
+            self.answer(written, doubled_before)
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@
 //! after the delay of a failing call.
 //!
 //! *Chaos*, which the labs do not have: lost messages come after all, doubled ones too, up to a second late.
+//! Of a doubled request one copy may be refused and the other one be executed, which no caller can know
+//! (over TCP, where nothing comes twice, a refusal is the last word). So the network remembers who had one
+//! ([`Network::doubled`]), and whoever records what clients saw asks it.
 //!
 //! Counted are requests that were tried ([`Network::rpcs`]), of clients and of Raft, whether or not they
 //! could arrive; their bytes, and those of replies and answers that arrived ([`Network::bytes`]); and for
@@ -69,6 +72,7 @@ struct State {
     links: BTreeMap<(Name, Name), Generator>,
     rpcs: u64,
     bytes: u64,
+    doubled: BTreeMap<Name, u64>,
 }
 
 /// The network. Clones share it.
@@ -125,6 +129,11 @@ impl Network {
     /// Bytes of those requests, and of the replies and answers that arrived.
     pub fn bytes(&self) -> u64 {
         lock(&self.state).bytes
+    }
+
+    /// How many of a caller's requests were doubled so far.
+    pub fn doubled(&self, from: &Name) -> u64 {
+        lock(&self.state).doubled.get(from).copied().unwrap_or_default()
     }
 
     /// Requests that the present life of a server was given; 0 if it is not on the network.
@@ -220,6 +229,7 @@ impl Network {
         let answer = self.dispatch(from, to, &server, &bytes).map_err(lost)?;
         if let Some(late) = fate.again.filter(|_| self.weather().chaos_requests) {
             let (network, from, to) = (self.clone(), Arc::clone(from), Arc::clone(to));
+            *lock(&self.state).doubled.entry(Arc::clone(&from)).or_default() += 1;
             self.world.after(late, label("request again"), bytes.clone(), move || {
                 if let Some(server) = network.reach(&from, &to) {
                     let _ = network.dispatch(&from, &to, &server, &bytes);

@@ -247,14 +247,13 @@ pub(crate) async fn clerks(world: World, sessions: bool) -> Result<(), String> {
     let incarnation = admin.incarnation(GROUP, &addresses).await?;
     admin.change(Change::Join([(GROUP, NewGroup { incarnation, addresses })].into())).await;
     let recorder = Recorder::default();
-    // Without a session a lost "create" that is sent again may come behind somebody's delete: no deletes then.
-    let mix = mix(if sessions { [25, 20, 30, 5, 20] } else { [25, 20, 30, 0, 25] });
+    let mix = mix([25, 20, 30, 5, 20]);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let name = format!("client {number}");
             let options = Options { seed: world.derive(&name), deadline: Duration::from_secs(4), sessions };
             let clerk = Clerk::new(Arc::new(cluster.client(&name)), cluster.addresses("ctrl"), options);
-            let store = Box::new(KvStore::of(clerk));
+            let store = Box::new(KvStore::of(clerk).on(&cluster.network, &name));
             tokio::spawn(recorder.clone().client(store, mix.clone(), world.derive(&name)))
         })
         .collect();
