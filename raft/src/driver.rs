@@ -313,7 +313,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         let bytes = self.raft.log().bytes();
         let grown = bytes > self.compaction.bytes_then.saturating_add(self.config.log_keep_bytes / 4);
         let due = grown || self.compaction.ticks_since >= self.config.election_ticks_max;
-        if bytes > self.config.log_bytes_max && due {
+        let is_long = bytes > self.config.log_bytes_max && !base::mutant!("compact-never");
+        if (is_long || base::mutant!("compact-at-once")) && due {
             self.start_compaction();
         }
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use clerk::api::config::{Assignment, Config};
 use clerk::api::kv::{Cursor, KvRefusal, KvReply};
 use clerk::api::{ConfigNum, ShardId};
-use raft::rsm::StateMachine;
+use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row as RealRow;
 use shardkv::command::{Command, Outcome, Query};
 use shardkv::shard::{Access, ShardState, access};
@@ -24,7 +24,7 @@ use super::Options;
 use super::group::Model;
 use super::histories::History;
 use super::messages::{Body, Message, both};
-use super::product::{Real, RealRows, asked, configs, key, real, served, write};
+use super::product::{Real, asked, configs, data, key, real, served, write};
 use super::search::explore;
 use super::values::{Group, NO_ROWS, Packed, Row, RowsId, group_id};
 
@@ -71,7 +71,7 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
     let mut compared = Compared::default();
     for me in 0..model.groups {
         let reached: BTreeSet<Packed> = explored.worlds().iter().map(|world| world.groups[me]).collect();
-        let mut tables = BTreeMap::from([(Group::new().pack(), RealRows::default())]);
+        let mut tables = BTreeMap::from([(Group::new().pack(), MapRows::default())]);
         let mut open: Vec<Packed> = tables.keys().copied().collect();
         while let Some(packed) = open.pop() {
             let (group, before) = (Group::unpack(packed), tables[&packed].clone());
@@ -177,7 +177,7 @@ impl Product {
         Ok(product)
     }
 
-    fn learn_writes(&mut self, model: &mut Model, table: &RealRows, rows: RowsId) -> Result<(), String> {
+    fn learn_writes(&mut self, model: &mut Model, table: &MapRows, rows: RowsId) -> Result<(), String> {
         let value = model.library.rows(rows).first().map_or(0, |row| row.1 / 2) + 1;
         let there = model.library.rows(rows).iter().any(|row| row.0 == KEY);
         if value > model.options.writes {
@@ -186,7 +186,7 @@ impl Product {
         for delete in [false, true].into_iter().filter(|delete| there || !delete) {
             let after = model.written(rows, value, KEY, delete);
             let table = real(0, table, write(1, value, delete)).table;
-            let (list, data) = (model.library.rows(after), table.data());
+            let (list, data) = (model.library.rows(after), data(&table));
             if list.len() != data.len() {
                 return Err(format!("writes leave {data:?}, not {list:?}"));
             }
@@ -228,10 +228,10 @@ impl Product {
         &mut self,
         model: &mut Model,
         me: usize,
-        before: &RealRows,
+        before: &MapRows,
         event: Event,
         expected: (Group, Said),
-    ) -> Result<RealRows, String> {
+    ) -> Result<MapRows, String> {
         let Real { machine, table, outcome } = match event {
             Event::Adopt(num) => real(me, before, Command::Adopt(self.configs[num.0 as usize].clone())),
             Event::Release { shard, num } => {
@@ -293,7 +293,7 @@ impl Product {
         model: &Model,
         group: &Group,
         machine: &Machine,
-        table: &RealRows,
+        table: &MapRows,
     ) -> Result<(), String> {
         let standing = machine.standing().borrow().clone();
         let shards = &group.shards[..if group.num.is_some() { model.shards } else { 0 }];
@@ -301,9 +301,10 @@ impl Product {
         if (standing.config, &standing.shards) != (group.num, &states) {
             return Err(format!("{:?} {states:?} here, {standing:?} there", group.num));
         }
-        let data: Vec<RealRow> = shards.iter().flat_map(|shard| self.list(model, shard.rows)).collect();
-        if table.data() != data {
-            return Err(format!("rows {data:?} here, {:?} there", table.data()));
+        let here: Vec<RealRow> = shards.iter().flat_map(|shard| self.list(model, shard.rows)).collect();
+        let there = data(table);
+        if there != here {
+            return Err(format!("rows {here:?} here, {there:?} there"));
         }
         for (number, shard) in (0..).zip(shards).filter(|(_, shard)| shard.state == ShardState::Awaiting) {
             let (shard_id, num) = (ShardId(number), group.num.unwrap_or_default());
@@ -317,7 +318,7 @@ impl Product {
     }
 
     /// Compares what clients read, whatever configuration they know.
-    fn compare_reads(&self, model: &Model, me: usize, group: &Group, table: &RealRows) -> Result<(), String> {
+    fn compare_reads(&self, model: &Model, me: usize, group: &Group, table: &MapRows) -> Result<(), String> {
         for shard in 0..model.shards {
             for asked_num in (0..=model.newest().0).map(ConfigNum) {
                 let (id, key) = (ShardId(shard as u32), key(shard, model.shards));

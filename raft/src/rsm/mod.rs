@@ -5,11 +5,13 @@
 //! recovery and the state hash are nobody's code but this library's: all state is rows.
 
 mod applier;
+mod map;
 pub mod observe;
 mod overlay;
 mod replica;
 pub mod sessions;
 
+pub use map::MapRows;
 pub use replica::{
     ExecuteError, Leadership, Parts, Placed, Replica, Role, StartError, Status, Threads, start,
 };

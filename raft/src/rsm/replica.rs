@@ -485,6 +485,7 @@ async fn wait<T>(
 ) -> Result<T, ExecuteError> {
     match base::clock::timeout(deadline, answer).await {
         Ok(Ok(answer)) => answer,
+        Ok(Err(_)) if base::mutant!("stop-tells-nobody") => std::future::pending().await,
         Ok(Err(_)) | Err(_) => Err(ExecuteError::Unknown),
     }
 }

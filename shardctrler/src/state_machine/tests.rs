@@ -1,60 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params};
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply};
 use clerk::api::{ConfigNum, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use proptest::prelude::*;
-use raft::rsm::{Rows, StateMachine};
-use raft::storage::{Read, Row, ScanLimit};
+use raft::rsm::{MapRows, StateMachine};
 use raft::types::EntryId;
 
 use super::{Command, Controller, Query, Verdict};
 
-/// Rows in a map.
-#[derive(Clone, Default)]
-struct Map(BTreeMap<Bytes, Bytes>);
-
-impl Read for Map {
-    fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.0.get(key).cloned()
-    }
-
-    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
-        let mut bytes = 0;
-        let behind = self.0.range(Bytes::copy_from_slice(start)..);
-        let inside = behind.take_while(|(key, _)| end.is_none_or(|end| key.as_ref() < end));
-        let fits = |(key, value): &(&Bytes, &Bytes)| {
-            let open = bytes < limit.bytes;
-            bytes += key.len() + value.len();
-            open
-        };
-        inside
-            .take_while(fits)
-            .take(limit.rows.max(1))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    }
-}
-
-impl Rows for Map {
-    fn put(&mut self, key: Bytes, value: Bytes) {
-        self.0.insert(key, value);
-    }
-
-    fn delete(&mut self, key: &[u8]) {
-        self.0.remove(key);
-    }
-
-    fn delete_range(&mut self, start: &[u8], end: &[u8]) {
-        self.0.retain(|key, _| key.as_ref() < start || key.as_ref() >= end);
-    }
-}
-
 /// A controller with its rows and one open session.
 struct Cluster {
     machine: Controller,
-    rows: Map,
+    rows: MapRows,
     session: SessionId,
     seq: u64,
 }
@@ -62,7 +20,7 @@ struct Cluster {
 impl Cluster {
     fn of(shard_count: u32) -> Self {
         let mut cluster =
-            Self { machine: Controller::default(), rows: Map::default(), session: SessionId(0), seq: 0 };
+            Self { machine: Controller::default(), rows: MapRows::default(), session: SessionId(0), seq: 0 };
         cluster.machine.load(&cluster.rows);
         cluster.apply(Command::Init { params: Params { shard_count, ..Params::default() } }).unwrap();
         cluster.session = cluster.open();
@@ -134,7 +92,7 @@ fn changed(verdict: Verdict) -> (u64, Vec<Move>) {
 #[test]
 fn nothing_is_answered_before_configuration_0_and_the_first_parameters_win() {
     let mut machine = Controller::default();
-    let mut rows = Map::default();
+    let mut rows = MapRows::default();
     machine.load(&rows);
     assert_eq!(machine.query(&rows, Query::Config(None)), Err(CtrlRefusal::NotExecuted));
     assert_eq!(machine.apply(&mut rows, EntryId::ZERO, Command::Open), Err(CtrlRefusal::NotExecuted));

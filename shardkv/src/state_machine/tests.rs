@@ -4,15 +4,13 @@ mod kv;
 mod moves;
 mod storm;
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use clerk::api::config::{Assignment, Config, Params, shard_of};
 use clerk::api::kv::{Cursor, KvRefusal, KvReply, Write};
 use clerk::api::{ConfigNum, GroupId, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::sessions::Sessions;
-use raft::rsm::{Rows, StateMachine};
-use raft::storage::{Read, Row, ScanLimit};
+use raft::rsm::{MapRows, StateMachine};
+use raft::storage::{Read, Row};
 use raft::types::EntryId;
 
 use super::Machine;
@@ -21,44 +19,6 @@ use crate::rows;
 use crate::shard::ShardState;
 
 type Reply = Result<KvReply, KvRefusal>;
-
-/// Rows in memory.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-struct MemoryRows(BTreeMap<Bytes, Bytes>);
-
-impl Read for MemoryRows {
-    fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.0.get(key).cloned()
-    }
-
-    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
-        let mut bytes = 0;
-        let rows = self.0.range(Bytes::copy_from_slice(start)..);
-        rows.take_while(|(key, _)| end.is_none_or(|end| key[..] < *end))
-            .take(limit.rows)
-            .take_while(|(key, value)| {
-                let more = bytes < limit.bytes;
-                bytes += key.len() + value.len();
-                more
-            })
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    }
-}
-
-impl Rows for MemoryRows {
-    fn put(&mut self, key: Bytes, value: Bytes) {
-        self.0.insert(key, value);
-    }
-
-    fn delete(&mut self, key: &[u8]) {
-        self.0.remove(key);
-    }
-
-    fn delete_range(&mut self, start: &[u8], end: &[u8]) {
-        self.0.retain(|key, _| key[..] < *start || key[..] >= *end);
-    }
-}
 
 const PARAMS: Params = Params { shard_count: 2, key_bytes_max: 16, value_bytes_max: 32, sessions_max: 3 };
 const A: GroupId = GroupId(1);
@@ -115,14 +75,14 @@ fn ticket(session: SessionId, seq: u64) -> Option<Ticket> {
 /// One group: a machine and its rows.
 struct Group {
     machine: Machine,
-    rows: MemoryRows,
+    rows: MapRows,
     index: u64,
     params: Params,
 }
 
 impl Group {
     fn new(id: GroupId, params: Params) -> Self {
-        Self { machine: Machine::new(id), rows: MemoryRows::default(), index: 0, params }
+        Self { machine: Machine::new(id), rows: MapRows::default(), index: 0, params }
     }
 
     fn apply(&mut self, command: Command) -> Outcome {

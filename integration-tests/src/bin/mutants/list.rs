@@ -52,6 +52,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("read-without-round", GROUP, "a leader reads without asking whether it still leads (rule 23)"),
     of("read-before-own-term", GROUP, "a new leader reads before it knows what is committed (rule 23)"),
     // Snapshots
+    of("compact-never", &["M08", "KV14", "KR15"], "the log is never compacted"),
+    of("compact-at-once", &["KV01", "KR01"], "the log is compacted however short it is"),
     of("compact-before-durable", &["snapshots"], "the log is dropped before the table is durable (rule 33)"),
     of("installed-before-durable", &["snapshots"], "a snapshot is acknowledged before it is the durable table (rule 33)"),
     of("snapshot-over-newer-rows", &["snapshots"], "an older snapshot replaces a newer table"),
@@ -62,6 +64,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("stale-number-executed", MOVES, "a write that comes late, behind its session's next, is executed (rule 26)"),
     of("expired-is-new", &["few_sessions"], "a write of a session that was dropped is executed (rule 26)"),
     of("session-only-in-memory", MOVES, "what a session did is not in its row (rule 26)"),
+    of("stop-tells-nobody", &["M06"], "who waits for a command is not told that the replica stops (rule 28)"),
     // Configurations
     of("deal-anew", &["C07", "C05"], "rebalancing moves shards that could stay (rule 42)"),
     of("extra-for-all", &["C01"], "rebalancing leaves groups unevenly loaded (rule 42)"),

@@ -2,6 +2,8 @@
 //! number of times: loss, delay, repetition, reordering and any number of movers at once. The exhaustive
 //! search of the same protocol is a model; this is the code.
 
+use std::collections::BTreeMap;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
