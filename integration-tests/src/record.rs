@@ -1,10 +1,14 @@
 //! What happened in a run, for people: the events of servers, network and test, and the operations of
 //! clients. A failed run is played again with recording on (the seed makes it the same run), so a run
-//! that passes pays nothing.
+//! that passes pays nothing. Of a long run the newest is kept ([`Tape`]).
 //!
 //! A [`Recording`] is all that the log in columns and the page are made of, and is kept beside them.
 
+mod tape;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::tape::{LeftOut, Tape};
 
 use crate::history::Operation;
 
@@ -176,6 +180,8 @@ pub struct Recording {
     pub header: Header,
     /// What happened, in order.
     pub events: Vec<Event>,
+    /// What of it was not kept.
+    pub left_out: LeftOut,
     /// What clients saw.
     pub history: Vec<Operation>,
 }

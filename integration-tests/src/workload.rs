@@ -101,9 +101,9 @@ impl Recorder {
         self.shared.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The history so far.
-    pub fn history(&self) -> Vec<Operation> {
-        lock(&self.shared.operations).clone()
+    /// What `judge` says of the history so far. (A long one is large, so it is not copied.)
+    pub fn judged<T>(&self, judge: impl FnOnce(&[Operation]) -> T) -> T {
+        judge(&lock(&self.shared.operations))
     }
 
     /// Takes the history.

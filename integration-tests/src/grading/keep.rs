@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{Outcome, Test, Verdict, record, score};
+use crate::history::Operation;
 use crate::lab::Options;
-use crate::linearizability::explain;
-use crate::record::{Header, Recording};
+use crate::linearizability::{KeyVerdict, explain};
+use crate::record::{Header, LeftOut, Recording, Tape};
 use crate::report;
 use anyhow::{Context, ensure};
 
@@ -21,7 +22,14 @@ pub fn keep(
     outcome: &Outcome,
     replay: &str,
 ) -> anyhow::Result<PathBuf> {
-    let (again, events, history) = record(test, options);
+    let mut tape = Tape::default();
+    let (again, history) = record(test, options, &mut tape);
+    let verdicts = explain(&history);
+    if let Some(until) = wrong_earlier(&verdicts, &history, tape.left_out()) {
+        tape = Tape::until(until);
+        record(test, options, &mut tape);
+    }
+    let (events, left_out) = tape.finish();
     let failure = match (&again.verdict, &outcome.verdict) {
         (Verdict::Failed(why) | Verdict::Unknown(why), _) => why.clone(),
         (Verdict::Passed, first) => format!("{first:?}; but the same seed passed when it was recorded"),
@@ -49,9 +57,18 @@ pub fn keep(
         failed_at_ns: u64::try_from(again.virtual_time.as_nanos()).unwrap_or(u64::MAX),
         replay: replay.to_owned(),
     };
-    let verdicts: Vec<report::Verdict> = explain(&history).into_iter().map(Into::into).collect();
+    let verdicts: Vec<report::Verdict> = verdicts.into_iter().map(Into::into).collect();
     let directory = place.join(format!("{}-seed-{}", test.id, options.seed));
-    report::directory::write(&directory, &Recording { header, events, history }, &verdicts)
+    report::directory::write(&directory, &Recording { header, events, left_out, history }, &verdicts)
         .with_context(|| format!("cannot write {}", directory.display()))?;
     Ok(directory)
+}
+
+/// If the first wrong answer came before the recording of a long run begins: the time, a little behind that
+/// answer, at which another recording should end.
+fn wrong_earlier(verdicts: &[KeyVerdict], history: &[Operation], left_out: LeftOut) -> Option<u64> {
+    const NEAR_NS: u64 = 500_000_000;
+    let unplaced = verdicts.iter().flat_map(|verdict| &verdict.unplaced);
+    let wrong = unplaced.filter_map(|one| history.get(one.operation)?.return_ns).min()?;
+    (left_out.events > 0 && wrong < left_out.until_ns + NEAR_NS).then_some(wrong + NEAR_NS)
 }

@@ -10,7 +10,7 @@ use super::Test;
 use crate::history::Operation;
 use crate::lab::{Lab, Options, Tally};
 use crate::linearizability;
-use crate::record::{Event, What};
+use crate::record::{Tape, What};
 use crate::sim::{self, World};
 use crate::workload::Recorder;
 
@@ -62,18 +62,16 @@ pub fn run(test: &Test, options: &Options) -> Outcome {
     simulate(test, options, None).0
 }
 
-/// Plays `test` and records it: the outcome, the events, and what clients saw.
-pub fn record(test: &Test, options: &Options) -> (Outcome, Vec<Event>, Vec<Operation>) {
-    let mut events = Vec::new();
-    let (outcome, history) = simulate(test, options, Some(&mut events));
-    (outcome, events, history)
+/// Plays `test` and records it on `tape`: the outcome, and what clients saw.
+pub fn record(test: &Test, options: &Options, tape: &mut Tape) -> (Outcome, Vec<Operation>) {
+    simulate(test, options, Some(tape))
 }
 
-fn simulate(test: &Test, options: &Options, events: Option<&mut Vec<Event>>) -> (Outcome, Vec<Operation>) {
+fn simulate(test: &Test, options: &Options, tape: Option<&mut Tape>) -> (Outcome, Vec<Operation>) {
     let start = Instant::now();
     let recorder = Recorder::default();
     let mut lab = None;
-    let played = sim::run_recorded(options.seed, events, |world| {
+    let played = sim::run_recorded(options.seed, tape, |world| {
         let played = Lab::simulated(world.clone(), options.clone(), recorder.clone());
         lab = Some(played.clone());
         async move { watched(test, played, &world).await }
@@ -102,7 +100,7 @@ async fn judged(test: &Test, lab: Lab) -> Verdict {
     let played = clock::timeout(TEST_LIMIT, (test.play)(lab)).await;
     let limit = || Err(anyhow!("not over after {} s", TEST_LIMIT.as_secs()));
     let outcome = played.unwrap_or_else(|_| limit());
-    let outcome = outcome.and_then(|()| Ok(linearizability::check(&recorder.history())?));
+    let outcome = outcome.and_then(|()| Ok(recorder.judged(linearizability::check)?));
     match outcome {
         Ok(()) => Verdict::Passed,
         Err(error) if error.is::<Undecided>() => Verdict::Unknown(error.to_string()),

@@ -116,6 +116,9 @@ pub fn write(mut to: impl Write, recording: &Recording, filter: &Filter, layout:
     let why = header.failure.lines().next().unwrap_or_default();
     let about = format!("{} · {} · seed {} · FAILED: {why}", header.test, header.title, header.seed);
     table.across(&mut to, "", "test", &clean(&about))?;
+    if let Some(note) = story::messages::left_out(recording) {
+        table.across(&mut to, "", "test", &note)?;
+    }
     table.heads(&mut to, &columns)?;
     for line in &lines {
         let time = stamp(line.us);

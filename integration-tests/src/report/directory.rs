@@ -5,7 +5,7 @@
 //! | `failure.txt` | why, when, with which seed, how to play it again, where to look first |
 //! | `page.html` | the run in pictures |
 //! | `log.txt` | the run in columns; of a long run the end |
-//! | `recording.json` | the run itself, from which the other three are made |
+//! | `recording.json` | the run itself, from which the other three are made; of a long one the end of its messages |
 //!
 //! Left out on purpose: the disks of the servers.
 
@@ -15,7 +15,7 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::Path;
 
 use super::columns::{self, Filter, Layout};
-use super::story::Story;
+use super::story::{Story, messages};
 use super::words::{clean, micros, seconds};
 use super::{Verdict, page};
 use crate::record::Recording;
@@ -63,6 +63,7 @@ fn write_log(directory: &Path, mut to: impl io::Write, recording: &Recording) ->
     let end = Recording {
         header: recording.header.clone(),
         events: events[events.len() - LOG_EVENTS_MAX..].to_vec(),
+        left_out: recording.left_out,
         history: recording.history.iter().filter(|one| one.call_ns >= first.at_ns).cloned().collect(),
     };
     columns::write(to, &end, &Filter::default(), Layout::default())
@@ -123,5 +124,8 @@ fn text(directory: &Path, recording: &Recording, verdicts: &[Verdict]) -> String
         recording.events.len(),
         recording.history.len()
     ));
+    if let Some(note) = messages::left_out(recording) {
+        line(format!("                  {note}"));
+    }
     text
 }

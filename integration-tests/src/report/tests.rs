@@ -196,6 +196,7 @@ fn runs_without_servers_clients_or_verdicts_have_a_page_too() {
     let bare = |events: bool, history: bool| Recording {
         header: recording.header.clone(),
         events: if events { recording.events.clone() } else { Vec::new() },
+        left_out: recording.left_out,
         history: if history { recording.history.clone() } else { Vec::new() },
     };
     for (name, events, history) in

@@ -38,7 +38,7 @@ use tokio::sync::{Notify, oneshot};
 pub use queue::Label;
 use queue::{Event, Queue};
 
-use crate::record;
+use crate::record::{self, Tape};
 
 /// The generator used everywhere in simulations.
 pub type Generator = rand::rngs::Xoshiro256PlusPlus;
@@ -67,7 +67,7 @@ struct Shared {
     failed: Notify,
     printed: bool,
     /// None: nobody will read it.
-    recorded: Option<Mutex<Vec<record::Event>>>,
+    recorded: Option<Mutex<Tape>>,
 }
 
 /// A mutex whose holder panicked is fine here: the run has failed then, and says so.
@@ -108,7 +108,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl World {
-    fn new(seed: u64, recorded: bool) -> Self {
+    fn new(seed: u64, tape: Option<Tape>) -> Self {
         let shared = Shared {
             seed,
             queue: Mutex::new(Queue::new(seed)),
@@ -117,7 +117,7 @@ impl World {
             failure: Mutex::default(),
             failed: Notify::new(),
             printed: std::env::var_os("SIM_TRACE").is_some(),
-            recorded: recorded.then(Mutex::default),
+            recorded: tape.map(Mutex::new),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// Takes what was recorded so far.
-    pub fn take_recorded(&self) -> Vec<record::Event> {
+    fn take_recorded(&self) -> Tape {
         self.shared.recorded.as_ref().map(|recorded| std::mem::take(&mut *lock(recorded))).unwrap_or_default()
     }
 
@@ -287,13 +287,13 @@ where
     run_recorded(seed, None, main)
 }
 
-/// Like [`run`]; what happened is put into `events` if there is such a place, however the run ended.
+/// Like [`run`]; what happened is put onto `tape` if there is one, however the run ended.
 ///
 /// # Errors
 /// As there.
 pub fn run_recorded<T, F>(
     seed: u64,
-    events: Option<&mut Vec<record::Event>>,
+    mut tape: Option<&mut Tape>,
     main: impl FnOnce(World) -> F,
 ) -> Result<Run<T>, Failure>
 where
@@ -309,7 +309,7 @@ where
     let world_of_run = RefCell::new(None);
     let body = runtime.block_on(async {
         let _virtual_time = clock::simulate();
-        let world = World::new(seed, events.is_some());
+        let world = World::new(seed, tape.as_deref_mut().map(std::mem::take));
         world_of_run.replace(Some(world.clone()));
         let pump = tokio::spawn(world.clone().pump());
         let main = panic::catch_unwind(AssertUnwindSafe(|| main(world.clone())));
@@ -336,8 +336,8 @@ where
         let events = lock(&world.shared.queue).abandon();
         drop((checks, events));
     }
-    if let (Some(events), Some(world)) = (events, &world) {
-        *events = world.take_recorded();
+    if let (Some(tape), Some(world)) = (tape, &world) {
+        *tape = world.take_recorded();
     }
     let (output, virtual_time) = body?;
     let (events, trace) = world.map_or((0, 0), |world| lock(&world.shared.queue).trace());

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use crate::record::{Event, Recording, What};
-use crate::report::words::{clean, micros, seconds, shorten, topic};
+use crate::record::{Event, LeftOut, Recording, What};
+use crate::report::words::{clean, list, micros, seconds, shorten, topic};
 
 /// All messages are kept so long before the failure, if they are not too many.
 const NEAR: u64 = 3_000_000;
@@ -58,6 +58,8 @@ impl Message<'_> {
 pub(in crate::report) fn of(recording: &Recording) -> Messages {
     let all = pair(&recording.events);
     let (kept, note) = thin(all, micros(recording.header.failed_at_ns));
+    let notes = [left_out(recording), note].into_iter().flatten().collect::<Vec<_>>();
+    let note = (!notes.is_empty()).then(|| notes.join(" "));
     let mut messages = Messages { note, ..Messages::default() };
     let (mut names, mut kinds, mut texts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for message in kept {
@@ -83,6 +85,20 @@ fn place<'a, T>(
     *known.entry(word).or_insert_with(|| {
         list.push(make(word));
         list.len() - 1
+    })
+}
+
+/// What the recording of a long run does not hold, in words.
+pub(in crate::report) fn left_out(recording: &Recording) -> Option<String> {
+    let LeftOut { events, until_ns, from_ns } = recording.left_out;
+    let shown = |ns| seconds(micros(ns));
+    let before = (until_ns > 0).then(|| format!("up to {}", shown(until_ns)));
+    let behind = from_ns.map(|from| format!("from {} on", shown(from)));
+    (events > 0).then(|| {
+        let when = list(&[before, behind].into_iter().flatten().collect::<Vec<_>>());
+        format!(
+            "The run is long: {events} messages, saves and steps of progress were not kept, those {when}."
+        )
     })
 }
 
@@ -157,7 +173,7 @@ fn thin(all: Vec<Message<'_>>, failed_at: u64) -> (Vec<Message<'_>>, Option<Stri
     let votes = if all_votes { "every vote, and " } else { "" };
     let note = format!(
         "This page holds {} of {total} messages: all of the last {} before the failure, {votes}one in {one_in} \
-         of the earlier ones. recording.json and log.txt beside it have them all.",
+         of the earlier ones. `grade log` shows all that were recorded.",
         kept.len(),
         seconds(whole),
     );
@@ -167,7 +183,7 @@ fn thin(all: Vec<Message<'_>>, failed_at: u64) -> (Vec<Message<'_>>, Option<Stri
 #[cfg(test)]
 mod tests {
     use super::of;
-    use crate::record::{Event, Header, Recording, What};
+    use crate::record::{Event, Header, LeftOut, Recording, What};
 
     fn sent(at_us: u64, kind: &str, text: &str, fate: Option<&str>) -> Event {
         let fate = fate.map(str::to_owned);
@@ -190,7 +206,7 @@ mod tests {
             failed_at_ns: failed_at_us * 1000,
             replay: String::new(),
         };
-        Recording { header, events, history: Vec::new() }
+        Recording { header, events, left_out: LeftOut::default(), history: Vec::new() }
     }
 
     #[test]

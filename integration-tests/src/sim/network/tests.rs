@@ -18,7 +18,7 @@ use raft::types::{Entry, EntryId, Index, Membership, NodeId, Payload, Term};
 
 use super::words::Said;
 use super::{Calls, Handler, Network, PeerTransport, Reply, Request, Server, Weather, majority_without};
-use crate::record::{Event, What};
+use crate::record::{Event, Tape, What};
 use crate::sim::{Label, Name, World, lock, run, run_recorded};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -427,8 +427,9 @@ async fn everything(world: World) -> Result<(), String> {
 
 #[test]
 fn a_recorded_run_tells_what_left_what_arrived_and_what_was_cut() {
-    let mut events = Vec::new();
-    let recorded = run_recorded(7, Some(&mut events), everything).unwrap();
+    let mut tape = Tape::default();
+    let recorded = run_recorded(7, Some(&mut tape), everything).unwrap();
+    let (events, _) = tape.finish();
     assert_eq!(recorded.trace, run(7, everything).unwrap().trace, "recording changes nothing");
     let found: Vec<(Option<&str>, Option<u64>, String)> = events
         .iter()

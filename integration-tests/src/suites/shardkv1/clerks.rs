@@ -17,10 +17,9 @@ pub(super) async fn put_for(store: Store, clients: u64, ms: u64) -> anyhow::Resu
     Ok(brought.into_iter().sum())
 }
 
-/// The sums must come out, to the last put if nothing can have been lost, and one order must explain everything.
-pub(super) async fn judge(stage: &mut Stage, puts: Puts, nothing_lost: bool) -> anyhow::Result<()> {
-    check_put_concurrent(&mut stage.clerk, KEY, puts, nothing_lost).await?;
-    stage.store.judge()
+/// The sums must come out, to the last put if nothing can have been lost.
+pub(super) async fn check_puts(stage: &mut Stage, puts: Puts, nothing_lost: bool) -> anyhow::Result<()> {
+    check_put_concurrent(&mut stage.clerk, KEY, puts, nothing_lost).await
 }
 
 /// N11 to N14: clients put for twenty seconds while eight groups join and leave.
@@ -32,5 +31,5 @@ pub(super) async fn concurrent(lab: Lab, clients: u64) -> anyhow::Result<()> {
     stage.leave_and_remove(&joined).await?;
     let puts = putting.await?.context("a client")?;
     let reliable = lab.net() == Net::Reliable;
-    judge(&mut stage, puts, reliable).await
+    check_puts(&mut stage, puts, reliable).await
 }

@@ -10,7 +10,7 @@ use base::clock;
 use clerk::api::{ConfigNum, GroupId};
 use tokio::task::JoinHandle;
 
-use super::clerks::{judge, put_for};
+use super::clerks::{check_puts, put_for};
 use super::controller::{Controller, owns};
 use super::stage::{FIRST, Group, Stage};
 use crate::lab::{Lab, Store};
@@ -279,5 +279,5 @@ pub(super) async fn partition_recovery_with_clerks(lab: Lab, times: u32) -> anyh
     }
     let puts = putting.await??;
     // Servers were killed with answers on their lips.
-    judge(&mut stage, puts, false).await
+    check_puts(&mut stage, puts, false).await
 }
