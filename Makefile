@@ -39,6 +39,7 @@ test: build ## Every test, from the pure core to real processes
 check: setup ## Read-only gate: format, clippy, documentation, tests
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy -p integration-tests --features mutants --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 	@$(MAKE) --no-print-directory test
 

@@ -110,6 +110,14 @@ pub trait Ground: Send + Sync {
     fn leader<'a>(&'a self, group: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Name>>>;
     /// Bytes of a server's log with the hard state, and of its rows.
     fn bytes<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<(usize, usize)>>;
+    /// Bytes that a server keeps: in the simulator its log, hard state and rows; of a process the memory that
+    /// is its own and not a file's.
+    fn kept<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<usize>> {
+        Box::pin(async move {
+            let (log, rows) = self.bytes(server).await?;
+            Ok(log + rows)
+        })
+    }
     /// Requests sent so far, by clients and servers.
     fn rpcs(&self) -> u64;
     /// The simulated cluster below, if it is one: for what only a simulated network can do.
@@ -208,7 +216,7 @@ impl Lab {
         }
     }
 
-    /// Allows values of so many bytes in the simulated stores that are set up from now on.
+    /// Allows values of so many bytes in the stores that are set up from now on.
     pub fn allow_values_of(&self, bytes: u32) {
         self.shared.value_bytes_max.store(bytes, Ordering::Relaxed);
     }
@@ -284,10 +292,10 @@ impl Lab {
     }
 
     fn ground(&self, setup: &Setup, timers: Timers) -> anyhow::Result<Arc<dyn Ground>> {
+        let value_bytes_max = self.shared.value_bytes_max.load(Ordering::Relaxed);
         let ground: Arc<dyn Ground> = match &self.shared.world {
-            None => Arc::new(Processes::new(timers)),
+            None => Arc::new(Processes::new(timers, value_bytes_max)),
             Some(world) => {
-                let value_bytes_max = self.shared.value_bytes_max.load(Ordering::Relaxed);
                 let params = Params { shard_count: setup.shards, value_bytes_max, ..Params::default() };
                 let shape = Shape { params, raft: timers.config(), disks: Temper::Steady };
                 Arc::new(Simulated::new(world, shape, self.net()))

@@ -23,7 +23,7 @@ use clerk::ctrl::CtrlClerk;
 use futures::future::BoxFuture;
 
 use super::{Ground, Setup, Timers};
-use crate::real::{Place, Server, free_ports};
+use crate::real::{Place, Server, anonymous_bytes, free_ports};
 use crate::sim::cluster::group_of;
 use crate::sim::{Name, lock};
 
@@ -78,16 +78,17 @@ impl Connection for Counted {
 pub struct Processes {
     place: Place,
     timers: Timers,
+    value_bytes_max: u32,
     connection: Arc<Counted>,
     servers: Arc<Mutex<Servers>>,
 }
 
 impl Processes {
     /// None yet.
-    pub fn new(timers: Timers) -> Self {
+    pub fn new(timers: Timers, value_bytes_max: u32) -> Self {
         let inner = TarpcConnection::new(Options::of(CLUSTER));
         let connection = Arc::new(Counted { inner, calls: AtomicU64::new(0) });
-        Self { place: Place::new(), timers, connection, servers: Arc::default() }
+        Self { place: Place::new(), timers, value_bytes_max, connection, servers: Arc::default() }
     }
 
     fn recipe(&self, group: &str, id: u64, addresses: &[Address], setup: &Setup) -> Recipe {
@@ -103,6 +104,7 @@ impl Processes {
         }
         let program = if group == "ctrl" {
             add("--shards", setup.shards.to_string());
+            add("--value-bytes-max", self.value_bytes_max.to_string());
             "shardctrler"
         } else {
             add("--group", group.to_owned());
@@ -273,6 +275,14 @@ impl Ground for Processes {
             let status = self.status(group, &listen).await;
             let (status, rows) = status.with_context(|| format!("{server} does not tell its status"))?;
             Ok((usize::try_from(status.log_bytes)?, rows))
+        })
+    }
+
+    fn kept<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<usize>> {
+        let pid = lock(&self.servers).running.get(server).map(Server::pid);
+        Box::pin(async move {
+            let bytes = pid.and_then(anonymous_bytes);
+            Ok(usize::try_from(bytes.with_context(|| format!("{server} does not run"))?)?)
         })
     }
 

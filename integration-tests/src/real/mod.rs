@@ -27,7 +27,7 @@ pub use self::binaries::binary;
 pub use self::client::{Client, Target};
 pub use self::cluster::{Answer, Cluster, Group, Replica, Shard, Status, run};
 pub use self::load::{Load, Open, OpenReport, checked};
-pub use self::memory::{Growth, MemoryWatch, rss_bytes};
+pub use self::memory::{Growth, MemoryWatch, anonymous_bytes, rss_bytes};
 pub use self::place::Place;
 pub use self::server::{Server, free_ports};
 
