@@ -27,8 +27,8 @@ impl Invariant for LeaderCompleteness {
                 || turn.journal.term(committed.index) == Some(committed.term);
             if !kept {
                 return Err(format!(
-                    "leader completeness: {} leads term {} without the committed entry {committed}",
-                    turn.seen.name, turn.status.term
+                    "leader completeness: {} leads term {} without entry {} of term {}, which was committed",
+                    turn.seen.name, turn.status.term, committed.index.0, committed.term.0
                 ));
             }
         }

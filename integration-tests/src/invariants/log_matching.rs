@@ -20,8 +20,9 @@ impl Invariant for LogMatching {
             let known = self.entries.entry(place).or_insert((*before, *payload));
             if *known != (*before, *payload) {
                 return Err(format!(
-                    "log matching: {} saved entry {id} with another payload or predecessor than others did",
-                    turn.seen.name
+                    "log matching: {} saved entry {} of term {} with another content, or behind another \
+                     entry, than others did",
+                    turn.seen.name, id.index.0, id.term.0
                 ));
             }
         }

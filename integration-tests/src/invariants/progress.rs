@@ -21,8 +21,9 @@ impl Invariant for Progress {
         let floor = last.unwrap_or((seen.life, Index(0), seen.floor.index, Term(0)));
         if now.1 < floor.1 || now.2 < floor.2 || now.3 < floor.3 {
             return Err(format!(
-                "{} went backwards: commit, applied, term {now:?} after {floor:?}",
-                seen.name
+                "{} went backwards: its commit index, applied index and term were {}, {} and {}, and are {}, {} \
+                 and {}",
+                seen.name, floor.1, floor.2, floor.3, now.1, now.2, now.3
             ));
         }
         Ok(())

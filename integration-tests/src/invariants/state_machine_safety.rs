@@ -19,10 +19,17 @@ impl Invariant for StateMachineSafety {
         let applied = turn.status.applied;
         let place = (turn.seen.group.clone(), applied.id.index);
         let (known, who) = self.applied.entry(place).or_insert((applied, turn.seen.name.clone()));
+        let (here, there) = (applied.id, known.id);
+        if here != there {
+            return Err(format!(
+                "state-machine safety: {who} applied entry {} of term {}, {} that of term {}",
+                there.index.0, there.term.0, turn.seen.name, here.term.0
+            ));
+        }
         if *known != applied {
             return Err(format!(
-                "state-machine safety: {who} applied {known:?}, {} applied {applied:?}",
-                turn.seen.name
+                "state-machine safety: {who} and {} have other rows behind entry {} of term {}",
+                turn.seen.name, here.index.0, here.term.0
             ));
         }
         Ok(())

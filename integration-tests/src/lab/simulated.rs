@@ -27,8 +27,9 @@ impl Simulated {
     pub fn new(world: &World, shape: Shape, net: Net) -> Self {
         let config = shape.raft.clone();
         let cluster = Cluster::new(world, shape);
-        invariants::watch(&cluster);
+        // What is broken is recorded before it is noticed.
         observe::watch(&cluster);
+        invariants::watch(&cluster);
         cluster.network.set_weather(Weather { unreliable: net == Net::Unreliable, ..Weather::default() });
         Self { cluster, config }
     }

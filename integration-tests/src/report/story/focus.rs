@@ -5,6 +5,7 @@
 //!
 //! Left out on purpose: causes. The page shows what was the case; why, the reader finds out.
 
+use clerk::api::config::shard_of;
 use serde::Serialize;
 
 use super::moments::{Kind, said};
@@ -14,6 +15,11 @@ use crate::history::Operation;
 use crate::record::{Recording, What};
 use crate::report::Verdict;
 use crate::report::words::{list, micros, seconds};
+
+/// So many operations that show that an answer is wrong are told of,
+const WITNESSES_MAX: usize = 2;
+/// and so many changes of a shard during one of them.
+const PARTS_MAX: usize = 4;
 
 /// The stretch to look at first.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,9 +48,17 @@ pub(super) fn of(recording: &Recording, verdicts: &[Verdict], story: &Story) -> 
             said(first)
         );
         let mut context = context(story, from, to);
-        if let Some(server) = answered_by(recording, first) {
-            context.insert(0, format!("The answer came from server {server}."));
-        }
+        let mut about = Vec::new();
+        about.extend(
+            answered_by(recording, first).map(|server| format!("The answer came from server {server}.")),
+        );
+        about.extend(shard_then(story, first).map(|then| format!("{then}.")));
+        let unplaced = verdicts.iter().flat_map(|verdict| &verdict.unplaced);
+        let same = unplaced.filter(|one| recording.history.get(one.operation) == Some(first));
+        let witnesses = same.flat_map(|one| &one.witnesses).filter_map(|one| recording.history.get(*one));
+        let witnesses = witnesses.filter(|one| *one != first);
+        about.extend(witnesses.take(WITNESSES_MAX).map(|one| contradicted_by(recording, story, one)));
+        context.splice(0..0, about);
         return Focus { from, to, what, context, key: Some(first.key.clone()) };
     }
     let key = verdicts.iter().find(|verdict| verdict.words.is_some()).map(|verdict| verdict.key.clone());
@@ -66,6 +80,33 @@ fn answered_by(recording: &Recording, operation: &Operation) -> Option<String> {
         What::Arrived { kind, from, .. } if kind == "reply" && servers.contains(from) => Some(from.clone()),
         _ => None,
     })
+}
+
+/// An operation that an answer contradicts, with who answered it and how its shard was.
+fn contradicted_by(recording: &Recording, story: &Story, witness: &Operation) -> String {
+    let answered = answered_by(recording, witness).map(|server| format!(", answered by server {server}"));
+    let then = shard_then(story, witness).map(|then| format!(". {then}"));
+    format!(
+        "It contradicts this, from {} on: {}{}{}.",
+        seconds(micros(witness.call_ns)),
+        said(witness),
+        answered.unwrap_or_default(),
+        then.unwrap_or_default()
+    )
+}
+
+/// Where a key lies, and who served that shard during an operation.
+fn shard_then(story: &Story, operation: &Operation) -> Option<String> {
+    // (All shards have an owner from the first configuration with a group on.)
+    let last = story.shards.last().map(|row| row.shard).filter(|last| *last > 0)?;
+    let count = Some(last + 1).filter(|count| *count as usize == story.shards.len())?;
+    let shard = shard_of(operation.key.as_bytes(), count).0;
+    let row = story.shards.iter().find(|row| row.shard == shard)?;
+    let (from, to) = (micros(operation.call_ns), operation.return_ns.map_or(u64::MAX, micros));
+    let parts = row.parts.iter().filter(|part| part.from <= to && from < part.to);
+    let texts: Vec<&str> = parts.take(PARTS_MAX).map(|part| part.text.as_str()).collect();
+    (!texts.is_empty())
+        .then(|| format!("Its key is in shard {shard}, of which then: {}", texts.join(", then ")))
 }
 
 /// What was the case in a stretch of time, a sentence each.

@@ -69,7 +69,7 @@ pub(super) fn of(recording: &Recording, verdicts: &[Verdict], shards: &[shards::
     let mut moments = of_test(&recording.events);
     moments.extend(of_servers(&recording.events));
     moments.extend(of_links(&recording.events));
-    moments.extend(of_shards(shards));
+    moments.extend(of_shards(shards, &steps(&recording.events)));
     moments.extend(of_verdicts(&recording.history, verdicts));
     if !moments.iter().any(|one| one.kind == Kind::Failed) {
         let at = micros(recording.header.failed_at_ns);
@@ -198,7 +198,15 @@ pub(super) fn split(group: &str, members: &[&str], disabled: &BTreeSet<(&str, &s
 /// Changes of the same kind within so short a time are one moment.
 const TOGETHER: u64 = 50_000;
 
-fn of_shards(rows: &[shards::Row]) -> Vec<Moment> {
+/// When the test went on to its next step.
+fn steps(events: &[Event]) -> Vec<u64> {
+    let steps = events.iter().filter(|event| matches!(event.what, What::Step { .. }));
+    steps.map(|event| micros(event.at_ns)).collect()
+}
+
+/// Shards that go the same way within a short time are one moment, unless the test did something meanwhile.
+fn of_shards(rows: &[shards::Row], steps: &[u64]) -> Vec<Moment> {
+    let step = |at: u64| steps.partition_point(|step| *step <= at);
     let mut moments = Vec::new();
     let mut changes: Vec<(u64, Option<&str>, &str, u32)> = Vec::new();
     for row in rows {
@@ -225,7 +233,7 @@ fn of_shards(rows: &[shards::Row]) -> Vec<Moment> {
     let mut together: Vec<(u64, Option<&str>, &str, Vec<u32>)> = Vec::new();
     for (at, before, now, shard) in changes {
         let same = |one: &&mut (u64, Option<&str>, &str, Vec<u32>)| {
-            at - one.0 <= TOGETHER && (one.1, one.2) == (before, now)
+            at - one.0 <= TOGETHER && step(one.0) == step(at) && (one.1, one.2) == (before, now)
         };
         match together.iter_mut().rev().take(8).find(same) {
             Some(one) => one.3.push(shard),
