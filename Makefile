@@ -62,7 +62,7 @@ grade: build ## The labs' tests: make grade [TESTS="3B H12"] [SHEET=2026] [SEED=
 model: build ## The move protocol in every state over longer owner histories: a few minutes
 	@MODEL=full $(CARGO) test -p integration-tests --test move_model -- --nocapture
 
-mutants: setup ## Plants bugs in the product, one after the other, and shows which test catches each: long
+mutants: setup ## Plants bugs in the product, one after the other, and shows which test catches each: some minutes
 	@$(CARGO) run -p integration-tests --features mutants --bin mutants
 
 big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
