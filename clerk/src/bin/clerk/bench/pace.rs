@@ -130,6 +130,9 @@ pub(super) async fn pace(
             released = due;
             timer.sleep_until(schedule.moment(released).max(clock::now().after(TOGETHER)).min(end)).await;
         }
+        // Woken too late for the last ones: they never begin, which is counted as well.
+        let rest = (released..schedule.due_by(end)).map(|number| schedule.moment(number));
+        backlog.offer(rest.filter(|moment| *moment < end));
     };
     tokio::select! {
         biased;
