@@ -151,7 +151,7 @@ pub(super) enum Timer {
 impl Timer {
     #[expect(
         deprecated,
-        reason = "its successor is unsafe to call, because some types let go of their file; this does not"
+        reason = "its successor wants a promise that no code here may make; this type keeps its file"
     )]
     pub(super) fn exact() -> Self {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
