@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
-use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
+use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::connection::Connection;
 use raft::rsm::{ExecuteError, Replica, Role};
@@ -165,6 +166,7 @@ impl Service {
                     check_key(key, params)?;
                     check_value(write, params)?;
                 }
+                check_batch(&writes)?;
                 match writes.iter().all(|(_, write)| matches!(write, Write::Delete)) {
                     true => self.execute_freeing(Command::Batch { shard, writes, ticket, config }).await,
                     false => self.execute(Command::Batch { shard, writes, ticket, config }).await,
@@ -291,13 +293,29 @@ fn named(request: &KvRequest) -> ConfigNum {
 
 /// Refuses before the log what is too large by itself; the result is judged when it is applied.
 fn check_value(write: &Write, params: Params) -> Result<(), KvRefusal> {
-    let bytes = match write {
-        Write::Put { value, .. } => value.len() as u64,
-        Write::Append { piece } => piece.len() as u64,
-        Write::Delete => 0,
-    };
+    let bytes = value_bytes(write) as u64;
     match bytes > u64::from(params.value_bytes_max) {
         true => Err(KvRefusal::ValueTooLarge { bytes, limit: params.value_bytes_max }),
+        false => Ok(()),
+    }
+}
+
+fn value_bytes(write: &Write) -> usize {
+    match write {
+        Write::Put { value, .. } => value.len(),
+        Write::Append { piece } => piece.len(),
+        Write::Delete => 0,
+    }
+}
+
+/// Refuses a batch that would make an entry larger than a single write may be: what does not fit a frame
+/// between replicas could be logged and never be replicated (correctness rules 22b, 49).
+fn check_batch(writes: &[(Bytes, Write)]) -> Result<(), KvRefusal> {
+    let bytes: usize = writes.iter().map(|(key, write)| key.len() + value_bytes(write)).sum();
+    match writes.len() > 1 && bytes > BATCH_BYTES_MAX {
+        true => Err(KvRefusal::Malformed(format!(
+            "a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts"
+        ))),
         false => Ok(()),
     }
 }

@@ -371,3 +371,22 @@ async fn the_future_of_a_request_is_of_moderate_size() {
     let bytes = std::mem::size_of_val(&future);
     assert!(bytes <= 2048, "each request in flight takes {bytes} bytes, and they are copied");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_would_make_too_large_an_entry_is_refused_before_the_log() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let shard = shard_of(&key(0), PARAMS.shard_count);
+    let batch = |count| {
+        let write = || (key(0), Write::Append { piece: Bytes::from(vec![b'x'; 5000]) });
+        let writes = std::iter::repeat_with(write).take(count).collect();
+        KvRequest::Batch { shard, writes, ticket: None, config: ConfigNum(1) }
+    };
+    let refused = world.ask(A, batch(220)).await;
+    assert!(
+        matches!(&refused, Err(KvRefusal::Malformed(why)) if why.contains("send it in parts")),
+        "{refused:?}"
+    );
+    assert!(matches!(world.ask(A, batch(20)).await, Ok(KvReply::Batch { results }) if results.len() == 20));
+}
