@@ -3,45 +3,84 @@
 //! Every command reads a row and writes two or three; in RocksDB each of these is a walk through a skip list
 //! that does not fit the processor's caches. A table owes no durability before a flush, so writes wait here, in
 //! a hash map, until there are enough of them to go into RocksDB as one batch in key order: neighbours then
-//! share most of their way, and a row that changed often meanwhile (a session's) goes once. Rows that went, and
-//! rows that were read, stay for a while.
+//! share most of their way, and a row that changed often meanwhile (a session's) goes once. While they go, by a
+//! thread of the table's own, the next ones gather.
+//!
+//! A row is looked for in what waits, in what is going, and then in *generations*: maps of rows that went or
+//! were read, newest first. The oldest generation is forgotten when there is too much of them.
 //!
 //! Held at all times:
-//! * what is here is newer than RocksDB or equal to it; rows that are not here are as RocksDB has them;
-//! * what went into RocksDB is a prefix of the writes, for everything that waits goes in one batch.
+//! * a row is as the first map that has it says, and as RocksDB has it if none does;
+//! * what went into RocksDB is a prefix of the writes, for everything that waits goes in one batch, and the
+//!   next batch behind it.
 //!
-//! Rows used lately lie in two generations: when the younger is full, it becomes the older one and whatever was
-//! not used meanwhile is forgotten. Left out on purpose: scans, which go to RocksDB once nothing waits here.
+//! Left out on purpose: scans, which go to RocksDB once nothing of their kind waits here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use ::rocksdb::WriteBatch;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
-use super::table::row_key;
+use super::table::row_key_into;
 use crate::storage::{Batch, Change};
 
 /// What a row costs beside its bytes.
 const OVERHEAD_BYTES: usize = 128;
+/// A map for each of these is looked into for a row that is nowhere.
+const GENERATIONS_MAX: usize = 8;
 
-/// A row; deleted ones have no value.
-struct Slot {
-    value: Option<Bytes>,
-    waits: bool,
+/// Rows by key; deleted ones have no value.
+type Map = HashMap<Bytes, Option<Bytes>, RandomState>;
+
+/// Rows, and what they weigh.
+#[derive(Default)]
+pub(super) struct Rows {
+    map: Map,
+    bytes: usize,
+    /// Those of large rows among them.
+    large_bytes: usize,
+    kinds: Kinds,
+}
+
+/// First bytes of keys, a bit each: what a row is about, as a rule.
+#[derive(Default)]
+struct Kinds([u64; 4]);
+
+impl Kinds {
+    fn add(&mut self, key: &[u8]) {
+        let kind = usize::from(key.first().copied().unwrap_or_default());
+        self.0[kind / 64] |= 1 << (kind % 64);
+    }
+
+    /// Whether there may be keys from `start` on, to before `end`.
+    fn meet(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        let first = start.first().copied().unwrap_or_default();
+        let last = match end {
+            Some([]) => return false,
+            // One byte by itself: only keys before it.
+            Some([0]) => 0,
+            Some([only]) => only - 1,
+            Some([kind, ..]) => *kind,
+            None => u8::MAX,
+        };
+        (first..=last).any(|kind| self.0[usize::from(kind) / 64] & 1 << (kind % 64) != 0)
+    }
 }
 
 pub(super) struct Buffer {
-    young: HashMap<Bytes, Slot>,
-    /// Nothing in it waits.
-    old: HashMap<Bytes, Slot>,
-    /// Keys of the rows that wait.
-    waiting: Vec<Bytes>,
-    waiting_bytes: usize,
-    young_bytes: usize,
+    waiting: Rows,
+    going: Option<Arc<Rows>>,
+    /// Newest first. New ones are put into the first.
+    generations: VecDeque<Arc<Rows>>,
+    /// Rows that were read lately: newer than all generations.
+    read: Rows,
+    generations_bytes: usize,
     /// Writes so far.
     writes: u64,
     waiting_bytes_max: usize,
-    young_bytes_max: usize,
+    cache_bytes: usize,
 }
 
 /// What the buffer knows of a row.
@@ -52,9 +91,13 @@ pub(super) enum Found {
     Elsewhere(u64),
 }
 
-/// Whether a row is too large to be worth keeping: copying it costs more than finding it.
-fn is_large(value: Option<&Bytes>) -> bool {
-    value.is_some_and(|value| value.len() > 4096)
+/// Whether a row is too large to be worth keeping: what it takes up would hold many others.
+fn is_large(value: &[u8]) -> bool {
+    value.len() > 4096
+}
+
+fn large_bytes(value: Option<&Bytes>) -> usize {
+    value.filter(|value| is_large(value)).map_or(0, Bytes::len)
 }
 
 /// The first eight bytes, as a number that sorts as they do.
@@ -69,147 +112,184 @@ fn weight(key: &Bytes, value: Option<&Bytes>) -> usize {
     OVERHEAD_BYTES + key.len() + value.map_or(0, Bytes::len)
 }
 
-impl Buffer {
-    /// An empty buffer that holds back at most about `waiting_bytes_max`, and about `cache_bytes` in all.
-    pub(super) fn new(waiting_bytes_max: usize, cache_bytes: usize) -> Self {
-        Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-            young_bytes: 0,
-            writes: 0,
-            waiting_bytes_max,
-            young_bytes_max: cache_bytes / 2,
+impl Rows {
+    fn set(&mut self, key: Bytes, value: Option<Bytes>) {
+        let (key_bytes, added) = (key.len(), weight(&key, value.as_ref()));
+        self.bytes += added;
+        self.large_bytes += large_bytes(value.as_ref());
+        self.kinds.add(&key);
+        if let Some(before) = self.map.insert(key, value) {
+            self.large_bytes -= large_bytes(before.as_ref());
+            self.bytes -= OVERHEAD_BYTES + key_bytes + before.map_or(0, |value| value.len());
         }
     }
 
-    pub(super) fn get(&mut self, key: &[u8]) -> Found {
-        if let Some(slot) = self.young.get(key) {
-            return Found::Row(slot.value.clone());
-        }
-        match self.old.remove_entry(key) {
-            Some((key, slot)) => {
-                self.keep(key, slot.value.clone());
-                Found::Row(slot.value)
+    /// All of them in key order, for RocksDB.
+    pub(super) fn batch(&self, generation: u32) -> WriteBatch {
+        // The first bytes beside each key: most comparisons then need not look elsewhere in memory.
+        let mut rows: Vec<(u64, &Bytes, &Option<Bytes>)> =
+            self.map.iter().map(|(key, value)| (first_bytes(key), key, value)).collect();
+        rows.sort_unstable_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
+        let mut batch = WriteBatch::default();
+        let mut place = Vec::new();
+        for (_, key, value) in rows {
+            row_key_into(&mut place, generation, key);
+            match value {
+                Some(value) => batch.put(&place, value),
+                None => batch.delete(&place),
             }
-            None => Found::Elsewhere(self.writes),
         }
+        batch
+    }
+}
+
+impl Buffer {
+    /// An empty buffer that begins to send rows off when about `waiting_bytes_max` wait, and keeps about
+    /// `cache_bytes` that went or were read.
+    pub(super) fn new(waiting_bytes_max: usize, cache_bytes: usize) -> Self {
+        Self {
+            waiting: Rows::default(),
+            going: None,
+            generations: VecDeque::new(),
+            read: Rows::default(),
+            generations_bytes: 0,
+            writes: 0,
+            waiting_bytes_max,
+            cache_bytes,
+        }
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Found {
+        let first = [Some(&self.waiting), self.going.as_deref(), Some(&self.read)];
+        let maps = first.into_iter().flatten().chain(self.generations.iter().map(|rows| &**rows));
+        for rows in maps.filter(|rows| !rows.map.is_empty()) {
+            if let Some(value) = rows.map.get(key) {
+                return Found::Row(value.clone());
+            }
+        }
+        Found::Elsewhere(self.writes)
     }
 
     /// Remembers a row that RocksDB had when `writes` writes were made, unless it may have changed.
     pub(super) fn read(&mut self, key: &[u8], value: &Bytes, writes: u64) {
-        if self.writes == writes && !is_large(Some(value)) && !self.young.contains_key(key) {
-            self.keep(Bytes::copy_from_slice(key), Some(value.clone()));
+        if self.writes == writes && !is_large(value) {
+            self.read.set(Bytes::copy_from_slice(key), Some(value.clone()));
+            if self.read.bytes > self.cache_bytes / 4 {
+                self.age();
+            }
         }
     }
 
-    fn keep(&mut self, key: Bytes, value: Option<Bytes>) {
-        self.young_bytes += weight(&key, value.as_ref());
-        self.young.insert(key, Slot { value, waits: false });
-        self.age();
-    }
-
-    /// Forgets what was not used for long, and nothing that waits.
-    fn age(&mut self) {
-        if self.young_bytes <= self.young_bytes_max {
-            return;
-        }
-        self.old = std::mem::take(&mut self.young);
-        self.young_bytes = self.waiting_bytes;
-        for key in &self.waiting {
-            self.young.extend(self.old.remove_entry(key));
-        }
-    }
-
-    /// Takes in a batch. What it returns is to be written to RocksDB at once, before anything else.
-    pub(super) fn write(&mut self, batch: Batch, generation: u32) -> Option<WriteBatch> {
+    /// Takes in changes of rows.
+    pub(super) fn write(&mut self, batch: Batch) {
         self.writes += 1;
-        if batch.iter().any(|change| matches!(change, Change::DeleteRange(..))) {
-            let mut rows = self.drain(generation).unwrap_or_default();
-            batch.into_iter().for_each(|change| add(&mut rows, generation, change));
-            self.clear();
-            return Some(rows);
-        }
         for change in batch {
             match change {
-                Change::Put(key, value) => self.set(key, Some(value)),
-                Change::Delete(key) => self.set(key, None),
-                Change::DeleteRange(..) => unreachable!("looked for above"),
+                Change::Put(key, value) => self.waiting.set(key, Some(value)),
+                Change::Delete(key) => self.waiting.set(key, None),
+                Change::DeleteRange(..) => unreachable!("those go past the buffer"),
             }
         }
-        if self.waiting_bytes < self.waiting_bytes_max {
+    }
+
+    /// Whether RocksDB may not have every row from `start` to before `end` yet.
+    pub(super) fn holds_back(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        let mut late = [Some(&self.waiting), self.going.as_deref()].into_iter().flatten();
+        late.any(|rows| rows.kinds.meet(start, end))
+    }
+
+    /// Enough waits to be sent off.
+    pub(super) fn is_full(&self) -> bool {
+        self.holds(self.waiting_bytes_max)
+    }
+
+    /// So much waits that the ones before must have gone first.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.holds(2 * self.waiting_bytes_max)
+    }
+
+    /// Large rows gain little by waiting, and take the memory of many: an eighth of them is as much.
+    fn holds(&self, bytes: usize) -> bool {
+        self.waiting.bytes >= bytes || self.waiting.large_bytes >= bytes / 8
+    }
+
+    /// Rows are on their way.
+    pub(super) fn is_going(&self) -> bool {
+        self.going.is_some()
+    }
+
+    /// Everything that waits, to be written to RocksDB; none if nothing does. They are going until
+    /// [`Self::arrived`].
+    ///
+    /// # Panics
+    /// When others are on their way.
+    pub(super) fn send_off(&mut self) -> Option<Arc<Rows>> {
+        assert!(self.going.is_none(), "one batch behind the other");
+        if self.waiting.map.is_empty() {
             return None;
         }
-        self.drain(generation)
+        // As much room as was needed this time.
+        let room = Map::with_capacity_and_hasher(self.waiting.map.len(), RandomState::default());
+        let gone = std::mem::replace(&mut self.waiting, Rows { map: room, ..Rows::default() });
+        self.going = Some(Arc::new(gone));
+        self.going.clone()
     }
 
-    fn set(&mut self, key: Bytes, value: Option<Bytes>) {
-        let weight_now = weight(&key, value.as_ref());
-        self.old.remove(&key);
-        self.young_bytes += weight_now;
-        self.waiting_bytes += weight_now;
-        match self.young.get_mut(&key) {
-            Some(slot) => {
-                let before = weight(&key, slot.value.as_ref());
-                self.young_bytes -= before;
-                match slot.waits {
-                    true => self.waiting_bytes -= before,
-                    false => self.waiting.push(key),
-                }
-                *slot = Slot { value, waits: true };
+    /// What was going is in RocksDB now. Returns what is forgotten for it: freeing that takes its time.
+    pub(super) fn arrived(&mut self) -> Vec<Arc<Rows>> {
+        let Some(rows) = self.going.take() else { return Vec::new() };
+        // What was read is older than what went.
+        if rows.bytes < self.waiting_bytes_max / 8 {
+            // Not worth a generation of its own: somebody was in a hurry (a scan).
+            for (key, value) in &rows.map {
+                self.read.set(key.clone(), value.clone());
             }
-            None => {
-                self.waiting.push(key.clone());
-                self.young.insert(key, Slot { value, waits: true });
-            }
+            return Vec::new();
+        }
+        let mut forgotten = self.age();
+        if rows.large_bytes > rows.bytes / 2 {
+            // What older generations say of these rows is over.
+            forgotten.extend(self.generations.drain(..));
+            self.generations_bytes = 0;
+            forgotten.push(rows);
+        } else {
+            forgotten.extend(self.keep(rows));
+        }
+        forgotten
+    }
+
+    /// Makes what was read a generation.
+    fn age(&mut self) -> Vec<Arc<Rows>> {
+        let read = std::mem::take(&mut self.read);
+        match read.map.is_empty() {
+            true => Vec::new(),
+            false => self.keep(Arc::new(read)),
         }
     }
 
-    /// Everything that waits, in key order; none if nothing does.
-    pub(super) fn drain(&mut self, generation: u32) -> Option<WriteBatch> {
-        if self.waiting.is_empty() {
-            return None;
+    fn keep(&mut self, rows: Arc<Rows>) -> Vec<Arc<Rows>> {
+        let mut forgotten = Vec::new();
+        self.generations_bytes += rows.bytes;
+        self.generations.push_front(rows);
+        while self.generations_bytes > self.cache_bytes || self.generations.len() > GENERATIONS_MAX {
+            let Some(oldest) = self.generations.pop_back() else { break };
+            self.generations_bytes -= oldest.bytes;
+            forgotten.push(oldest);
         }
-        self.waiting_bytes = 0;
-        // The first bytes beside each key: most comparisons then need not look elsewhere in memory.
-        let mut keys: Vec<(u64, Bytes)> =
-            self.waiting.drain(..).map(|key| (first_bytes(&key), key)).collect();
-        keys.sort_unstable();
-        let mut rows = WriteBatch::default();
-        for (_, key) in keys {
-            let slot = self.young.get_mut(&key).expect("a row that waits is young");
-            slot.waits = false;
-            match &slot.value {
-                Some(value) => rows.put(row_key(generation, &key), value),
-                None => rows.delete(row_key(generation, &key)),
-            }
-            if is_large(slot.value.as_ref()) {
-                self.young_bytes -= weight(&key, slot.value.as_ref());
-                self.young.remove(&key);
-            }
-        }
-        self.age();
-        Some(rows)
+        forgotten
     }
 
-    /// Forgets everything that does not wait.
+    fn forget(&mut self) {
+        self.generations.clear();
+        self.generations_bytes = 0;
+        self.read = Rows::default();
+    }
+
+    /// A range of keys was deleted in RocksDB, or everything is another generation of the table: forgets all.
     pub(super) fn clear(&mut self) {
-        assert!(self.waiting.is_empty(), "what waits is not forgotten");
-        self.young.clear();
-        self.old.clear();
-        self.young_bytes = 0;
-    }
-}
-
-fn add(rows: &mut WriteBatch, generation: u32, change: Change) {
-    match change {
-        Change::Put(key, value) => rows.put(row_key(generation, &key), value),
-        Change::Delete(key) => rows.delete(row_key(generation, &key)),
-        Change::DeleteRange(start, end) if start < end => {
-            rows.delete_range(row_key(generation, &start), row_key(generation, &end));
-        }
-        Change::DeleteRange(..) => {}
+        assert!(self.waiting.map.is_empty() && self.going.is_none(), "what waits is not forgotten");
+        self.writes += 1;
+        self.forget();
     }
 }
 
@@ -224,79 +304,154 @@ mod tests {
         Change::Put(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))
     }
 
-    fn row(buffer: &mut Buffer, key: &str) -> Option<Option<Bytes>> {
+    fn row(buffer: &Buffer, key: &str) -> Option<Option<Bytes>> {
         match buffer.get(key.as_bytes()) {
             Found::Row(value) => Some(value),
             Found::Elsewhere(_) => None,
         }
     }
 
+    fn read(buffer: &mut Buffer, key: &[u8], value: &Bytes) {
+        let Found::Elsewhere(writes) = buffer.get(key) else { panic!("it is known") };
+        buffer.read(key, value, writes);
+    }
+
+    /// Sends off what waits; how many rows that were.
+    fn go(buffer: &mut Buffer) -> Option<usize> {
+        let rows = buffer.send_off().map(|rows| rows.batch(1).len());
+        buffer.arrived();
+        rows
+    }
+
     #[test]
     fn a_row_that_changed_often_goes_once_and_what_went_is_still_known() {
         let mut buffer = Buffer::new(1 << 20, 1 << 20);
         for value in ["1", "2", "3"] {
-            assert!(buffer.write(vec![put("b", value), put("a", value)], 1).is_none());
+            buffer.write(vec![put("b", value), put("a", value)]);
         }
-        assert_eq!(buffer.drain(1).map(|rows| rows.len()), Some(2));
-        assert!(buffer.drain(1).is_none());
-        assert_eq!(row(&mut buffer, "a"), Some(Some("3".into())));
-        buffer.write(vec![Change::Delete("a".into())], 1);
-        assert_eq!(row(&mut buffer, "a"), Some(None), "a deleted row is not looked for elsewhere");
-        assert_eq!(row(&mut buffer, "c"), None);
+        assert_eq!(go(&mut buffer), Some(2));
+        assert_eq!(go(&mut buffer), None);
+        assert_eq!(row(&buffer, "a"), Some(Some("3".into())));
+        buffer.write(vec![Change::Delete("a".into())]);
+        assert_eq!(row(&buffer, "a"), Some(None), "a deleted row is not looked for elsewhere");
+        assert_eq!(row(&buffer, "c"), None);
     }
 
     #[test]
-    fn a_full_buffer_and_a_deleted_range_go_at_once() {
-        let mut buffer = Buffer::new(200, 1 << 20);
-        assert!(buffer.write(vec![put("a", "1")], 1).is_none());
-        assert_eq!(buffer.write(vec![put("b", "1")], 1).map(|rows| rows.len()), Some(2));
-        buffer.write(vec![put("c", "1")], 1);
-        let range = Change::DeleteRange("a".into(), "b".into());
-        assert_eq!(buffer.write(vec![range, put("d", "1")], 1).map(|rows| rows.len()), Some(3));
-        assert_eq!(row(&mut buffer, "a"), None, "RocksDB knows better now");
+    fn while_rows_go_they_are_known_and_newer_ones_win() {
+        let mut buffer = Buffer::new(150, 1 << 20);
+        buffer.write(vec![put("a", "1")]);
+        assert!(!buffer.is_full());
+        buffer.write(vec![put("b", "1")]);
+        assert!(buffer.is_full() && !buffer.is_crowded() && !buffer.is_going());
+        let going = buffer.send_off().unwrap();
+        assert!(!buffer.is_full() && buffer.is_going());
+        buffer.write(vec![put("b", "2"), put("c", "2")]);
+        assert_eq!(row(&buffer, "a"), Some(Some("1".into())));
+        assert_eq!(row(&buffer, "b"), Some(Some("2".into())));
+        buffer.write(vec![put("d", "2")]);
+        assert!(buffer.is_crowded());
+        assert_eq!(going.batch(1).len(), 2);
+        buffer.arrived();
+        for (key, value) in [("a", "1"), ("b", "2"), ("c", "2")] {
+            assert_eq!(row(&buffer, key), Some(Some(value.into())), "{key}");
+        }
+        assert_eq!(go(&mut buffer), Some(3));
+        assert_eq!(row(&buffer, "b"), Some(Some("2".into())));
     }
 
     #[test]
-    fn a_large_row_is_not_kept_once_it_went() {
-        let mut buffer = Buffer::new(1 << 20, 1 << 20);
-        let large = Bytes::from(vec![0; 5000]);
-        buffer.write(vec![Change::Put("a".into(), large.clone()), put("b", "1")], 1);
-        assert_eq!(row(&mut buffer, "a"), Some(Some(large.clone())), "it waits");
-        assert_eq!(buffer.drain(1).map(|rows| rows.len()), Some(2));
-        let Found::Elsewhere(writes) = buffer.get(b"a") else { panic!("kept") };
-        buffer.read(b"a", &large, writes);
-        assert_eq!(row(&mut buffer, "a"), None);
-        assert_eq!(row(&mut buffer, "b"), Some(Some("1".into())));
+    fn what_was_read_is_older_than_what_went_afterwards() {
+        for waiting_max in [1, 1 << 20] {
+            let mut buffer = Buffer::new(waiting_max, 1 << 20);
+            read(&mut buffer, b"a", &"1".into());
+            buffer.write(vec![put("a", "2")]);
+            assert_eq!(go(&mut buffer), Some(1));
+            assert_eq!(row(&buffer, "a"), Some(Some("2".into())), "with {waiting_max}");
+            read(&mut buffer, b"b", &"1".into());
+            buffer.write(vec![Change::Delete("b".into())]);
+            assert_eq!(go(&mut buffer), Some(1));
+            assert_eq!(row(&buffer, "b"), Some(None), "with {waiting_max}");
+        }
     }
 
     #[test]
     fn what_was_read_before_a_write_is_not_believed() {
         let mut buffer = Buffer::new(1 << 20, 1 << 20);
         let Found::Elsewhere(writes) = buffer.get(b"a") else { panic!("empty") };
-        buffer.write(vec![put("b", "1")], 1);
+        buffer.write(vec![put("b", "1")]);
         buffer.read(b"a", &"stale, perhaps".into(), writes);
-        assert_eq!(row(&mut buffer, "a"), None);
-        let Found::Elsewhere(writes) = buffer.get(b"a") else { panic!("not kept") };
-        buffer.read(b"a", &"fresh".into(), writes);
-        assert_eq!(row(&mut buffer, "a"), Some(Some("fresh".into())));
+        assert_eq!(row(&buffer, "a"), None);
+        read(&mut buffer, b"a", &"fresh".into());
+        assert_eq!(row(&buffer, "a"), Some(Some("fresh".into())));
+        go(&mut buffer);
+        let Found::Elsewhere(writes) = buffer.get(b"c") else { panic!("never read") };
+        buffer.clear();
+        buffer.read(b"c", &"of another generation".into(), writes);
+        assert_eq!(row(&buffer, "a"), None);
+        assert_eq!(row(&buffer, "c"), None);
     }
 
     #[test]
-    fn what_is_not_used_is_forgotten_and_what_waits_never_is() {
+    fn large_rows_are_not_kept_when_they_were_read_or_went() {
+        let mut buffer = Buffer::new(1000, 1 << 20);
+        let large = Bytes::from(vec![0; 5000]);
+        read(&mut buffer, b"a", &large);
+        assert_eq!(row(&buffer, "a"), None);
+        buffer.write(vec![put("a", "old"), put("b", "old")]);
+        go(&mut buffer);
+        buffer.write(vec![Change::Put("a".into(), large.clone())]);
+        assert_eq!(row(&buffer, "a"), Some(Some(large.clone())), "it waits");
+        go(&mut buffer);
+        assert_eq!((row(&buffer, "a"), row(&buffer, "b")), (None, None), "and nothing old is believed");
+        buffer.write(vec![Change::Put("a".into(), large), put("a", "small again"), put("b", "1")]);
+        buffer.write((0..100_u32).map(|it| Change::Delete(Bytes::from(it.to_be_bytes().to_vec()))).collect());
+        go(&mut buffer);
+        assert_eq!(row(&buffer, "a"), Some(Some("small again".into())));
+    }
+
+    #[test]
+    fn a_scan_need_not_wait_for_rows_of_other_kinds() {
+        let mut buffer = Buffer::new(1 << 20, 1 << 20);
+        assert!(!buffer.holds_back(b"", None));
+        buffer.write(vec![put("b1", "1"), put("d", "1")]);
+        let held_back = |buffer: &Buffer, start: &str, end: &str| {
+            buffer.holds_back(start.as_bytes(), Some(end.as_bytes()))
+        };
+        for (start, end, held) in [
+            ("", "b", false),
+            ("a", "b0", true),
+            ("b", "c", true),
+            ("c", "d", false),
+            ("c", "d0", true),
+            ("e", "z", false),
+            ("b", "", false),
+        ] {
+            assert_eq!(held_back(&buffer, start, end), held, "{start:?} to {end:?}");
+        }
+        assert!(buffer.holds_back(b"c", None) && !buffer.holds_back(b"e", None));
+        assert!(!buffer.holds_back(b"", Some(b"\0")));
+        buffer.send_off();
+        assert!(held_back(&buffer, "a", "z"), "on their way");
+        buffer.arrived();
+        assert!(!held_back(&buffer, "a", "z"));
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_and_what_waits_never_is() {
         let mut buffer = Buffer::new(1 << 20, 4000);
-        buffer.write(vec![put("waits", "1")], 1);
+        buffer.write(vec![put("waits", "1")]);
         for number in 0..100_u32 {
-            let Found::Elsewhere(writes) = buffer.get(&number.to_be_bytes()) else { panic!("never read") };
-            buffer.read(&number.to_be_bytes(), &"v".into(), writes);
+            read(&mut buffer, &number.to_be_bytes(), &"v".into());
         }
-        assert_eq!(row(&mut buffer, "waits"), Some(Some("1".into())));
-        buffer.drain(1);
+        assert_eq!(row(&buffer, "waits"), Some(Some("1".into())));
+        go(&mut buffer);
         for number in 100..200_u32 {
-            let Found::Elsewhere(writes) = buffer.get(&number.to_be_bytes()) else { panic!("never read") };
-            buffer.read(&number.to_be_bytes(), &"v".into(), writes);
+            read(&mut buffer, &number.to_be_bytes(), &"v".into());
         }
-        assert_eq!(row(&mut buffer, "waits"), None);
-        let known = buffer.young.len() + buffer.old.len();
-        assert!((10..40).contains(&known), "{known} rows of about 130 bytes fit 4,000");
+        assert_eq!(row(&buffer, "waits"), None);
+        let generations: usize = buffer.generations.iter().map(|rows| rows.map.len()).sum();
+        let known = generations + buffer.read.map.len();
+        assert!((10..45).contains(&known), "{known} rows of about 130 bytes fit 4,000");
     }
 }

@@ -9,15 +9,17 @@
 //! and only then, with readers on the new one, remove the old. A crash in between leaves one of them named
 //! and the other to be removed at the next start.
 //!
-//! Writes wait in a [`Buffer`] first and go into RocksDB many at a time; whoever wants more than one row (a
-//! scan, a view, a flush) sends off what waits before.
+//! Writes wait in a [`Buffer`] first and go into RocksDB many at a time, by a thread of the table's own; whoever
+//! wants more than one row (a scan of rows that wait, a view, a flush) sends off what waits before, and waits for
+//! all of it.
 //!
 //! Left out on purpose: syncing anything by itself, and knowing what rows mean.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
 
 use ::rocksdb::{
     BlockBasedOptions, Cache, DB, DBRawIterator, Error, ReadOptions, ReadTier, Snapshot, WriteBatch,
@@ -29,9 +31,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::buffer::{Buffer, Found};
+use super::buffer::{Buffer, Found, Rows};
 use super::{MIB, common, corrupt, open, open_error};
-use crate::storage::{APPLIED_KEY, Applied, Batch, OpenError, Read, Row, ScanLimit, Table, fatal};
+use crate::storage::{APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal};
 use crate::types::EntryId;
 
 /// Settings of a table.
@@ -43,9 +45,9 @@ pub struct TableOptions {
     pub block_cache_bytes: usize,
     /// A write buffer is flushed when it reaches this size; there are at most two. Default 32 MiB.
     pub write_buffer_bytes: usize,
-    /// Rows that wait for going into RocksDB together. Default 512 KiB.
+    /// Rows that wait for going into RocksDB together; while they go, up to twice as much may wait. Default 4 MiB.
     pub waiting_bytes: usize,
-    /// Rows used lately that are kept at hand. Default 16 MiB.
+    /// Rows that went or were read lately and are kept at hand. Default 16 MiB.
     pub row_cache_bytes: usize,
 }
 
@@ -55,7 +57,7 @@ impl Default for TableOptions {
             create: true,
             block_cache_bytes: 64 * MIB,
             write_buffer_bytes: 32 * MIB,
-            waiting_bytes: MIB / 2,
+            waiting_bytes: 4 * MIB,
             row_cache_bytes: 16 * MIB,
         }
     }
@@ -104,13 +106,58 @@ struct Names {
 }
 
 struct RocksTable {
-    db: Arc<DB>,
-    unlogged: WriteOptions,
+    store: Arc<Store>,
     /// Generation that reads and writes go to.
     live: AtomicU32,
-    /// Rows of the live generation.
-    buffer: Mutex<Buffer>,
     inner: Arc<Mutex<Inner>>,
+    /// Taken away at the end.
+    carrier: Option<Carrier>,
+}
+
+/// Rows that go into RocksDB, and their generation.
+type Load = (Arc<Rows>, u32);
+
+/// The thread that brings rows into RocksDB.
+struct Carrier {
+    loads: mpsc::Sender<Load>,
+    thread: JoinHandle<()>,
+}
+
+/// RocksDB, and the rows of the live generation in front of it.
+struct Store {
+    db: Arc<DB>,
+    unlogged: WriteOptions,
+    buffer: Mutex<Buffer>,
+    /// Told when nothing is going any more.
+    arrived: Condvar,
+}
+
+impl Store {
+    fn write(&self, batch: WriteBatch) {
+        or_fatal("write the table", self.db.write_opt(batch, &self.unlogged));
+    }
+
+    /// Waits until nothing is going.
+    fn settled(&self) -> MutexGuard<'_, Buffer> {
+        self.settle(lock(&self.buffer))
+    }
+
+    fn settle<'a>(&self, buffer: MutexGuard<'a, Buffer>) -> MutexGuard<'a, Buffer> {
+        self.arrived.wait_while(buffer, |buffer| buffer.is_going()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings into RocksDB what it is given.
+    fn carry(&self, loads: &mpsc::Receiver<Load>) {
+        // Whoever waits for an answer goes first; nobody waits for this. Where that is not allowed, no matter.
+        let _ = rustix::process::setpriority_process(None, 5);
+        for (rows, generation) in loads {
+            self.write(rows.batch(generation));
+            let forgotten = lock(&self.buffer).arrived();
+            self.arrived.notify_all();
+            // Without the lock: others wait for it.
+            drop(forgotten);
+        }
+    }
 }
 
 struct Inner {
@@ -141,7 +188,15 @@ impl RocksTable {
         let inner = Inner { names, staged: None, views: BTreeMap::new(), retired: Vec::new() };
         let live = AtomicU32::new(names.live);
         let inner = Arc::new(Mutex::new(inner));
-        let table = Self { db: Arc::new(db), unlogged, live, buffer: Mutex::new(buffer), inner };
+        let (db, buffer) = (Arc::new(db), Mutex::new(buffer));
+        let store = Arc::new(Store { db, unlogged, buffer, arrived: Condvar::new() });
+        let (loads, receiver) = mpsc::channel();
+        let carrying = Arc::clone(&store);
+        let thread = std::thread::Builder::new()
+            .name("table-carrier".to_owned())
+            .spawn(move || carrying.carry(&receiver))
+            .unwrap_or_else(|error| fatal("start a thread", &error));
+        let table = Self { store, live, inner, carrier: Some(Carrier { loads, thread }) };
         // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
         // only after its first write without a log.
         table.write_names(names);
@@ -156,7 +211,7 @@ impl RocksTable {
 
     /// Generations that a crash left behind.
     fn leftovers(&self) -> Vec<u32> {
-        let mut rows = self.db.raw_iterator();
+        let mut rows = self.store.db.raw_iterator();
         let mut found = Vec::new();
         let mut next = 1;
         loop {
@@ -187,34 +242,31 @@ impl RocksTable {
         }
     }
 
-    fn write_batch(&self, batch: WriteBatch) {
-        or_fatal("write the table", self.db.write_opt(batch, &self.unlogged));
-    }
-
-    /// Sends off what waits.
+    /// Sends off what waits, and waits for it.
     fn drain(&self) {
-        let mut buffer = lock(&self.buffer);
-        if let Some(rows) = buffer.drain(self.live()) {
-            self.write_batch(rows);
+        let mut buffer = self.store.settled();
+        if let Some(rows) = buffer.send_off() {
+            self.store.write(rows.batch(self.live()));
+            buffer.arrived();
         }
     }
 
     fn write_names(&self, names: Names) {
         let mut batch = WriteBatch::default();
         batch.put(NAMES_KEY, codec::encode(&names));
-        self.write_batch(batch);
+        self.store.write(batch);
     }
 
     fn flush_now(&self) {
         self.drain();
-        or_fatal("flush the table", self.db.flush());
+        or_fatal("flush the table", self.store.db.flush());
     }
 
     /// Deletes the rows of a generation that nobody reads but views.
     fn remove(&self, generation: u32) {
         let mut batch = WriteBatch::default();
         batch.delete_range(prefix(generation), prefix(generation + 1));
-        self.write_batch(batch);
+        self.store.write(batch);
         lock(&self.inner).retired.push(generation);
         self.reclaim();
     }
@@ -232,9 +284,9 @@ impl RocksTable {
         }
         for generation in &free {
             let (from, to) = (prefix(*generation), [&prefix(*generation)[..], &[0xff; 16]].concat());
-            or_fatal("delete files of the table", self.db.delete_file_in_range(&from[..], &to[..]));
+            or_fatal("delete files of the table", self.store.db.delete_file_in_range(&from[..], &to[..]));
         }
-        let files = or_fatal("list the files of the table", self.db.live_files());
+        let files = or_fatal("list the files of the table", self.store.db.live_files());
         let edges = files.iter().flat_map(|file| [&file.start_key, &file.end_key]).flatten();
         let left: Vec<u32> =
             edges.filter_map(|key| key.first_chunk()).map(|at| u32::from_be_bytes(*at)).collect();
@@ -252,7 +304,7 @@ impl RocksTable {
         self.write_names(names);
         self.flush_now();
         {
-            let mut buffer = lock(&self.buffer);
+            let mut buffer = lock(&self.store.buffer);
             let mut inner = lock(&self.inner);
             inner.names = names;
             self.live.store(staged, Ordering::SeqCst);
@@ -266,7 +318,7 @@ impl RocksTable {
     fn durable(&self, key: &[u8]) -> Option<Vec<u8>> {
         let mut options = ReadOptions::default();
         options.set_read_tier(ReadTier::Persisted);
-        or_fatal("read the table", self.db.get_opt(key, &options))
+        or_fatal("read the table", self.store.db.get_opt(key, &options))
     }
 }
 
@@ -290,8 +342,26 @@ fn prefix(generation: u32) -> [u8; 4] {
     generation.to_be_bytes()
 }
 
-pub(super) fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
+fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
     [&prefix(generation)[..], key].concat()
+}
+
+/// The key of a row, into a place that is used again and again.
+pub(super) fn row_key_into(place: &mut Vec<u8>, generation: u32, key: &[u8]) {
+    place.clear();
+    place.extend_from_slice(&prefix(generation));
+    place.extend_from_slice(key);
+}
+
+fn add(rows: &mut WriteBatch, generation: u32, change: Change) {
+    match change {
+        Change::Put(key, value) => rows.put(row_key(generation, &key), value),
+        Change::Delete(key) => rows.delete(row_key(generation, &key)),
+        Change::DeleteRange(start, end) if start < end => {
+            rows.delete_range(row_key(generation, &start), row_key(generation, &end));
+        }
+        Change::DeleteRange(..) => {}
+    }
 }
 
 /// Bounds of a scan in `generation`; `None` if nothing can lie in them.
@@ -324,17 +394,17 @@ fn collect(mut rows: DBRawIterator<'_>, limit: ScanLimit) -> Vec<Row> {
 
 impl Read for RocksTable {
     fn get(&self, key: &[u8]) -> Option<Bytes> {
-        let found = lock(&self.buffer).get(key);
+        let found = lock(&self.store.buffer).get(key);
         let writes = match found {
             Found::Row(value) => return value,
             Found::Elsewhere(writes) => writes,
         };
         let (generation, value) = self.read_live(|generation| {
-            let value = or_fatal("read the table", self.db.get_pinned(row_key(generation, key)));
+            let value = or_fatal("read the table", self.store.db.get_pinned(row_key(generation, key)));
             (generation, value.map(|value| Bytes::copy_from_slice(&value)))
         });
         if let Some(value) = &value {
-            let mut buffer = lock(&self.buffer);
+            let mut buffer = lock(&self.store.buffer);
             if generation == self.live() {
                 buffer.read(key, value, writes);
             }
@@ -343,16 +413,23 @@ impl Read for RocksTable {
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
-        self.drain();
+        if lock(&self.store.buffer).holds_back(start, end) {
+            self.drain();
+        }
         self.read_live(|generation| match bounds(generation, start, end) {
             None => Vec::new(),
-            Some(options) => collect(self.db.raw_iterator_opt(options), limit),
+            Some(options) => collect(self.store.db.raw_iterator_opt(options), limit),
         })
     }
 }
 
 impl Drop for RocksTable {
     fn drop(&mut self) {
+        if let Some(Carrier { loads, thread }) = self.carrier.take() {
+            drop(loads);
+            // A panic of that thread has already been reported by the panic hook.
+            let _ = thread.join();
+        }
         // RocksDB flushes what it has when it is closed.
         self.drain();
     }
@@ -360,10 +437,27 @@ impl Drop for RocksTable {
 
 impl Table for RocksTable {
     fn write(&self, batch: Batch) {
-        let mut buffer = lock(&self.buffer);
-        if let Some(rows) = buffer.write(batch, self.live()) {
-            // Under the lock: what left the buffer is in RocksDB before anybody looks there for it.
-            self.write_batch(rows);
+        if batch.iter().any(|change| matches!(change, Change::DeleteRange(..))) {
+            self.drain();
+            let mut buffer = lock(&self.store.buffer);
+            let (mut rows, generation) = (WriteBatch::default(), self.live());
+            batch.into_iter().for_each(|change| add(&mut rows, generation, change));
+            // Under the lock: nobody finds in the buffer what is not in RocksDB any more.
+            self.store.write(rows);
+            buffer.clear();
+            return;
+        }
+        let mut buffer = lock(&self.store.buffer);
+        buffer.write(batch);
+        if buffer.is_crowded() {
+            buffer = self.store.settle(buffer);
+        }
+        if buffer.is_full()
+            && !buffer.is_going()
+            && let Some(rows) = buffer.send_off()
+            && let Some(carrier) = &self.carrier
+        {
+            let _ = carrier.loads.send((rows, self.live()));
         }
     }
 
@@ -373,7 +467,7 @@ impl Table for RocksTable {
         let mut inner = lock(&self.inner);
         let generation = inner.names.live;
         *inner.views.entry(generation).or_default() += 1;
-        let held = Held::new(Arc::clone(&self.db), |db| db.snapshot());
+        let held = Held::new(Arc::clone(&self.store.db), |db| db.snapshot());
         Box::new(View { held, generation, inner: Arc::clone(&self.inner) })
     }
 
@@ -420,7 +514,7 @@ impl Table for RocksTable {
         for (key, value) in rows {
             batch.put(row_key(staged, &key), value);
         }
-        self.write_batch(batch);
+        self.store.write(batch);
     }
 
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
