@@ -17,6 +17,7 @@ use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::connection::Connection;
 use raft::rsm::{ExecuteError, Replica, Role};
+use raft::storage::Row;
 use raft::types::NodeId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -181,6 +182,7 @@ impl Service {
             }
             KvRequest::Install { shard, num, from: _, after, rows } => {
                 self.leading()?;
+                check_chunk(&rows, self.params()?)?;
                 let status = self.replica.status();
                 if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
                     return Err(KvRefusal::Busy);
@@ -316,6 +318,17 @@ fn check_batch(writes: &[(Bytes, Write)]) -> Result<(), KvRefusal> {
         true => Err(KvRefusal::Malformed(format!(
             "a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts"
         ))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a chunk of a shard that would make an entry larger than any that a client can make: senders cut far below.
+fn check_chunk(chunk: &[Row], params: Params) -> Result<(), KvRefusal> {
+    let bytes: usize = chunk.iter().map(rows::weight).sum();
+    let largest_row = params.value_bytes_max as usize + params.key_bytes_max as usize + 64;
+    let limit = BATCH_BYTES_MAX.max(largest_row);
+    match bytes > limit {
+        true => Err(KvRefusal::Malformed(format!("a chunk of {bytes} bytes exceeds the limit of {limit}"))),
         false => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use base::clock;
 use bytes::Bytes;
 use clerk::api::config::{AddressBook, Assignment, Config, Params};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use clerk::api::kv::Cursor;
 use clerk::api::status::{KvStatus, ShardPhase};
 use clerk::api::{Seq, SessionId, Ticket, Version};
 use clerk::connection::CallError;
@@ -389,4 +390,28 @@ async fn a_batch_that_would_make_too_large_an_entry_is_refused_before_the_log() 
         "{refused:?}"
     );
     assert!(matches!(world.ask(A, batch(20)).await, Ok(KvReply::Batch { results }) if results.len() == 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_would_make_too_large_an_entry_is_refused_before_the_log() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let chunk = |count: usize| KvRequest::Install {
+        shard: ShardId(0),
+        num: ConfigNum(1),
+        from: B,
+        after: Cursor::default(),
+        rows: (0..count)
+            .map(|it| (Bytes::from(it.to_be_bytes().to_vec()), Bytes::from(vec![b'x'; 5000])))
+            .collect(),
+    };
+    let refused = world.ask(A, chunk(220)).await;
+    assert!(
+        matches!(&refused, Err(KvRefusal::Malformed(why)) if why.contains("exceeds the limit")),
+        "{refused:?}"
+    );
+    // One that is small enough goes on to be judged by what the shard is: here served already.
+    let judged = world.ask(A, chunk(20)).await;
+    assert!(!matches!(judged, Err(KvRefusal::Malformed(_))), "{judged:?}");
 }
