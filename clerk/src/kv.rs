@@ -20,11 +20,10 @@
 //! A time-out is never called a failure (rule 27): [`Error::Unknown`] if any attempt may have been
 //! executed, [`Error::Unavailable`] if surely none was.
 //!
-//! A batch goes out as one request a shard, all shards at once: each part is one write with one ticket.
-//!
 //! Left out on purpose: transactions over several keys; a scan over several shards is several pages that
 //! are not one atomic read (rule 45).
 
+mod batch;
 mod sessions;
 
 use std::collections::BTreeMap;
@@ -33,13 +32,12 @@ use std::time::Duration;
 
 use base::clock::{self, Instant};
 use bytes::Bytes;
-use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::sessions::{Lease, Sessions};
 use crate::api::config::{Params, shard_of};
-use crate::api::kv::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, Item, KvRefusal, KvReply, KvRequest, Write};
+use crate::api::kv::{Item, KvRefusal, KvReply, KvRequest, Write};
 use crate::api::{Address, ConfigNum, GroupId, ShardId, Ticket, Version};
 use crate::cache::{ConfigCache, View};
 use crate::connection::Connection;
@@ -151,34 +149,6 @@ struct Shared {
     random: Mutex<StdRng>,
 }
 
-/// Writes of a batch that go to one shard in one request.
-#[derive(Default)]
-struct Part {
-    writes: Vec<(Bytes, Write)>,
-    /// Where each stood in the batch.
-    places: Vec<usize>,
-    bytes: usize,
-}
-
-/// Adds a write to the last part, or to a new one if that is full.
-fn add_to_parts(parts: &mut Vec<Part>, place: usize, key: Bytes, write: Write) {
-    let bytes = key.len()
-        + match &write {
-            Write::Put { value, .. } => value.len(),
-            Write::Append { piece } => piece.len(),
-            Write::Delete => 0,
-        };
-    let full = |part: &Part| part.writes.len() == BATCH_WRITES_MAX || part.bytes + bytes > BATCH_BYTES_MAX;
-    if parts.last().is_none_or(full) {
-        parts.push(Part::default());
-    }
-    if let Some(part) = parts.last_mut() {
-        part.bytes += bytes;
-        part.places.push(place);
-        part.writes.push((key, write));
-    }
-}
-
 /// Why a request has no reply.
 enum Fault {
     Refused(KvRefusal),
@@ -240,6 +210,9 @@ impl Clerk {
 
     /// Sets the value of a key if its version is `expected` (0: if it is absent); its new version.
     ///
+    /// Whoever reads and tries again when another writer was faster should wait a random moment first: writers that
+    /// race in step lose to the same one each time.
+    ///
     /// # Errors
     /// [`Error`], among them [`Error::VersionMismatch`].
     pub async fn put_if(
@@ -265,49 +238,6 @@ impl Clerk {
     /// [`Error`].
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Version, Error> {
         self.write(key.into(), Write::Delete).await
-    }
-
-    /// Many writes in few requests: one a shard (more if they are many or large), all shards at once.
-    /// Returns what became of each, in the order of `writes`.
-    ///
-    /// The writes to one shard keep their order. Those of one request take effect together, each judged by
-    /// itself, and together they are exactly once; requests to several shards are independent of each other.
-    /// Keys that share a `{hash tag}` share a shard.
-    ///
-    /// # Errors
-    /// For each write as if it had been alone.
-    pub async fn batch(
-        &self,
-        writes: impl IntoIterator<Item = (Bytes, Write)>,
-    ) -> Vec<Result<Version, Error>> {
-        let until = self.until();
-        let writes: Vec<_> = writes.into_iter().collect();
-        let params = match self.params(until).await {
-            Ok(params) => params,
-            Err(error) => return vec![Err(error); writes.len()],
-        };
-        let mut results = vec![Ok(Version(0)); writes.len()];
-        let mut by_shard: BTreeMap<ShardId, Vec<Part>> = BTreeMap::new();
-        for (place, (key, write)) in writes.into_iter().enumerate() {
-            match check_key(&key, params).and_then(|()| check_value(&write, params)) {
-                Ok(()) => {
-                    let shard = shard_of(&key, params.shard_count);
-                    add_to_parts(by_shard.entry(shard).or_default(), place, key, write);
-                }
-                Err(error) => results[place] = Err(error),
-            }
-        }
-        let shards = by_shard.into_iter().map(|(shard, parts)| async move {
-            let mut done = Vec::new();
-            for part in parts {
-                done.extend(part.places.into_iter().zip(self.write_part(shard, until, part.writes).await));
-            }
-            done
-        });
-        for (place, result) in join_all(shards).await.into_iter().flatten() {
-            results[place] = result;
-        }
-        results
     }
 
     /// At most `limit` rows of a shard behind the key `after`, in the order (slot, key). Each page is
@@ -373,27 +303,6 @@ impl Clerk {
                 odd(&reply);
                 Err(Error::Unknown)
             }
-        }
-    }
-
-    /// Brings a part of a batch to its shard; what became of each write.
-    async fn write_part(
-        &self,
-        shard: ShardId,
-        until: Instant,
-        writes: Vec<(Bytes, Write)>,
-    ) -> Vec<Result<Version, Error>> {
-        let count = writes.len();
-        let request = |ticket, config| KvRequest::Batch { shard, writes: writes.clone(), ticket, config };
-        match self.change(shard, until, false, request).await {
-            Ok(KvReply::Batch { results }) if results.len() == count => {
-                results.into_iter().map(|result| result.map_err(refused)).collect()
-            }
-            Ok(reply) => {
-                odd(&reply);
-                vec![Err(Error::Unknown); count]
-            }
-            Err(error) => vec![Err(error); count],
         }
     }
 

@@ -6,16 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use base::clock;
 use clerk::api::Address;
 use clerk::connection::Connection;
 use clerk::kv::{Clerk, Options};
+use rand::RngExt as _;
 
 use crate::history::Op;
+use crate::sim::Generator;
 use crate::sim::clerks::KvStore;
 use crate::workload::{Answer, Recorder, Request};
 
 /// Longer than any test.
 pub const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// The longest moment behind a refused put: about a round of ten clients that race.
+const MOMENT_US: u64 = 2000;
 
 /// What became of a conditional put (the labs' OK, ErrVersion, ErrNoKey, ErrMaybe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub struct Client {
     store: KvStore,
     recorder: Recorder,
     id: u64,
+    /// Draws a moment to wait behind a refused put; none: nothing is waited for.
+    moments: Option<Generator>,
     /// The clerk itself, for what is not in here and not to be recorded.
     pub clerk: Clerk,
 }
@@ -54,8 +62,17 @@ impl Client {
             store: if sessions { store } else { store.repeating_creates() },
             recorder: recorder.clone(),
             id: recorder.new_client(),
+            moments: None,
             clerk,
         }
+    }
+
+    /// Waits a random moment behind each refused put. Needed on real processes: there clients of one process that
+    /// race take turns so regularly that the same one is last in every round, and never wins. (In the labs the
+    /// scheduler draws, and in the simulator the network does.)
+    pub(super) fn waiting(mut self, moments: Generator) -> Self {
+        self.moments = Some(moments);
+        self
     }
 
     async fn run(&mut self, op: Op, key: &str, value: Option<&str>, expected: Option<u64>) -> Answer {
@@ -119,7 +136,12 @@ impl Client {
             Answer::Done { version: now, .. } if now == version + 1 => Ok(Put::Ok),
             Answer::Done { version: now, .. } => Err(anyhow!("put at version {version} made version {now}")),
             Answer::Mismatch(0) => Ok(Put::NoKey),
-            Answer::Mismatch(_) => Ok(Put::Version),
+            Answer::Mismatch(_) => {
+                if let Some(moments) = &mut self.moments {
+                    clock::sleep(Duration::from_micros(moments.random_range(0..=MOMENT_US))).await;
+                }
+                Ok(Put::Version)
+            }
             Answer::Unknown => Ok(Put::Maybe),
             Answer::Refused => Err(anyhow!("put {key} was refused")),
         }

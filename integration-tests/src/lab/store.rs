@@ -65,7 +65,12 @@ impl Store {
     /// A client by this name, which its links on the network go by.
     pub fn client_named(&self, name: &str, sessions: bool) -> Client {
         let (connection, controllers) = (self.ground.connection(name), self.ground.addresses("ctrl"));
-        Client::new(connection, controllers, self.lab.recorder(), self.lab.derive(name), sessions)
+        let client =
+            Client::new(connection, controllers, self.lab.recorder(), self.lab.derive(name), sessions);
+        match self.lab.world() {
+            Ok(_) => client,
+            Err(_) => client.waiting(self.lab.random(&format!("moments of {name}"))),
+        }
     }
 
     /// A client with sessions that knows only these controllers.
