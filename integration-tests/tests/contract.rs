@@ -391,6 +391,15 @@ fn a_bench_measures_and_records_what_happened() {
         json!({"count": 0, "p50_us": null, "p99_us": null, "p999_us": null, "max_us": null})
     );
 
+    // Several puts a call: each key is an operation, and a preload brings every key.
+    let few = ["bench", "--clients", "2", "--seconds", "0.3", "--keys", "50"];
+    let batches = cluster.json(&[&few[..], &["--reads", "50", "--batch", "16", "--preload"]].concat());
+    let count = |what: &str| batches[what]["count"].as_u64().unwrap();
+    assert!(count("write") > 0 && count("write").is_multiple_of(16), "{batches}");
+    assert!(count("write") > 4 * count("read"), "half of the calls, sixteen operations each: {batches}");
+    assert_eq!((&batches["errors"], &batches["missing"]), (&json!(0), &json!(0)));
+    assert_eq!(cluster.fails(2, &[&size[..], &["--batch", "2"]].concat()), "usage");
+
     // Ctrl-C: the lines are whole.
     let command = [&size[..], &["--seconds", "60"], &mix].concat();
     let mut bench = cluster.command(&command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

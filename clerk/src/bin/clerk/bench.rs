@@ -46,7 +46,10 @@ pub(crate) async fn bench(context: &Context, bench: &args::Bench) -> Result<(), 
 
 async fn run(context: &Context, run: &args::Run) -> Result<(), Failure> {
     let workload = run.workload.as_deref().map(Workload::read).transpose()?;
-    let plan = plan(&run.settings, &run.phases, workload)?;
+    let mut plan = plan(&run.settings, &run.phases, workload)?;
+    if run.history.is_some() {
+        plan.record()?;
+    }
     let reach = context.reach().await?;
     let record = run.history.as_deref().map(Record::create).transpose()?;
     let mut engine = Engine::new(context, &reach, &plan, record).await?;
@@ -68,8 +71,9 @@ async fn run(context: &Context, run: &args::Run) -> Result<(), Failure> {
 async fn play(engine: &mut Engine, plan: &Plan) -> Result<(), Failure> {
     let first = &plan.phases[0].load;
     if plan.preload {
-        let load =
+        let single =
             Load { rate: None, backlog: None, reads: 0, appends: 0, cas: 0, deletes: 0, ..first.clone() };
+        let load = Load { batch: plan.preload_batch(first), ..single };
         engine.play("preload", false, &load, Until::EveryKey).await?;
     }
     if let Some(warmup) = plan.warmup {

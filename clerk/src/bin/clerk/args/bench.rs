@@ -92,6 +92,9 @@ pub(crate) struct Settings {
     /// Bytes of a value, and of a piece that is appended [default: 256].
     #[arg(long, value_name = "BYTES")]
     pub(crate) value_bytes: Option<u64>,
+    /// Keys that a put writes in one call, each of them an operation; the latency is the call's [default: 1].
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) batch: Option<u64>,
     /// How keys are chosen [default: uniform].
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) distribution: Option<DistributionName>,

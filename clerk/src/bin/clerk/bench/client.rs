@@ -13,6 +13,7 @@ use std::time::Duration;
 use base::clock::{self, Instant};
 use bytes::{Bytes, BytesMut};
 use clerk::api::Version;
+use clerk::api::kv::Write;
 use clerk::kv::{Error, Got};
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub(super) enum Source {
 struct Task {
     op: Op,
     index: u64,
+    /// Of a put: keys that are written in the same call.
+    more: Vec<u64>,
     due: Instant,
 }
 
@@ -63,8 +66,8 @@ pub(super) struct Client {
     /// Versions it has seen, where conditional puts need them.
     seen: BTreeMap<u64, u64>,
     buffer: BytesMut,
-    /// An operation is under way; its record, if there is one.
-    asking: bool,
+    /// So many operations are under way; the record of a single one, if there is one.
+    asking: u64,
     entry: Option<Entry>,
 }
 
@@ -84,7 +87,7 @@ impl Client {
             number: 0,
             seen: BTreeMap::new(),
             buffer: BytesMut::new(),
-            asking: false,
+            asking: 0,
             entry: None,
         }
     }
@@ -101,7 +104,11 @@ impl Client {
 
     async fn work(&mut self) {
         while let Some(task) = self.next().await {
-            if self.perform(task).await {
+            let refused = match task.more.is_empty() {
+                true => self.perform(task).await,
+                false => self.perform_batch(task).await,
+            };
+            if refused {
                 clock::sleep(AFTER_REFUSAL).await;
             }
         }
@@ -117,15 +124,19 @@ impl Client {
             Source::Open(backlog) => backlog.take().await?,
         };
         if let Source::Once { next, count } = &work.source {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            return (index < *count).then_some(Task { op: Op::Put, index, due });
+            let index = next.fetch_add(work.load.batch, Ordering::Relaxed);
+            let more = (index + 1..(index + work.load.batch).min(*count)).collect();
+            return (index < *count).then_some(Task { op: Op::Put, index, more, due });
         }
         let index = work.keys.pick(&mut self.random);
-        Some(Task { op: work.load.pick(&mut self.random), index, due })
+        let op = work.load.pick(&mut self.random);
+        let more = if op == Op::Put { work.load.batch - 1 } else { 0 };
+        let more = (0..more).map(|_| work.keys.pick(&mut self.random)).collect();
+        Some(Task { op, index, more, due })
     }
 
     /// Does one operation and notes what became of it; whether it was refused.
-    async fn perform(&mut self, Task { op, index, due }: Task) -> bool {
+    async fn perform(&mut self, Task { op, index, due, .. }: Task) -> bool {
         self.number += 1;
         let (key, value) = self.write_out(op, index);
         let expected = (op == Op::Cas).then(|| self.seen.get(&index).copied().unwrap_or(0));
@@ -135,9 +146,9 @@ impl Client {
         if self.run.record.is_some() {
             self.entry = Some(Entry::new(self.id, op, &key, value.as_deref(), expected, begun.as_nanos()));
         }
-        self.asking = true;
+        self.asking = 1;
         let result = self.ask(op, key, value.unwrap_or_default(), expected).await;
-        self.asking = false;
+        self.asking = 0;
         let now = clock::now();
         let (outcome, version, output) = self.judge(op, result, (due, begun, now));
         if let Some(version) = version.filter(|_| self.work.load.cas > 0) {
@@ -148,6 +159,29 @@ impl Client {
             self.id = self.run.new_client();
         }
         outcome == Outcome::Fail && version.is_none()
+    }
+
+    /// Puts several keys in one call, each an operation of its own; whether one was refused. Nothing is recorded: a
+    /// history knows one operation of a client at a time.
+    async fn perform_batch(&mut self, Task { index, more, due, .. }: Task) -> bool {
+        let mut writes = Vec::with_capacity(1 + more.len());
+        for index in std::iter::once(index).chain(more) {
+            self.number += 1;
+            let (key, value) = self.write_out(Op::Put, index);
+            writes.push((key, Write::Put { value: value.unwrap_or_default(), expected: None }));
+        }
+        let begun = clock::now();
+        let due = if self.work.load.rate.is_some() { due } else { begun };
+        self.asking = writes.len() as u64;
+        let results = self.run.clerk.batch(writes).await;
+        self.asking = 0;
+        let now = clock::now();
+        let mut refused = false;
+        for result in results {
+            let (outcome, version, _) = self.judge(Op::Put, result.map(Reply::Written), (due, begun, now));
+            refused |= outcome == Outcome::Fail && version.is_none();
+        }
+        refused
     }
 
     /// The key, and what is written: unique, and no part of anything else that is written.
@@ -228,9 +262,9 @@ impl Client {
 
     /// The run was interrupted: what is under way is unknown.
     fn abandon(&mut self) {
-        if self.asking {
+        if self.asking > 0 {
             let now = clock::now();
-            self.run.measure().unknown(now);
+            (0..self.asking).for_each(|_| self.run.measure().unknown(now));
             self.record(Outcome::Unknown, None, None, now);
         }
     }

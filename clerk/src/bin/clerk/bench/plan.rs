@@ -35,6 +35,7 @@ const RATE_MAX: f64 = 1e7;
 const READS: u32 = 50;
 const VALUE_BYTES: u64 = 256;
 const VALUE_BYTES_MAX: u64 = 64 << 20;
+const BATCH_MAX: u64 = 10_000;
 const KEYS: u64 = 10_000;
 const SKEW: f64 = 0.99;
 const SKEW_MAX: f64 = 10.0;
@@ -49,8 +50,30 @@ pub(super) struct Plan {
     pub(super) preload: bool,
     pub(super) warmup: Option<Duration>,
     pub(super) label: Option<String>,
+    /// Every operation goes into a history, which knows one of a client at a time.
+    recorded: bool,
     /// At least one.
     pub(super) phases: Vec<Phase>,
+}
+
+impl Plan {
+    /// Every operation will be recorded.
+    pub(super) fn record(&mut self) -> Result<(), Failure> {
+        if let Some(phase) = self.phases.iter().find(|phase| phase.load.batch > 1) {
+            let message =
+                format!("phase {}: --history records single operations: leave out --batch", phase.name);
+            return Err(Failure::usage(message));
+        }
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Keys of a call of the preload, which only has to be quick.
+    pub(super) fn preload_batch(&self, load: &Load) -> u64 {
+        const KEYS_MAX: u64 = 64;
+        const BYTES_MAX: u64 = 1 << 18;
+        if self.recorded { 1 } else { (BYTES_MAX / load.value_bytes.max(1)).clamp(1, KEYS_MAX) }
+    }
 }
 
 /// A phase.
@@ -73,9 +96,17 @@ pub(super) struct Load {
     pub(super) cas: u32,
     pub(super) deletes: u32,
     pub(super) value_bytes: u64,
+    /// Keys that a put writes in one call.
+    #[serde(default = "one")]
+    pub(super) batch: u64,
     pub(super) distribution: DistributionName,
     /// Of a zipfian distribution.
     pub(super) skew: Option<f64>,
+}
+
+/// Results of builds without batches.
+fn one() -> u64 {
+    1
 }
 
 impl Load {
@@ -169,6 +200,7 @@ pub(super) fn plan(
         preload: settings.preload,
         warmup: warmup.map_err(Failure::usage)?,
         label: settings.label,
+        recorded: false,
         phases,
     })
 }
@@ -187,6 +219,7 @@ fn over(first: &Settings, then: &Settings) -> Settings {
         cas: first.cas.or(then.cas),
         deletes: first.deletes.or(then.deletes),
         value_bytes: first.value_bytes.or(then.value_bytes),
+        batch: first.batch.or(then.batch),
         skew: first.skew.or(then.skew.filter(|_| first.distribution.is_none())),
         distribution: first.distribution.or(then.distribution),
         keys: first.keys.or(then.keys),
@@ -214,6 +247,7 @@ fn resolve(name: &str, settings: &Settings) -> Result<Phase, String> {
         cas: settings.cas.unwrap_or(0),
         deletes: settings.deletes.unwrap_or(0),
         value_bytes: settings.value_bytes.unwrap_or(VALUE_BYTES),
+        batch: within("batch", settings.batch.unwrap_or(1), BATCH_MAX)?,
         distribution: settings.distribution.unwrap_or_default(),
         skew: zipfian.then_some(skew),
     };
@@ -222,6 +256,9 @@ fn resolve(name: &str, settings: &Settings) -> Result<Phase, String> {
     }
     if load.shares().iter().map(|(_, share)| u64::from(*share)).sum::<u64>() > 100 {
         return Err("--reads, --appends, --cas and --deletes are more than 100 together".to_owned());
+    }
+    if load.batch > 1 && load.appends + load.cas + load.deletes > 0 {
+        return Err("--batch is of puts: --appends, --cas and --deletes are single operations".to_owned());
     }
     let length = duration("seconds", settings.seconds.unwrap_or(SECONDS))?;
     Ok(Phase { name: name.to_owned(), length, load })
@@ -307,10 +344,24 @@ mod tests {
         let plan = planned(&Settings::default(), &[], "").unwrap();
         let load = &plan.phases[0].load;
         assert_eq!((load.clients, load.reads, load.value_bytes, plan.keys), (64, 50, 256, 10_000));
-        assert_eq!((load.rate, load.distribution), (None, DistributionName::Uniform));
+        assert_eq!((load.rate, load.distribution, load.batch), (None, DistributionName::Uniform, 1));
         assert_eq!((plan.phases[0].length, plan.warmup), (Duration::from_secs(10), None));
         let open = planned(&Settings { rate: Some(100.0), ..Settings::default() }, &[], "").unwrap();
         assert_eq!(open.phases[0].load.backlog, Some(500));
+    }
+
+    #[test]
+    fn what_is_recorded_is_done_one_by_one() {
+        let mut plan = planned(&Settings::default(), &["a", "b,batch=16"], "").unwrap();
+        assert_eq!((plan.phases[0].load.batch, plan.phases[1].load.batch), (1, 16));
+        assert_eq!(plan.preload_batch(&plan.phases[0].load), 64);
+        assert!(plan.record().unwrap_err().message.contains("phase b: --history"));
+        plan.phases.truncate(1);
+        plan.record().unwrap();
+        assert_eq!(plan.preload_batch(&plan.phases[0].load), 1);
+        let large =
+            planned(&Settings { value_bytes: Some(1 << 20), ..Settings::default() }, &[], "").unwrap();
+        assert_eq!(large.preload_batch(&large.phases[0].load), 1);
     }
 
     #[test]
@@ -341,6 +392,8 @@ mod tests {
         assert!(with(|settings| settings.reads = Some(101)).contains("more than 100"));
         assert!(with(|settings| settings.skew = Some(1.0)).contains("zipfian"));
         assert!(with(|settings| settings.backlog = Some(1)).contains("--rate"));
+        assert!(with(|settings| settings.batch = Some(0)).contains("--batch 0"));
+        assert!(with(|settings| (settings.batch, settings.cas) = (Some(2), Some(1))).contains("of puts"));
         assert!(planned(&none, &["a", "a"], "").unwrap_err().contains("two phases"));
         assert!(planned(&none, &["a,keys=5"], "").unwrap_err().contains("whole run"));
         assert!(planned(&none, &["a,rate=0"], "").unwrap_err().contains("phase a: --rate 0"));

@@ -249,6 +249,7 @@ pub(super) mod sample {
             cas: 0,
             deletes: 0,
             value_bytes: 256,
+            batch: 1,
             distribution: DistributionName::Uniform,
             skew: None,
         };

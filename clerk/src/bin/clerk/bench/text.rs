@@ -75,6 +75,9 @@ pub(super) fn load(load: &Load) -> String {
         let _ = write!(text, ", {share} % {name}");
     }
     let _ = write!(text, ", {} B", load.value_bytes);
+    if load.batch > 1 {
+        let _ = write!(text, ", {} puts a call", load.batch);
+    }
     if let (DistributionName::Zipfian, Some(skew)) = (load.distribution, load.skew) {
         let _ = write!(text, ", zipfian {skew}");
     }
