@@ -17,18 +17,24 @@ TESTS ?=
 GRADE_OPTIONS = $(if $(SHEET),--sheet $(SHEET)) --seed $(SEED) $(if $(REPEAT),--repeat $(REPEAT)) \
   $(if $(JOBS),--jobs $(JOBS)) $(if $(REAL),--real)
 
-.PHONY: help setup build demo test check fix up down sim grade model mutants big-move
+LINK = mkdir -p bin && for name in $(BINARIES); do ln -sfn "$(TARGET)/debug/$$name" "bin/$$name"; done
+MEASURES := integration-tests/compare,integration-tests/criterion
+# Options of the measurements from variables: ROUNDS=5 SECONDS=10 STORES=ours,etcd POINTS=put-64 JSON=out.json ROWS="keys move"
+MEASURE_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+COMPARE_OPTIONS = $(MEASURE_OPTIONS) $(if $(STORES),--stores $(STORES)) $(if $(POINTS),--points $(POINTS)) \
+  $(if $(JSON),--json $(JSON))
+
+.PHONY: help setup build demo test check fix up down sim grade model mutants big-move measures compare bench bench-growth
 
 help: ## Lists the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Installs what the build needs and is missing (libclang for RocksDB's binding)
 	@scripts/setup
 
 build: setup ## Builds the programs and links them into bin/
 	@$(CARGO) build --workspace --bins
-	@mkdir -p bin
-	@for name in $(BINARIES); do ln -sfn "$(TARGET)/debug/$$name" "bin/$$name"; done
+	@$(LINK)
 
 demo: build ## The whole system in under a minute: real data, a moving cluster, kill -9, verified
 	@scripts/demo
@@ -39,7 +45,7 @@ test: build ## Every test, from the pure core to real processes
 check: setup ## Read-only gate: format, clippy, documentation, tests
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
-	@$(CARGO) clippy -p integration-tests --features mutants --all-targets -- -D warnings
+	@$(CARGO) clippy -p integration-tests --features mutants,compare,criterion --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 	@$(MAKE) --no-print-directory test
 
@@ -67,3 +73,20 @@ mutants: setup ## Plants bugs in the product, one after the other, and shows whi
 
 big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
 	@MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --ignored --nocapture big_move
+
+# Everything that measures is built in one go, with everything else: cargo compiles a dependency again for each set of
+# features that somebody asks for.
+measures: setup
+	@$(CARGO) build --workspace --bins --features $(MEASURES)
+	@$(LINK)
+
+compare: measures ## Our store beside etcd and Redis Cluster: make compare [ROUNDS=3] [SECONDS=3] [STORES=ours,etcd] [POINTS=put-64] [JSON=F]
+	@scripts/compare-setup
+	@"$(TARGET)/debug/compare" $(COMPARE_OPTIONS)
+
+bench: measures ## Micro-benchmarks, then our store's end-to-end points: under ten minutes
+	@$(CARGO) bench --workspace --profile dev --features $(MEASURES) --bench raft_core --bench storage --bench codec -- --quiet
+	@"$(TARGET)/debug/compare" --stores ours $(COMPARE_OPTIONS)
+
+bench-growth: build ## Speed as the store grows: make bench-growth [ROWS="keys move"] [GROWTH="--keys 1000000 --mib 256"]; long
+	@"$(TARGET)/debug/growth" $(ROWS) $(MEASURE_OPTIONS) $(GROWTH)
