@@ -84,7 +84,10 @@ impl Journal {
             self.entries.split_off(&from);
         }
         for entry in &save.entries {
-            let before = self.term(entry.id.index.previous()).unwrap_or_default();
+            let before = entry.id.index.previous();
+            // A snapshot and the entries behind it may be saved at once.
+            let marked = save.marker.filter(|marker| marker.index == before).map(|marker| marker.term);
+            let before = marked.or_else(|| self.term(before)).unwrap_or_default();
             let record = saved(entry.id, &entry.payload);
             self.fresh.push((entry.id, before, record.payload));
             self.entries.insert(entry.id.index, record);
@@ -301,5 +304,25 @@ impl Table for SlowTable {
             self.inner.switch(snapshot).await;
             self.pace.half("switched").await;
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::storage::Save;
+    use raft::types::{Entry, EntryId, Index, Payload, Term};
+
+    use super::Journal;
+
+    #[test]
+    fn an_entry_saved_with_the_snapshot_before_it_follows_that() {
+        let entry = |term, index| Entry { id: EntryId::new(term, index), payload: Payload::Empty };
+        let mut journal = Journal::default();
+        journal.save(&Save { entries: vec![entry(1, 1), entry(2, 2)], ..Save::default() });
+        let (truncate_from, marker) = (Some(Index(1)), Some(EntryId::new(3, 30)));
+        journal.save(&Save { truncate_from, entries: vec![entry(4, 31)], marker, ..Save::default() });
+        let before: Vec<Term> = journal.fresh.iter().map(|(_, before, _)| *before).collect();
+        assert_eq!(before, [Term(0), Term(1), Term(3)]);
+        assert_eq!(journal.entries.keys().copied().collect::<Vec<_>>(), [Index(31)]);
     }
 }

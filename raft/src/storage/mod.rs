@@ -29,7 +29,7 @@ pub struct Save {
     pub hard_state: Option<HardState>,
     /// Drop every entry at or above this position (a term conflict, 5.3).
     pub truncate_from: Option<Index>,
-    /// Append these, which continue the log without a gap.
+    /// Append these, which continue the log without a gap; if the marker lies beyond the log, they continue that.
     pub entries: Vec<Entry>,
     /// Drop every entry at or below this one and remember its id: the compaction marker. If it lies
     /// beyond the last entry the log is empty from then on and continues behind the marker.

@@ -16,6 +16,7 @@ on_both_disks!(
     a_prefix_is_dropped_inside_a_run,
     a_marker_beyond_the_end_empties_the_log_which_continues_behind_it,
     everything_at_once_takes_effect_in_order,
+    a_snapshot_and_the_entries_behind_it_are_saved_at_once,
     a_marker_that_replaces_the_log_leaves_nothing_of_it,
     every_save_is_one_synced_write,
 );
@@ -132,6 +133,27 @@ async fn everything_at_once_takes_effect_in_order(disk: &mut dyn Disk) {
     assert_eq!(restored, expected);
 }
 
+/// What a follower writes when it has installed a snapshot and the leader's next entries are there already.
+async fn a_snapshot_and_the_entries_behind_it_are_saved_at_once(disk: &mut dyn Disk) {
+    let jump = |from, term, index, entries| Save {
+        truncate_from: Some(Index(from)),
+        entries,
+        marker: Some(EntryId::new(term, index)),
+        ..Save::default()
+    };
+    let saves = vec![
+        append(entries(1, 1, 4)),
+        compact(1, 2),
+        append(entries(1, 5, 7)),
+        jump(3, 3, 20, entries(3, 21, 22)),
+        append(entries(3, 23, 24)),
+        jump(21, 3, 30, entries(4, 31, 31)),
+        truncate(31, entries(5, 31, 33)),
+    ];
+    let restored = kept(disk, saves).await;
+    assert_eq!((restored.marker, restored.entries), (EntryId::new(3, 30), entries(5, 31, 33)));
+}
+
 /// What the start rule writes when a process ended between a switch and the save that drops the log.
 async fn a_marker_that_replaces_the_log_leaves_nothing_of_it(disk: &mut dyn Disk) {
     let replace = Save { truncate_from: Some(Index(3)), marker: Some(EntryId::new(5, 6)), ..Save::default() };
@@ -156,8 +178,8 @@ enum Step {
     Truncate(u64, u64),
     /// Drop so many from the front.
     Compact(u64),
-    /// Replace the log by a marker so far beyond its end.
-    Jump(u64),
+    /// Replace the log by a marker so far beyond its end, and append so many behind it.
+    Jump(u64, u64),
     Crash,
 }
 
@@ -166,7 +188,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1_u64..5).prop_map(Step::Append),
         3 => (1_u64..6, 0_u64..4).prop_map(|(cut, add)| Step::Truncate(cut, add)),
         2 => (1_u64..6).prop_map(Step::Compact),
-        1 => (1_u64..4).prop_map(Step::Jump),
+        1 => (1_u64..4, 0_u64..3).prop_map(|(by, add)| Step::Jump(by, add)),
         1 => Just(Step::Crash),
     ];
     proptest::collection::vec(step, 1..30)
@@ -195,7 +217,9 @@ fn next(model: &mut Restored, step: &Step) -> Save {
                 save.marker = Some(last.id);
             }
         }
-        Step::Jump(by) => {
+        Step::Jump(by, count) => {
+            add = count;
+            save.truncate_from = Some(model.marker.index.next()).filter(|_| count > 0);
             let last = model.entries.last().map_or(model.marker, |entry| entry.id);
             model.entries.clear();
             model.marker = EntryId { term, index: Index(last.index.0 + by) };

@@ -148,7 +148,8 @@ impl Log for RocksLog {
 }
 
 impl Shape {
-    /// The batch of `save`, its parts in the order in which they take effect.
+    /// The batch of `save`, its parts in the order in which they take effect: entries behind a marker that lies
+    /// beyond the log continue that one.
     fn batch(&mut self, save: &Save) -> WriteBatch {
         let mut batch = WriteBatch::default();
         if let Some(hard_state) = &save.hard_state {
@@ -158,21 +159,32 @@ impl Shape {
         if let Some(from) = cut {
             self.truncate(&mut batch, from);
         }
+        let jumps = |marker: &EntryId| {
+            marker.index > self.last && save.entries.first().is_none_or(|first| first.id.index > marker.index)
+        };
+        let jump = save.marker.filter(jumps);
+        if let Some(marker) = jump {
+            self.mark(&mut batch, marker);
+        }
         if let (Some(first), Some(last)) = (save.entries.first(), save.entries.last()) {
             assert_eq!(first.id.index, self.last.next(), "entries continue the log");
             batch.put(run_key(first.id.index), run::encode(&save.entries));
             self.runs.insert(first.id.index, last.id.index);
             self.last = last.id.index;
-        } else if let Some(from) = cut {
+        } else if let (Some(from), None) = (cut, jump) {
             // Overrides the tail of a run that reaches over the cut.
             batch.put(run_key(from), run::encode(&[]));
             self.runs.insert(from, self.last);
         }
-        if let Some(marker) = save.marker {
-            batch.put(MARKER, seal(&marker));
-            self.drop_prefix(&mut batch, marker.index);
+        if let (Some(marker), None) = (save.marker, jump) {
+            self.mark(&mut batch, marker);
         }
         batch
+    }
+
+    fn mark(&mut self, batch: &mut WriteBatch, marker: EntryId) {
+        batch.put(MARKER, seal(&marker));
+        self.drop_prefix(batch, marker.index);
     }
 
     fn truncate(&mut self, batch: &mut WriteBatch, from: Index) {
