@@ -2,10 +2,10 @@
 //!
 //! A turn takes what is queued, applies its commands to an overlay, writes that in one batch, and only
 //! then answers: commands in their order, then the reads that were confirmed and whose index is
-//! applied. The answers of a turn leave together, for a task that gives them out beside those who wait
-//! ([`respond`]): one wake-up a turn, and answers to one connection travel in one write. Who waits for a command was queued before the command itself, so the verdict is found by
-//! comparing ids (rule 28): the same id, its output; another term at its index, not executed; passed
-//! by a snapshot, or a newer term seen, unknown.
+//! applied. The answers of a run leave together, for a task that gives them out beside those who wait
+//! ([`respond`]): one wake-up a run, and answers to one connection travel in one write. Who waits for a
+//! command was queued before the command itself, so the verdict is found by comparing ids (rule 28): the same
+//! id, its output; another term at its index, not executed; passed by a snapshot, or a newer term seen, unknown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -39,6 +39,11 @@ impl Disk for MemoryDisk {
     }
 }
 
+/// A table whose buffer is so small that rows are on their way into RocksDB, and forgotten, all the time.
+fn hasty() -> TableOptions {
+    TableOptions { waiting_bytes: 300, row_cache_bytes: 2000, ..TableOptions::default() }
+}
+
 /// RocksDB in temporary directories, one for each life.
 struct RocksDisk {
     root: tempfile::TempDir,
@@ -60,10 +65,7 @@ impl Disk for RocksDisk {
         let (log, table) = (self.path("raft"), self.path("state"));
         std::fs::create_dir_all(&log).unwrap();
         std::fs::create_dir_all(&table).unwrap();
-        (
-            open_log(&log, &LogOptions::default()).unwrap(),
-            open_table(&table, &TableOptions::default()).unwrap(),
-        )
+        (open_log(&log, &LogOptions::default()).unwrap(), open_table(&table, &hasty()).unwrap())
     }
 
     fn crash(&mut self) {

@@ -6,21 +6,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use integration_tests::measure::process::cpu_time;
+
 use crate::list::Mutant;
 use crate::tests::seeds_max;
 
 /// A run that takes longer on a processor hangs: the slowest needs a quarter of it. Time on the wall would
 /// also count a machine that sleeps or has other things to do.
 const RUN_MAX: Duration = Duration::from_secs(120);
-
-/// Time that a process has had on a processor, from the 14th and 15th field of its line in /proc: hundredths
-/// of a second. None where there is no /proc: then the wall's time counts.
-fn processor_time(process: u32) -> Option<Duration> {
-    let line = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let behind_name = line.rsplit_once(')')?.1;
-    let fields = behind_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    fields.sum::<Result<u64, _>>().ok().map(|hundredths| Duration::from_millis(hundredths * 10))
-}
 
 /// What became of a planted bug.
 pub(crate) struct Hunt {
@@ -93,14 +86,14 @@ fn play_elsewhere(mutant: Option<&str>, test: &str, first: u64, count: u64) -> s
             Ok(line) => match line.split_once(' ') {
                 Some(("seed", number)) => {
                     seed = number.parse().unwrap_or(seed);
-                    used_before = processor_time(process.id()).unwrap_or_default();
+                    used_before = cpu_time(process.id()).unwrap_or_default();
                 }
                 Some(("reached", times)) => reached += times.parse().unwrap_or(0),
                 Some(("failed", why)) => break Some(why.to_owned()),
                 _ => {}
             },
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                let used = processor_time(process.id());
+                let used = cpu_time(process.id());
                 if used.is_some_and(|used| used < used_before + RUN_MAX) {
                     continue;
                 }

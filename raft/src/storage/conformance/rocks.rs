@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{ALL, Disk, RocksDisk, bytes, copy_open_files, entries, names};
+use ::bytes::Bytes;
+
+use super::{ALL, Disk, RocksDisk, bytes, copy_open_files, entries, hasty, names};
 use crate::storage::rocksdb::{LogOptions, TableOptions, open_log, open_table};
 use crate::storage::{Change, OpenError, Restored, Row, Save, Table};
 use crate::types::{Entry, EntryId, HardState, Index, Payload, Term};
@@ -212,6 +215,84 @@ fn wait_for_sorted_files(path: &Path) {
         }
     }
     panic!("RocksDB never came to rest");
+}
+
+/// Batch `number`: the row "last" and one of twenty others say it.
+fn numbered(number: u64) -> Vec<Change> {
+    let value = Bytes::from(number.to_be_bytes().to_vec());
+    vec![
+        Change::Put(bytes("last"), value.clone()),
+        Change::Put(bytes(&format!("row {}", number % 20)), value),
+    ]
+}
+
+/// What a numbered row says; 0: it is not there.
+fn number(table: &dyn Table, key: &str) -> u64 {
+    table.get(key.as_bytes()).map_or(0, |value| u64::from_be_bytes(value[..].try_into().unwrap()))
+}
+
+#[test]
+fn a_reader_never_sees_a_row_go_back_while_rows_are_on_their_way() {
+    const BATCHES: u64 = 20_000;
+    let root = tempfile::tempdir().unwrap();
+    let table = open_table(root.path(), &hasty()).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (table, over) = (&table, &over);
+            scope.spawn(move || {
+                let mut seen = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let now = number(&**table, "last");
+                    let other = number(&**table, &format!("row {}", now % 20));
+                    assert!(now >= seen, "reader {reader}: {now} behind {seen}");
+                    assert!(other >= now, "reader {reader}: a row says {other} behind batch {now}");
+                    seen = now;
+                }
+            });
+        }
+        let lost = (1..=BATCHES).find(|at| {
+            table.write(numbered(*at));
+            number(&*table, "last") != *at
+        });
+        // The readers end before anything is found wrong: a panic here would wait for them.
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(lost, None, "a batch is not there right behind its write");
+    });
+    drop(table);
+    let table = open_table(root.path(), &hasty()).unwrap();
+    let rows: Vec<u64> = (0..20).map(|row| number(&*table, &format!("row {row}"))).collect();
+    assert_eq!(
+        rows,
+        (0..20).map(|row| if row == 0 { BATCHES } else { BATCHES - 20 + row }).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_of_rows_on_their_way_is_a_prefix_of_the_batches() {
+    let root = tempfile::tempdir().unwrap();
+    let (there, copy) = (root.path().join("there"), root.path().join("copy"));
+    std::fs::create_dir_all(&there).unwrap();
+    let table = open_table(&there, &hasty()).unwrap();
+    let mut kept = 0;
+    for round in 0..20_u64 {
+        let first = round * 300;
+        for at in first + 1..=first + 300 {
+            table.write(numbered(at));
+        }
+        if round % 3 == 1 {
+            table.flush().await;
+            kept = first + 300;
+        }
+        copy_open_files(&there, &copy);
+        let after = open_table(&copy, &hasty()).unwrap();
+        let last = number(&*after, "last");
+        assert!(last >= kept, "batch {kept} was flushed, the crash left {last}");
+        for row in 0..20 {
+            let newest = (last.saturating_sub(19)..=last).find(|at| at % 20 == row).unwrap_or(0);
+            assert_eq!(number(&*after, &format!("row {row}")), newest, "row {row} behind batch {last}");
+        }
+    }
 }
 
 /// A table with little memory, so that it flushes and compacts by itself.

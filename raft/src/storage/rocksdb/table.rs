@@ -148,7 +148,9 @@ impl Store {
 
     /// Brings into RocksDB what it is given.
     fn carry(&self, loads: &mpsc::Receiver<Load>) {
-        // Whoever waits for an answer goes first; nobody waits for this. Where that is not allowed, no matter.
+        // Whoever waits for an answer goes first; nobody waits for this. Where that is not allowed, no matter. (Only on
+        // Linux is it the thread's alone.)
+        #[cfg(target_os = "linux")]
         let _ = rustix::process::setpriority_process(None, 5);
         for (rows, generation) in loads {
             self.write(rows.batch(generation));
@@ -247,7 +249,10 @@ impl RocksTable {
         let mut buffer = self.store.settled();
         if let Some(rows) = buffer.send_off() {
             self.store.write(rows.batch(self.live()));
-            buffer.arrived();
+            let forgotten = buffer.arrived();
+            drop(buffer);
+            // Without the lock: others wait for it.
+            drop(forgotten);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::table::times_and_limits;
 use super::{Scaling, Step};
 use crate::bench::html::chart::nice;
 use crate::bench::html::page::{Page, count, table};
@@ -106,20 +107,9 @@ fn results(scaling: &Scaling) -> String {
         ">CPU us/op",
         ">at its limit",
     ];
-    let dash = || "-".to_owned();
     let rows = scaling.steps.iter().map(|step| {
-        let (read, write) = (&step.figures.read, &step.figures.write);
-        vec![
-            step.groups.to_string(),
-            count(step.figures.throughput),
-            format!("{:.2}x", step.ratio),
-            ms(read.p50_us),
-            ms(read.p99_us),
-            ms(write.p50_us),
-            ms(write.p99_us),
-            step.server_cpu_us_per_operation.map_or_else(dash, |us| format!("{us:.1}")),
-            step.throttled_percent.map_or_else(dash, |percent| format!("{percent:.0} %")),
-        ]
+        let begins = [step.groups.to_string(), count(step.figures.throughput), format!("{:.2}x", step.ratio)];
+        begins.into_iter().chain(times_and_limits(step)).collect()
     });
     let mut html = table(&head, rows);
     if scaling.replica_cpu.is_some() {

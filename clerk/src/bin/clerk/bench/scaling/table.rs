@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Scaling;
+use super::{Scaling, Step};
 use crate::bench::text::{load, ms};
 use crate::output::table;
 
@@ -31,21 +31,14 @@ pub(super) fn text(scaling: &Scaling) -> String {
         ">THROTTLED",
         "",
     ];
-    let dash = || "-".to_owned();
-    let row = |step: &super::Step| {
-        let (read, write) = (&step.figures.read, &step.figures.write);
-        vec![
+    let row = |step: &Step| {
+        let ends = ["#".repeat((step.figures.throughput / most * BAR).round() as usize)];
+        let begins = [
             step.groups.to_string(),
             format!("{:.0}", step.figures.throughput),
             format!("{:.2}", step.ratio),
-            ms(read.p50_us),
-            ms(read.p99_us),
-            ms(write.p50_us),
-            ms(write.p99_us),
-            step.server_cpu_us_per_operation.map_or_else(dash, |us| format!("{us:.1}")),
-            step.throttled_percent.map_or_else(dash, |percent| format!("{percent:.0} %")),
-            "#".repeat((step.figures.throughput / most * BAR).round() as usize),
-        ]
+        ];
+        begins.into_iter().chain(times_and_limits(step)).chain(ends).collect()
     };
     text += &table(&head, scaling.steps.iter().map(row));
     if !scaling.rebalances.is_empty() {
@@ -68,6 +61,21 @@ pub(super) fn text(scaling: &Scaling) -> String {
         text += &table(&head, scaling.rebalances.iter().map(row));
     }
     text
+}
+
+/// Of a step: 50th and 99th percentile of reads and of writes, processor time an operation, and how often the server
+/// that was held back most was.
+pub(super) fn times_and_limits(step: &Step) -> [String; 6] {
+    let dash = || "-".to_owned();
+    let (read, write) = (&step.figures.read, &step.figures.write);
+    [
+        ms(read.p50_us),
+        ms(read.p99_us),
+        ms(write.p50_us),
+        ms(write.p99_us),
+        step.server_cpu_us_per_operation.map_or_else(dash, |us| format!("{us:.1}")),
+        step.throttled_percent.map_or_else(dash, |percent| format!("{percent:.0} %")),
+    ]
 }
 
 #[cfg(test)]
