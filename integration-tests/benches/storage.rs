@@ -4,7 +4,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use raft::storage::rocksdb::{LogOptions, TableOptions, open_log, open_table};
+use raft::storage::rocksdb::{TableOptions, open_table};
+use raft::storage::wal::{LogOptions, open_log};
 use raft::storage::{Batch, Change, Log, Save, ScanLimit, Table};
 use raft::types::{Entry, EntryId, HardState, Payload, Term};
 use rand::rngs::Xoshiro256PlusPlus as Generator;

@@ -300,8 +300,11 @@ fn starts_that_must_not_succeed_say_why_in_one_line() {
     hand.start(&["--id", "1"]).kill();
     let identity = hand.path().join("data/identity");
     let text = std::fs::read_to_string(&identity).unwrap();
-    std::fs::write(&identity, text.replace("format 1\n", "format 99\n")).unwrap();
+    let with = |format: &str| std::fs::write(&identity, text.replace("format 2\n", format)).unwrap();
+    with("format 99\n");
     hand.refused(&hand.listen, &["--id", "1"], &["format 99", "newer build"]);
+    with("format 1\n");
+    hand.refused(&hand.listen, &["--id", "1"], &["format 1", "the build that wrote it"]);
     std::fs::write(&identity, &text).unwrap();
     hand.start(&["--id", "1"]).kill();
     std::fs::remove_dir_all(hand.path().join("data/raft")).unwrap();

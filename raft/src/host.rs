@@ -9,7 +9,8 @@ use base::socket::{Here, Limits, Listener};
 use crate::config::Config;
 use crate::rsm::{Parts, Threads};
 use crate::storage::directory::{DataDir, Identity};
-use crate::storage::rocksdb::{LogOptions, TableOptions};
+use crate::storage::rocksdb::TableOptions;
+use crate::storage::wal::LogOptions;
 use crate::transport::mailbox;
 use crate::transport::tcp::{Settings, TcpTransport};
 use crate::types::{Membership, NodeId};
@@ -52,7 +53,7 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     let identity = Identity { cluster: args.cluster.clone(), group, node: NodeId(args.id) };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
     start_log(&args.data_dir.join("log"))?;
-    let log_options = LogOptions::for_limits(config.log_bytes_max, config.log_bytes_hard_max);
+    let log_options = LogOptions::for_limit(config.log_bytes_max);
     let (log, table) = directory.open_stores(&log_options, &TableOptions::default())?;
     let disk_low = watch_disk(&args.data_dir, args.disk_reserve_bytes)?;
     let incarnation = directory.incarnation();

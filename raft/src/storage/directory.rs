@@ -20,18 +20,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::rocksdb::{LogOptions, TableOptions, open_log, open_table};
-use super::{OpenError, Stores, fatal};
+use super::lines::{corrupt, replace, sync_directory, unavailable};
+use super::rocksdb::{TableOptions, open_table};
+use super::wal::{LogOptions, open_log};
+use super::{OpenError, Stores, fatal, lines};
 use crate::types::NodeId;
 
-const FORMAT: u32 = 1;
+/// Format 1 had the log in RocksDB.
+const FORMAT: u32 = 2;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
@@ -169,14 +172,6 @@ impl crate::transport::tcp::Peers for DataDir {
     }
 }
 
-fn unavailable(path: &Path, error: &dyn fmt::Display) -> OpenError {
-    OpenError::Unavailable { path: path.display().to_string(), what: error.to_string() }
-}
-
-fn corrupt(path: &Path, what: String) -> OpenError {
-    OpenError::Corrupt { path: path.display().to_string(), what }
-}
-
 fn take_lock(path: &Path) -> Result<File, OpenError> {
     let at = path.join(LOCK);
     let mut file = OpenOptions::new()
@@ -227,7 +222,7 @@ fn begin(path: &Path, identity: &Identity) -> Result<u64, OpenError> {
 }
 
 fn read_identity(path: &Path) -> Result<Option<(Identity, u64)>, OpenError> {
-    let Some((at, fields)) = read_lines(path, IDENTITY)? else { return Ok(None) };
+    let Some((at, fields)) = lines::read(path, IDENTITY, FORMAT)? else { return Ok(None) };
     let field = |name: &str| {
         let found = fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         found.ok_or_else(|| corrupt(&at, format!("{name} is missing")))
@@ -242,55 +237,13 @@ fn read_identity(path: &Path) -> Result<Option<(Identity, u64)>, OpenError> {
 }
 
 fn read_peers(path: &Path) -> Result<BTreeMap<NodeId, u64>, OpenError> {
-    let Some((at, lines)) = read_lines(path, PEERS)? else { return Ok(BTreeMap::new()) };
+    let Some((at, lines)) = lines::read(path, PEERS, FORMAT)? else { return Ok(BTreeMap::new()) };
     let parsed = |(peer, incarnation): (String, String)| {
         let ids = peer.parse().ok().zip(incarnation.parse().ok());
         ids.map(|(peer, incarnation)| (NodeId(peer), incarnation))
             .ok_or_else(|| corrupt(&at, format!("the line \"{peer} {incarnation}\"")))
     };
     lines.into_iter().map(parsed).collect()
-}
-
-type Lines = Vec<(String, String)>;
-
-/// The lines "key value" of a file, behind a first one that names a format this build reads.
-fn read_lines(path: &Path, name: &str) -> Result<Option<(PathBuf, Lines)>, OpenError> {
-    let at = path.join(name);
-    let text = match fs::read_to_string(&at) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(corrupt(&at, "not text".into()));
-        }
-        Err(error) => return Err(unavailable(&at, &error)),
-    };
-    let pairs = text.lines().map(|line| line.split_once(' ').map(|(key, value)| (key.into(), value.into())));
-    let lines: Option<Lines> = pairs.collect();
-    let mut lines = lines.ok_or_else(|| corrupt(&at, "a line has no value".into()))?.into_iter();
-    match lines.next() {
-        Some((key, found)) if key == "format" => match found.parse() {
-            Ok(FORMAT) => Ok(Some((at, lines.collect()))),
-            Ok(found) if found > FORMAT => {
-                Err(OpenError::NewerFormat { path: at.display().to_string(), found, supported: FORMAT })
-            }
-            _ => Err(corrupt(&at, format!("format {found:?}"))),
-        },
-        _ => Err(corrupt(&at, "it does not begin with its format".into())),
-    }
-}
-
-/// Replaces a file as a whole, durably.
-fn replace(directory: &Path, name: &str, text: &str) -> io::Result<()> {
-    let partial = directory.join(format!("{name}.partial"));
-    let mut file = File::create(&partial)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&partial, directory.join(name))?;
-    sync_directory(directory)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@
 #[cfg(test)]
 mod conformance;
 pub mod directory;
+mod lines;
 pub mod memory;
 pub mod rocksdb;
 pub mod thread;
+pub mod wal;
 
 use std::fmt;
 
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Entry, EntryId, HardState, Index};
 
 /// One write to the log: atomic and synced. Its parts are in the order in which they take effect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Save {
     /// Term and vote, when they changed.
     pub hard_state: Option<HardState>,
@@ -173,6 +175,18 @@ pub enum OpenError {
         /// Format found.
         found: u32,
         /// Newest format this build reads.
+        supported: u32,
+    },
+    /// Written by an older build, in a format that is not read any more.
+    #[error(
+        "{path}: data format {found}, this build reads {supported}: run the build that wrote it, or restore this replica from its group: give it an empty directory under a new member id"
+    )]
+    OlderFormat {
+        /// Where.
+        path: String,
+        /// Format found.
+        found: u32,
+        /// The format this build reads.
         supported: u32,
     },
     /// No data, and none was to be made (correctness rule 32).

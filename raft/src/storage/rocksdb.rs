@@ -1,18 +1,11 @@
-//! Both stores on RocksDB: two instances, because stalls are per instance. With the table made to hit its
-//! level-0 limits, synced writes to a log in the same instance took 46 ms (p99), in its own 1.3 ms.
+//! The table on RocksDB, without its write-ahead log, since the Raft log is one; durable is what was flushed.
 //!
-//! * [`open_log`]: every write synced, recovery that refuses holes (correctness rules 30, 31).
-//! * [`open_table`]: no write-ahead log at all, since the Raft log is one; durable is what was flushed.
-//!
-//! Nothing else in the workspace names RocksDB. Left out on purpose: column families (a batch must never
-//! span rows with and without a write-ahead log, rule 30), transactions, backups.
+//! Nothing else in the workspace names RocksDB. Left out on purpose: column families (a flush must make durable a
+//! prefix of all writes), transactions, backups.
 
 mod buffer;
-mod log;
-mod run;
 mod table;
 
-pub use log::{LogOptions, open_log};
 pub use table::{TableOptions, open_table};
 
 use std::path::Path;
@@ -20,10 +13,11 @@ use std::path::Path;
 use ::rocksdb::{DB, DBCompressionType, Error, ErrorKind, LogLevel, Options};
 
 use super::OpenError;
+use super::lines::{corrupt, unavailable};
 
 const MIB: usize = 1 << 20;
 
-/// What both instances share.
+/// What is not a matter of size.
 fn common(create: bool) -> Options {
     let mut options = Options::default();
     options.create_if_missing(create);
@@ -51,10 +45,6 @@ fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
 fn open_error(path: &Path, error: &Error) -> OpenError {
     match error.kind() {
         ErrorKind::Corruption => corrupt(path, error),
-        _ => OpenError::Unavailable { path: path.display().to_string(), what: error.to_string() },
+        _ => unavailable(path, error),
     }
-}
-
-fn corrupt(path: &Path, what: impl ToString) -> OpenError {
-    OpenError::Corrupt { path: path.display().to_string(), what: what.to_string() }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Disk, MemoryDisk, RocksDisk, entries, entry, on_both_disks};
+use super::{Disk, MemoryDisk, RealDisk, entries, entry, on_both_disks};
 use crate::storage::{Log, Restored, Save};
 use crate::types::{Entry, EntryId, HardState, Index, NodeId, Payload, Term};
 
@@ -172,7 +172,7 @@ async fn every_save_is_one_synced_write(disk: &mut dyn Disk) {
 
 /// A step of the model.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Append(u64),
     /// Cut off so many, then append so many.
     Truncate(u64, u64),
@@ -183,7 +183,7 @@ enum Step {
     Crash,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1_u64..5).prop_map(Step::Append),
         3 => (1_u64..6, 0_u64..4).prop_map(|(cut, add)| Step::Truncate(cut, add)),
@@ -195,7 +195,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The save that `step` makes of the log `model`; the model after it.
-fn next(model: &mut Restored, step: &Step) -> Save {
+pub(super) fn next(model: &mut Restored, step: &Step) -> Save {
     let term = model.hard_state.term.next();
     model.hard_state = HardState { term, vote: None };
     let mut save = Save { hard_state: Some(model.hard_state), ..Save::default() };
@@ -255,6 +255,6 @@ proptest! {
     fn any_sequence_of_saves_and_crashes_is_kept_exactly(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(like_the_model(&mut MemoryDisk::new(), &steps));
-        runtime.block_on(like_the_model(&mut RocksDisk::new(), &steps));
+        runtime.block_on(like_the_model(&mut RealDisk::new(), &steps));
     }
 }

@@ -1,15 +1,15 @@
-//! What only real files can suffer, and what only RocksDB does by itself.
+//! What only a table on RocksDB does by itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::bytes::Bytes;
 
-use super::{ALL, Disk, RocksDisk, bytes, copy_open_files, entries, hasty, names};
-use crate::storage::rocksdb::{LogOptions, TableOptions, open_log, open_table};
-use crate::storage::{Change, OpenError, Restored, Row, Save, Table};
-use crate::types::{Entry, EntryId, HardState, Index, Payload, Term};
+use super::{ALL, Disk, RealDisk, bytes, copy_open_files, hasty, names};
+use crate::storage::rocksdb::{TableOptions, open_table};
+use crate::storage::{Change, OpenError, Row, Table};
+use crate::types::EntryId;
 
 /// Hardly compressible, so that the middle of a file is the middle of the entries.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -21,153 +21,6 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
         state as u8
     };
     (0..length).map(|_| next()).collect()
-}
-
-fn noisy(index: u64) -> Entry {
-    Entry { id: EntryId::new(1, index), payload: Payload::Command(noise(index, 1000).into()) }
-}
-
-/// A log of 200 entries, each saved by itself, whose process was killed.
-async fn killed(disk: &mut RocksDisk) {
-    let (mut log, _table) = disk.open();
-    log.load().unwrap();
-    let hard_state = Some(HardState { term: Term(1), vote: None });
-    log.save(&Save { hard_state, ..Save::default() }).await;
-    for index in 1..=200 {
-        log.save(&Save { entries: vec![noisy(index)], ..Save::default() }).await;
-    }
-    disk.crash();
-}
-
-fn load(path: &Path) -> Result<Restored, OpenError> {
-    open_log(path, &LogOptions::default())?.load()
-}
-
-/// The largest file with that ending.
-fn file(directory: &Path, ending: &str) -> PathBuf {
-    let files = names(directory).into_iter().filter(|name| name.ends_with(ending));
-    let size = |name: &String| std::fs::metadata(directory.join(name)).unwrap().len();
-    directory.join(files.max_by_key(size).unwrap())
-}
-
-fn flip_the_middle(file: &Path) {
-    let mut content = std::fs::read(file).unwrap();
-    let middle = content.len() / 2;
-    content[middle] ^= 0x40;
-    std::fs::write(file, content).unwrap();
-}
-
-#[tokio::test]
-async fn a_byte_flipped_in_the_middle_of_the_write_ahead_log_refuses_to_open() {
-    let mut disk = RocksDisk::new();
-    killed(&mut disk).await;
-    flip_the_middle(&file(&disk.path("raft"), ".log"));
-    let refused = load(&disk.path("raft")).unwrap_err();
-    assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
-}
-
-#[tokio::test]
-async fn a_record_cut_off_at_the_very_end_was_never_acknowledged_and_is_dropped() {
-    let mut disk = RocksDisk::new();
-    killed(&mut disk).await;
-    let file = file(&disk.path("raft"), ".log");
-    let content = std::fs::read(&file).unwrap();
-    std::fs::write(&file, &content[..content.len() - 10]).unwrap();
-    assert_eq!(load(&disk.path("raft")).unwrap().entries, (1..200).map(noisy).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_byte_flipped_in_a_sorted_file_refuses_to_open() {
-    let mut disk = RocksDisk::new();
-    killed(&mut disk).await;
-    // A start sorts the write-ahead log into a file.
-    assert_eq!(load(&disk.path("raft")).unwrap().entries.len(), 200);
-    flip_the_middle(&file(&disk.path("raft"), ".sst"));
-    let refused = load(&disk.path("raft")).unwrap_err();
-    assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
-}
-
-#[tokio::test]
-async fn a_sorted_file_that_is_gone_refuses_to_open() {
-    let mut disk = RocksDisk::new();
-    killed(&mut disk).await;
-    load(&disk.path("raft")).unwrap();
-    std::fs::remove_file(file(&disk.path("raft"), ".sst")).unwrap();
-    let refused = load(&disk.path("raft")).unwrap_err();
-    assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
-}
-
-/// Puts `row` into the closed log of a killed replica, behind RocksDB's own checks.
-async fn load_with(key: &[u8], row: &[u8]) -> String {
-    let mut disk = RocksDisk::new();
-    killed(&mut disk).await;
-    let path = disk.path("raft");
-    let database = ::rocksdb::DB::open_default(&path).unwrap();
-    if row.is_empty() { database.delete(key) } else { database.put(key, row) }.unwrap();
-    drop(database);
-    load(&path).unwrap_err().to_string()
-}
-
-fn run_key(index: u64) -> Vec<u8> {
-    [b"e", &index.to_be_bytes()[..]].concat()
-}
-
-#[tokio::test]
-async fn a_log_that_contradicts_itself_names_what_is_wrong() {
-    let text = load_with(&run_key(100), b"").await;
-    assert!(text.contains("entry 100 is missing"), "{text}");
-    let text = load_with(&run_key(1), b"").await;
-    assert!(text.contains("entry 1 is missing"), "{text}");
-    let text = load_with(&run_key(100), &[0, 0, 0, 1, 1]).await;
-    assert!(text.contains("mid-entry"), "{text}");
-    let text = load_with(b"hard state", b"").await;
-    assert!(text.contains("later term than the current one"), "{text}");
-    let text = load_with(b"hard state", b"nonsense").await;
-    assert!(text.contains("hard state") && text.contains("checksum"), "{text}");
-}
-
-#[tokio::test]
-async fn compacted_entries_leave_memory_and_disk() {
-    let root = tempfile::tempdir().unwrap();
-    let (path, killed) = (root.path().join("open"), root.path().join("killed"));
-    let options = LogOptions { flush_bytes: 1 << 20, ..LogOptions::default() };
-    let mut log = open_log(&path, &options).unwrap();
-    log.load().unwrap();
-    let hard_state = Some(HardState { term: Term(1), vote: None });
-    log.save(&Save { hard_state, ..Save::default() }).await;
-    for round in 0..40 {
-        for index in round * 100 + 1..=round * 100 + 100 {
-            log.save(&Save { entries: vec![noisy(index)], ..Save::default() }).await;
-        }
-        let marker = Some(EntryId::new(1, round * 100 + 90));
-        log.save(&Save { marker, ..Save::default() }).await;
-    }
-    copy_open_files(&path, &killed);
-    drop(log);
-    let bytes: u64 =
-        names(&killed).iter().map(|name| std::fs::metadata(killed.join(name)).unwrap().len()).sum();
-    assert!(bytes < 3 << 20, "{bytes} bytes on disk for 10 entries, after 4 MB were written");
-    let restored = load(&killed).unwrap();
-    assert_eq!(restored.marker, EntryId::new(1, 3990));
-    assert_eq!(restored.entries, (3991..=4000).map(noisy).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-#[should_panic(expected = "entries continue the log")]
-async fn a_log_without_gaps_is_never_given_one() {
-    let (mut log, _table) = RocksDisk::new().open();
-    log.load().unwrap();
-    log.save(&Save { entries: entries(1, 2, 2), ..Save::default() }).await;
-}
-
-#[tokio::test]
-#[should_panic(expected = "rule 13")]
-async fn what_was_compacted_is_never_truncated() {
-    let (mut log, _table) = RocksDisk::new().open();
-    log.load().unwrap();
-    let marker = Some(EntryId::new(1, 2));
-    log.save(&Save { entries: entries(1, 1, 5), marker, ..Save::default() }).await;
-    log.save(&Save { truncate_from: Some(Index(2)), ..Save::default() }).await;
 }
 
 /// Generations of which a closed table holds rows.
@@ -182,7 +35,7 @@ fn generations(path: &Path) -> Vec<u32> {
 
 #[tokio::test]
 async fn a_start_removes_the_generations_that_a_crash_left_behind() {
-    let mut disk = RocksDisk::new();
+    let mut disk = RealDisk::new();
     let (log, table) = disk.open();
     table.write(vec![Change::Put(bytes("live"), bytes("1"))]);
     for attempt in ["first", "second"] {
@@ -354,6 +207,18 @@ async fn files_of_an_old_generation_stay_under_a_view_and_go_behind_it() {
         wait_for_sorted_files(root.path());
     }
     assert!(table.scan(b"", None, ALL) == new, "rows differ from the snapshot");
+}
+
+#[tokio::test]
+async fn a_sorted_file_that_is_gone_refuses_to_open() {
+    let root = tempfile::tempdir().unwrap();
+    let (table, _) = filled(root.path());
+    table.flush().await;
+    drop(table);
+    let sorted = names(root.path()).into_iter().find(|name| name.ends_with(".sst")).unwrap();
+    std::fs::remove_file(root.path().join(sorted)).unwrap();
+    let refused = open_table(root.path(), &small()).err().unwrap();
+    assert!(matches!(refused, OpenError::Corrupt { .. }), "{refused}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{ALL, Disk, MemoryDisk, RocksDisk, bytes, on_both_disks};
+use super::{ALL, Disk, MemoryDisk, RealDisk, bytes, on_both_disks};
 use crate::storage::{APPLIED_KEY, Applied, Change, Read, Row, ScanLimit, Stores, applied};
 use crate::types::EntryId;
 
@@ -294,6 +294,6 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(like_a_map(&mut MemoryDisk::new(), &batches, &start, end.as_ref()))?;
-        runtime.block_on(like_a_map(&mut RocksDisk::new(), &batches, &start, end.as_ref()))?;
+        runtime.block_on(like_a_map(&mut RealDisk::new(), &batches, &start, end.as_ref()))?;
     }
 }

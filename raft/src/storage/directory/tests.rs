@@ -3,7 +3,8 @@ use std::path::Path;
 
 use super::{DataDir, Identity};
 use crate::storage::OpenError;
-use crate::storage::rocksdb::{LogOptions, TableOptions};
+use crate::storage::rocksdb::TableOptions;
+use crate::storage::wal::LogOptions;
 use crate::types::NodeId;
 
 fn identity(node: u64) -> Identity {
@@ -65,14 +66,14 @@ fn a_first_start_that_ended_halfway_is_repeated_with_new() {
 
 #[test]
 fn a_store_that_vanished_is_damage_never_an_empty_store() {
-    for (lost, whole) in [("raft", true), ("state", true), ("raft", false)] {
+    for lost in ["raft", "state", "raft/manifest", "state/CURRENT"] {
         let root = tempfile::tempdir().unwrap();
         made(root.path());
         let lost = root.path().join(lost);
-        if whole {
+        if lost.is_dir() {
             fs::remove_dir_all(&lost).unwrap();
         } else {
-            fs::remove_file(lost.join("CURRENT")).unwrap();
+            fs::remove_file(&lost).unwrap();
         }
         let directory = DataDir::open(root.path(), &identity(1), false).unwrap();
         let opened = directory.open_stores(&LogOptions::default(), &TableOptions::default());
@@ -106,13 +107,16 @@ fn a_second_opener_is_refused_and_told_the_process() {
 }
 
 #[test]
-fn a_newer_format_and_a_damaged_identity_are_told_apart() {
+fn newer_and_older_formats_and_a_damaged_identity_are_told_apart() {
     let root = tempfile::tempdir().unwrap();
     made(root.path());
     let file = root.path().join("identity");
     let good = fs::read_to_string(&file).unwrap();
-    fs::write(&file, good.replace("format 1", "format 2")).unwrap();
-    assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::NewerFormat { found: 2, .. }));
+    fs::write(&file, good.replace("format 2", "format 3")).unwrap();
+    assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::NewerFormat { found: 3, .. }));
+    // Of a build whose log lay elsewhere: never taken for an empty one.
+    fs::write(&file, good.replace("format 2", "format 1")).unwrap();
+    assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::OlderFormat { found: 1, .. }));
     for bad in [good.replace("group 101", "group many"), good.replace("node 1\n", ""), String::new()] {
         fs::write(&file, bad).unwrap();
         assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::Corrupt { .. }));

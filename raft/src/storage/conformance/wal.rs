@@ -1,0 +1,341 @@
+//! What only a log in real files can suffer (correctness rules 30 and 31).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::log::{next, steps};
+use super::{Disk, RealDisk, copy_open_files, entries, names, short};
+use crate::storage::wal::{LogOptions, open_log};
+use crate::storage::{OpenError, Restored, Save};
+use crate::types::{Entry, EntryId, HardState, Index, Payload, Term};
+
+const TERM: Save = Save {
+    hard_state: Some(HardState { term: Term(1), vote: None }),
+    truncate_from: None,
+    entries: Vec::new(),
+    marker: None,
+};
+
+fn noisy(index: u64) -> Entry {
+    let command = (0..200_u64).map(|at| (index * 7919 + at * 104_729) as u8).collect::<Vec<_>>();
+    Entry { id: EntryId::new(1, index), payload: Payload::Command(command.into()) }
+}
+
+fn one(index: u64) -> Save {
+    Save { entries: vec![noisy(index)], ..Save::default() }
+}
+
+fn compact(index: u64) -> Save {
+    Save { marker: Some(EntryId::new(1, index)), ..Save::default() }
+}
+
+fn load(path: &Path) -> Result<Restored, OpenError> {
+    open_log(path, &LogOptions { create: false, ..short() })?.load()
+}
+
+fn refused(path: &Path) -> String {
+    match load(path) {
+        Err(error @ OpenError::Corrupt { .. }) => error.to_string(),
+        other => panic!("not refused as damaged: {other:?}"),
+    }
+}
+
+/// The directory of a closed log of 20 entries in several files, each saved by itself.
+fn closed(options: &LogOptions) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = open_log(root.path(), options).unwrap();
+    log.load().unwrap();
+    futures::executor::block_on(async {
+        log.save(&TERM).await;
+        for index in 1..=20 {
+            log.save(&one(index)).await;
+        }
+    });
+    root
+}
+
+/// The files of a log and what is in them.
+fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let logs = names(directory).into_iter().filter(|name| name.ends_with(".log"));
+    logs.map(|name| (name.clone(), std::fs::read(directory.join(name)).unwrap())).collect()
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut content = std::fs::read(file).unwrap();
+    content[at] ^= 0x40;
+    std::fs::write(file, content).unwrap();
+}
+
+/// Where `what` is, in which file.
+fn find(directory: &Path, what: &Entry) -> (String, usize) {
+    let Payload::Command(command) = &what.payload else { panic!("an empty entry") };
+    let found = content(directory).into_iter().find_map(|(name, bytes)| {
+        bytes.windows(command.len()).position(|window| window == command).map(|at| (name, at))
+    });
+    found.unwrap()
+}
+
+#[test]
+fn a_byte_flipped_in_the_middle_of_the_log_refuses_to_open() {
+    for index in 1..20 {
+        let log = closed(&short());
+        let (name, at) = find(log.path(), &noisy(index));
+        flip(&log.path().join(&name), at + 100);
+        let text = refused(log.path());
+        assert!(text.contains("record"), "{text}");
+    }
+}
+
+#[test]
+fn a_torn_last_record_was_never_acknowledged_and_is_dropped() {
+    let log = closed(&short());
+    let (name, at) = find(log.path(), &noisy(20));
+    flip(&log.path().join(&name), at + 199);
+    assert_eq!(load(log.path()).unwrap().entries, (1..20).map(noisy).collect::<Vec<_>>());
+    // And what is written next replaces it.
+    let mut reopened = open_log(log.path(), &short()).unwrap();
+    reopened.load().unwrap();
+    futures::executor::block_on(reopened.save(&Save { entries: entries(1, 20, 20), ..Save::default() }));
+    drop(reopened);
+    assert_eq!(load(log.path()).unwrap().entries[19], entries(1, 20, 20)[0]);
+}
+
+#[test]
+fn a_file_that_is_gone_or_of_another_length_refuses_to_open() {
+    let log = closed(&short());
+    assert!(content(log.path()).len() > 4, "too few files");
+    for (name, bytes) in content(log.path()) {
+        let file = log.path().join(&name);
+        std::fs::remove_file(&file).unwrap();
+        assert!(refused(log.path()).contains("gone"));
+        for length in [0, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&file, &bytes[..length]).unwrap();
+            assert!(refused(log.path()).contains("bytes long"));
+        }
+        std::fs::write(&file, bytes).unwrap();
+    }
+    assert_eq!(load(log.path()).unwrap().entries.len(), 20);
+}
+
+#[test]
+fn two_files_that_changed_places_are_what_they_were() {
+    let log = closed(&short());
+    let (one, two) = (log.path().join("0.log"), log.path().join("1.log"));
+    let (first, second) = (std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
+    assert_eq!(first.len(), second.len());
+    std::fs::write(&one, &second).unwrap();
+    std::fs::write(&two, &first).unwrap();
+    assert_eq!(load(log.path()).unwrap().entries.len(), 20);
+    // One of them twice is not.
+    std::fs::write(&one, &first).unwrap();
+    refused(log.path());
+}
+
+#[test]
+fn a_manifest_with_any_byte_changed_refuses_to_open() {
+    let log = closed(&short());
+    let manifest = log.path().join("manifest");
+    let good = std::fs::read(&manifest).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&manifest, &bad).unwrap();
+        let refused = load(log.path()).expect_err("must be refused");
+        assert!(!matches!(refused, OpenError::Unavailable { .. }), "{refused}");
+    }
+    std::fs::remove_file(&manifest).unwrap();
+    assert!(refused(log.path()).contains("gone"));
+}
+
+#[test]
+fn an_entry_that_contradicts_the_log_names_what_is_wrong() {
+    let root = tempfile::tempdir().unwrap();
+    let after = |save: Save| {
+        let path = root.path().join("log");
+        let _ = std::fs::remove_dir_all(&path);
+        let mut log = open_log(&path, &short()).unwrap();
+        log.load().unwrap();
+        futures::executor::block_on(log.save(&save));
+        drop(log);
+        refused(&path)
+    };
+    let text = after(Save { entries: entries(1, 1, 2), ..Save::default() });
+    assert!(text.contains("later term than the current one"), "{text}");
+    let text = after(Save { entries: [entries(1, 1, 2), entries(1, 4, 4)].concat(), ..TERM });
+    assert!(text.contains("entry 3 is missing"), "{text}");
+    let text = after(Save { entries: [entries(1, 1, 1), entries(0, 2, 2)].concat(), ..TERM });
+    assert!(text.contains("terms fall"), "{text}");
+}
+
+#[tokio::test]
+async fn compacted_entries_leave_the_disk_and_their_files_are_used_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, killed) = (root.path().join("open"), root.path().join("killed"));
+    let options = LogOptions { file_bytes: 4000, keep_bytes: 16_000, ..LogOptions::default() };
+    let mut log = open_log(&path, &options).unwrap();
+    log.load().unwrap();
+    log.save(&TERM).await;
+    // Much at once is more than is kept.
+    for index in 1..=500 {
+        log.save(&one(index)).await;
+    }
+    assert!(names(&path).len() > 25);
+    log.save(&compact(490)).await;
+    let mut before = None;
+    for round in 0..40 {
+        for index in 501 + round * 20..=520 + round * 20 {
+            log.save(&one(index)).await;
+        }
+        log.save(&compact(510 + round * 20)).await;
+        let files = names(&path);
+        assert!(files.len() <= 6, "{files:?}");
+        if round > 5 {
+            assert_eq!(*before.get_or_insert(files.clone()), files, "round {round}");
+        }
+    }
+    copy_open_files(&path, &killed);
+    let restored = load(&killed).unwrap();
+    assert_eq!(restored.marker, EntryId::new(1, 1290));
+    assert_eq!(restored.entries, (1291..=1300).map(noisy).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_log_of_another_name_or_with_a_forged_record_in_a_value_is_read_as_it_is() {
+    // A value that holds a whole file of this very log: what was left of it must not be taken for records.
+    let root = tempfile::tempdir().unwrap();
+    let options = LogOptions { file_bytes: 2000, keep_bytes: 8000, ..LogOptions::default() };
+    let mut log = open_log(root.path(), &options).unwrap();
+    log.load().unwrap();
+    log.save(&TERM).await;
+    for index in 1..=3 {
+        log.save(&one(index)).await;
+    }
+    let copy = std::fs::read(root.path().join("0.log")).unwrap();
+    let forged = Entry { id: EntryId::new(1, 4), payload: Payload::Command(copy[..1000].to_vec().into()) };
+    log.save(&Save { entries: vec![forged.clone()], ..Save::default() }).await;
+    drop(log);
+    assert_eq!(load(root.path()).unwrap().entries, [(1..=3).map(noisy).collect(), vec![forged]].concat());
+}
+
+#[tokio::test]
+#[should_panic(expected = "entries continue the log")]
+async fn a_log_without_gaps_is_never_given_one() {
+    let mut disk = RealDisk::new();
+    let (mut log, _table) = disk.open();
+    log.load().unwrap();
+    log.save(&Save { entries: entries(1, 2, 2), ..Save::default() }).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "rule 13")]
+async fn what_was_compacted_is_never_truncated() {
+    let mut disk = RealDisk::new();
+    let (mut log, _table) = disk.open();
+    log.load().unwrap();
+    let marker = Some(EntryId::new(1, 2));
+    log.save(&Save { entries: entries(1, 1, 5), marker, ..Save::default() }).await;
+    log.save(&Save { truncate_from: Some(Index(2)), ..Save::default() }).await;
+}
+
+/// Bytes that a disk writes wholly or not at all.
+const SECTOR: usize = 512;
+
+/// The disk in the middle of a write that changed `before` to `after`: the sectors chosen have changed, others not.
+/// A file's first sector always has, for its head is synced by itself.
+fn torn(before: &[u8], after: &[u8], chosen: u64) -> Vec<u8> {
+    let mut torn = before.to_vec();
+    for (number, at) in (0..after.len()).step_by(SECTOR).enumerate() {
+        if at == 0 || chosen >> (number % 64) & 1 == 1 {
+            let end = (at + SECTOR).min(after.len());
+            torn[at..end].copy_from_slice(&after[at..end]);
+        }
+    }
+    torn
+}
+
+/// A log of files of 3,000 bytes, and big entries in it.
+fn wide(save: &mut Save) -> LogOptions {
+    for entry in &mut save.entries {
+        let size = 100 + entry.id.index.0 as usize * 37 % 900;
+        entry.payload = Payload::Command(vec![entry.id.index.0 as u8; size].into());
+    }
+    LogOptions { file_bytes: 3000, keep_bytes: 9000, ..LogOptions::default() }
+}
+
+fn kept(model: &Restored) -> Restored {
+    let mut save = Save { entries: model.entries.clone(), ..Save::default() };
+    wide(&mut save);
+    Restored { entries: save.entries, ..model.clone() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Power fails in the middle of a write: the log is as before it, or as behind it.
+    #[test]
+    fn a_save_that_a_power_cut_interrupts_happened_or_did_not(steps in steps(), chosen: u64) {
+        let root = tempfile::tempdir().unwrap();
+        let (path, copy) = (root.path().join("open"), root.path().join("copy"));
+        let mut model = Restored::default();
+        let mut log = open_log(&path, &wide(&mut Save::default())).unwrap();
+        log.load().unwrap();
+        for (at, step) in steps.iter().enumerate() {
+            let (old, before) = (kept(&model), content(&path));
+            let mut save = next(&mut model, step);
+            wide(&mut save);
+            futures::executor::block_on(log.save(&save));
+            copy_open_files(&path, &copy);
+            let after = content(&path);
+            // Files are removed behind a save: then it is durable.
+            let durable = before.keys().any(|name| !after.contains_key(name));
+            for (name, after) in after.into_iter().filter(|_| !durable) {
+                let zeros = vec![0; after.len()];
+                let before = before.get(&name).filter(|before| before.len() == after.len()).unwrap_or(&zeros);
+                std::fs::write(copy.join(&name), torn(before, &after, chosen.rotate_left(at as u32))).unwrap();
+            }
+            let found = load(&copy).unwrap();
+            prop_assert!(found == old || found == kept(&model), "{found:?} is neither {old:?} nor {:?}", kept(&model));
+        }
+    }
+
+    /// A byte goes bad: the log refuses to open, or nothing is missing, or it was the very last record, which cannot be
+    /// told from a torn one.
+    #[test]
+    fn a_byte_that_went_bad_loses_at_most_the_last_record(
+        steps in steps(),
+        bad in proptest::collection::vec(any::<proptest::sample::Index>(), 40),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let (path, copy) = (root.path().join("open"), root.path().join("copy"));
+        let mut model = Restored::default();
+        let mut old = model.clone();
+        let mut log = open_log(&path, &wide(&mut Save::default())).unwrap();
+        log.load().unwrap();
+        for step in &steps {
+            old = kept(&model);
+            let mut save = next(&mut model, step);
+            wide(&mut save);
+            futures::executor::block_on(log.save(&save));
+        }
+        drop(log);
+        let files: Vec<(String, Vec<u8>)> = content(&path).into_iter().collect();
+        copy_open_files(&path, &copy);
+        let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+        for bad in bad {
+            let mut at = bad.index(total);
+            let (name, bytes) = files.iter().find(|(_, bytes)| {
+                let here = at < bytes.len();
+                at -= if here { 0 } else { bytes.len() };
+                here
+            }).unwrap();
+            flip(&copy.join(name), at);
+            match load(&copy) {
+                Ok(found) => prop_assert!(found == old || found == kept(&model), "{name} {at}: {found:?}"),
+                Err(error) => prop_assert!(matches!(error, OpenError::Corrupt { .. }), "{error}"),
+            }
+            std::fs::write(copy.join(name), bytes).unwrap();
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The Raft log in files of its own: a write-ahead log whose every write is one synced record.
+//!
+//! ```text
+//! manifest        the files there are, their sizes, and the log's salt
+//! N.log           records, from the front; what lies behind them is left over from an earlier use
+//! ```
+//!
+//! A record is a [`Save`], or, as the first of a file, a [`Head`]: how the log was then but for its entries, so that
+//! what files before it say about that is not needed any more. Records are numbered without a gap across all files,
+//! and their checksums start from the log's salt. Reading them in order from the oldest file on, and doing what
+//! they say, makes the log as it was.
+//!
+//! A file is dead once none of its entries counts: all are overridden, or at or below a marker that is durable. The
+//! oldest file, when it is dead, becomes the next one to be written. A file is made at its full size, filled and
+//! synced, before anything is written to it, and never changes its size: then a synced write finds its blocks on
+//! the disk and needs no commit of the file system's journal, which is half of its time.
+//!
+//! Damage (correctness rules 30 and 31). Records are synced one by one, so that only the last can be torn, and that one
+//! was never acknowledged. So reading ends at the first record that does not fit, and then nothing may follow:
+//! no record of a higher number in this file or in any other, or the log refuses to open. The manifest tells
+//! of files that are gone or cut short.
+//!
+//! Left out on purpose: reading while running (the core holds the entries), and records that span files: one that
+//! is longer than a file gets a file of its length.
+
+mod manifest;
+mod record;
+mod replay;
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use self::manifest::Manifest;
+use self::replay::Replay;
+use super::lines::{corrupt, sync_directory, unavailable};
+use super::{Log, OpenError, Restored, Save, fatal};
+use crate::types::{EntryId, HardState, Index};
+
+const MIB: u64 = 1 << 20;
+
+/// Settings of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Make it if it is not there.
+    pub create: bool,
+    /// Size of a file. Default 4 MiB.
+    pub file_bytes: u64,
+    /// Files beyond so many bytes are removed once they are dead. Default 24 MiB.
+    pub keep_bytes: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 24 * MIB }
+    }
+}
+
+impl LogOptions {
+    /// Settings that fit a replica which compacts its log when it holds so many bytes.
+    pub fn for_limit(log_bytes_max: usize) -> Self {
+        let log_bytes = log_bytes_max as u64;
+        let file_bytes = (log_bytes / 4).clamp(MIB / 16, 4 * MIB);
+        Self { create: true, file_bytes, keep_bytes: log_bytes + 2 * file_bytes }
+    }
+}
+
+/// Opens the log in the directory `path`.
+///
+/// # Errors
+/// [`OpenError`], naming the damage if there is any.
+pub fn open_log(path: &Path, options: &LogOptions) -> Result<Box<dyn Log>, OpenError> {
+    let manifest = match Manifest::read(path)? {
+        Some(manifest) => manifest,
+        None if options.create => {
+            let manifest = Manifest { salt: rand::random(), ..Manifest::default() };
+            fs::create_dir_all(path)
+                .and_then(|()| manifest.write(path))
+                .map_err(|error| unavailable(path, &error))?;
+            manifest
+        }
+        None => return Err(corrupt(path, "the log that belongs here is gone")),
+    };
+    Ok(Box::new(Wal {
+        path: path.to_owned(),
+        options: options.clone(),
+        manifest,
+        used: VecDeque::new(),
+        blank: Vec::new(),
+        making: None,
+        at: 0,
+        next: 0,
+        head: Head::default(),
+        record: Vec::new(),
+        syncs: 0,
+        loaded: false,
+    }))
+}
+
+/// What the first record of a file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    hard_state: HardState,
+    marker: EntryId,
+    /// The log's last entry, or its marker: that entries of files before it are missing is noticed.
+    last: Index,
+}
+
+impl Head {
+    /// What `save` changes of it.
+    fn take_note(&mut self, save: &Save) {
+        self.hard_state = save.hard_state.unwrap_or(self.hard_state);
+        if let Some(from) = save.truncate_from {
+            self.last = self.last.min(from.previous());
+        }
+        if let Some(last) = save.entries.last() {
+            self.last = last.id.index;
+        }
+        if let Some(marker) = save.marker {
+            self.marker = marker;
+            self.last = self.last.max(marker.index);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LogFile {
+    number: u32,
+    bytes: u64,
+    file: File,
+    /// The last entry in it that counts, unless a marker covers it.
+    last: Index,
+}
+
+struct Wal {
+    path: PathBuf,
+    options: LogOptions,
+    /// As it is on disk, but for a file in the making.
+    manifest: Manifest,
+    /// Files with records, oldest first; the last is being written.
+    used: VecDeque<LogFile>,
+    /// Files without records that count.
+    blank: Vec<LogFile>,
+    /// A thread that makes a file, before it is needed.
+    making: Option<JoinHandle<io::Result<LogFile>>>,
+    /// Where the next record goes.
+    at: u64,
+    /// The number of the next record.
+    next: u64,
+    head: Head,
+    /// The record being written; kept for its memory.
+    record: Vec<u8>,
+    syncs: u64,
+    loaded: bool,
+}
+
+impl Log for Wal {
+    fn load(&mut self) -> Result<Restored, OpenError> {
+        let (mut chain, mut blank) = (Vec::new(), Vec::new());
+        for (number, bytes) in self.manifest.files.clone() {
+            let path = self.path.join(name(number));
+            let file = self.open(&path, number, bytes)?;
+            let content = read(&file).map_err(|error| unavailable(&path, &error))?;
+            match record::open(&content, self.manifest.salt) {
+                Some(first) => chain.push((first.number, file)),
+                None => blank.push((file, content)),
+            }
+        }
+        chain.sort_by_key(|(first, _)| *first);
+        let mut replay = Replay::new(&self.manifest, chain.first().map_or(0, |(first, _)| *first));
+        for (_, mut file) in chain {
+            let path = self.path.join(name(file.number));
+            let content = read(&file).map_err(|error| unavailable(&path, &error))?;
+            let read = replay.file(&content);
+            let lasts = read.map_err(|fault| fault.at(&path))?;
+            for (earlier, last) in self.used.iter_mut().zip(&lasts) {
+                earlier.last = *last;
+            }
+            file.last = lasts.last().copied().unwrap_or_default();
+            self.used.push_back(file);
+        }
+        for (file, content) in blank {
+            replay.nothing_new(&content).map_err(|fault| fault.at(&self.path.join(name(file.number))))?;
+            self.blank.push(file);
+        }
+        // What a killed process wrote may be in the operating system's memory only, and is acted on from now on.
+        if let Some(newest) = self.used.back() {
+            let path = self.path.join(name(newest.number));
+            newest.file.sync_data().map_err(|error| unavailable(&path, &error))?;
+        }
+        (self.at, self.next, self.head) = (replay.end, replay.next, replay.head);
+        let restored = replay.finish().map_err(|what| corrupt(&self.path, what))?;
+        self.loaded = true;
+        Ok(restored)
+    }
+
+    fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
+        assert!(self.loaded, "a log is loaded before it is written");
+        self.check(save);
+        self.write(save).unwrap_or_else(|error| fatal("write the log", &error));
+        self.take_note(save);
+        self.tidy(save.marker.is_some()).unwrap_or_else(|error| fatal("tidy the log", &error));
+        futures::future::ready(()).boxed()
+    }
+
+    fn syncs(&self) -> u64 {
+        self.syncs
+    }
+}
+
+impl Wal {
+    fn open(&self, path: &Path, number: u32, bytes: u64) -> Result<LogFile, OpenError> {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(corrupt(path, "this file of the log is gone"));
+            }
+            Err(error) => return Err(unavailable(path, &error)),
+        };
+        let found = file.metadata().map_err(|error| unavailable(path, &error))?.len();
+        if found != bytes {
+            return Err(corrupt(path, format!("{found} bytes long, it was made with {bytes}")));
+        }
+        Ok(LogFile { number, bytes, file, last: Index::default() })
+    }
+
+    /// What the core must never ask for.
+    fn check(&self, save: &Save) {
+        let Head { marker, last, .. } = self.head;
+        let cut = save.truncate_from.filter(|from| *from <= last);
+        assert!(
+            cut.is_none_or(|from| from > marker.index),
+            "what was compacted is never truncated (rule 13)"
+        );
+        if let Some(first) = save.entries.first() {
+            let end = cut.map_or(last, Index::previous);
+            // Entries behind a marker that lies beyond the log continue that one.
+            let jump = save.marker.filter(|marker| end < marker.index && marker.index < first.id.index);
+            let end = jump.map_or(end, |marker| marker.index);
+            assert_eq!(first.id.index, end.next(), "entries continue the log");
+        }
+    }
+
+    fn write(&mut self, save: &Save) -> io::Result<()> {
+        self.seal(save);
+        let room = self.used.back().map_or(0, |file| file.bytes - self.at);
+        if room < self.record.len() as u64 {
+            self.begin_file(self.record.len() as u64)?;
+            self.seal(save);
+        }
+        self.write_record()?;
+        self.syncs += 1;
+        if self.record.capacity() as u64 > self.options.file_bytes {
+            self.record = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, value: &impl Serialize) {
+        self.record.clear();
+        record::seal(&mut self.record, self.manifest.salt, self.next, value);
+    }
+
+    fn write_record(&mut self) -> io::Result<()> {
+        let file = &self.used.back().expect("a file was begun").file;
+        file.write_all_at(&self.record, self.at)?;
+        file.sync_data()?;
+        self.at += self.record.len() as u64;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Begins a file with room for so many bytes. Its head is synced by itself: two records in one write could
+    /// leave the second without the first, which would look like damage.
+    fn begin_file(&mut self, room: u64) -> io::Result<()> {
+        let head = self.head;
+        self.seal(&head);
+        let file = self.next_file(self.record.len() as u64 + room)?;
+        self.used.push_back(file);
+        self.at = 0;
+        self.write_record()
+    }
+
+    fn next_file(&mut self, bytes: u64) -> io::Result<LogFile> {
+        if self.front_is_dead() && self.used[0].bytes >= bytes {
+            let file = self.used.pop_front().expect("there is one");
+            return Ok(LogFile { last: Index::default(), ..file });
+        }
+        self.take_made()?;
+        if let Some(at) = self.blank.iter().position(|file| file.bytes >= bytes) {
+            return Ok(self.blank.swap_remove(at));
+        }
+        self.make(bytes.max(self.options.file_bytes));
+        self.take_made()?;
+        Ok(self.blank.pop().expect("it was made"))
+    }
+
+    /// Whether the oldest file is not needed any more: nothing in it counts, and it is not being written.
+    fn front_is_dead(&self) -> bool {
+        self.used.len() > 1 && self.used[0].last <= self.head.marker.index
+    }
+
+    /// What a durable save changes.
+    fn take_note(&mut self, save: &Save) {
+        self.head.take_note(save);
+        if let Some(from) = save.truncate_from {
+            for file in &mut self.used {
+                file.last = file.last.min(from.previous());
+            }
+        }
+        if let Some(last) = save.entries.last() {
+            self.used.back_mut().expect("it was written to").last = last.id.index;
+        }
+    }
+
+    /// Removes what is too much, if a marker has moved, and sees to it that a file is ready when one is needed.
+    fn tidy(&mut self, moved: bool) -> io::Result<()> {
+        if self.making.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.take_made()?;
+        }
+        while moved && self.making.is_none() && self.manifest.bytes() > self.options.keep_bytes {
+            let dead = self.front_is_dead().then(|| self.used.pop_front()).flatten();
+            let Some(file) = dead.or_else(|| self.blank.pop()) else { break };
+            self.manifest.files.remove(&file.number);
+            // First the manifest: a file that it names and that is not there is damage.
+            self.manifest.write(&self.path)?;
+            fs::remove_file(self.path.join(name(file.number)))?;
+        }
+        let half_full = self.used.back().is_some_and(|file| self.at > file.bytes / 2);
+        if half_full && self.blank.is_empty() && self.making.is_none() && !self.front_is_dead() {
+            self.make(self.options.file_bytes);
+        }
+        Ok(())
+    }
+
+    /// Begins to make a file. One at a time: the manifest has one writer.
+    fn make(&mut self, bytes: u64) {
+        let number = self.manifest.files.keys().next_back().map_or(0, |last| last + 1);
+        let mut manifest = self.manifest.clone();
+        manifest.files.insert(number, bytes);
+        let path = self.path.clone();
+        let make = move || {
+            let file = make_file(&path, number, bytes)?;
+            manifest.write(&path)?;
+            Ok(file)
+        };
+        let thread = std::thread::Builder::new().name("raft-log-file".to_owned()).spawn(make);
+        self.making = Some(thread.unwrap_or_else(|error| fatal("start a thread", &error)));
+    }
+
+    /// Waits for the file that is being made, if one is.
+    fn take_made(&mut self) -> io::Result<()> {
+        let Some(making) = self.making.take() else { return Ok(()) };
+        let file = making.join().map_err(|_| io::Error::other("the thread that makes files panicked"))??;
+        self.manifest.files.insert(file.number, file.bytes);
+        self.blank.push(file);
+        Ok(())
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        // Whoever opens the log next must not find its manifest changing.
+        let _ = self.take_made();
+    }
+}
+
+fn name(number: u32) -> String {
+    format!("{number}.log")
+}
+
+/// A file full of zeros, durable, but not yet in the manifest: one that no manifest names is made anew.
+fn make_file(path: &Path, number: u32, bytes: u64) -> io::Result<LogFile> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
+    let file = options.open(path.join(name(number)))?;
+    let mut at = 0;
+    while at < bytes {
+        let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..piece], at)?;
+        at += piece as u64;
+    }
+    file.sync_all()?;
+    sync_directory(path)?;
+    Ok(LogFile { number, bytes, file, last: Index::default() })
+}
+
+fn read(file: &LogFile) -> io::Result<Vec<u8>> {
+    let mut content = vec![0; usize::try_from(file.bytes).map_err(io::Error::other)?];
+    file.file.read_exact_at(&mut content, 0)?;
+    Ok(content)
+}

@@ -1,0 +1,165 @@
+//! Doing again what the records of a log say.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base::codec::{self, DecodeError};
+use serde::de::DeserializeOwned;
+
+use super::{Head, Manifest, record};
+use crate::storage::lines::corrupt;
+use crate::storage::{OpenError, Restored, Save};
+use crate::types::{Entry, EntryId, Index, Term};
+
+/// What is wrong with a file.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Damaged(String),
+    /// Written in this newer format.
+    Newer(u8),
+}
+
+impl Fault {
+    /// About the file `path`.
+    pub(super) fn at(self, path: &Path) -> OpenError {
+        match self {
+            Self::Damaged(what) => corrupt(path, what),
+            Self::Newer(found) => OpenError::NewerFormat {
+                path: path.display().to_string(),
+                found: u32::from(found),
+                supported: u32::from(codec::VERSION),
+            },
+        }
+    }
+}
+
+pub(super) struct Replay {
+    salt: u64,
+    /// No more records than this can be there.
+    most: u64,
+    /// The number of the next record.
+    pub(super) next: u64,
+    /// Where, in the file read last, the next record would begin.
+    pub(super) end: u64,
+    pub(super) head: Head,
+    /// By position. Files that were dead are not read again, and what overrode their entries is: on the way there
+    /// may be gaps; in the end there must be none.
+    entries: BTreeMap<Index, Entry>,
+    /// Of each file, the last entry in it that counts.
+    lasts: Vec<Index>,
+}
+
+impl Replay {
+    /// From the record with this number on.
+    pub(super) fn new(manifest: &Manifest, next: u64) -> Self {
+        let (salt, most) = (manifest.salt, record::most_in(manifest.bytes()));
+        let (head, entries, lasts) = (Head::default(), BTreeMap::new(), Vec::new());
+        Self { salt, most, next, end: 0, head, entries, lasts }
+    }
+
+    /// Reads the next file; for it and all before it, the last entry in it that counts.
+    pub(super) fn file(&mut self, content: &[u8]) -> Result<Vec<Index>, Fault> {
+        let mut at = 0;
+        while let Some(found) = record::open(&content[at..], self.salt) {
+            if found.number != self.next {
+                // Behind the end lies what an earlier use of the file has left.
+                if at > 0 {
+                    break;
+                }
+                let what = format!("the log goes on with record {}, not {}", found.number, self.next);
+                return Err(Fault::Damaged(what));
+            }
+            if at > 0 {
+                self.redo(decode(found.number, found.body)?);
+            } else {
+                let head = decode(found.number, found.body)?;
+                if self.lasts.is_empty() {
+                    self.head = head;
+                } else if self.head != head {
+                    return Err(Fault::Damaged("it does not continue the file before it".to_owned()));
+                }
+                self.lasts.push(Index::default());
+            }
+            at += found.size;
+            self.next += 1;
+        }
+        self.end = at as u64;
+        self.nothing_new(&content[at..])?;
+        Ok(self.lasts.clone())
+    }
+
+    /// Where reading has ended nothing may follow: only the very last record can be torn (correctness rule 30).
+    pub(super) fn nothing_new(&self, content: &[u8]) -> Result<(), Fault> {
+        let numbers = self.next..self.next + self.most;
+        let Some(found) = record::find(content, self.salt, numbers) else { return Ok(()) };
+        Err(Fault::Damaged(format!(
+            "record {} cannot be read, and record {} is there",
+            self.next, found.number
+        )))
+    }
+
+    fn redo(&mut self, save: Save) {
+        self.head.take_note(&save);
+        if let Some(from) = save.truncate_from {
+            self.entries.split_off(&from);
+            for last in &mut self.lasts {
+                *last = (*last).min(from.previous());
+            }
+        }
+        if let (Some(last), Some(file)) = (save.entries.last(), self.lasts.last_mut()) {
+            *file = last.id.index;
+        }
+        self.entries.extend(save.entries.into_iter().map(|entry| (entry.id.index, entry)));
+        if let Some(marker) = save.marker {
+            self.entries = self.entries.split_off(&marker.index.next());
+        }
+    }
+
+    /// The log, checked (correctness rule 31); in words what is wrong with it.
+    pub(super) fn finish(self) -> Result<Restored, String> {
+        let Head { hard_state, marker, last } = self.head;
+        let there =
+            (marker.index.0 + 1..).zip(self.entries.keys()).take_while(|(at, key)| *at == key.0).count();
+        let missing = Index(marker.index.0 + there as u64 + 1);
+        if there < self.entries.len() || missing != last.next() {
+            return Err(format!("entry {missing} is missing"));
+        }
+        let entries: Vec<Entry> = self.entries.into_values().collect();
+        check_terms(marker, &entries, hard_state.term)?;
+        Ok(Restored { hard_state, marker, entries })
+    }
+}
+
+fn decode<T: DeserializeOwned>(number: u64, body: &[u8]) -> Result<T, Fault> {
+    codec::decode(body, body.len()).map_err(|error| match error {
+        DecodeError::Version { found } if found > codec::VERSION => Fault::Newer(found),
+        error => Fault::Damaged(format!("record {number}: {error}")),
+    })
+}
+
+/// Terms never fall, and none is above the current one (rule 31).
+fn check_terms(marker: EntryId, entries: &[Entry], current: Term) -> Result<(), String> {
+    let mut before = marker;
+    for entry in entries {
+        if entry.id.term < before.term {
+            return Err(format!("terms fall from entry {before} to entry {}", entry.id));
+        }
+        before = entry.id;
+    }
+    if before.term > current {
+        return Err(format!("entry {before} is of a later term than the current one, {current}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fault, decode};
+    use crate::storage::Save;
+
+    #[test]
+    fn a_newer_format_is_named() {
+        assert!(matches!(decode::<Save>(1, &[9, 0]), Err(Fault::Newer(9))));
+        assert!(matches!(decode::<Save>(1, &[0, 0]), Err(Fault::Damaged(_))));
+    }
+}
