@@ -27,13 +27,13 @@ use tokio::sync::watch;
 
 use crate::command::Command;
 use crate::configs::Knowledge;
-use crate::push::{IN_FLIGHT_BYTES_MAX, Push, Receiver};
+use crate::push::{Push, Receiver};
 use crate::rows;
 use crate::shard::ShardState;
 use crate::state_machine::{Machine, Standing};
 
-/// Pushes at once to one group: as many chunks as may be in flight to it.
-const PUSHES_PER_GROUP_MAX: usize = IN_FLIGHT_BYTES_MAX / rows::CHUNK_BYTES;
+/// Pushes at once to one group: each may hold a chunk that waits for its turn.
+const PUSHES_PER_GROUP_MAX: usize = 4;
 /// A leader looks at its rows at least so often; normally it is woken.
 const LOOK: Duration = Duration::from_millis(250);
 const EXECUTE: Duration = Duration::from_secs(5);

@@ -1,13 +1,15 @@
 //! One shard's way to its new group, from the leader of the group that hands it over.
 //!
-//! It asks where the receiver's cursor is, sends the rows behind it, and so on; when nothing is behind the
-//! cursor it says Activate with the cursor that all its rows make. "Already done(n, s)" ends it: then, and
-//! only then, Release(n, s) goes through the own log (correctness rules 37, 38). It remembers no rows and
-//! no hash: each chunk is read after the state that permits sending it, and a new leader goes on by asking
-//! (rule 41). The address is always that of the newest book, whatever configuration is being settled.
+//! It asks where the receiver's cursor is and sends the rows behind it: several chunks at once, each behind the
+//! cursor that the one before it makes, so that one travels while another is synced. The receiver takes what
+//! continues its cursor and answers everything else with where that is; the push then goes on from there. When all
+//! rows have arrived it says Activate with the cursor that its own rows make. "Already done(n, s)" ends it: then,
+//! and only then, Release(n, s) goes through the own log (correctness rules 37, 38). It remembers no rows, only
+//! how far it has counted them, which nobody changes any more: each chunk is read after the state that permits
+//! sending it, and a new leader goes on by asking (rule 41). The address is always that of the newest
+//! book, whatever configuration is being settled.
 //!
-//! Left out on purpose: sending several chunks of one shard at once (shards go in parallel), and the check
-//! of what is there already before the end (Activate compares everything).
+//! Left out on purpose: the check of what is there already before the end (Activate compares everything).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,10 +18,12 @@ use base::clock;
 use clerk::api::kv::{Cursor, KvRefusal, KvReply, KvRequest};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::connection::Connection;
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
 use raft::rsm::Replica;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::command::Command;
 use crate::configs::Knowledge;
@@ -53,6 +57,26 @@ impl Default for Receiver {
 }
 
 impl Receiver {
+    /// Whether a chunk of the usual size may leave at once.
+    fn has_room(&self) -> bool {
+        self.in_flight.available_permits() >= rows::CHUNK_BYTES
+    }
+
+    /// Room for a chunk: now, or when its turn comes. A row that is larger than all of it travels alone.
+    async fn room(&self, weight: usize, wait: bool) -> Option<SemaphorePermit<'_>> {
+        let permits = u32::try_from(weight.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
+        match wait {
+            true => self.in_flight.acquire_many(permits).await.ok(),
+            false => self.in_flight.try_acquire_many(permits).ok(),
+        }
+    }
+
+    /// Time for the answer to a chunk: what is on its way is dealt with in turn.
+    fn time(&self, weight: usize) -> Duration {
+        let ahead = IN_FLIGHT_BYTES_MAX - self.in_flight.available_permits();
+        CALL + Duration::from_secs(1).mul_f64(ahead.max(weight) as f64 / CALL_BYTES_PER_SECOND as f64)
+    }
+
     fn leader(&self) -> Option<Address> {
         self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -94,36 +118,41 @@ impl Push {
     pub(crate) async fn run(mut self) -> ShardId {
         let mut at = 0;
         let mut cursor: Option<Cursor> = None;
+        let mut counted = Cursor::default();
         let mut back_off = BACK_OFF_MIN;
-        while let Some((request, weight)) = self.request(cursor.take()).await {
+        while self.handing() {
             let Some(address) = self.receiver.leader().or_else(|| self.address(at)) else {
                 self.pause(&mut back_off).await;
                 continue;
             };
-            match self.ask(&address, request, weight).await {
-                Answer::At(reached) => {
+            let answer = match cursor.take() {
+                None => Some(self.question(&address).await),
+                Some(cursor) => self.send(&address, cursor, &mut counted).await,
+            };
+            match answer {
+                None => break,
+                Some(Answer::At(reached)) => {
                     back_off = BACK_OFF_MIN;
-                    self.receiver.set_leader(Some(address));
-                    self.progress.set(self.shard, self.num, reached.rows);
+                    self.arrived(&address, &reached);
                     cursor = Some(reached);
                     continue;
                 }
-                Answer::Done => {
+                Some(Answer::Done) => {
                     self.receiver.set_leader(Some(address));
                     if self.release().await {
                         break;
                     }
                 }
-                Answer::Elsewhere(leader) => {
+                Some(Answer::Elsewhere(leader)) => {
                     self.receiver.set_leader(leader.filter(|leader| *leader != address));
                     at += 1;
                 }
                 // Whoever does not lead says so; but a server that says "later" for long is worth a doubt.
-                Answer::Wait if back_off >= BACK_OFF_MAX => {
+                Some(Answer::Wait) if back_off >= BACK_OFF_MAX => {
                     self.receiver.set_leader(None);
                     at += 1;
                 }
-                Answer::Wait => {}
+                Some(Answer::Wait) => {}
             }
             self.pause(&mut back_off).await;
         }
@@ -138,31 +167,75 @@ impl Push {
             && rows::state(&**table, self.shard) == (ShardState::Handing { to: self.to })
     }
 
-    /// The next request and the bytes it is counted with: a question, rows behind the cursor, or Activate.
-    /// None when the shard is not to be pushed any more.
-    async fn request(&self, cursor: Option<Cursor>) -> Option<(KvRequest, usize)> {
-        if !self.handing() {
-            return None;
-        }
-        let (shard, num, from) = (self.shard, self.num, self.me);
-        let Some(after) = cursor else {
-            let question =
-                KvRequest::Install { shard, num, from, after: Cursor::default(), rows: Vec::new() };
-            return Some((question, 0));
-        };
-        let table = self.replica.table();
-        let chunk = rows::chunk(&**table, shard, self.shard_count, after.last.as_ref());
-        if !chunk.is_empty() && !base::mutant!("activate-before-rows") {
-            let weight = chunk.iter().map(rows::weight).sum();
-            return Some((KvRequest::Install { shard, num, from, after, rows: chunk }, weight));
-        }
-        let end = self.end().await?;
-        Some((KvRequest::Activate { shard, num, from, end }, 0))
+    fn arrived(&self, address: &Address, reached: &Cursor) {
+        self.receiver.set_leader(Some(address.clone()));
+        self.progress.set(self.shard, self.num, reached.rows);
     }
 
-    /// The cursor that all rows make, read page by page.
-    async fn end(&self) -> Option<Cursor> {
-        let mut end = Cursor::default();
+    /// Asks where the cursor is.
+    async fn question(&self, address: &Address) -> Answer {
+        let (shard, num, from) = (self.shard, self.num, self.me);
+        let (after, rows) = (Cursor::default(), Vec::new());
+        self.ask(address, KvRequest::Install { shard, num, from, after, rows }, CALL).await
+    }
+
+    /// Sends the rows behind `next`, and Activate when all have arrived. Returns the first answer that is not the
+    /// one expected, as soon as nothing is on its way any more; none when the shard is not to be pushed any more.
+    /// `counted` is the cursor of this shard's own first rows, up to where that is known.
+    ///
+    /// It begins with one chunk, and each that is taken lets one more be on its way: where nothing is taken, one
+    /// chunk at a time is sent in vain, not all that may be on its way.
+    async fn send(&self, address: &Address, mut next: Cursor, counted: &mut Cursor) -> Option<Answer> {
+        let (shard, num, from) = (self.shard, self.num, self.me);
+        let mut under_way = FuturesOrdered::new();
+        let mut taken = 0;
+        loop {
+            while under_way.is_empty() || under_way.len() <= taken && self.receiver.has_room() {
+                if !self.handing() {
+                    return None;
+                }
+                let table = self.replica.table();
+                let rows = rows::chunk(&**table, shard, self.shard_count, next.last.as_ref());
+                if rows.is_empty() || base::mutant!("activate-before-rows") {
+                    break;
+                }
+                let weight = rows.iter().map(rows::weight).sum();
+                // Only who has nothing on its way waits for the other shards' chunks to arrive.
+                let Some(room) = self.receiver.room(weight, under_way.is_empty()).await else { break };
+                let expected = rows::advance(next.clone(), &rows);
+                let after = std::mem::replace(&mut next, expected.clone());
+                if *counted == after {
+                    *counted = expected.clone();
+                }
+                let request = KvRequest::Install { shard, num, from, after, rows };
+                under_way.push_back(async move {
+                    let answer = self.ask(address, request, self.receiver.time(weight)).await;
+                    drop(room);
+                    (answer, expected)
+                });
+            }
+            match under_way.next().await {
+                Some((Answer::At(reached), expected)) if reached == expected => {
+                    taken += 1;
+                    self.arrived(address, &reached);
+                }
+                Some((answer, _)) => {
+                    // What follows a chunk that was not taken is not taken either.
+                    while under_way.next().await.is_some() {}
+                    return Some(answer);
+                }
+                None => {
+                    // Should it not do, all are counted anew.
+                    let end = self.end(std::mem::take(counted)).await?;
+                    let activate = KvRequest::Activate { shard, num, from, end };
+                    return Some(self.ask(address, activate, CALL).await);
+                }
+            }
+        }
+    }
+
+    /// The cursor that all rows make: `end` of those that are counted already, and the others, read page by page.
+    async fn end(&self, mut end: Cursor) -> Option<Cursor> {
         loop {
             if !self.handing() {
                 return None;
@@ -183,10 +256,7 @@ impl Push {
         servers.get(at.checked_rem(servers.len())?).cloned()
     }
 
-    async fn ask(&self, address: &Address, request: KvRequest, weight: usize) -> Answer {
-        let permits = u32::try_from(weight.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
-        let Ok(_in_flight) = self.receiver.in_flight.acquire_many(permits).await else { return Answer::Wait };
-        let deadline = CALL + Duration::from_secs(1).mul_f64(weight as f64 / CALL_BYTES_PER_SECOND as f64);
+    async fn ask(&self, address: &Address, request: KvRequest, deadline: Duration) -> Answer {
         match self.connection.kv(address, self.to, request, deadline).await {
             Ok(Ok(KvReply::Cursor { num, cursor })) if num == self.num => Answer::At(cursor),
             Ok(Ok(KvReply::AlreadyDone { num })) if num == self.num => Answer::Done,

@@ -2,6 +2,7 @@
 //! tasks beside the state machine do by themselves.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +22,7 @@ use raft::transport::{Transport, mailbox};
 use raft::types::Membership;
 
 use super::*;
+use crate::push::IN_FLIGHT_BYTES_MAX;
 
 const A: GroupId = GroupId(101);
 const B: GroupId = GroupId(102);
@@ -29,9 +31,23 @@ const PARAMS: Params =
 
 type KvResult = Result<KvReply, KvRefusal>;
 
-/// The world: every other answer to a group's request is lost, and there is one controller, `ctrl`.
+/// What a reliable network saw of Installs with rows, and which of them it spoils, by number.
+#[derive(Default)]
+struct Installs {
+    sent: usize,
+    bytes_under_way: usize,
+    bytes_under_way_max: usize,
+    lost: Range<usize>,
+    /// Whether the receiver is busy.
+    busy: bool,
+    refused: usize,
+}
+
+/// The world: every other answer to a group's request is lost, unless Installs are watched, and there is one
+/// controller, `ctrl`.
 #[derive(Default)]
 struct World {
+    installs: Mutex<Option<Installs>>,
     groups: Mutex<BTreeMap<GroupId, Arc<Service>>>,
     disks: Mutex<BTreeMap<GroupId, MemoryDisk>>,
     /// Whether the disks of group A are nearly full.
@@ -146,6 +162,39 @@ impl World {
         panic!("not settled on {num}: {:?} {:?}", self.status(A).await, self.status(B).await);
     }
 
+    /// Looks at what is seen of Installs.
+    fn installs<T>(&self, look: impl FnOnce(&mut Installs) -> T) -> T {
+        look(self.installs.lock().expect("no panic").get_or_insert_default())
+    }
+
+    /// Like [`Connection::kv`], on a reliable network.
+    async fn watched(&self, to: &Address, group: GroupId, request: KvRequest) -> Result<KvResult, CallError> {
+        let bytes = match &request {
+            KvRequest::Install { rows, .. } => rows.iter().map(rows::weight).sum(),
+            _ => 0,
+        };
+        let lost = self.installs(|installs| {
+            installs.sent += usize::from(bytes > 0);
+            installs.bytes_under_way += bytes;
+            installs.bytes_under_way_max = installs.bytes_under_way_max.max(installs.bytes_under_way);
+            bytes > 0 && installs.lost.contains(&installs.sent)
+        });
+        clock::sleep(Duration::from_millis(1)).await;
+        let refused = self.installs(|installs| {
+            let refused = installs.busy && bytes > 0;
+            installs.refused += usize::from(refused);
+            refused
+        });
+        let answer = match (lost, refused) {
+            (true, _) => Err(CallError::Lost { address: to.clone(), why: "lost".to_owned() }),
+            (false, true) => Ok(Err(KvRefusal::Busy)),
+            (false, false) => Ok(self.service(group).handle(group, request).await),
+        };
+        clock::sleep(Duration::from_millis(1)).await;
+        self.installs(|installs| installs.bytes_under_way -= bytes);
+        answer
+    }
+
     async fn watch(&self, after: ConfigNum) -> Vec<Config> {
         let mut configs = self.configs.subscribe();
         let newer = |configs: &Vec<Config>| configs.last().is_some_and(|last| last.num > after);
@@ -163,6 +212,9 @@ impl Connection for World {
         _deadline: Duration,
     ) -> BoxFuture<'a, Result<KvResult, CallError>> {
         Box::pin(async move {
+            if self.installs.lock().expect("no panic").is_some() {
+                return self.watched(to, group, request).await;
+            }
             clock::sleep(Duration::from_millis(1)).await;
             let answer = self.service(group).handle(group, request).await;
             match self.calls.fetch_add(1, Ordering::Relaxed) % 2 {
@@ -414,4 +466,78 @@ async fn a_chunk_that_would_make_too_large_an_entry_is_refused_before_the_log() 
     // One that is small enough goes on to be judged by what the shard is: here served already.
     let judged = world.ask(A, chunk(20)).await;
     assert!(!matches!(judged, Err(KvRefusal::Malformed(_))), "{judged:?}");
+}
+
+/// Group A serves everything, with `count` rows of 100 kB in one shard; what is sent of it is watched.
+async fn a_large_shard(count: usize) -> Arc<World> {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    for n in 0..count {
+        world.ask(A, large(n, Some(Bytes::from(vec![b'x'; 100_000])))).await.expect("written");
+    }
+    world.installs(|_| {});
+    world
+}
+
+/// A row of the large shard: written, or read.
+fn large(n: usize, value: Option<Bytes>) -> KvRequest {
+    let key = Bytes::from(format!("{{large}}{n}"));
+    match value {
+        Some(piece) => {
+            KvRequest::Write { key, write: Write::Append { piece }, ticket: None, config: ConfigNum(1) }
+        }
+        None => KvRequest::Get { key, config: ConfigNum(2) },
+    }
+}
+
+async fn all_arrived(world: &World, count: usize) {
+    world.settled(2).await;
+    for n in 0..count {
+        let expected = Ok(KvReply::Value { value: Some(vec![b'x'; 100_000].into()), version: Version(1) });
+        assert_eq!(world.ask(B, large(n, None)).await, expected);
+    }
+    assert_eq!(world.service(B).wipes(), 0);
+}
+
+/// Chunks of two rows each, and what is on its way at most.
+const CHUNKS: usize = 60;
+const CHUNKS_UNDER_WAY: usize = IN_FLIGHT_BYTES_MAX / 200_000;
+
+#[tokio::test(start_paused = true)]
+async fn chunks_of_a_shard_are_on_their_way_together_within_a_bound_and_sent_once() {
+    let world = a_large_shard(2 * CHUNKS).await;
+    world.publish([Some(B); 4]);
+    all_arrived(&world, 2 * CHUNKS).await;
+    world.installs(|installs| {
+        let at_once = IN_FLIGHT_BYTES_MAX / 2..=IN_FLIGHT_BYTES_MAX;
+        assert!(at_once.contains(&installs.bytes_under_way_max), "{} at once", installs.bytes_under_way_max);
+        // The shards' own rows travel, too.
+        assert!(installs.sent <= CHUNKS + 4, "{} sent", installs.sent);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_lost_in_the_middle_is_sent_again_with_those_behind_it_and_once() {
+    let world = a_large_shard(2 * CHUNKS).await;
+    world.installs(|installs| installs.lost = 30..31);
+    world.publish([Some(B); 4]);
+    all_arrived(&world, 2 * CHUNKS).await;
+    let sent = world.installs(|installs| installs.sent);
+    assert!(sent > CHUNKS + 4 && sent <= CHUNKS + 5 + CHUNKS_UNDER_WAY, "{sent} sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_receiver_is_sent_one_chunk_at_a_time_with_pauses() {
+    let world = a_large_shard(2 * CHUNKS).await;
+    world.publish([Some(B); 4]);
+    while world.installs(|installs| installs.sent) < 30 {
+        clock::sleep(Duration::from_millis(1)).await;
+    }
+    world.installs(|installs| installs.busy = true);
+    clock::sleep(Duration::from_secs(1)).await;
+    let refused = world.installs(|installs| std::mem::take(&mut installs.busy).then_some(installs.refused));
+    // Another one every ten milliseconds at most, behind what was on its way.
+    assert!(refused.is_some_and(|refused| refused <= CHUNKS_UNDER_WAY + 100), "{refused:?} refused");
+    all_arrived(&world, 2 * CHUNKS).await;
 }
