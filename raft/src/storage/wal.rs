@@ -33,6 +33,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -129,6 +130,18 @@ impl Head {
         }
     }
 }
+
+/// How a file is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Somebody waits for it.
+    Fast,
+    /// Piece by piece, with pauses: what is written by its side is synced on the same disk.
+    Gentle,
+}
+
+/// Between two pieces.
+const PAUSE: Duration = Duration::from_millis(4);
 
 #[derive(Debug)]
 struct LogFile {
@@ -298,7 +311,7 @@ impl Wal {
         if let Some(at) = self.blank.iter().position(|file| file.bytes >= bytes) {
             return Ok(self.blank.swap_remove(at));
         }
-        self.make(bytes.max(self.options.file_bytes));
+        self.make(bytes.max(self.options.file_bytes), Pace::Fast);
         self.take_made()?;
         Ok(self.blank.pop().expect("it was made"))
     }
@@ -334,21 +347,21 @@ impl Wal {
             self.manifest.write(&self.path)?;
             fs::remove_file(self.path.join(name(file.number)))?;
         }
-        let half_full = self.used.back().is_some_and(|file| self.at > file.bytes / 2);
-        if half_full && self.blank.is_empty() && self.making.is_none() && !self.front_is_dead() {
-            self.make(self.options.file_bytes);
+        let begun = self.used.back().is_some_and(|file| self.at > file.bytes / 8);
+        if begun && self.blank.is_empty() && self.making.is_none() && !self.front_is_dead() {
+            self.make(self.options.file_bytes, Pace::Gentle);
         }
         Ok(())
     }
 
     /// Begins to make a file. One at a time: the manifest has one writer.
-    fn make(&mut self, bytes: u64) {
+    fn make(&mut self, bytes: u64, pace: Pace) {
         let number = self.manifest.files.keys().next_back().map_or(0, |last| last + 1);
         let mut manifest = self.manifest.clone();
         manifest.files.insert(number, bytes);
         let path = self.path.clone();
         let make = move || {
-            let file = make_file(&path, number, bytes)?;
+            let file = make_file(&path, number, bytes, pace)?;
             manifest.write(&path)?;
             Ok(file)
         };
@@ -378,8 +391,8 @@ fn name(number: u32) -> String {
 }
 
 /// A file full of zeros, durable, but not yet in the manifest: one that no manifest names is made anew.
-fn make_file(path: &Path, number: u32, bytes: u64) -> io::Result<LogFile> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+fn make_file(path: &Path, number: u32, bytes: u64, pace: Pace) -> io::Result<LogFile> {
+    static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
     let file = options.open(path.join(name(number)))?;
     let mut at = 0;
@@ -387,6 +400,10 @@ fn make_file(path: &Path, number: u32, bytes: u64) -> io::Result<LogFile> {
         let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(ZEROS.len());
         file.write_all_at(&ZEROS[..piece], at)?;
         at += piece as u64;
+        if pace == Pace::Gentle {
+            file.sync_data()?;
+            std::thread::sleep(PAUSE);
+        }
     }
     file.sync_all()?;
     sync_directory(path)?;
