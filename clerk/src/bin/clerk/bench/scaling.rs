@@ -30,8 +30,9 @@ use crate::failure::{self, Failure, on_interrupt};
 use crate::settle::{settle, shown};
 
 const FORMAT: &str = "clerk-bench-scaling/1";
-/// More clients than for one group: all groups have to be busy all the time.
-const CLIENTS: u64 = 256;
+/// For each group of the last step: all groups have to be busy all the time, and one with few operations under way makes
+/// small batches, each of which costs more.
+const CLIENTS_PER_GROUP: u64 = 512;
 const WARMUP_SECONDS: f64 = 2.0;
 const CPU_MIN: f64 = 0.01;
 const CPU_MAX: f64 = 64.0;
@@ -114,7 +115,7 @@ fn checked(asked: &args::Scaling) -> Result<Plan, Failure> {
         return Err(Failure::usage("scaling is measured in a closed loop: --rate has no place in it"));
     }
     let mut settings = asked.settings.clone();
-    settings.clients.get_or_insert(CLIENTS);
+    settings.clients.get_or_insert(CLIENTS_PER_GROUP * groups.last().copied().unwrap_or(1));
     settings.warmup.get_or_insert(WARMUP_SECONDS);
     settings.preload = true;
     settings.label.get_or_insert_with(|| "Throughput against groups".to_owned());
