@@ -82,11 +82,15 @@ impl DataDir {
         );
         let shown = || path.display().to_string();
         if new {
-            fs::create_dir_all(path).map_err(|error| unavailable(path, &error))?;
+            fs::create_dir_all(path)
+                .and_then(|()| path.canonicalize()?.parent().map_or(Ok(()), sync_directory))
+                .map_err(|error| unavailable(path, &error))?;
         } else if !path.is_dir() {
             return Err(OpenError::Absent { path: shown() });
         }
         let lock = take_lock(path)?;
+        // What a killed process has renamed is acted on from now on.
+        sync_directory(path).map_err(|error| unavailable(path, &error))?;
         let (incarnation, unfinished) = match (read_identity(path)?, new) {
             (None, false) => return Err(OpenError::Absent { path: shown() }),
             (Some(_), true) => return Err(OpenError::AlreadyThere { path: shown() }),

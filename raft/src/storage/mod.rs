@@ -60,7 +60,7 @@ pub trait Log: Send {
     /// Makes `save` durable, atomically. Completes when it is.
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()>;
 
-    /// Synced writes since this log was opened.
+    /// Saves since this log was opened, each of which is a synced write.
     fn syncs(&self) -> u64;
 }
 

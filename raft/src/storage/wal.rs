@@ -5,7 +5,7 @@
 //! N.log           records, from the front; what lies behind them is left over from an earlier use
 //! ```
 //!
-//! A record is a [`Save`], or, as the first of a file, a [`Head`]: how the log was then but for its entries, so that
+//! A record is a [`Save`], or, as the first of a file, a `Head`: how the log was then but for its entries, so that
 //! what files before it say about that is not needed any more. Records are numbered without a gap across all files,
 //! and their checksums start from the log's salt. Reading them in order from the oldest file on, and doing what
 //! they say, makes the log as it was.
@@ -17,8 +17,9 @@
 //!
 //! Damage (correctness rules 30 and 31). Records are synced one by one, so that only the last can be torn, and that one
 //! was never acknowledged. So reading ends at the first record that does not fit, and then nothing may follow:
-//! no record of a higher number in this file or in any other, or the log refuses to open. The manifest tells
-//! of files that are gone or cut short.
+//! no record of a higher number in this file, or the log refuses to open. A file begins with a record, which no crash
+//! tears (it is smaller than a sector), or is full of zeros. The manifest tells of files that are gone or cut short.
+//! What a killed process has written or renamed is made durable before it is acted on.
 //!
 //! Left out on purpose: reading while running (the core holds the entries), and records that span files: one that
 //! is longer than a file gets a file of its length.
@@ -32,6 +33,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -54,13 +57,13 @@ pub struct LogOptions {
     pub create: bool,
     /// Size of a file. Default 4 MiB.
     pub file_bytes: u64,
-    /// Files beyond so many bytes are removed once they are dead. Default 24 MiB.
+    /// Files beyond so many bytes are removed once they are dead, but for one. Default 32 MiB.
     pub keep_bytes: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 24 * MIB }
+        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 32 * MIB }
     }
 }
 
@@ -69,7 +72,7 @@ impl LogOptions {
     pub fn for_limit(log_bytes_max: usize) -> Self {
         let log_bytes = log_bytes_max as u64;
         let file_bytes = (log_bytes / 4).clamp(MIB / 16, 4 * MIB);
-        Self { create: true, file_bytes, keep_bytes: log_bytes + 2 * file_bytes }
+        Self { create: true, file_bytes, keep_bytes: log_bytes + 4 * file_bytes }
     }
 }
 
@@ -79,7 +82,10 @@ impl LogOptions {
 /// [`OpenError`], naming the damage if there is any.
 pub fn open_log(path: &Path, options: &LogOptions) -> Result<Box<dyn Log>, OpenError> {
     let manifest = match Manifest::read(path)? {
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            sync_directory(path).map_err(|error| unavailable(path, &error))?;
+            manifest
+        }
         None if options.create => {
             let manifest = Manifest { salt: rand::random(), ..Manifest::default() };
             fs::create_dir_all(path)
@@ -131,17 +137,10 @@ impl Head {
     }
 }
 
-/// How a file is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
-    /// Somebody waits for it.
-    Fast,
-    /// Piece by piece, with pauses: what is written by its side is synced on the same disk.
-    Gentle,
-}
-
-/// Between two pieces.
+/// Between two pieces of a file that is made before it is needed.
 const PAUSE: Duration = Duration::from_millis(4);
+/// The first record of a file is smaller than this, and than a sector of a disk.
+const FIRST_BYTES: u64 = 512;
 
 #[derive(Debug)]
 struct LogFile {
@@ -150,6 +149,22 @@ struct LogFile {
     file: File,
     /// The last entry in it that counts, unless a marker covers it.
     last: Index,
+}
+
+impl LogFile {
+    /// Its first bytes.
+    fn read(&self, bytes: u64) -> io::Result<Vec<u8>> {
+        let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut content, 0)?;
+        Ok(content)
+    }
+}
+
+/// A thread that makes a file.
+struct Making {
+    thread: JoinHandle<io::Result<LogFile>>,
+    /// Somebody waits for it.
+    hurry: Arc<AtomicBool>,
 }
 
 struct Wal {
@@ -161,8 +176,8 @@ struct Wal {
     used: VecDeque<LogFile>,
     /// Files without records that count.
     blank: Vec<LogFile>,
-    /// A thread that makes a file, before it is needed.
-    making: Option<JoinHandle<io::Result<LogFile>>>,
+    /// A file that is being made, before it is needed.
+    making: Option<Making>,
     /// Where the next record goes.
     at: u64,
     /// The number of the next record.
@@ -176,39 +191,45 @@ struct Wal {
 
 impl Log for Wal {
     fn load(&mut self) -> Result<Restored, OpenError> {
-        let (mut chain, mut blank) = (Vec::new(), Vec::new());
+        assert!(!self.loaded, "a log is loaded once");
+        let mut chain = Vec::new();
         for (number, bytes) in self.manifest.files.clone() {
             let path = self.path.join(name(number));
             let file = self.open(&path, number, bytes)?;
-            let content = read(&file).map_err(|error| unavailable(&path, &error))?;
+            let content = file.read(FIRST_BYTES.min(bytes)).map_err(|error| unavailable(&path, &error))?;
             match record::open(&content, self.manifest.salt) {
                 Some(first) => chain.push((first.number, file)),
-                None => blank.push((file, content)),
+                None => self.blank.push(file),
             }
         }
         chain.sort_by_key(|(first, _)| *first);
         let mut replay = Replay::new(&self.manifest, chain.first().map_or(0, |(first, _)| *first));
+        let mut newest = Vec::new();
         for (_, mut file) in chain {
             let path = self.path.join(name(file.number));
-            let content = read(&file).map_err(|error| unavailable(&path, &error))?;
-            let read = replay.file(&content);
-            let lasts = read.map_err(|fault| fault.at(&path))?;
+            let content = file.read(file.bytes).map_err(|error| unavailable(&path, &error))?;
+            let lasts = replay.file(&content).map_err(|fault| fault.at(&path))?;
             for (earlier, last) in self.used.iter_mut().zip(&lasts) {
                 earlier.last = *last;
             }
             file.last = lasts.last().copied().unwrap_or_default();
+            newest = content[replay.newest.clone()].to_vec();
+            // Behind it may lie the head of a record that was torn: what is written there next, and torn too, must not
+            // make that one whole.
+            let room = content.len() - replay.newest.end;
+            newest.resize(newest.len() + room.min(record::HEAD_BYTES), 0);
             self.used.push_back(file);
         }
-        for (file, content) in blank {
-            replay.nothing_new(&content).map_err(|fault| fault.at(&self.path.join(name(file.number))))?;
-            self.blank.push(file);
+        self.check_blank()?;
+        self.remove_unnamed(&replay)?;
+        // What a killed process wrote may be in the operating system's memory only, also behind a sync that failed: then
+        // it would not be written again by itself (rule 29). It is acted on from now on.
+        if let Some(file) = self.used.back() {
+            let written = file.file.write_all_at(&newest, replay.newest.start as u64);
+            let path = self.path.join(name(file.number));
+            written.and_then(|()| file.file.sync_data()).map_err(|error| unavailable(&path, &error))?;
         }
-        // What a killed process wrote may be in the operating system's memory only, and is acted on from now on.
-        if let Some(newest) = self.used.back() {
-            let path = self.path.join(name(newest.number));
-            newest.file.sync_data().map_err(|error| unavailable(&path, &error))?;
-        }
-        (self.at, self.next, self.head) = (replay.end, replay.next, replay.head);
+        (self.at, self.next, self.head) = (replay.newest.end as u64, replay.next, replay.head);
         let restored = replay.finish().map_err(|what| corrupt(&self.path, what))?;
         self.loaded = true;
         Ok(restored)
@@ -243,6 +264,36 @@ impl Wal {
             return Err(corrupt(path, format!("{found} bytes long, it was made with {bytes}")));
         }
         Ok(LogFile { number, bytes, file, last: Index::default() })
+    }
+
+    /// A file without a first record was never written to.
+    fn check_blank(&self) -> Result<(), OpenError> {
+        for file in &self.blank {
+            let path = self.path.join(name(file.number));
+            let content = file.read(file.bytes).map_err(|error| unavailable(&path, &error))?;
+            if content.iter().any(|byte| *byte != 0) {
+                return Err(corrupt(&path, "its first record cannot be read"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes files that the manifest does not name: half made, or dead and half removed.
+    fn remove_unnamed(&self, replay: &Replay) -> Result<(), OpenError> {
+        let failed = |error: io::Error| unavailable(&self.path, &error);
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let named = |number: &u32| path.file_name().is_some_and(|file| *file == *name(*number));
+            if path.extension().is_none_or(|extension| extension != "log")
+                || self.manifest.files.keys().any(named)
+            {
+                continue;
+            }
+            let content = fs::read(&path).map_err(|error| unavailable(&path, &error))?;
+            replay.nothing_new(&content).map_err(|fault| fault.at(&path))?;
+            fs::remove_file(&path).map_err(|error| unavailable(&path, &error))?;
+        }
+        Ok(())
     }
 
     /// What the core must never ask for.
@@ -303,7 +354,7 @@ impl Wal {
     }
 
     fn next_file(&mut self, bytes: u64) -> io::Result<LogFile> {
-        if self.front_is_dead() && self.used[0].bytes >= bytes {
+        if self.dead() > 0 && self.used[0].bytes >= bytes {
             let file = self.used.pop_front().expect("there is one");
             return Ok(LogFile { last: Index::default(), ..file });
         }
@@ -311,14 +362,15 @@ impl Wal {
         if let Some(at) = self.blank.iter().position(|file| file.bytes >= bytes) {
             return Ok(self.blank.swap_remove(at));
         }
-        self.make(bytes.max(self.options.file_bytes), Pace::Fast);
+        self.make(bytes.max(self.options.file_bytes), true);
         self.take_made()?;
         Ok(self.blank.pop().expect("it was made"))
     }
 
-    /// Whether the oldest file is not needed any more: nothing in it counts, and it is not being written.
-    fn front_is_dead(&self) -> bool {
-        self.used.len() > 1 && self.used[0].last <= self.head.marker.index
+    /// How many of the oldest files are not needed any more: nothing in them counts, and they are not being written.
+    fn dead(&self) -> usize {
+        let others = self.used.iter().take(self.used.len().saturating_sub(1));
+        others.take_while(|file| file.last <= self.head.marker.index).count()
     }
 
     /// What a durable save changes.
@@ -336,43 +388,59 @@ impl Wal {
 
     /// Removes what is too much, if a marker has moved, and sees to it that a file is ready when one is needed.
     fn tidy(&mut self, moved: bool) -> io::Result<()> {
-        if self.making.as_ref().is_some_and(JoinHandle::is_finished) {
+        if self.making.as_ref().is_some_and(|making| making.thread.is_finished()) {
             self.take_made()?;
         }
+        let mut gone = Vec::new();
         while moved && self.making.is_none() && self.manifest.bytes() > self.options.keep_bytes {
-            let dead = self.front_is_dead().then(|| self.used.pop_front()).flatten();
+            // One stays, to be used next.
+            if self.dead() + self.blank.len() <= 1 {
+                break;
+            }
+            let dead = (self.dead() > 0).then(|| self.used.pop_front()).flatten();
             let Some(file) = dead.or_else(|| self.blank.pop()) else { break };
             self.manifest.files.remove(&file.number);
+            gone.push(file);
+        }
+        if !gone.is_empty() {
             // First the manifest: a file that it names and that is not there is damage.
             self.manifest.write(&self.path)?;
+        }
+        for file in gone {
             fs::remove_file(self.path.join(name(file.number)))?;
         }
         let begun = self.used.back().is_some_and(|file| self.at > file.bytes / 8);
-        if begun && self.blank.is_empty() && self.making.is_none() && !self.front_is_dead() {
-            self.make(self.options.file_bytes, Pace::Gentle);
+        if begun && self.blank.is_empty() && self.making.is_none() && self.dead() == 0 {
+            self.make(self.options.file_bytes, false);
         }
         Ok(())
     }
 
     /// Begins to make a file. One at a time: the manifest has one writer.
-    fn make(&mut self, bytes: u64, pace: Pace) {
+    fn make(&mut self, bytes: u64, hurry: bool) {
         let number = self.manifest.files.keys().next_back().map_or(0, |last| last + 1);
         let mut manifest = self.manifest.clone();
+        let bytes = bytes.next_multiple_of(8);
         manifest.files.insert(number, bytes);
         let path = self.path.clone();
+        let hurry = Arc::new(AtomicBool::new(hurry));
+        let told = Arc::clone(&hurry);
         let make = move || {
-            let file = make_file(&path, number, bytes, pace)?;
+            let file = make_file(&path, number, bytes, &told)?;
             manifest.write(&path)?;
             Ok(file)
         };
         let thread = std::thread::Builder::new().name("raft-log-file".to_owned()).spawn(make);
-        self.making = Some(thread.unwrap_or_else(|error| fatal("start a thread", &error)));
+        let thread = thread.unwrap_or_else(|error| fatal("start a thread", &error));
+        self.making = Some(Making { thread, hurry });
     }
 
     /// Waits for the file that is being made, if one is.
     fn take_made(&mut self) -> io::Result<()> {
         let Some(making) = self.making.take() else { return Ok(()) };
-        let file = making.join().map_err(|_| io::Error::other("the thread that makes files panicked"))??;
+        making.hurry.store(true, Ordering::Relaxed);
+        let file =
+            making.thread.join().map_err(|_| io::Error::other("the thread that makes files panicked"))??;
         self.manifest.files.insert(file.number, file.bytes);
         self.blank.push(file);
         Ok(())
@@ -390,8 +458,9 @@ fn name(number: u32) -> String {
     format!("{number}.log")
 }
 
-/// A file full of zeros, durable, but not yet in the manifest: one that no manifest names is made anew.
-fn make_file(path: &Path, number: u32, bytes: u64, pace: Pace) -> io::Result<LogFile> {
+/// A file full of zeros, durable, but not yet in the manifest. Piece by piece, with pauses, unless somebody is in a hurry:
+/// what is written by its side is synced on the same disk.
+fn make_file(path: &Path, number: u32, bytes: u64, hurry: &AtomicBool) -> io::Result<LogFile> {
     static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
     let file = options.open(path.join(name(number)))?;
@@ -400,7 +469,7 @@ fn make_file(path: &Path, number: u32, bytes: u64, pace: Pace) -> io::Result<Log
         let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(ZEROS.len());
         file.write_all_at(&ZEROS[..piece], at)?;
         at += piece as u64;
-        if pace == Pace::Gentle {
+        if !hurry.load(Ordering::Relaxed) {
             file.sync_data()?;
             std::thread::sleep(PAUSE);
         }
@@ -408,10 +477,4 @@ fn make_file(path: &Path, number: u32, bytes: u64, pace: Pace) -> io::Result<Log
     file.sync_all()?;
     sync_directory(path)?;
     Ok(LogFile { number, bytes, file, last: Index::default() })
-}
-
-fn read(file: &LogFile) -> io::Result<Vec<u8>> {
-    let mut content = vec![0; usize::try_from(file.bytes).map_err(io::Error::other)?];
-    file.file.read_exact_at(&mut content, 0)?;
-    Ok(content)
 }

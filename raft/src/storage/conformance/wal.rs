@@ -68,11 +68,11 @@ fn flip(file: &Path, at: usize) {
     std::fs::write(file, content).unwrap();
 }
 
-/// Where `what` is, in which file.
+/// Where `what` is, in which file; where it is last, if it is there more than once.
 fn find(directory: &Path, what: &Entry) -> (String, usize) {
     let Payload::Command(command) = &what.payload else { panic!("an empty entry") };
     let found = content(directory).into_iter().find_map(|(name, bytes)| {
-        bytes.windows(command.len()).position(|window| window == command).map(|at| (name, at))
+        bytes.windows(command.len()).rposition(|window| window == command).map(|at| (name, at))
     });
     found.unwrap()
 }
@@ -117,6 +117,50 @@ fn a_file_that_is_gone_or_of_another_length_refuses_to_open() {
         std::fs::write(&file, bytes).unwrap();
     }
     assert_eq!(load(log.path()).unwrap().entries.len(), 20);
+}
+
+#[test]
+fn a_file_whose_first_record_went_bad_refuses_to_open() {
+    let log = closed(&short());
+    for name in content(log.path()).keys() {
+        for at in [0, 9, 30] {
+            flip(&log.path().join(name), at);
+            refused(log.path());
+            flip(&log.path().join(name), at);
+        }
+    }
+    assert_eq!(load(log.path()).unwrap().entries.len(), 20);
+}
+
+#[test]
+fn a_manifest_of_another_log_or_of_another_day_refuses_to_open() {
+    let (one, two) = (closed(&short()), closed(&short()));
+    let manifest = |log: &tempfile::TempDir| log.path().join("manifest");
+    std::fs::copy(manifest(&one), manifest(&two)).unwrap();
+    refused(two.path());
+    // One that does not name the newest files yet.
+    let early = std::fs::read(manifest(&one)).unwrap();
+    let mut log = open_log(one.path(), &short()).unwrap();
+    log.load().unwrap();
+    for index in 21..=40 {
+        futures::executor::block_on(log.save(&self::one(index)));
+    }
+    drop(log);
+    let late = std::fs::read(manifest(&one)).unwrap();
+    std::fs::write(manifest(&one), early).unwrap();
+    refused(one.path());
+    std::fs::write(manifest(&one), late).unwrap();
+    assert_eq!(load(one.path()).unwrap().entries.len(), 40);
+}
+
+#[test]
+fn files_that_a_crash_left_half_made_or_half_removed_go() {
+    let log = closed(&short());
+    let kept = names(log.path());
+    std::fs::write(log.path().join("98.log"), vec![0; 300]).unwrap();
+    std::fs::copy(log.path().join("0.log"), log.path().join("99.log")).unwrap();
+    assert_eq!(load(log.path()).unwrap().entries.len(), 20);
+    assert_eq!(names(log.path()), kept);
 }
 
 #[test]
@@ -202,8 +246,7 @@ async fn compacted_entries_leave_the_disk_and_their_files_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_log_of_another_name_or_with_a_forged_record_in_a_value_is_read_as_it_is() {
-    // A value that holds a whole file of this very log: what was left of it must not be taken for records.
+async fn copies_of_records_in_a_torn_record_are_not_taken_for_records() {
     let root = tempfile::tempdir().unwrap();
     let options = LogOptions { file_bytes: 2000, keep_bytes: 8000, ..LogOptions::default() };
     let mut log = open_log(root.path(), &options).unwrap();
@@ -213,10 +256,17 @@ async fn a_log_of_another_name_or_with_a_forged_record_in_a_value_is_read_as_it_
         log.save(&one(index)).await;
     }
     let copy = std::fs::read(root.path().join("0.log")).unwrap();
-    let forged = Entry { id: EntryId::new(1, 4), payload: Payload::Command(copy[..1000].to_vec().into()) };
-    log.save(&Save { entries: vec![forged.clone()], ..Save::default() }).await;
-    drop(log);
-    assert_eq!(load(root.path()).unwrap().entries, [(1..=3).map(noisy).collect(), vec![forged]].concat());
+    for shift in 0..8 {
+        let command = [&vec![0; shift][..], &copy[..800]].concat();
+        let last = Entry { id: EntryId::new(1, 4), payload: Payload::Command(command.into()) };
+        log.save(&Save { entries: vec![last.clone()], truncate_from: Some(Index(4)), ..Save::default() })
+            .await;
+        drop(log);
+        let (name, at) = find(root.path(), &last);
+        flip(&root.path().join(name), at + 790);
+        log = open_log(root.path(), &options).unwrap();
+        assert_eq!(log.load().unwrap().entries, (1..=3).map(noisy).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]
@@ -273,19 +323,21 @@ fn kept(model: &Restored) -> Restored {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Power fails in the middle of a write: the log is as before it, or as behind it.
+    /// Power fails in the middle of a write, again and again: the log is as before it, or as behind it, and goes on.
     #[test]
-    fn a_save_that_a_power_cut_interrupts_happened_or_did_not(steps in steps(), chosen: u64) {
+    fn a_save_that_a_power_cut_interrupts_happened_or_did_not(steps in steps(), chosen: u64, goes_on: u64) {
         let root = tempfile::tempdir().unwrap();
-        let (path, copy) = (root.path().join("open"), root.path().join("copy"));
-        let mut model = Restored::default();
-        let mut log = open_log(&path, &wide(&mut Save::default())).unwrap();
+        let life = |number: usize| root.path().join(number.to_string());
+        let options = wide(&mut Save::default());
+        let (mut model, mut path) = (Restored::default(), life(0));
+        let mut log = open_log(&path, &options).unwrap();
         log.load().unwrap();
         for (at, step) in steps.iter().enumerate() {
-            let (old, before) = (kept(&model), content(&path));
+            let (old, before) = (model.clone(), content(&path));
             let mut save = next(&mut model, step);
             wide(&mut save);
             futures::executor::block_on(log.save(&save));
+            let copy = life(at + 1);
             copy_open_files(&path, &copy);
             let after = content(&path);
             // Files are removed behind a save: then it is durable.
@@ -295,8 +347,14 @@ proptest! {
                 let before = before.get(&name).filter(|before| before.len() == after.len()).unwrap_or(&zeros);
                 std::fs::write(copy.join(&name), torn(before, &after, chosen.rotate_left(at as u32))).unwrap();
             }
-            let found = load(&copy).unwrap();
-            prop_assert!(found == old || found == kept(&model), "{found:?} is neither {old:?} nor {:?}", kept(&model));
+            let mut next_log = open_log(&copy, &options).unwrap();
+            let found = next_log.load().unwrap();
+            let happened = found == kept(&model);
+            prop_assert!(happened || found == kept(&old), "{found:?} is neither {old:?} nor {model:?}");
+            if goes_on >> (at % 64) & 1 == 1 {
+                (path, log) = (copy, next_log);
+                model = if happened { model } else { old };
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use base::codec;
 use serde::Serialize;
 
 const CHECKSUM_BYTES: usize = 4;
-const HEAD_BYTES: usize = CHECKSUM_BYTES + 4 + 8;
+/// What stands before a record's bytes.
+pub(super) const HEAD_BYTES: usize = CHECKSUM_BYTES + 4 + 8;
 /// Records begin at multiples of it.
 const ALIGN: usize = 8;
 

@@ -1,6 +1,7 @@
 //! Doing again what the records of a log say.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use base::codec::{self, DecodeError};
@@ -39,8 +40,8 @@ pub(super) struct Replay {
     most: u64,
     /// The number of the next record.
     pub(super) next: u64,
-    /// Where, in the file read last, the next record would begin.
-    pub(super) end: u64,
+    /// Where the newest record lies, in the file read last; the next one begins at its end.
+    pub(super) newest: Range<usize>,
     pub(super) head: Head,
     /// By position. Files that were dead are not read again, and what overrode their entries is: on the way there
     /// may be gaps; in the end there must be none.
@@ -54,7 +55,7 @@ impl Replay {
     pub(super) fn new(manifest: &Manifest, next: u64) -> Self {
         let (salt, most) = (manifest.salt, record::most_in(manifest.bytes()));
         let (head, entries, lasts) = (Head::default(), BTreeMap::new(), Vec::new());
-        Self { salt, most, next, end: 0, head, entries, lasts }
+        Self { salt, most, next, newest: 0..0, head, entries, lasts }
     }
 
     /// Reads the next file; for it and all before it, the last entry in it that counts.
@@ -80,10 +81,10 @@ impl Replay {
                 }
                 self.lasts.push(Index::default());
             }
+            self.newest = at..at + found.size;
             at += found.size;
             self.next += 1;
         }
-        self.end = at as u64;
         self.nothing_new(&content[at..])?;
         Ok(self.lasts.clone())
     }
