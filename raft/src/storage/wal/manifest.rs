@@ -12,8 +12,8 @@ const FORMAT: u32 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// Drawn when the log was made; all its checksums start from it, so that neither a value that somebody stored nor
-    /// what a disk had there before is ever taken for a record.
+    /// Drawn when the log was made; all its checksums start from it, so that what another log left on the disk, or what a
+    /// client made up, is not taken for a record. (Copies of this log's own records are told by their numbers.)
     pub(super) salt: u64,
     /// Sizes of the files by their numbers.
     pub(super) files: BTreeMap<u32, u64>,
