@@ -136,10 +136,10 @@ pub trait Table: Read {
     /// Drops what is staged and starts a fresh generation.
     fn stage_start(&self);
 
-    /// Adds rows to the staged generation.
+    /// Adds rows to the staged generation, in key order and behind those before.
     fn stage(&self, rows: Vec<Row>);
 
-    /// Flushes the staged generation, then durably makes it the live one, made from `snapshot`, and
+    /// Makes the staged generation durable, then durably makes it the live one, made from `snapshot`, and
     /// drops the old one. A crash at any point leaves one or the other (correctness rule 33).
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()>;
 }

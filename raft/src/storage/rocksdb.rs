@@ -4,6 +4,7 @@
 //! prefix of all writes), transactions, backups.
 
 mod buffer;
+mod staging;
 mod table;
 
 pub use table::{TableOptions, open_table};

@@ -12,6 +12,13 @@ use tokio::sync::oneshot;
 
 use super::{Log, OpenError, Restored, Save, fatal};
 
+/// Lets threads go first that somebody waits for. Where that is not allowed, no matter. (Only on Linux is it the
+/// calling thread's alone.)
+pub(crate) fn stand_back() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 5);
+}
+
 /// A save, and whom to tell the number of synced writes once it is durable.
 type Job = (Save, oneshot::Sender<u64>);
 

@@ -5,13 +5,13 @@
 //!
 //! The key of a row is the number of its *generation* (32 bits, big-endian) and the row's own key.
 //! Generation 0 holds one row, which names the live generation and the newest ever begun; numbers are
-//! never used twice. A switch (correctness rule 33): flush the staged generation; name it live; flush;
+//! never used twice. A switch (correctness rule 33): make the staged generation durable; name it live; flush;
 //! and only then, with readers on the new one, remove the old. A crash in between leaves one of them named
 //! and the other to be removed at the next start.
 //!
 //! Writes wait in a [`Buffer`] first and go into RocksDB many at a time, by a thread of the table's own; whoever
 //! wants more than one row (a scan of rows that wait, a view, a flush) sends off what waits before, and waits for
-//! all of it.
+//! all of it. Rows of a snapshot go past all that, in files made for RocksDB ([`Staging`]).
 //!
 //! Left out on purpose: syncing anything by itself, and knowing what rows mean.
 
@@ -32,7 +32,9 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::buffer::{Buffer, Found, Rows};
-use super::{MIB, common, corrupt, open, open_error};
+use super::staging::{Place, Staging, remove_leftovers};
+use super::{MIB, common, corrupt, open, open_error, unavailable};
+use crate::storage::thread::stand_back;
 use crate::storage::{APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal};
 use crate::types::EntryId;
 
@@ -84,11 +86,15 @@ pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>,
     settings.set_avoid_unnecessary_blocking_io(true);
     // Written out bit by bit, a flush does not hold up the log's syncs on the same disk.
     settings.set_bytes_per_sync(MIB as u64);
-    let db = open(path, options.create, &settings)?;
+    let db = Arc::new(open(path, options.create, &settings)?);
+    remove_leftovers(path).map_err(|error| unavailable(path, &error))?;
     let mut unlogged = WriteOptions::default();
     unlogged.disable_wal(true);
     let buffer = Buffer::new(options.waiting_bytes, options.row_cache_bytes);
-    Ok(Arc::new(RocksTable::start(path, db, unlogged, buffer)?))
+    let file_bytes = options.write_buffer_bytes as u64;
+    let place = Place { db: Arc::clone(&db), settings, directory: path.to_owned(), file_bytes };
+    let store = Store { db, unlogged, buffer: Mutex::new(buffer), arrived: Condvar::new() };
+    Ok(Arc::new(RocksTable::start(path, store, place)?))
 }
 
 const NAMES_KEY: &[u8] = b"\0\0\0\0generations";
@@ -110,6 +116,8 @@ struct RocksTable {
     /// Generation that reads and writes go to.
     live: AtomicU32,
     inner: Arc<Mutex<Inner>>,
+    /// Where snapshots are staged.
+    place: Arc<Place>,
     /// Taken away at the end.
     carrier: Option<Carrier>,
 }
@@ -148,10 +156,8 @@ impl Store {
 
     /// Brings into RocksDB what it is given.
     fn carry(&self, loads: &mpsc::Receiver<Load>) {
-        // Whoever waits for an answer goes first; nobody waits for this. Where that is not allowed, no matter. (Only on
-        // Linux is it the thread's alone.)
-        #[cfg(target_os = "linux")]
-        let _ = rustix::process::setpriority_process(None, 5);
+        // Nobody waits for this.
+        stand_back();
         for (rows, generation) in loads {
             self.write(rows.batch(generation));
             let forgotten = lock(&self.buffer).arrived();
@@ -164,7 +170,7 @@ impl Store {
 
 struct Inner {
     names: Names,
-    staged: Option<u32>,
+    staged: Option<Staging>,
     /// Views held, by generation.
     views: BTreeMap<u32, usize>,
     /// Removed generations whose files may still be there.
@@ -180,53 +186,37 @@ fn or_fatal<T>(doing: &str, result: Result<T, Error>) -> T {
 }
 
 impl RocksTable {
-    fn start(path: &Path, db: DB, unlogged: WriteOptions, buffer: Buffer) -> Result<Self, OpenError> {
-        let found = db.get(NAMES_KEY).map_err(|error| open_error(path, &error))?;
-        let names = match &found {
+    fn start(path: &Path, store: Store, place: Place) -> Result<Self, OpenError> {
+        let found = store.db.get(NAMES_KEY).map_err(|error| open_error(path, &error))?;
+        let mut names = match &found {
             Some(bytes) => read_names(path, bytes)?,
-            None if is_empty(&db) => Names { format: FORMAT, live: 1, newest: 1, installed: None },
+            None if is_empty(&store.db) => Names { format: FORMAT, live: 1, newest: 1, installed: None },
             None => return Err(corrupt(path, "the row that names the live generation is missing")),
         };
+        let leftovers = leftovers(&store.db, names.live);
+        // Its rows may have become durable before its number was.
+        names.newest = names.newest.max(leftovers.last().copied().unwrap_or_default());
         let inner = Inner { names, staged: None, views: BTreeMap::new(), retired: Vec::new() };
         let live = AtomicU32::new(names.live);
-        let inner = Arc::new(Mutex::new(inner));
-        let (db, buffer) = (Arc::new(db), Mutex::new(buffer));
-        let store = Arc::new(Store { db, unlogged, buffer, arrived: Condvar::new() });
+        let (inner, store) = (Arc::new(Mutex::new(inner)), Arc::new(store));
         let (loads, receiver) = mpsc::channel();
         let carrying = Arc::clone(&store);
         let thread = std::thread::Builder::new()
             .name("table-carrier".to_owned())
             .spawn(move || carrying.carry(&receiver))
             .unwrap_or_else(|error| fatal("start a thread", &error));
-        let table = Self { store, live, inner, carrier: Some(Carrier { loads, thread }) };
+        let place = Arc::new(place);
+        let table = Self { store, live, inner, place, carrier: Some(Carrier { loads, thread }) };
         // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
         // only after its first write without a log.
         table.write_names(names);
         if found.is_none() {
             table.flush_now();
         }
-        for generation in table.leftovers() {
+        for generation in leftovers {
             table.remove(generation);
         }
         Ok(table)
-    }
-
-    /// Generations that a crash left behind.
-    fn leftovers(&self) -> Vec<u32> {
-        let mut rows = self.store.db.raw_iterator();
-        let mut found = Vec::new();
-        let mut next = 1;
-        loop {
-            rows.seek(prefix(next));
-            let at = rows.key().and_then(|key| key.first_chunk::<4>()).map(|at| u32::from_be_bytes(*at));
-            let Some(generation) = at else { break };
-            if generation != self.live() {
-                found.push(generation);
-            }
-            next = generation + 1;
-        }
-        or_fatal("read the table", rows.status());
-        found
     }
 
     fn live(&self) -> u32 {
@@ -304,15 +294,17 @@ impl RocksTable {
             let mut inner = lock(&self.inner);
             (inner.staged.take().expect("what is switched to was staged"), inner.names)
         };
+        let generation = staged.generation;
+        staged.finish();
         self.flush_now();
-        let names = Names { live: staged, installed: Some(snapshot), ..before };
+        let names = Names { live: generation, installed: Some(snapshot), ..before };
         self.write_names(names);
         self.flush_now();
         {
             let mut buffer = lock(&self.store.buffer);
             let mut inner = lock(&self.inner);
             inner.names = names;
-            self.live.store(staged, Ordering::SeqCst);
+            self.live.store(generation, Ordering::SeqCst);
             // Nothing waits: the writer is the one who switches.
             buffer.clear();
         }
@@ -335,6 +327,24 @@ fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> {
         Err(DecodeError::Version { found }) => Err(newer(u32::from(found))),
         Err(error) => Err(corrupt(path, format!("the row that names the live generation: {error}"))),
     }
+}
+
+/// Generations that a crash left behind, in order.
+fn leftovers(db: &DB, live: u32) -> Vec<u32> {
+    let mut rows = db.raw_iterator();
+    let mut found = Vec::new();
+    let mut next = 1;
+    loop {
+        rows.seek(prefix(next));
+        let at = rows.key().and_then(|key| key.first_chunk::<4>()).map(|at| u32::from_be_bytes(*at));
+        let Some(generation) = at else { break };
+        if generation != live {
+            found.push(generation);
+        }
+        next = generation + 1;
+    }
+    or_fatal("read the table", rows.status());
+    found
 }
 
 fn is_empty(db: &DB) -> bool {
@@ -435,6 +445,11 @@ impl Drop for RocksTable {
             // A panic of that thread has already been reported by the panic hook.
             let _ = thread.join();
         }
+        // As long as it runs the database is open.
+        let staged = lock(&self.inner).staged.take();
+        if let Some(staged) = staged {
+            staged.finish();
+        }
         // RocksDB flushes what it has when it is closed.
         self.drain();
     }
@@ -503,23 +518,21 @@ impl Table for RocksTable {
         let (names, dropped) = {
             let mut inner = lock(&self.inner);
             inner.names.newest += 1;
-            let newest = inner.names.newest;
-            (inner.names, inner.staged.replace(newest))
+            (inner.names, inner.staged.take())
         };
-        // Before any of its rows, so that its number is never used again once one of them is durable.
         self.write_names(names);
         if let Some(dropped) = dropped {
-            self.remove(dropped);
+            let generation = dropped.generation;
+            dropped.finish();
+            self.remove(generation);
         }
+        lock(&self.inner).staged = Some(Staging::start(Arc::clone(&self.place), names.newest));
     }
 
     fn stage(&self, rows: Vec<Row>) {
-        let staged = lock(&self.inner).staged.expect("staging was started");
-        let mut batch = WriteBatch::default();
-        for (key, value) in rows {
-            batch.put(row_key(staged, &key), value);
-        }
-        self.store.write(batch);
+        let entrance = lock(&self.inner).staged.as_ref().expect("staging was started").entrance();
+        // Without the lock: it waits until the rows before these are written.
+        entrance.add(rows);
     }
 
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
