@@ -22,6 +22,8 @@ pub(crate) enum Answer {
     Kv(Result<KvReply, KvRefusal>),
     Ctrl(Result<CtrlReply, CtrlRefusal>),
     NotSent,
+    /// After so long.
+    Late(Duration, Result<KvReply, KvRefusal>),
     /// Nothing until the deadline.
     Lost,
     Foreign,
@@ -57,7 +59,11 @@ impl Fake {
         match answer {
             Answer::NotSent => Err(CallError::NotSent { address, why }),
             Answer::Foreign => Err(CallError::Refused { address, why }),
-            Answer::Lost => {
+            Answer::Late(after, answer) if after < deadline => {
+                clock::sleep(after.saturating_sub(Duration::from_millis(1))).await;
+                Ok(Answer::Kv(answer))
+            }
+            Answer::Late(..) | Answer::Lost => {
                 clock::sleep(deadline.saturating_sub(Duration::from_millis(1))).await;
                 Err(CallError::Lost { address, why })
             }

@@ -30,7 +30,8 @@ use crate::connection::{CallError, Connection};
 
 /// Without a leader for so long, the caller is told: the group may have left, or moved elsewhere.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Longest wait for the first attempt's answer; each lost one doubles it.
+/// Longest wait for the first attempt's answer; each lost one doubles it. Longer for a group that lately was slow: with
+/// many clients its queue is long, and who asks again too soon makes it longer.
 const CALL_MIN: Duration = Duration::from_secs(1);
 const CALL_MAX: Duration = Duration::from_secs(8);
 /// A status comes from a server's own rows, at once.
@@ -122,6 +123,8 @@ pub(crate) struct Servers<L> {
 /// What is remembered between requests.
 struct Place {
     leader: Option<Address>,
+    /// How long answers lately took, at most; an eighth of it is forgotten with every answer.
+    slow: Duration,
     random: StdRng,
 }
 
@@ -132,7 +135,8 @@ impl<L: Language> Servers<L> {
         addresses: Vec<Address>,
         seed: u64,
     ) -> Self {
-        let place = Mutex::new(Place { leader: None, random: StdRng::seed_from_u64(seed) });
+        let place =
+            Mutex::new(Place { leader: None, slow: Duration::ZERO, random: StdRng::seed_from_u64(seed) });
         Self { language, connection, addresses, place }
     }
 
@@ -149,22 +153,23 @@ impl<L: Language> Servers<L> {
     ) -> Result<L::Reply, AskError<L::Refusal>> {
         let mut search = self.search()?;
         let give_up = until.min(clock::now().after(PATIENCE));
-        let mut call_limit = CALL_MIN;
+        let mut call_limit = self.with_place(|place| (place.slow * 2).clamp(CALL_MIN, CALL_MAX));
         loop {
             let left = until.since(clock::now());
             if left.is_zero() {
                 return Err(search.in_vain());
             }
             let target = search.target().clone();
+            let asked = clock::now();
             let answer = self.call(&target, request.clone(), left.min(call_limit)).await;
             let step = match answer {
                 Ok(Ok(reply)) => {
-                    self.remember(target);
+                    self.remember(target, asked.elapsed());
                     return Ok(reply);
                 }
                 Ok(Err(refusal)) => match L::judge(refusal) {
                     Judged::Final(refusal) => {
-                        self.remember(target);
+                        self.remember(target, asked.elapsed());
                         return Err(AskError::Refused(refusal));
                     }
                     Judged::NotLeader(hint) => Step::Hinted(hint),
@@ -249,8 +254,9 @@ impl<L: Language> Servers<L> {
         }))
     }
 
-    fn remember(&self, leader: Address) {
+    fn remember(&self, leader: Address, took: Duration) {
         self.with_place(|place| {
+            place.slow = took.max(place.slow * 7 / 8);
             if place.leader.as_ref() != Some(&leader) {
                 place.leader = Some(leader);
             }

@@ -92,6 +92,28 @@ async fn a_lost_attempt_is_repeated_elsewhere_and_remembered_as_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_was_slow_is_given_more_time_and_less_again_once_it_is_not() {
+    let busy = Arc::new(std::sync::atomic::AtomicU64::new(1_500));
+    let millis = Arc::clone(&busy);
+    let late = move || Duration::from_millis(millis.load(std::sync::atomic::Ordering::Relaxed));
+    let fake = Fake::new(move |_, _| Answer::Late(late(), Ok(VALUE)));
+    let group = group(&fake);
+    let asked = async |times: usize| {
+        let before = fake.asked().len();
+        for _ in 0..times {
+            assert_eq!(ask(&group, &mut Attempts::repeatable()).await, Ok(VALUE));
+        }
+        fake.asked().len() - before
+    };
+    assert_eq!(asked(1).await, 2, "the first one learns it");
+    assert_eq!(asked(20).await, 20, "and then none is asked twice");
+    busy.store(1, std::sync::atomic::Ordering::Relaxed);
+    asked(8).await;
+    busy.store(1_500, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(asked(1).await, 2, "it is forgotten, so that a server that went silent is soon given up");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_must_happen_only_once_is_not_sent_again_after_a_loss() {
     let fake = Fake::new(|_, _| Answer::Lost);
     let mut attempts = Attempts::only_once();
