@@ -196,15 +196,20 @@ fn many(args: &Play, tests: &[Test]) -> anyhow::Result<Vec<Graded>> {
     let mut lines: Vec<Line> = tests.iter().map(line).collect();
     let mut runs: Vec<Vec<Outcome>> = vec![Vec::new(); tests.len()];
     let mut live = Live::new();
+    let mut kept = Ok(());
     perform(args, &jobs, |position, outcome| {
         let place = position / repeat as usize;
         lines[place].add(&outcome);
         runs[place].push(outcome);
+        // Each test as soon as it is through: whoever interrupts a campaign of hours keeps what it did.
+        if lines[place].runs == repeat && kept.is_ok() {
+            kept = results::append(&args.results, &lines[place]);
+        }
         live.update(&lines, jobs.len() as u64);
     });
     live.end();
     runs.iter_mut().for_each(|runs| runs.sort_by_key(|run| run.seed));
-    results::append(&args.results, &lines)?;
+    kept?;
     say(args, &live::table(&lines).to_string());
     for (test, run) in
         tests.iter().zip(&runs).flat_map(|(test, runs)| runs.iter().map(move |run| (test, run)))

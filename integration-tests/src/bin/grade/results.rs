@@ -58,15 +58,11 @@ pub(super) fn commit() -> String {
     if differs { commit + "+" } else { commit }
 }
 
-pub(super) fn append(path: &Path, lines: &[Line]) -> anyhow::Result<()> {
+pub(super) fn append(path: &Path, line: &Line) -> anyhow::Result<()> {
     let shown = path.display();
     let file = OpenOptions::new().create(true).append(true).open(path);
     let mut file = file.with_context(|| format!("cannot write {shown}"))?;
-    for line in lines {
-        writeln!(file, "{}", serde_json::to_string(line)?)
-            .with_context(|| format!("cannot write {shown}"))?;
-    }
-    Ok(())
+    writeln!(file, "{}", serde_json::to_string(line)?).with_context(|| format!("cannot write {shown}"))
 }
 
 /// Everything the file knows of `commit`, by test and mode.
