@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// many clients its queue is long, and who asks again too soon makes it longer.
 const CALL_MIN: Duration = Duration::from_secs(1);
 const CALL_MAX: Duration = Duration::from_secs(8);
+/// But not longer than this: it may have gone silent since.
+const CALL_SLOW_MAX: Duration = Duration::from_secs(4);
+/// What answers took longer ago than this says nothing.
+const LATELY: Duration = Duration::from_secs(10);
 /// A status comes from a server's own rows, at once.
 const STATUS: Duration = Duration::from_secs(1);
 
@@ -123,9 +127,24 @@ pub(crate) struct Servers<L> {
 /// What is remembered between requests.
 struct Place {
     leader: Option<Address>,
-    /// How long answers lately took, at most; an eighth of it is forgotten with every answer.
-    slow: Duration,
+    /// How long answers took, at most, when the last one came; an eighth of it is forgotten with every answer.
+    slow: Option<(Duration, Instant)>,
     random: StdRng,
+}
+
+impl Place {
+    /// How long to wait for an answer.
+    fn patience(&self, attempts: Attempts) -> Duration {
+        let slow = self.slow.filter(|(_, when)| when.elapsed() < LATELY).map(|(slow, _)| slow);
+        // An answer that would have come just too late is waited for once more, so that it is learned how late.
+        let least = if attempts.may_have_acted { CALL_MIN * 2 } else { CALL_MIN };
+        (slow.unwrap_or_default() * 2).min(CALL_SLOW_MAX).max(least)
+    }
+
+    fn answered(&mut self, took: Duration) {
+        let before = self.slow.map_or(Duration::ZERO, |(slow, _)| slow * 7 / 8);
+        self.slow = Some((took.max(before), clock::now()));
+    }
 }
 
 impl<L: Language> Servers<L> {
@@ -135,8 +154,7 @@ impl<L: Language> Servers<L> {
         addresses: Vec<Address>,
         seed: u64,
     ) -> Self {
-        let place =
-            Mutex::new(Place { leader: None, slow: Duration::ZERO, random: StdRng::seed_from_u64(seed) });
+        let place = Mutex::new(Place { leader: None, slow: None, random: StdRng::seed_from_u64(seed) });
         Self { language, connection, addresses, place }
     }
 
@@ -153,7 +171,7 @@ impl<L: Language> Servers<L> {
     ) -> Result<L::Reply, AskError<L::Refusal>> {
         let mut search = self.search()?;
         let give_up = until.min(clock::now().after(PATIENCE));
-        let mut call_limit = self.with_place(|place| (place.slow * 2).clamp(CALL_MIN, CALL_MAX));
+        let mut call_limit = self.with_place(|place| place.patience(*attempts));
         loop {
             let left = until.since(clock::now());
             if left.is_zero() {
@@ -256,7 +274,7 @@ impl<L: Language> Servers<L> {
 
     fn remember(&self, leader: Address, took: Duration) {
         self.with_place(|place| {
-            place.slow = took.max(place.slow * 7 / 8);
+            place.answered(took);
             if place.leader.as_ref() != Some(&leader) {
                 place.leader = Some(leader);
             }
