@@ -14,12 +14,28 @@ const NAMES: [&str; 3] = ["clerk", "shardctrler", "shardkv"];
 /// When one of the programs is missing, or older than one of its sources: a test that passed over that
 /// would prove nothing.
 pub fn binary(name: &str) -> PathBuf {
-    static FOUND: OnceLock<Result<BTreeMap<&str, PathBuf>, String>> = OnceLock::new();
-    let all = || NAMES.iter().map(|name| Ok((*name, find(&directory()?, name)?))).collect();
-    match FOUND.get_or_init(all) {
+    match found() {
         Ok(found) => found.get(name).unwrap_or_else(|| panic!("{name} is no program of ours")).clone(),
-        Err(why) => panic!("{why}: run `make build` first"),
+        Err(why) => panic!("{why}"),
     }
+}
+
+/// Whether all programs are there, and none is older than its sources.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub fn check_binaries() -> Result<(), String> {
+    found().as_ref().map(|_| ()).map_err(Clone::clone)
+}
+
+/// Looked for once: what is edited while a measurement runs is not measured.
+fn found() -> &'static Result<BTreeMap<&'static str, PathBuf>, String> {
+    static FOUND: OnceLock<Result<BTreeMap<&str, PathBuf>, String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let all = NAMES.iter().map(|name| Ok((*name, find(&directory()?, name)?))).collect();
+        let all: Result<_, String> = all;
+        all.map_err(|why| format!("{why}: run `make build` first"))
+    })
 }
 
 fn directory() -> Result<PathBuf, String> {

@@ -23,7 +23,7 @@ mod server;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use self::binaries::binary;
+pub use self::binaries::{binary, check_binaries};
 pub use self::client::{Client, Target};
 pub use self::cluster::{Answer, Cluster, Group, Replica, Shard, Status, run};
 pub use self::load::{Load, Open, OpenReport, checked};

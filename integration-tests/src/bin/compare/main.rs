@@ -15,7 +15,7 @@ mod redis_cluster;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use clap::Parser as _;
 use integration_tests::measure;
 use integration_tests::measure::load::{self, Measured, Scale};
@@ -23,6 +23,7 @@ use integration_tests::measure::ours::Ours;
 use integration_tests::measure::points::{How, Point};
 use integration_tests::measure::store::System;
 use integration_tests::measure::summary::{OURS, Results, figure};
+use integration_tests::real::check_binaries;
 use serde_json::json;
 
 use self::args::{Args, Which};
@@ -82,7 +83,10 @@ async fn compare(args: &Args) -> Result<usize> {
 
 async fn start(which: Which) -> Result<Box<dyn System>> {
     Ok(match which {
-        Which::Ours => Box::new(Ours::start()),
+        Which::Ours => {
+            check_binaries().map_err(Error::msg)?;
+            Box::new(Ours::start())
+        }
         Which::Etcd => Box::new(etcd::Etcd::start().await?),
         Which::Redis => Box::new(redis_cluster::Redis::start().await?),
     })
