@@ -16,8 +16,7 @@ use super::applier::{Applier, CommandWaiter, QueryWaiter, respond};
 use crate::config::{Config, InvalidConfig};
 use crate::core::Raft;
 use crate::driver::{Background, Compaction, Counters, Driver, Request};
-use crate::storage::thread::{LogThread, stand_back};
-use crate::storage::{self, Applied, Log, OpenError, Restored, Save, Table};
+use crate::storage::{self, Applied, Log, OpenError, Restored, Save, Table, thread::LogThread};
 use crate::transport::{Mailbox, Transport};
 use crate::types::{EntryId, Index, Membership, NodeId, Term};
 
@@ -324,18 +323,11 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         next_read: 0,
         compaction: Compaction::default(),
     };
-    let run_background = async move {
-        if threads == Threads::Own {
-            // Catching up and compaction may take longer; clients wait for the others.
-            stand_back();
-        }
-        background.run().await;
-    };
     let tasks = vec![
         Task::Spawned(tokio::spawn(driver.run(phase).in_current_span())),
         Task::Spawned(tokio::spawn(respond(turns))),
         Task::start(threads, "raft-applier", applier.run()),
-        Task::start(threads, "raft-background", run_background),
+        Task::start(threads, "raft-background", background.run()),
     ];
     Ok(Replica {
         shared: Arc::new(Shared {

@@ -296,7 +296,6 @@ impl RocksTable {
         };
         let generation = staged.generation;
         staged.finish();
-        self.flush_now();
         let names = Names { live: generation, installed: Some(snapshot), ..before };
         self.write_names(names);
         self.flush_now();
