@@ -240,7 +240,7 @@ impl Log for Wal {
         self.check(save);
         self.write(save).unwrap_or_else(|error| fatal("write the log", &error));
         self.take_note(save);
-        self.tidy(save.marker.is_some()).unwrap_or_else(|error| fatal("tidy the log", &error));
+        self.tidy().unwrap_or_else(|error| fatal("tidy the log", &error));
         futures::future::ready(()).boxed()
     }
 
@@ -386,13 +386,14 @@ impl Wal {
         }
     }
 
-    /// Removes what is too much, if a marker has moved, and sees to it that a file is ready when one is needed.
-    fn tidy(&mut self, moved: bool) -> io::Result<()> {
+    /// Removes what is too much, unless the manifest has another writer just now, and sees to it that a file is ready when
+    /// one is needed.
+    fn tidy(&mut self) -> io::Result<()> {
         if self.making.as_ref().is_some_and(|making| making.thread.is_finished()) {
             self.take_made()?;
         }
         let mut gone = Vec::new();
-        while moved && self.making.is_none() && self.manifest.bytes() > self.options.keep_bytes {
+        while self.making.is_none() && self.manifest.bytes() > self.options.keep_bytes {
             // One stays, to be used next.
             if self.dead() + self.blank.len() <= 1 {
                 break;

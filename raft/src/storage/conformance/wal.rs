@@ -234,8 +234,9 @@ async fn compacted_entries_leave_the_disk_and_their_files_are_used_again() {
         }
         log.save(&compact(510 + round * 20)).await;
         let files = names(&path);
-        assert!(files.len() <= 6, "{files:?}");
+        // Nothing is removed as long as a file is being made, which takes its time.
         if round > 5 {
+            assert!(files.len() <= 6, "{files:?}");
             assert_eq!(*before.get_or_insert(files.clone()), files, "round {round}");
         }
     }
