@@ -92,7 +92,7 @@ async fn a_lost_attempt_is_repeated_elsewhere_and_remembered_as_unknown() {
     assert!(attempts.may_have_acted);
 }
 
-/// A group whose leader answers after so many milliseconds, and how often it is asked until `times` operations are done.
+/// A group whose leader answers after so many milliseconds.
 struct Slow {
     millis: Arc<AtomicU64>,
     fake: Arc<Fake>,
@@ -111,6 +111,7 @@ impl Slow {
         Self { millis, fake, group }
     }
 
+    /// How often the leader is asked until so many operations are done.
     async fn asked(&self, times: usize) -> usize {
         let asked = || self.fake.servers().into_iter().filter(|server| server == "b").count();
         let before = asked();

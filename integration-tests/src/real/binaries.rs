@@ -24,8 +24,8 @@ pub fn binary(name: &str) -> PathBuf {
 ///
 /// # Errors
 /// What is wrong, and what to do about it.
-pub fn check_binaries() -> Result<(), String> {
-    found().as_ref().map(|_| ()).map_err(Clone::clone)
+pub fn check_binaries() -> anyhow::Result<()> {
+    found().as_ref().map(|_| ()).map_err(anyhow::Error::msg)
 }
 
 /// Looked for once: what is edited while a measurement runs is not measured.

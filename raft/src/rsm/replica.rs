@@ -184,10 +184,7 @@ impl Task {
                     runtime.block_on(future);
                     let _ = ended.send(());
                 };
-                let thread = std::thread::Builder::new()
-                    .name(name.to_owned())
-                    .spawn(run)
-                    .unwrap_or_else(|error| storage::fatal("start a thread", &error));
+                let thread = storage::start_thread(name, run);
                 Self::Thread { done, thread }
             }
         }

@@ -17,6 +17,7 @@ pub mod thread;
 pub mod wal;
 
 use std::fmt;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -233,6 +234,15 @@ pub enum OpenError {
         /// Its words.
         what: String,
     },
+}
+
+/// Starts a thread; ends the process if there is none to be had.
+pub(crate) fn start_thread<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    started.unwrap_or_else(|error| fatal("start a thread", &error))
 }
 
 /// Ends the process after a disk error: what memory and disk hold can no longer be told, and

@@ -35,6 +35,13 @@ fn common(create: bool) -> Options {
     options
 }
 
+/// Lets other threads go before the calling one, for which nobody waits. Where that is not allowed, no matter. (Only
+/// Linux has priorities of threads.)
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 5);
+}
+
 fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
     // Without this RocksDB would make a new, empty instance when only this file is lost.
     if !create && !path.join("CURRENT").exists() {

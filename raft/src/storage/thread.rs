@@ -10,14 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Log, OpenError, Restored, Save, fatal};
-
-/// Lets threads go first that somebody waits for. Where that is not allowed, no matter. (Only on Linux is it the
-/// calling thread's alone.)
-pub(crate) fn stand_back() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 5);
-}
+use super::{Log, OpenError, Restored, Save, fatal, start_thread};
 
 /// A save, and whom to tell the number of synced writes once it is durable.
 type Job = (Save, oneshot::Sender<u64>);
@@ -45,9 +38,7 @@ impl LogThread {
                 let _ = done.send(log.syncs());
             }
         };
-        let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn(run);
-        let thread = thread.unwrap_or_else(|error| fatal("start a thread", &error));
-        Self { jobs: Some(jobs), thread: Some(thread), syncs }
+        Self { jobs: Some(jobs), thread: Some(start_thread("raft-log", run)), syncs }
     }
 }
 

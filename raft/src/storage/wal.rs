@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use self::manifest::Manifest;
 use self::replay::Replay;
 use super::lines::{corrupt, sync_directory, unavailable};
-use super::{Log, OpenError, Restored, Save, fatal};
+use super::{Log, OpenError, Restored, Save, fatal, start_thread};
 use crate::types::{EntryId, HardState, Index};
 
 const MIB: u64 = 1 << 20;
@@ -431,9 +431,7 @@ impl Wal {
             manifest.write(&path)?;
             Ok(file)
         };
-        let thread = std::thread::Builder::new().name("raft-log-file".to_owned()).spawn(make);
-        let thread = thread.unwrap_or_else(|error| fatal("start a thread", &error));
-        self.making = Some(Making { thread, hurry });
+        self.making = Some(Making { thread: start_thread("raft-log-file", make), hurry });
     }
 
     /// Waits for the file that is being made, if one is.

@@ -15,7 +15,7 @@ mod redis_cluster;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use integration_tests::measure;
 use integration_tests::measure::load::{self, Measured, Scale};
@@ -84,7 +84,7 @@ async fn compare(args: &Args) -> Result<usize> {
 async fn start(which: Which) -> Result<Box<dyn System>> {
     Ok(match which {
         Which::Ours => {
-            check_binaries().map_err(Error::msg)?;
+            check_binaries()?;
             Box::new(Ours::start())
         }
         Which::Etcd => Box::new(etcd::Etcd::start().await?),

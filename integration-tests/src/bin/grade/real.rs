@@ -1,6 +1,6 @@
 //! Runs on real processes.
 
-use anyhow::{Error, ensure};
+use anyhow::ensure;
 use integration_tests::grading::{Outcome, Test, run_real};
 use integration_tests::lab::Options;
 use integration_tests::real::check_binaries;
@@ -12,7 +12,7 @@ pub(super) fn fit(tests: Vec<Test>) -> anyhow::Result<Vec<Test>> {
         !fit.is_empty(),
         "none of these tests makes sense on real processes; `grade list` shows which do"
     );
-    check_binaries().map_err(Error::msg)?;
+    check_binaries()?;
     Ok(fit)
 }
 

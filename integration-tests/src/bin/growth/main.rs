@@ -15,7 +15,7 @@ mod watch;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use integration_tests::measure::load::on_one_thread;
 use integration_tests::measure::summary::{figure, table};
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 /// Every row asked for; how many limits were missed.
 async fn grow(args: &Args) -> Result<usize> {
     let rows = if args.rows.is_empty() { ROWS.to_vec() } else { args.rows.clone() };
-    check_binaries().map_err(Error::msg)?;
+    check_binaries()?;
     let mut missed = 0;
     for row in rows {
         eprintln!("{}: {}", row.name, row.text);

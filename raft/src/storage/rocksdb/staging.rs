@@ -14,12 +14,13 @@ use std::thread::JoinHandle;
 
 use ::rocksdb::{DB, Error, IngestExternalFileOptions, Options, SstFileWriter};
 
+use super::stand_back;
 use super::table::row_key_into;
-use crate::storage::thread::stand_back;
-use crate::storage::{Row, fatal};
+use crate::storage::{Row, fatal, start_thread};
 
 /// What names of files begin with that RocksDB has not taken over.
 const PREFIX: &str = "staged.";
+const DOING: &str = "write a snapshot's rows";
 
 /// How and where files are made.
 pub(super) struct Place {
@@ -33,21 +34,10 @@ pub(super) struct Place {
 
 /// A generation that is being made.
 pub(super) struct Staging {
-    pub(super) generation: u32,
-    entrance: Entrance,
+    generation: u32,
+    /// Where its rows go in, in key order.
+    pub(super) entrance: SyncSender<Vec<Row>>,
     thread: JoinHandle<()>,
-}
-
-/// Where its rows go in.
-#[derive(Clone)]
-pub(super) struct Entrance(SyncSender<Vec<Row>>);
-
-impl Entrance {
-    /// Adds rows, in key order and behind those before. Waits until those before are written.
-    pub(super) fn add(&self, rows: Vec<Row>) {
-        // Only a panic of the thread, which ends the process, leaves nobody there.
-        let _ = self.0.send(rows);
-    }
 }
 
 impl Staging {
@@ -56,23 +46,18 @@ impl Staging {
         let (entrance, pieces) = mpsc::sync_channel(0);
         let write = move || {
             stand_back();
-            place.write(generation, &pieces).unwrap_or_else(|error| fatal("write a snapshot's rows", &error));
+            place.write(generation, &pieces).unwrap_or_else(|error| fatal(DOING, &error));
         };
-        let thread = std::thread::Builder::new().name("table-staging".to_owned()).spawn(write);
-        let thread = thread.unwrap_or_else(|error| fatal("start a thread", &error));
-        Self { generation, entrance: Entrance(entrance), thread }
+        Self { generation, entrance, thread: start_thread("table-staging", write) }
     }
 
-    pub(super) fn entrance(&self) -> Entrance {
-        self.entrance.clone()
-    }
-
-    /// Waits until RocksDB has everything.
-    pub(super) fn finish(self) {
+    /// Waits until RocksDB has all of it, durably; its number.
+    pub(super) fn finish(self) -> u32 {
         drop(self.entrance);
         if self.thread.join().is_err() {
-            fatal("write a snapshot's rows", &"the thread that does it panicked");
+            fatal(DOING, &"the thread that does it panicked");
         }
+        self.generation
     }
 }
 

@@ -33,9 +33,10 @@ use serde::{Deserialize, Serialize};
 
 use super::buffer::{Buffer, Found, Rows};
 use super::staging::{Place, Staging, remove_leftovers};
-use super::{MIB, common, corrupt, open, open_error, unavailable};
-use crate::storage::thread::stand_back;
-use crate::storage::{APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal};
+use super::{MIB, common, corrupt, open, open_error, stand_back, unavailable};
+use crate::storage::{
+    APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal, start_thread,
+};
 use crate::types::EntryId;
 
 /// Settings of a table.
@@ -70,6 +71,10 @@ impl Default for TableOptions {
 /// # Errors
 /// [`OpenError`].
 pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>, OpenError> {
+    Ok(Arc::new(open_rocks(path, options)?))
+}
+
+fn open_rocks(path: &Path, options: &TableOptions) -> Result<RocksTable, OpenError> {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
     blocks.set_cache_index_and_filter_blocks(true);
@@ -94,7 +99,7 @@ pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>,
     let file_bytes = options.write_buffer_bytes as u64;
     let place = Place { db: Arc::clone(&db), settings, directory: path.to_owned(), file_bytes };
     let store = Store { db, unlogged, buffer: Mutex::new(buffer), arrived: Condvar::new() };
-    Ok(Arc::new(RocksTable::start(path, store, place)?))
+    RocksTable::start(path, store, place)
 }
 
 const NAMES_KEY: &[u8] = b"\0\0\0\0generations";
@@ -156,7 +161,6 @@ impl Store {
 
     /// Brings into RocksDB what it is given.
     fn carry(&self, loads: &mpsc::Receiver<Load>) {
-        // Nobody waits for this.
         stand_back();
         for (rows, generation) in loads {
             self.write(rows.batch(generation));
@@ -201,10 +205,7 @@ impl RocksTable {
         let (inner, store) = (Arc::new(Mutex::new(inner)), Arc::new(store));
         let (loads, receiver) = mpsc::channel();
         let carrying = Arc::clone(&store);
-        let thread = std::thread::Builder::new()
-            .name("table-carrier".to_owned())
-            .spawn(move || carrying.carry(&receiver))
-            .unwrap_or_else(|error| fatal("start a thread", &error));
+        let thread = start_thread("table-carrier", move || carrying.carry(&receiver));
         let place = Arc::new(place);
         let table = Self { store, live, inner, place, carrier: Some(Carrier { loads, thread }) };
         // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
@@ -294,8 +295,7 @@ impl RocksTable {
             let mut inner = lock(&self.inner);
             (inner.staged.take().expect("what is switched to was staged"), inner.names)
         };
-        let generation = staged.generation;
-        staged.finish();
+        let generation = staged.finish();
         let names = Names { live: generation, installed: Some(snapshot), ..before };
         self.write_names(names);
         self.flush_now();
@@ -521,17 +521,16 @@ impl Table for RocksTable {
         };
         self.write_names(names);
         if let Some(dropped) = dropped {
-            let generation = dropped.generation;
-            dropped.finish();
-            self.remove(generation);
+            self.remove(dropped.finish());
         }
         lock(&self.inner).staged = Some(Staging::start(Arc::clone(&self.place), names.newest));
     }
 
     fn stage(&self, rows: Vec<Row>) {
-        let entrance = lock(&self.inner).staged.as_ref().expect("staging was started").entrance();
-        // Without the lock: it waits until the rows before these are written.
-        entrance.add(rows);
+        let entrance = lock(&self.inner).staged.as_ref().expect("staging was started").entrance.clone();
+        // Without the lock: it waits until the rows before these are written. Nobody takes them only behind a panic, which
+        // ends the process.
+        let _ = entrance.send(rows);
     }
 
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
@@ -579,5 +578,29 @@ impl Read for View {
         // Views are read from end to end, once: what they read is not worth keeping.
         options.fill_cache(false);
         self.held.with_dependent(|_, snapshot| collect(snapshot.raw_iterator_opt(options), limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_not_named_before_all_its_rows_are_durable() {
+        let root = tempfile::tempdir().unwrap();
+        let table = open_rocks(root.path(), &TableOptions::default()).unwrap();
+        let named = || read_names(root.path(), &table.durable(NAMES_KEY).unwrap()).unwrap().live;
+        table.stage_start();
+        let entrance = lock(&table.inner).staged.as_ref().unwrap().entrance.clone();
+        std::thread::scope(|scope| {
+            let switch = scope.spawn(|| table.switch_now(EntryId::new(1, 1)));
+            // As long as somebody may add rows it is not all of them.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            let before = (switch.is_finished(), named());
+            entrance.send(vec![(Bytes::from("row"), Bytes::from("1"))]).unwrap();
+            drop(entrance);
+            assert_eq!(before, (false, 1));
+        });
+        assert_eq!((named(), table.get(b"row")), (2, Some(Bytes::from("1"))));
     }
 }
