@@ -10,7 +10,7 @@ use integration_tests::measure::summary::{figure, median};
 
 use crate::args::Args;
 use crate::rows::VALUE_BYTES;
-use crate::{Limit, Line};
+use crate::{Limit, Line, watch};
 
 /// Speed and 99th percentile of the larger store stay so close to those of the small one.
 const WITHIN: f64 = 0.2;
@@ -21,6 +21,9 @@ const WORKS: [(&str, Work); 2] =
 
 /// The lines of a comparison; with each store goes how many keys it has.
 pub(crate) async fn compare(args: &Args, small: (&Ours, u64), large: (&Ours, u64)) -> Result<Vec<Line>> {
+    for (ours, _) in [small, large] {
+        watch::quiet(ours).await?;
+    }
     let mut lines = Vec::new();
     for (name, work) in WORKS {
         let (mut before, mut after) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! Rows about a lot of data that has to be read or sent at once.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clerk::api::Address;
@@ -62,8 +62,7 @@ pub(crate) async fn catch_up(args: &Args) -> Result<Vec<Line>> {
     let (name, address) = follower(&ours).await?;
     ours.cluster().ok(&["kill", &name]);
     fill_mib(&ours, "missed", args).await?;
-    // What the fill left to be done is not what is measured.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    watch::quiet(&ours).await?;
     let scale = Scale { time: args.seconds, ..Scale::default() };
     let before = load::run(&ours, BESIDE, scale).await?;
     let commit = watch::leader(&ours, GROUP).await?.commit;

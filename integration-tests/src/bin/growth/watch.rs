@@ -11,6 +11,8 @@ use clerk::api::status::{KvStatus, ReplicaStatus, Role};
 use clerk::api::{Address, GroupId, ShardId};
 use clerk::ctrl::CtrlClerk;
 use integration_tests::measure::ours::Ours;
+use integration_tests::measure::process::cpu_time_of;
+use integration_tests::measure::store::System as _;
 
 /// Between two looks.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
@@ -54,6 +56,24 @@ pub(crate) async fn applied(ours: &Ours, group: u64, address: &Address, index: u
         }
         ensure!(start.elapsed() < PATIENCE, "{address} does not come to entry {index}: {seen:?}");
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until its servers have next to nothing to do: what a fill left to be compacted is not what is measured, and would
+/// slow down the other store as well.
+pub(crate) async fn quiet(ours: &Ours) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(2);
+    /// Of one processor; heartbeats take less.
+    const IDLE: f64 = 0.1;
+    let pids = ours.pids();
+    let start = Instant::now();
+    loop {
+        let before = cpu_time_of(&pids);
+        tokio::time::sleep(WINDOW).await;
+        if cpu_time_of(&pids).saturating_sub(before) < WINDOW.mul_f64(IDLE) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < PATIENCE, "its servers do not come to rest");
     }
 }
 

@@ -22,8 +22,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, DB, DBRawIterator, Error, ReadOptions, ReadTier, Snapshot, WriteBatch,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBRawIterator, Error, ReadOptions, ReadTier, Snapshot,
+    WriteBatch, WriteOptions,
 };
 use base::codec::{self, DecodeError};
 use bytes::Bytes;
@@ -80,6 +80,11 @@ fn open_rocks(path: &Path, options: &TableOptions) -> Result<RocksTable, OpenErr
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     blocks.set_bloom_filter(10.0, false);
+    // In pieces of a block's size: whole ones are as large as hundreds of blocks and drive each other out of the cache, and
+    // then every read of a table of gigabytes fetches some of them again.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_metadata_block_size(4096);
     let mut settings = common(options.create);
     settings.set_block_based_table_factory(&blocks);
     settings.set_write_buffer_size(options.write_buffer_bytes);
