@@ -137,6 +137,22 @@ async fn a_group_that_was_slow_is_given_more_time_and_less_again_once_it_is_not(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_group_is_waited_for_four_seconds_at_most() {
+    let slow = Slow::new();
+    slow.asked(1).await;
+    for millis in [2_500, 3_900] {
+        slow.millis.store(millis, Ordering::Relaxed);
+        assert_eq!(slow.asked(1).await, 1, "it was nearly as slow before");
+    }
+    slow.millis.store(u64::MAX, Ordering::Relaxed);
+    let before = slow.fake.servers().len();
+    let until = clock::now().after(Duration::from_secs(5));
+    slow.group.ask(&get(), until, &mut Attempts::repeatable()).await.unwrap_err();
+    let asked = slow.fake.servers().len() - before;
+    assert!(asked > 1, "it went silent, and nobody was asked again within five seconds");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_must_happen_only_once_is_not_sent_again_after_a_loss() {
     let fake = Fake::new(|_, _| Answer::Lost);
     let mut attempts = Attempts::only_once();
