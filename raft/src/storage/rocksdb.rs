@@ -4,36 +4,22 @@
 //! prefix of all writes), transactions, backups.
 
 mod buffer;
+mod generations;
+mod options;
 mod staging;
+mod store;
 mod table;
 
-pub use table::{TableOptions, open_table};
+pub use options::TableOptions;
+pub use table::open_table;
 
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ::rocksdb::{DB, DBCompressionType, Error, ErrorKind, LogLevel, Options};
+use ::rocksdb::{DB, Error, ErrorKind, Options};
 
-use super::OpenError;
 use super::lines::{corrupt, unavailable};
-
-const MIB: usize = 1 << 20;
-
-/// What is not a matter of size.
-fn common(create: bool) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(create);
-    options.set_paranoid_checks(true);
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_max_background_jobs(2);
-    options.set_max_open_files(512);
-    options.set_max_manifest_file_size(16 * MIB);
-    // RocksDB's own log is for its developers; ours says what matters.
-    options.set_log_level(LogLevel::Warn);
-    options.set_max_log_file_size(MIB);
-    options.set_keep_log_file_num(2);
-    options.set_stats_dump_period_sec(0);
-    options
-}
+use super::{OpenError, fatal};
 
 /// Lets other threads go before the calling one, for which nobody waits. Where that is not allowed, no matter. (Only
 /// Linux has priorities of threads.)
@@ -55,4 +41,12 @@ fn open_error(path: &Path, error: &Error) -> OpenError {
         ErrorKind::Corruption => corrupt(path, error),
         _ => unavailable(path, error),
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn or_fatal<T>(doing: &str, result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| fatal(doing, &error))
 }

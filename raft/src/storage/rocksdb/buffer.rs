@@ -23,7 +23,7 @@ use ::rocksdb::WriteBatch;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use super::table::row_key_into;
+use super::generations::row_key_into;
 use crate::storage::{Batch, Change};
 
 /// What a row costs beside its bytes.

@@ -14,8 +14,8 @@ use std::thread::JoinHandle;
 
 use ::rocksdb::{DB, Error, IngestExternalFileOptions, Options, SstFileWriter};
 
+use super::generations::row_key_into;
 use super::stand_back;
-use super::table::row_key_into;
 use crate::storage::{Row, fatal, start_thread};
 
 /// What names of files begin with that RocksDB has not taken over.

@@ -9,7 +9,7 @@
 //! and only then, with readers on the new one, remove the old. A crash in between leaves one of them named
 //! and the other to be removed at the next start.
 //!
-//! Writes wait in a [`Buffer`] first and go into RocksDB many at a time, by a thread of the table's own; whoever
+//! Writes wait in a buffer first and go into RocksDB many at a time, by a thread of the table's own ([`Store`]); whoever
 //! wants more than one row (a scan of rows that wait, a view, a flush) sends off what waits before, and waits for
 //! all of it. Rows of a snapshot go past all that, in files made for RocksDB ([`Staging`]).
 //!
@@ -17,54 +17,26 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
-use ::rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBRawIterator, Error, ReadOptions, ReadTier, Snapshot,
-    WriteBatch, WriteOptions,
-};
-use base::codec::{self, DecodeError};
+use ::rocksdb::{DB, DBRawIterator, ReadOptions, ReadTier, Snapshot, WriteBatch};
+use base::codec;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 
-use super::buffer::{Buffer, Found, Rows};
+use super::buffer::Found;
+use super::generations::{FORMAT, NAMES_KEY, Names, is_empty, leftovers, prefix, read_names, row_key};
+use super::options::TableOptions;
 use super::staging::{Place, Staging, remove_leftovers};
-use super::{MIB, common, corrupt, open, open_error, stand_back, unavailable};
+use super::store::{Load, Store};
+use super::{corrupt, lock, open, open_error, or_fatal, unavailable};
 use crate::storage::{
     APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal, start_thread,
 };
 use crate::types::EntryId;
-
-/// Settings of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableOptions {
-    /// Make it if it is not there.
-    pub create: bool,
-    /// Blocks of the files kept in memory, with their indexes and filters. Default 64 MiB.
-    pub block_cache_bytes: usize,
-    /// A write buffer is flushed when it reaches this size; there are at most two. Default 32 MiB.
-    pub write_buffer_bytes: usize,
-    /// Rows that wait for going into RocksDB together; while they go, up to twice as much may wait. Default 4 MiB.
-    pub waiting_bytes: usize,
-    /// Rows that went or were read lately and are kept at hand. Default 16 MiB.
-    pub row_cache_bytes: usize,
-}
-
-impl Default for TableOptions {
-    fn default() -> Self {
-        Self {
-            create: true,
-            block_cache_bytes: 64 * MIB,
-            write_buffer_bytes: 32 * MIB,
-            waiting_bytes: 4 * MIB,
-            row_cache_bytes: 16 * MIB,
-        }
-    }
-}
 
 /// Opens the table in the directory `path`.
 ///
@@ -75,56 +47,16 @@ pub fn open_table(path: &Path, options: &TableOptions) -> Result<Arc<dyn Table>,
 }
 
 fn open_rocks(path: &Path, options: &TableOptions) -> Result<RocksTable, OpenError> {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
-    blocks.set_cache_index_and_filter_blocks(true);
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    blocks.set_bloom_filter(10.0, false);
-    // In pieces of a block's size: whole ones are as large as hundreds of blocks and drive each other out of the cache, and
-    // then every read of a table of gigabytes fetches some of them again.
-    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-    blocks.set_partition_filters(true);
-    blocks.set_metadata_block_size(4096);
-    let mut settings = common(options.create);
-    settings.set_block_based_table_factory(&blocks);
-    settings.set_write_buffer_size(options.write_buffer_bytes);
-    settings.set_max_write_buffer_number(2);
-    // RocksDB's defaults at the default write buffer; kept in proportion at another.
-    settings.set_target_file_size_base(2 * options.write_buffer_bytes as u64);
-    settings.set_max_bytes_for_level_base(8 * options.write_buffer_bytes as u64);
-    settings.set_allow_concurrent_memtable_write(false);
-    settings.set_avoid_unnecessary_blocking_io(true);
-    // Written out bit by bit, a flush does not hold up the log's syncs on the same disk.
-    settings.set_bytes_per_sync(MIB as u64);
+    let settings = options.rocksdb();
     let db = Arc::new(open(path, options.create, &settings)?);
     remove_leftovers(path).map_err(|error| unavailable(path, &error))?;
-    let mut unlogged = WriteOptions::default();
-    unlogged.disable_wal(true);
-    let buffer = Buffer::new(options.waiting_bytes, options.row_cache_bytes);
     let file_bytes = options.write_buffer_bytes as u64;
     let place = Place { db: Arc::clone(&db), settings, directory: path.to_owned(), file_bytes };
-    let store = Store { db, unlogged, buffer: Mutex::new(buffer), arrived: Condvar::new() };
-    RocksTable::start(path, store, place)
-}
-
-const NAMES_KEY: &[u8] = b"\0\0\0\0generations";
-const FORMAT: u32 = 1;
-
-/// The row that names generations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Names {
-    format: u32,
-    live: u32,
-    /// The newest one begun.
-    newest: u32,
-    /// The snapshot from which the live one was made.
-    installed: Option<EntryId>,
+    RocksTable::start(path, Store::new(db, options), place)
 }
 
 struct RocksTable {
     store: Arc<Store>,
-    /// Generation that reads and writes go to.
-    live: AtomicU32,
     inner: Arc<Mutex<Inner>>,
     /// Where snapshots are staged.
     place: Arc<Place>,
@@ -132,49 +64,10 @@ struct RocksTable {
     carrier: Option<Carrier>,
 }
 
-/// Rows that go into RocksDB, and their generation.
-type Load = (Arc<Rows>, u32);
-
 /// The thread that brings rows into RocksDB.
 struct Carrier {
     loads: mpsc::Sender<Load>,
     thread: JoinHandle<()>,
-}
-
-/// RocksDB, and the rows of the live generation in front of it.
-struct Store {
-    db: Arc<DB>,
-    unlogged: WriteOptions,
-    buffer: Mutex<Buffer>,
-    /// Told when nothing is going any more.
-    arrived: Condvar,
-}
-
-impl Store {
-    fn write(&self, batch: WriteBatch) {
-        or_fatal("write the table", self.db.write_opt(batch, &self.unlogged));
-    }
-
-    /// Waits until nothing is going.
-    fn settled(&self) -> MutexGuard<'_, Buffer> {
-        self.settle(lock(&self.buffer))
-    }
-
-    fn settle<'a>(&self, buffer: MutexGuard<'a, Buffer>) -> MutexGuard<'a, Buffer> {
-        self.arrived.wait_while(buffer, |buffer| buffer.is_going()).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Brings into RocksDB what it is given.
-    fn carry(&self, loads: &mpsc::Receiver<Load>) {
-        stand_back();
-        for (rows, generation) in loads {
-            self.write(rows.batch(generation));
-            let forgotten = lock(&self.buffer).arrived();
-            self.arrived.notify_all();
-            // Without the lock: others wait for it.
-            drop(forgotten);
-        }
-    }
 }
 
 struct Inner {
@@ -184,14 +77,6 @@ struct Inner {
     views: BTreeMap<u32, usize>,
     /// Removed generations whose files may still be there.
     retired: Vec<u32>,
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn or_fatal<T>(doing: &str, result: Result<T, Error>) -> T {
-    result.unwrap_or_else(|error| fatal(doing, &error))
 }
 
 impl RocksTable {
@@ -206,13 +91,13 @@ impl RocksTable {
         // Its rows may have become durable before its number was.
         names.newest = names.newest.max(leftovers.last().copied().unwrap_or_default());
         let inner = Inner { names, staged: None, views: BTreeMap::new(), retired: Vec::new() };
-        let live = AtomicU32::new(names.live);
+        store.live.store(names.live, Ordering::SeqCst);
         let (inner, store) = (Arc::new(Mutex::new(inner)), Arc::new(store));
         let (loads, receiver) = mpsc::channel();
         let carrying = Arc::clone(&store);
         let thread = start_thread("table-carrier", move || carrying.carry(&receiver));
         let place = Arc::new(place);
-        let table = Self { store, live, inner, place, carrier: Some(Carrier { loads, thread }) };
+        let table = Self { store, inner, place, carrier: Some(Carrier { loads, thread }) };
         // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
         // only after its first write without a log.
         table.write_names(names);
@@ -225,30 +110,14 @@ impl RocksTable {
         Ok(table)
     }
 
-    fn live(&self) -> u32 {
-        self.live.load(Ordering::SeqCst)
-    }
-
     /// Reads from the live generation. A switch meanwhile may have removed it: then once more.
     fn read_live<T>(&self, read: impl Fn(u32) -> T) -> T {
         loop {
-            let generation = self.live();
+            let generation = self.store.live();
             let found = read(generation);
-            if generation == self.live() {
+            if generation == self.store.live() {
                 return found;
             }
-        }
-    }
-
-    /// Sends off what waits, and waits for it.
-    fn drain(&self) {
-        let mut buffer = self.store.settled();
-        if let Some(rows) = buffer.send_off() {
-            self.store.write(rows.batch(self.live()));
-            let forgotten = buffer.arrived();
-            drop(buffer);
-            // Without the lock: others wait for it.
-            drop(forgotten);
         }
     }
 
@@ -259,7 +128,7 @@ impl RocksTable {
     }
 
     fn flush_now(&self) {
-        self.drain();
+        self.store.drain();
         or_fatal("flush the table", self.store.db.flush());
     }
 
@@ -308,7 +177,7 @@ impl RocksTable {
             let mut buffer = lock(&self.store.buffer);
             let mut inner = lock(&self.inner);
             inner.names = names;
-            self.live.store(generation, Ordering::SeqCst);
+            self.store.live.store(generation, Ordering::SeqCst);
             // Nothing waits: the writer is the one who switches.
             buffer.clear();
         }
@@ -321,55 +190,6 @@ impl RocksTable {
         options.set_read_tier(ReadTier::Persisted);
         or_fatal("read the table", self.store.db.get_opt(key, &options))
     }
-}
-
-fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> {
-    let newer = |found| OpenError::NewerFormat { path: path.display().to_string(), found, supported: FORMAT };
-    match codec::decode::<Names>(bytes, 64) {
-        Ok(names) if names.format > FORMAT => Err(newer(names.format)),
-        Ok(names) => Ok(names),
-        Err(DecodeError::Version { found }) => Err(newer(u32::from(found))),
-        Err(error) => Err(corrupt(path, format!("the row that names the live generation: {error}"))),
-    }
-}
-
-/// Generations that a crash left behind, in order.
-fn leftovers(db: &DB, live: u32) -> Vec<u32> {
-    let mut rows = db.raw_iterator();
-    let mut found = Vec::new();
-    let mut next = 1;
-    loop {
-        rows.seek(prefix(next));
-        let at = rows.key().and_then(|key| key.first_chunk::<4>()).map(|at| u32::from_be_bytes(*at));
-        let Some(generation) = at else { break };
-        if generation != live {
-            found.push(generation);
-        }
-        next = generation + 1;
-    }
-    or_fatal("read the table", rows.status());
-    found
-}
-
-fn is_empty(db: &DB) -> bool {
-    let mut rows = db.raw_iterator();
-    rows.seek_to_first();
-    !rows.valid()
-}
-
-fn prefix(generation: u32) -> [u8; 4] {
-    generation.to_be_bytes()
-}
-
-fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
-    [&prefix(generation)[..], key].concat()
-}
-
-/// The key of a row, into a place that is used again and again.
-pub(super) fn row_key_into(place: &mut Vec<u8>, generation: u32, key: &[u8]) {
-    place.clear();
-    place.extend_from_slice(&prefix(generation));
-    place.extend_from_slice(key);
 }
 
 fn add(rows: &mut WriteBatch, generation: u32, change: Change) {
@@ -424,7 +244,7 @@ impl Read for RocksTable {
         });
         if let Some(value) = &value {
             let mut buffer = lock(&self.store.buffer);
-            if generation == self.live() {
+            if generation == self.store.live() {
                 buffer.read(key, value, writes);
             }
         }
@@ -433,7 +253,7 @@ impl Read for RocksTable {
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
         if lock(&self.store.buffer).holds_back(start, end) {
-            self.drain();
+            self.store.drain();
         }
         self.read_live(|generation| match bounds(generation, start, end) {
             None => Vec::new(),
@@ -455,16 +275,16 @@ impl Drop for RocksTable {
             staged.finish();
         }
         // RocksDB flushes what it has when it is closed.
-        self.drain();
+        self.store.drain();
     }
 }
 
 impl Table for RocksTable {
     fn write(&self, batch: Batch) {
         if batch.iter().any(|change| matches!(change, Change::DeleteRange(..))) {
-            self.drain();
+            self.store.drain();
             let mut buffer = lock(&self.store.buffer);
-            let (mut rows, generation) = (WriteBatch::default(), self.live());
+            let (mut rows, generation) = (WriteBatch::default(), self.store.live());
             batch.into_iter().for_each(|change| add(&mut rows, generation, change));
             // Under the lock: nobody finds in the buffer what is not in RocksDB any more.
             self.store.write(rows);
@@ -481,12 +301,12 @@ impl Table for RocksTable {
             && let Some(rows) = buffer.send_off()
             && let Some(carrier) = &self.carrier
         {
-            let _ = carrier.loads.send((rows, self.live()));
+            let _ = carrier.loads.send((rows, self.store.live()));
         }
     }
 
     fn view(&self) -> Box<dyn Read> {
-        self.drain();
+        self.store.drain();
         // Under the lock, so that the generation is counted before a switch can retire it.
         let mut inner = lock(&self.inner);
         let generation = inner.names.live;
