@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     Late(Duration, Result<KvReply, KvRefusal>),
     /// Nothing until the deadline.
     Lost,
+    /// Nothing, and that is known at once.
+    Broken,
     Foreign,
 }
 
@@ -63,6 +65,7 @@ impl Fake {
                 clock::sleep(after.saturating_sub(Duration::from_millis(1))).await;
                 Ok(Answer::Kv(answer))
             }
+            Answer::Broken => Err(CallError::Lost { address, why }),
             Answer::Late(..) | Answer::Lost => {
                 clock::sleep(deadline.saturating_sub(Duration::from_millis(1))).await;
                 Err(CallError::Lost { address, why })

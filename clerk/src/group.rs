@@ -127,23 +127,29 @@ pub(crate) struct Servers<L> {
 /// What is remembered between requests.
 struct Place {
     leader: Option<Address>,
-    /// How long answers took, at most, when the last one came; an eighth of it is forgotten with every answer.
+    /// How long answers took, at most, or were waited for in vain, and when that was learned; an eighth of it is
+    /// forgotten with every answer.
     slow: Option<(Duration, Instant)>,
     random: StdRng,
 }
 
 impl Place {
     /// How long to wait for an answer.
-    fn patience(&self, attempts: Attempts) -> Duration {
-        let slow = self.slow.filter(|(_, when)| when.elapsed() < LATELY).map(|(slow, _)| slow);
-        // An answer that would have come just too late is waited for once more, so that it is learned how late.
-        let least = if attempts.may_have_acted { CALL_MIN * 2 } else { CALL_MIN };
-        (slow.unwrap_or_default() * 2).min(CALL_SLOW_MAX).max(least)
+    fn patience(&self) -> Duration {
+        let lately = self.slow.filter(|(_, when)| when.elapsed() < LATELY);
+        let slow = lately.map_or(Duration::ZERO, |(slow, _)| slow);
+        (slow * 2).clamp(CALL_MIN, CALL_SLOW_MAX)
     }
 
     fn answered(&mut self, took: Duration) {
         let before = self.slow.map_or(Duration::ZERO, |(slow, _)| slow * 7 / 8);
         self.slow = Some((took.max(before), clock::now()));
+    }
+
+    /// An answer takes longer than this, or never comes.
+    fn waited_in_vain(&mut self, time: Duration) {
+        let before = self.slow.map_or(Duration::ZERO, |(slow, _)| slow);
+        self.slow = Some((time.max(before), clock::now()));
     }
 }
 
@@ -171,7 +177,7 @@ impl<L: Language> Servers<L> {
     ) -> Result<L::Reply, AskError<L::Refusal>> {
         let mut search = self.search()?;
         let give_up = until.min(clock::now().after(PATIENCE));
-        let mut call_limit = self.with_place(|place| place.patience(*attempts));
+        let mut call_limit = self.with_place(|place| place.patience());
         loop {
             let left = until.since(clock::now());
             if left.is_zero() {
@@ -200,6 +206,7 @@ impl<L: Language> Servers<L> {
                 Err(CallError::NotSent { address, why }) => Step::Unreached(format!("{address}: {why}")),
                 Err(CallError::Lost { address, why }) => {
                     attempts.may_have_acted |= !base::mutant!("lost-is-not-done");
+                    self.with_place(|place| place.waited_in_vain(asked.elapsed()));
                     call_limit = (call_limit * 2).min(CALL_MAX);
                     Step::Unreached(format!("{address}: {why}"))
                 }

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::clock;
@@ -150,6 +150,31 @@ async fn a_slow_group_is_waited_for_four_seconds_at_most() {
     slow.group.ask(&get(), until, &mut Attempts::repeatable()).await.unwrap_err();
     let asked = slow.fake.servers().len() - before;
     assert!(asked > 1, "it went silent, and nobody was asked again within five seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_was_never_quick_is_waited_for_too() {
+    let slow = Slow::new();
+    slow.millis.store(3_900, Ordering::Relaxed);
+    let asked = tokio::time::timeout(Duration::from_secs(60), slow.asked(1)).await;
+    assert!(asked.is_ok_and(|asked| asked <= 3), "each loss tells that it takes longer than that");
+    assert_eq!(slow.asked(20).await, 20, "and then none is asked twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_break_at_once_make_nobody_wait_longer() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let now_silent = Arc::clone(&silent);
+    let fake = Fake::new(move |_, _| match now_silent.load(Ordering::Relaxed) {
+        true => Answer::Lost,
+        false => Answer::Broken,
+    });
+    let group = group(&fake);
+    ask(&group, &mut Attempts::repeatable()).await.unwrap_err();
+    silent.store(true, Ordering::Relaxed);
+    let (before, until) = (fake.servers().len(), clock::now().after(Duration::from_millis(1_500)));
+    group.ask(&get(), until, &mut Attempts::repeatable()).await.unwrap_err();
+    assert_eq!(fake.servers().len() - before, 2, "a second for the first one");
 }
 
 #[tokio::test(start_paused = true)]
