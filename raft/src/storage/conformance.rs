@@ -41,9 +41,10 @@ impl Disk for MemoryDisk {
     }
 }
 
-/// A table whose buffer is so small that rows are on their way into RocksDB, and forgotten, all the time.
+/// A table whose buffer is so small that rows are on their way into RocksDB, and forgotten, all the time; some go in
+/// files.
 fn hasty() -> TableOptions {
-    TableOptions { waiting_bytes: 300, row_cache_bytes: 2000, ..TableOptions::default() }
+    TableOptions { waiting_bytes: 300, file_bytes_min: 400, row_cache_bytes: 2000, ..TableOptions::default() }
 }
 
 /// A log whose files are so small that one follows the other all the time.

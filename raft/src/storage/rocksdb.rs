@@ -4,6 +4,7 @@
 //! prefix of all writes), transactions, backups.
 
 mod buffer;
+mod files;
 mod generations;
 mod options;
 mod staging;

@@ -93,9 +93,14 @@ fn number(table: &dyn Table, key: &str) -> u64 {
 
 #[test]
 fn a_reader_never_sees_a_row_go_back_while_rows_are_on_their_way() {
-    const BATCHES: u64 = 20_000;
+    never_back(20_000, &TableOptions { file_bytes_min: usize::MAX, ..hasty() });
+    // Files take their time.
+    never_back(1_000, &hasty());
+}
+
+fn never_back(batches: u64, options: &TableOptions) {
     let root = tempfile::tempdir().unwrap();
-    let table = open_table(root.path(), &hasty()).unwrap();
+    let table = open_table(root.path(), options).unwrap();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for reader in 0..2 {
@@ -111,7 +116,7 @@ fn a_reader_never_sees_a_row_go_back_while_rows_are_on_their_way() {
                 }
             });
         }
-        let lost = (1..=BATCHES).find(|at| {
+        let lost = (1..=batches).find(|at| {
             table.write(numbered(*at));
             number(&*table, "last") != *at
         });
@@ -120,11 +125,11 @@ fn a_reader_never_sees_a_row_go_back_while_rows_are_on_their_way() {
         assert_eq!(lost, None, "a batch is not there right behind its write");
     });
     drop(table);
-    let table = open_table(root.path(), &hasty()).unwrap();
+    let table = open_table(root.path(), options).unwrap();
     let rows: Vec<u64> = (0..20).map(|row| number(&*table, &format!("row {row}"))).collect();
     assert_eq!(
         rows,
-        (0..20).map(|row| if row == 0 { BATCHES } else { BATCHES - 20 + row }).collect::<Vec<_>>()
+        (0..20).map(|row| if row == 0 { batches } else { batches - 20 + row }).collect::<Vec<_>>()
     );
 }
 
@@ -153,6 +158,32 @@ async fn what_a_crash_leaves_of_rows_on_their_way_is_a_prefix_of_the_batches() {
             assert_eq!(number(&*after, &format!("row {row}")), newest, "row {row} behind batch {last}");
         }
     }
+}
+
+#[test]
+fn rows_that_go_in_files_are_not_durable_before_what_was_written_before_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (there, copy) = (root.path().join("there"), root.path().join("copy"));
+    let options = TableOptions { waiting_bytes: 2000, file_bytes_min: 2000, ..TableOptions::default() };
+    let table = open_table(&there, &options).unwrap();
+    let rows_of = |table: &dyn Table, kind: &str| table.scan(kind.as_bytes(), None, ALL).len();
+    table.write(vec![Change::Put(bytes("early"), bytes("1"))]);
+    // Who scans what waits sends it into RocksDB's memory.
+    assert_eq!(rows_of(&*table, "early"), 1);
+    let kinds = ["k", "late", "m"];
+    let rows = |kind: &'static str, count: u32| {
+        (0..count).map(move |row| Change::Put(bytes(&format!("{kind} {row:02}")), bytes("1")))
+    };
+    table.write(kinds.into_iter().zip([2, 30, 2]).flat_map(|(kind, count)| rows(kind, count)).collect());
+    assert_eq!(rows_of(&*table, "k"), 34);
+    copy_open_files(&there, &copy);
+    let after = open_table(&copy, &options).unwrap();
+    assert_eq!(
+        rows_of(&*after, "k"),
+        34,
+        "nobody flushed, but files are durable: the way to be tested was taken"
+    );
+    assert_eq!(rows_of(&*after, "early"), 35, "an earlier row was lost");
 }
 
 /// A table with little memory, so that it flushes and compacts by itself.

@@ -2,7 +2,7 @@
 //!
 //! Every command reads a row and writes two or three; in RocksDB each of these is a walk through a skip list
 //! that does not fit the processor's caches. A table owes no durability before a flush, so writes wait here, in
-//! a hash map, until there are enough of them to go into RocksDB as one batch in key order: neighbours then
+//! a hash map, until there are enough of them to go into RocksDB together in key order: neighbours then
 //! share most of their way, and a row that changed often meanwhile (a session's) goes once. While they go, by a
 //! thread of the table's own, the next ones gather.
 //!
@@ -11,12 +11,12 @@
 //!
 //! Held at all times:
 //! * a row is as the first map that has it says, and as RocksDB has it if none does;
-//! * what went into RocksDB is a prefix of the writes, for everything that waits goes in one batch, and the
-//!   next batch behind it.
+//! * what went into RocksDB is a prefix of the writes, for everything that waits goes at once, and what comes
+//!   next behind it.
 //!
-//! Left out on purpose: scans, which go to RocksDB once nothing of their kind waits here.
+//! Left out on purpose: scans, which go to RocksDB once nothing of their range waits here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ::rocksdb::WriteBatch;
@@ -34,6 +34,9 @@ const GENERATIONS_MAX: usize = 8;
 /// Rows by key; deleted ones have no value.
 type Map = HashMap<Bytes, Option<Bytes>, RandomState>;
 
+/// A row with the first bytes of its key: most comparisons then need not look elsewhere in memory.
+pub(super) type SortedRow<'a> = (u64, &'a Bytes, &'a Option<Bytes>);
+
 /// Rows, and what they weigh.
 #[derive(Default)]
 pub(super) struct Rows {
@@ -41,31 +44,32 @@ pub(super) struct Rows {
     bytes: usize,
     /// Those of large rows among them.
     large_bytes: usize,
-    kinds: Kinds,
+    prefixes: Prefixes,
 }
 
-/// First bytes of keys, a bit each: what a row is about, as a rule.
+/// What keys begin with: as a rule what a row is about, and a part of where.
 #[derive(Default)]
-struct Kinds([u64; 4]);
+struct Prefixes {
+    some: BTreeSet<[u8; 3]>,
+    /// There are keys that are shorter.
+    shorter: bool,
+}
 
-impl Kinds {
+impl Prefixes {
     fn add(&mut self, key: &[u8]) {
-        let kind = usize::from(key.first().copied().unwrap_or_default());
-        self.0[kind / 64] |= 1 << (kind % 64);
+        match key.first_chunk() {
+            Some(prefix) => _ = self.some.insert(*prefix),
+            None => self.shorter = true,
+        }
     }
 
     /// Whether there may be keys from `start` on, to before `end`.
     fn meet(&self, start: &[u8], end: Option<&[u8]>) -> bool {
-        let first = start.first().copied().unwrap_or_default();
-        let last = match end {
-            Some([]) => return false,
-            // One byte by itself: only keys before it.
-            Some([0]) => 0,
-            Some([only]) => only - 1,
-            Some([kind, ..]) => *kind,
-            None => u8::MAX,
-        };
-        (first..=last).any(|kind| self.0[usize::from(kind) / 64] & 1 << (kind % 64) != 0)
+        let mut from = [0; 3];
+        let length = start.len().min(from.len());
+        from[..length].copy_from_slice(&start[..length]);
+        let first = self.some.range(from..).next();
+        self.shorter || first.is_some_and(|prefix| end.is_none_or(|end| &prefix[..] < end))
     }
 }
 
@@ -79,6 +83,8 @@ pub(super) struct Buffer {
     generations_bytes: usize,
     /// Writes so far.
     writes: u64,
+    /// Loads that went into RocksDB so far.
+    arrivals: u64,
     waiting_bytes_max: usize,
     cache_bytes: usize,
 }
@@ -108,31 +114,40 @@ fn first_bytes(key: &[u8]) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-fn weight(key: &Bytes, value: Option<&Bytes>) -> usize {
-    OVERHEAD_BYTES + key.len() + value.map_or(0, Bytes::len)
+/// Bytes that a row takes up.
+pub(super) fn weight(key: &Bytes, value: &Option<Bytes>) -> usize {
+    OVERHEAD_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len)
 }
 
 impl Rows {
     fn set(&mut self, key: Bytes, value: Option<Bytes>) {
-        let (key_bytes, added) = (key.len(), weight(&key, value.as_ref()));
+        let (key_bytes, added) = (key.len(), weight(&key, &value));
         self.bytes += added;
         self.large_bytes += large_bytes(value.as_ref());
-        self.kinds.add(&key);
+        self.prefixes.add(&key);
         if let Some(before) = self.map.insert(key, value) {
             self.large_bytes -= large_bytes(before.as_ref());
             self.bytes -= OVERHEAD_BYTES + key_bytes + before.map_or(0, |value| value.len());
         }
     }
 
-    /// All of them in key order, for RocksDB.
-    pub(super) fn batch(&self, generation: u32) -> WriteBatch {
-        // The first bytes beside each key: most comparisons then need not look elsewhere in memory.
-        let mut rows: Vec<(u64, &Bytes, &Option<Bytes>)> =
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of them in key order.
+    pub(super) fn sorted(&self) -> Vec<SortedRow<'_>> {
+        let mut rows: Vec<SortedRow<'_>> =
             self.map.iter().map(|(key, value)| (first_bytes(key), key, value)).collect();
         rows.sort_unstable_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
+        rows
+    }
+
+    /// All of them in key order, for RocksDB.
+    pub(super) fn batch(&self, generation: u32) -> WriteBatch {
         let mut batch = WriteBatch::default();
         let mut place = Vec::new();
-        for (_, key, value) in rows {
+        for (_, key, value) in self.sorted() {
             row_key_into(&mut place, generation, key);
             match value {
                 Some(value) => batch.put(&place, value),
@@ -154,6 +169,7 @@ impl Buffer {
             read: Rows::default(),
             generations_bytes: 0,
             writes: 0,
+            arrivals: 0,
             waiting_bytes_max,
             cache_bytes,
         }
@@ -195,7 +211,7 @@ impl Buffer {
     /// Whether RocksDB may not have every row from `start` to before `end` yet.
     pub(super) fn holds_back(&self, start: &[u8], end: Option<&[u8]>) -> bool {
         let mut late = [Some(&self.waiting), self.going.as_deref()].into_iter().flatten();
-        late.any(|rows| rows.kinds.meet(start, end))
+        late.any(|rows| rows.prefixes.meet(start, end))
     }
 
     /// Enough waits to be sent off.
@@ -211,6 +227,16 @@ impl Buffer {
     /// Large rows gain little by waiting, and take the memory of many: an eighth of them is as much.
     fn holds(&self, bytes: usize) -> bool {
         self.waiting.bytes >= bytes || self.waiting.large_bytes >= bytes / 8
+    }
+
+    /// Loads that went into RocksDB so far.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Loads that everything written so far makes which has not arrived.
+    pub(super) fn loads(&self) -> u64 {
+        u64::from(self.going.is_some()) + u64::from(!self.waiting.map.is_empty())
     }
 
     /// Rows are on their way.
@@ -238,6 +264,7 @@ impl Buffer {
     /// What was going is in RocksDB now. Returns what is forgotten for it: freeing that takes its time.
     pub(super) fn arrived(&mut self) -> Vec<Arc<Rows>> {
         let Some(rows) = self.going.take() else { return Vec::new() };
+        self.arrivals += 1;
         // What was read is older than what went.
         if rows.bytes < self.waiting_bytes_max / 8 {
             // Not worth a generation of its own: somebody was in a hurry (a scan).
@@ -411,30 +438,36 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_need_not_wait_for_rows_of_other_kinds() {
+    fn a_scan_need_not_wait_for_rows_that_begin_otherwise() {
         let mut buffer = Buffer::new(1 << 20, 1 << 20);
         assert!(!buffer.holds_back(b"", None));
-        buffer.write(vec![put("b1", "1"), put("d", "1")]);
+        buffer.write(vec![put("b111", "1"), put("d11", "1")]);
         let held_back = |buffer: &Buffer, start: &str, end: &str| {
             buffer.holds_back(start.as_bytes(), Some(end.as_bytes()))
         };
         for (start, end, held) in [
             ("", "b", false),
-            ("a", "b0", true),
-            ("b", "c", true),
-            ("c", "d", false),
-            ("c", "d0", true),
+            ("", "b11", false),
+            ("a", "b110", true),
+            ("b", "b2", true),
+            ("b112", "c", true),
+            ("b12", "c", false),
+            ("b12", "d", false),
+            ("c", "d11", false),
+            ("d11", "d110", true),
+            ("d110", "d2", true),
             ("e", "z", false),
             ("b", "", false),
         ] {
             assert_eq!(held_back(&buffer, start, end), held, "{start:?} to {end:?}");
         }
         assert!(buffer.holds_back(b"c", None) && !buffer.holds_back(b"e", None));
-        assert!(!buffer.holds_back(b"", Some(b"\0")));
         buffer.send_off();
         assert!(held_back(&buffer, "a", "z"), "on their way");
         buffer.arrived();
         assert!(!held_back(&buffer, "a", "z"));
+        buffer.write(vec![put("b", "1")]);
+        assert!(held_back(&buffer, "a", "b0"), "a key that is only a beginning");
     }
 
     #[test]

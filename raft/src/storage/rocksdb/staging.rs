@@ -7,30 +7,18 @@
 //! Left out on purpose: an end without taking over what arrived. The generation of rows that are not wanted any
 //! more is removed, whatever there is of it.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 
-use ::rocksdb::{DB, Error, IngestExternalFileOptions, Options, SstFileWriter};
+use ::rocksdb::Error;
 
+use super::files::Files;
 use super::generations::row_key_into;
 use super::stand_back;
 use crate::storage::{Row, fatal, start_thread};
 
-/// What names of files begin with that RocksDB has not taken over.
-const PREFIX: &str = "staged.";
 const DOING: &str = "write a snapshot's rows";
-
-/// How and where files are made.
-pub(super) struct Place {
-    pub(super) db: Arc<DB>,
-    /// Of the database.
-    pub(super) settings: Options,
-    pub(super) directory: PathBuf,
-    /// A file is taken over when it reaches this size.
-    pub(super) file_bytes: u64,
-}
 
 /// A generation that is being made.
 pub(super) struct Staging {
@@ -41,12 +29,13 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    pub(super) fn start(place: Arc<Place>, generation: u32) -> Self {
+    /// Begins `generation`. A file is taken over when it reaches `file_bytes`.
+    pub(super) fn start(files: Arc<Files>, file_bytes: u64, generation: u32) -> Self {
         // One piece is written while the next one is fetched.
         let (entrance, pieces) = mpsc::sync_channel(0);
         let write = move || {
             stand_back();
-            place.write(generation, &pieces).unwrap_or_else(|error| fatal(DOING, &error));
+            write_rows(&files, file_bytes, generation, &pieces).unwrap_or_else(|error| fatal(DOING, &error));
         };
         Self { generation, entrance, thread: start_thread("table-staging", write) }
     }
@@ -61,39 +50,25 @@ impl Staging {
     }
 }
 
-impl Place {
-    fn write(&self, generation: u32, pieces: &Receiver<Vec<Row>>) -> Result<(), Error> {
-        let mut rows = pieces.iter().flatten().peekable();
-        let mut key = Vec::new();
-        for number in 0_u32.. {
-            if rows.peek().is_none() {
-                break;
-            }
-            let path = self.directory.join(format!("{PREFIX}{generation}.{number}"));
-            let mut file = SstFileWriter::create(&self.settings);
-            file.open(&path)?;
-            while file.file_size() < self.file_bytes
+fn write_rows(
+    files: &Files,
+    file_bytes: u64,
+    generation: u32,
+    pieces: &Receiver<Vec<Row>>,
+) -> Result<(), Error> {
+    let mut rows = pieces.iter().flatten().peekable();
+    let mut key = Vec::new();
+    while rows.peek().is_some() {
+        let made = files.make(|file| {
+            while file.file_size() < file_bytes
                 && let Some((row, value)) = rows.next()
             {
                 row_key_into(&mut key, generation, &row);
                 file.put(&key, value)?;
             }
-            file.finish()?;
-            let mut options = IngestExternalFileOptions::default();
-            options.set_move_files(true);
-            self.db.ingest_external_file_opts(&options, vec![path])?;
-        }
-        Ok(())
-    }
-}
-
-/// Removes files that a crash left behind.
-pub(super) fn remove_leftovers(directory: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            std::fs::remove_file(entry.path())?;
-        }
+            Ok(())
+        })?;
+        files.take_over(vec![made])?;
     }
     Ok(())
 }

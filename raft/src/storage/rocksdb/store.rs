@@ -1,21 +1,40 @@
 //! The way of rows into RocksDB: they wait in a [`Buffer`], and go many at a time, by a thread of the table's own or of
-//! somebody who cannot wait.
+//! somebody who cannot wait; in [`Files`], or, if they are few, through its memory.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
-use ::rocksdb::{DB, WriteBatch, WriteOptions};
+use ::rocksdb::{DB, Error, Snapshot, WriteBatch, WriteOptions};
 
-use super::buffer::{Buffer, Rows};
+use super::buffer::{Buffer, Rows, SortedRow, weight};
+use super::files::Files;
+use super::generations::row_key_into;
 use super::options::TableOptions;
 use super::{lock, or_fatal, stand_back};
 
 /// Rows that go into RocksDB, and their generation.
 pub(super) type Load = (Arc<Rows>, u32);
 
+/// With fewer files that are not sorted into those below, RocksDB does not slow down writes, nor hold up a flush.
+const FILES_AT_LEVEL_0_MAX: u64 = 18;
+
+/// By what way rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In files, if there are enough of them.
+    Any,
+    /// Through RocksDB's memory: somebody waits who should not wait for a disk longer than what is going already does.
+    Memory,
+}
+
 /// RocksDB, and the rows of the live generation in front of it.
 pub(super) struct Store {
     pub(super) db: Arc<DB>,
+    pub(super) files: Arc<Files>,
+    file_bytes_min: usize,
+    /// Held while files are taken over: rows in a range where nothing else lies are in every view that is taken meanwhile, the
+    /// others in none.
+    taking_over: Mutex<()>,
     unlogged: WriteOptions,
     pub(super) buffer: Mutex<Buffer>,
     /// Generation that reads and writes go to.
@@ -26,11 +45,13 @@ pub(super) struct Store {
 
 impl Store {
     /// Nothing waits; which generation is live is not known yet.
-    pub(super) fn new(db: Arc<DB>, options: &TableOptions) -> Self {
+    pub(super) fn new(db: Arc<DB>, files: Arc<Files>, options: &TableOptions) -> Self {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let buffer = Mutex::new(Buffer::new(options.waiting_bytes, options.row_cache_bytes));
-        Self { db, unlogged, buffer, live: AtomicU32::new(0), arrived: Condvar::new() }
+        let file_bytes_min = options.file_bytes_min;
+        let (taking_over, live, arrived) = (Mutex::default(), AtomicU32::new(0), Condvar::new());
+        Self { db, files, file_bytes_min, taking_over, unlogged, buffer, live, arrived }
     }
 
     pub(super) fn live(&self) -> u32 {
@@ -42,23 +63,25 @@ impl Store {
     }
 
     /// Waits until nothing is going.
-    fn settled(&self) -> MutexGuard<'_, Buffer> {
-        self.settle(lock(&self.buffer))
-    }
-
     pub(super) fn settle<'a>(&self, buffer: MutexGuard<'a, Buffer>) -> MutexGuard<'a, Buffer> {
         self.arrived.wait_while(buffer, |buffer| buffer.is_going()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends off what waits, and waits for it.
-    pub(super) fn drain(&self) {
-        let mut buffer = self.settled();
-        if let Some(rows) = buffer.send_off() {
-            self.write(rows.batch(self.live()));
-            let forgotten = buffer.arrived();
-            drop(buffer);
-            // Without the lock: others wait for it.
-            drop(forgotten);
+    /// Brings everything that was written so far into RocksDB: waits until it has arrived, or sends it off.
+    pub(super) fn drain(&self, way: Way) {
+        let buffer = lock(&self.buffer);
+        // Not until nothing is going: others may send off what was written since, again and again.
+        let last = buffer.arrivals() + buffer.loads();
+        let wait = |buffer: &mut Buffer| buffer.is_going() && buffer.arrivals() < last;
+        let mut buffer = self.arrived.wait_while(buffer, wait).unwrap_or_else(PoisonError::into_inner);
+        if buffer.arrivals() >= last {
+            return;
+        }
+        let (rows, generation) = (buffer.send_off(), self.live());
+        // Without the lock from here on: others wait for it.
+        drop(buffer);
+        if let Some(rows) = rows {
+            self.bring(&rows, generation, way);
         }
     }
 
@@ -66,11 +89,88 @@ impl Store {
     pub(super) fn carry(&self, loads: &mpsc::Receiver<Load>) {
         stand_back();
         for (rows, generation) in loads {
-            self.write(rows.batch(generation));
-            let forgotten = lock(&self.buffer).arrived();
-            self.arrived.notify_all();
-            // Without the lock: others wait for it.
-            drop(forgotten);
+            self.bring(&rows, generation, Way::Any);
         }
+    }
+
+    fn bring(&self, rows: &Rows, generation: u32, way: Way) {
+        match way {
+            Way::Any if rows.bytes() >= self.file_bytes_min && self.has_room_for_files() => {
+                or_fatal("write files of the table", self.bring_in_files(rows, generation));
+            }
+            Way::Any | Way::Memory => self.write(rows.batch(generation)),
+        }
+        let forgotten = lock(&self.buffer).arrived();
+        self.arrived.notify_all();
+        drop(forgotten);
+    }
+
+    /// Rows that go through its memory RocksDB slows down while it is behind with compactions, files it does not.
+    fn has_room_for_files(&self) -> bool {
+        let files = self.db.property_int_value("rocksdb.num-files-at-level0");
+        or_fatal("read the table", files).is_none_or(|files| files < FILES_AT_LEVEL_0_MAX)
+    }
+
+    fn bring_in_files(&self, rows: &Rows, generation: u32) -> Result<(), Error> {
+        // These become durable at once, and what is durable is always a prefix of the writes.
+        self.db.flush()?;
+        let sorted = rows.sorted();
+        let mut files = Vec::new();
+        let mut place = Vec::new();
+        for piece in pieces(&sorted) {
+            files.push(self.files.make(|file| {
+                for (_, key, value) in piece {
+                    row_key_into(&mut place, generation, key);
+                    match value {
+                        Some(value) => file.put(&place, value)?,
+                        None => file.delete(&place)?,
+                    }
+                }
+                Ok(())
+            })?);
+        }
+        let _no_view = lock(&self.taking_over);
+        self.files.take_over(files)
+    }
+
+    /// Unchanging rows as of now, each load whole or not at all.
+    pub(super) fn snapshot<'a>(&self, db: &'a DB) -> Snapshot<'a> {
+        let _no_files = lock(&self.taking_over);
+        db.snapshot()
+    }
+}
+
+/// Rows of the kind that weighs most, and what lies before and behind them: in one file the row that every batch
+/// writes, which lies before all others, would stretch the file's range over everything up to the values.
+fn pieces<'a, 'b>(sorted: &'a [SortedRow<'b>]) -> impl Iterator<Item = &'a [SortedRow<'b>]> {
+    let bytes =
+        |rows: &[SortedRow<'_>]| -> usize { rows.iter().map(|(_, key, value)| weight(key, value)).sum() };
+    let kind = |(_, key, _): &SortedRow<'_>| key.first().copied();
+    let kinds = sorted.chunk_by(|one, other| kind(one) == kind(other));
+    let heaviest = kinds.max_by_key(|rows| bytes(rows)).and_then(|rows| kind(rows.first()?));
+    let (before, rest) = sorted.split_at(sorted.partition_point(|row| kind(row) < heaviest));
+    let (heavy, behind) = rest.split_at(rest.partition_point(|row| kind(row) == heaviest));
+    [before, heavy, behind].into_iter().filter(|rows| !rows.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::pieces;
+
+    #[test]
+    fn the_heaviest_kind_is_cut_out_of_what_lies_around_it() {
+        let cut = |keys: &[&'static str]| -> Vec<usize> {
+            let keys: Vec<Bytes> = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
+            let sorted: Vec<_> = keys.iter().map(|key| (0, key, &None)).collect();
+            pieces(&sorted).map(<[_]>::len).collect()
+        };
+        assert_eq!(cut(&["", "a1", "b1", "b2", "b3", "c1", "c2", "d"]), [2, 3, 3]);
+        assert_eq!(cut(&["b1", "b2", "c1"]), [2, 1]);
+        assert_eq!(cut(&["a1", "b1", "b2"]), [1, 2]);
+        assert_eq!(cut(&["b1", "b2"]), [2]);
+        assert_eq!(cut(&["", ""]), [2]);
+        assert_eq!(cut(&[]), []);
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Writes wait in a buffer first and go into RocksDB many at a time, by a thread of the table's own ([`Store`]); whoever
 //! wants more than one row (a scan of rows that wait, a view, a flush) sends off what waits before, and waits for
-//! all of it. Rows of a snapshot go past all that, in files made for RocksDB ([`Staging`]).
+//! all of it. Rows of a snapshot go past all that, into files of their own ([`Staging`]).
 //!
 //! Left out on purpose: syncing anything by itself, and knowing what rows mean.
 
@@ -28,10 +28,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::buffer::Found;
+use super::files::{Files, remove_leftovers};
 use super::generations::{FORMAT, NAMES_KEY, Names, is_empty, leftovers, prefix, read_names, row_key};
 use super::options::TableOptions;
-use super::staging::{Place, Staging, remove_leftovers};
-use super::store::{Load, Store};
+use super::staging::Staging;
+use super::store::{Load, Store, Way};
 use super::{corrupt, lock, open, open_error, or_fatal, unavailable};
 use crate::storage::{
     APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal, start_thread,
@@ -50,16 +51,15 @@ fn open_rocks(path: &Path, options: &TableOptions) -> Result<RocksTable, OpenErr
     let settings = options.rocksdb();
     let db = Arc::new(open(path, options.create, &settings)?);
     remove_leftovers(path).map_err(|error| unavailable(path, &error))?;
-    let file_bytes = options.write_buffer_bytes as u64;
-    let place = Place { db: Arc::clone(&db), settings, directory: path.to_owned(), file_bytes };
-    RocksTable::start(path, Store::new(db, options), place)
+    let files = Arc::new(Files::new(Arc::clone(&db), settings, path));
+    RocksTable::start(path, Store::new(db, files, options), options.write_buffer_bytes as u64)
 }
 
 struct RocksTable {
     store: Arc<Store>,
     inner: Arc<Mutex<Inner>>,
-    /// Where snapshots are staged.
-    place: Arc<Place>,
+    /// Size of a snapshot's files.
+    file_bytes: u64,
     /// Taken away at the end.
     carrier: Option<Carrier>,
 }
@@ -80,7 +80,7 @@ struct Inner {
 }
 
 impl RocksTable {
-    fn start(path: &Path, store: Store, place: Place) -> Result<Self, OpenError> {
+    fn start(path: &Path, store: Store, file_bytes: u64) -> Result<Self, OpenError> {
         let found = store.db.get(NAMES_KEY).map_err(|error| open_error(path, &error))?;
         let mut names = match &found {
             Some(bytes) => read_names(path, bytes)?,
@@ -96,8 +96,7 @@ impl RocksTable {
         let (loads, receiver) = mpsc::channel();
         let carrying = Arc::clone(&store);
         let thread = start_thread("table-carrier", move || carrying.carry(&receiver));
-        let place = Arc::new(place);
-        let table = Self { store, inner, place, carrier: Some(Carrier { loads, thread }) };
+        let table = Self { store, inner, file_bytes, carrier: Some(Carrier { loads, thread }) };
         // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
         // only after its first write without a log.
         table.write_names(names);
@@ -128,7 +127,7 @@ impl RocksTable {
     }
 
     fn flush_now(&self) {
-        self.store.drain();
+        self.store.drain(Way::Any);
         or_fatal("flush the table", self.store.db.flush());
     }
 
@@ -253,7 +252,7 @@ impl Read for RocksTable {
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
         if lock(&self.store.buffer).holds_back(start, end) {
-            self.store.drain();
+            self.store.drain(Way::Memory);
         }
         self.read_live(|generation| match bounds(generation, start, end) {
             None => Vec::new(),
@@ -275,14 +274,14 @@ impl Drop for RocksTable {
             staged.finish();
         }
         // RocksDB flushes what it has when it is closed.
-        self.store.drain();
+        self.store.drain(Way::Memory);
     }
 }
 
 impl Table for RocksTable {
     fn write(&self, batch: Batch) {
         if batch.iter().any(|change| matches!(change, Change::DeleteRange(..))) {
-            self.store.drain();
+            self.store.drain(Way::Memory);
             let mut buffer = lock(&self.store.buffer);
             let (mut rows, generation) = (WriteBatch::default(), self.store.live());
             batch.into_iter().for_each(|change| add(&mut rows, generation, change));
@@ -306,12 +305,12 @@ impl Table for RocksTable {
     }
 
     fn view(&self) -> Box<dyn Read> {
-        self.store.drain();
+        self.store.drain(Way::Memory);
         // Under the lock, so that the generation is counted before a switch can retire it.
         let mut inner = lock(&self.inner);
         let generation = inner.names.live;
         *inner.views.entry(generation).or_default() += 1;
-        let held = Held::new(Arc::clone(&self.store.db), |db| db.snapshot());
+        let held = Held::new(Arc::clone(&self.store.db), |db| self.store.snapshot(db));
         Box::new(View { held, generation, inner: Arc::clone(&self.inner) })
     }
 
@@ -348,7 +347,8 @@ impl Table for RocksTable {
         if let Some(dropped) = dropped {
             self.remove(dropped.finish());
         }
-        lock(&self.inner).staged = Some(Staging::start(Arc::clone(&self.place), names.newest));
+        lock(&self.inner).staged =
+            Some(Staging::start(Arc::clone(&self.store.files), self.file_bytes, names.newest));
     }
 
     fn stage(&self, rows: Vec<Row>) {
@@ -408,6 +408,8 @@ impl Read for View {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -427,5 +429,40 @@ mod tests {
             assert_eq!(before, (false, 1));
         });
         assert_eq!((named(), table.get(b"row")), (2, Some(Bytes::from("1"))));
+    }
+
+    #[test]
+    fn a_view_has_whole_loads_however_they_come_in() {
+        let root = tempfile::tempdir().unwrap();
+        let options = TableOptions { waiting_bytes: 1000, file_bytes_min: 400, ..TableOptions::default() };
+        let table = open_rocks(root.path(), &options).unwrap();
+        let over = AtomicBool::new(false);
+        // As a view would be that was held up behind its draining.
+        let look = || {
+            // None is there when files come in.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            let snapshot = table.store.snapshot(&table.store.db);
+            let last = snapshot.get(row_key(1, b"last")).unwrap();
+            let last = last.map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().unwrap()));
+            // While more comes in.
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            let rows = bounds(1, b"new", None).map(|options| snapshot.raw_iterator_opt(options)).unwrap();
+            (4 * last, collect(rows, ScanLimit { rows: usize::MAX, bytes: usize::MAX }).len() as u64)
+        };
+        let torn = std::thread::scope(|scope| {
+            let viewer = scope.spawn(|| {
+                let mut looks = std::iter::repeat_with(look).take_while(|_| !over.load(Ordering::SeqCst));
+                looks.find(|(expected, rows)| expected != rows)
+            });
+            for at in 1..=600_u64 {
+                let new = (0..4)
+                    .map(|row| Change::Put(Bytes::from(format!("new {at:05} {row}")), Bytes::from("1")));
+                let last = Change::Put(Bytes::from("last"), Bytes::from(at.to_be_bytes().to_vec()));
+                table.write(new.chain([last]).collect());
+            }
+            over.store(true, Ordering::SeqCst);
+            viewer.join().unwrap()
+        });
+        assert_eq!(torn, None, "rows expected, and rows found");
     }
 }
