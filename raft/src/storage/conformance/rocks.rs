@@ -95,7 +95,7 @@ fn number(table: &dyn Table, key: &str) -> u64 {
 fn a_reader_never_sees_a_row_go_back_while_rows_are_on_their_way() {
     never_back(20_000, &TableOptions { file_bytes_min: usize::MAX, ..hasty() });
     // Files take their time.
-    never_back(1_000, &hasty());
+    never_back(300, &hasty());
 }
 
 fn never_back(batches: u64, options: &TableOptions) {
@@ -141,13 +141,13 @@ async fn what_a_crash_leaves_of_rows_on_their_way_is_a_prefix_of_the_batches() {
     let table = open_table(&there, &hasty()).unwrap();
     let mut kept = 0;
     for round in 0..20_u64 {
-        let first = round * 300;
-        for at in first + 1..=first + 300 {
+        let first = round * 60;
+        for at in first + 1..=first + 60 {
             table.write(numbered(at));
         }
         if round % 3 == 1 {
             table.flush().await;
-            kept = first + 300;
+            kept = first + 60;
         }
         copy_open_files(&there, &copy);
         let after = open_table(&copy, &hasty()).unwrap();
