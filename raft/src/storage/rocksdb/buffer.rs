@@ -224,9 +224,9 @@ impl Buffer {
         self.holds(2 * self.waiting_bytes_max)
     }
 
-    /// Large rows gain little by waiting, and take the memory of many: an eighth of them is as much.
+    /// Large rows gain little by waiting, and take the memory of many: half as much of them is enough.
     fn holds(&self, bytes: usize) -> bool {
-        self.waiting.bytes >= bytes || self.waiting.large_bytes >= bytes / 8
+        self.waiting.bytes >= bytes || self.waiting.large_bytes >= bytes / 2
     }
 
     /// Loads that went into RocksDB so far.

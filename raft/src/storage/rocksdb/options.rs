@@ -13,7 +13,8 @@ pub struct TableOptions {
     pub block_cache_bytes: usize,
     /// A write buffer is flushed when it reaches this size; there are at most two. Default 32 MiB.
     pub write_buffer_bytes: usize,
-    /// Rows that wait for going into RocksDB together; while they go, up to twice as much may wait. Default 12 MiB.
+    /// Rows that wait for going into RocksDB together; while they go, up to twice as much may wait. Default 20 MiB:
+    /// more than what a log becomes until the table is flushed, so that as a rule all of it is one file.
     pub waiting_bytes: usize,
     /// Rows of so many bytes that go together go in files, not through RocksDB's memory. Default 1 MiB.
     pub file_bytes_min: usize,
@@ -27,7 +28,7 @@ impl Default for TableOptions {
             create: true,
             block_cache_bytes: 64 * MIB,
             write_buffer_bytes: 32 * MIB,
-            waiting_bytes: 12 * MIB,
+            waiting_bytes: 20 * MIB,
             file_bytes_min: MIB,
             row_cache_bytes: 16 * MIB,
         }
@@ -54,8 +55,6 @@ impl TableOptions {
         // RocksDB's defaults at the default write buffer; kept in proportion at another.
         settings.set_target_file_size_base(2 * self.write_buffer_bytes as u64);
         settings.set_max_bytes_for_level_base(8 * self.write_buffer_bytes as u64);
-        // Not the usual four: rows that go together make two or three files, and values are in one of them.
-        settings.set_level_zero_file_num_compaction_trigger(8);
         settings.set_allow_concurrent_memtable_write(false);
         settings.set_avoid_unnecessary_blocking_io(true);
         // Written out bit by bit, a flush does not hold up the log's syncs on the same disk.

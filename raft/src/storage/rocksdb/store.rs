@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
-use ::rocksdb::{DB, Error, Snapshot, WriteBatch, WriteOptions};
+use ::rocksdb::{DB, Error, Range, Snapshot, WriteBatch, WriteOptions};
 
 use super::buffer::{Buffer, Rows, SortedRow, weight};
 use super::files::Files;
-use super::generations::row_key_into;
+use super::generations::{row_key, row_key_into};
 use super::options::TableOptions;
 use super::{lock, or_fatal, stand_back};
 
@@ -117,7 +117,7 @@ impl Store {
         let sorted = rows.sorted();
         let mut files = Vec::new();
         let mut place = Vec::new();
-        for piece in pieces(&sorted) {
+        for piece in self.pieces(&sorted, generation) {
             files.push(self.files.make(|file| {
                 for (_, key, value) in piece {
                     row_key_into(&mut place, generation, key);
@@ -133,6 +133,24 @@ impl Store {
         self.files.take_over(files)
     }
 
+    /// Rows by files. In one, as a rule: RocksDB sorts files that span everything into those below when there are four of
+    /// them. But where nearly nothing lies among the rows of the kind that weighs most (a shard that comes in, rows in the
+    /// order of their keys) these get a file of their own, which falls to where it stays: in one with the row that every
+    /// batch writes, which lies before all others, they would span everything, too.
+    fn pieces<'a, 'b>(&self, sorted: &'a [SortedRow<'b>], generation: u32) -> Vec<&'a [SortedRow<'b>]> {
+        let pieces = around_heaviest(sorted);
+        let heaviest = pieces[1];
+        let (Some((_, first, _)), Some((_, last, _))) = (heaviest.first(), heaviest.last()) else {
+            return Vec::new();
+        };
+        let (first, last) = (row_key(generation, first), row_key(generation, last));
+        let among: u64 = self.db.get_approximate_sizes(&[Range::new(&first, &last)]).iter().sum();
+        match among > bytes(heaviest) as u64 / 4 {
+            true => vec![sorted],
+            false => pieces.into_iter().filter(|rows| !rows.is_empty()).collect(),
+        }
+    }
+
     /// Unchanging rows as of now, each load whole or not at all.
     pub(super) fn snapshot<'a>(&self, db: &'a DB) -> Snapshot<'a> {
         let _no_files = lock(&self.taking_over);
@@ -140,37 +158,38 @@ impl Store {
     }
 }
 
-/// Rows of the kind that weighs most, and what lies before and behind them: in one file the row that every batch
-/// writes, which lies before all others, would stretch the file's range over everything up to the values.
-fn pieces<'a, 'b>(sorted: &'a [SortedRow<'b>]) -> impl Iterator<Item = &'a [SortedRow<'b>]> {
-    let bytes =
-        |rows: &[SortedRow<'_>]| -> usize { rows.iter().map(|(_, key, value)| weight(key, value)).sum() };
+/// What lies before the rows of the kind that weighs most, these, and what lies behind them.
+fn around_heaviest<'a, 'b>(sorted: &'a [SortedRow<'b>]) -> [&'a [SortedRow<'b>]; 3] {
     let kind = |(_, key, _): &SortedRow<'_>| key.first().copied();
     let kinds = sorted.chunk_by(|one, other| kind(one) == kind(other));
     let heaviest = kinds.max_by_key(|rows| bytes(rows)).and_then(|rows| kind(rows.first()?));
     let (before, rest) = sorted.split_at(sorted.partition_point(|row| kind(row) < heaviest));
-    let (heavy, behind) = rest.split_at(rest.partition_point(|row| kind(row) == heaviest));
-    [before, heavy, behind].into_iter().filter(|rows| !rows.is_empty())
+    let (heaviest, behind) = rest.split_at(rest.partition_point(|row| kind(row) == heaviest));
+    [before, heaviest, behind]
+}
+
+fn bytes(rows: &[SortedRow<'_>]) -> usize {
+    rows.iter().map(|(_, key, value)| weight(key, value)).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
-    use super::pieces;
+    use super::around_heaviest;
 
     #[test]
     fn the_heaviest_kind_is_cut_out_of_what_lies_around_it() {
-        let cut = |keys: &[&'static str]| -> Vec<usize> {
+        let cut = |keys: &[&'static str]| -> [usize; 3] {
             let keys: Vec<Bytes> = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
             let sorted: Vec<_> = keys.iter().map(|key| (0, key, &None)).collect();
-            pieces(&sorted).map(<[_]>::len).collect()
+            around_heaviest(&sorted).map(<[_]>::len)
         };
         assert_eq!(cut(&["", "a1", "b1", "b2", "b3", "c1", "c2", "d"]), [2, 3, 3]);
-        assert_eq!(cut(&["b1", "b2", "c1"]), [2, 1]);
-        assert_eq!(cut(&["a1", "b1", "b2"]), [1, 2]);
-        assert_eq!(cut(&["b1", "b2"]), [2]);
-        assert_eq!(cut(&["", ""]), [2]);
-        assert_eq!(cut(&[]), []);
+        assert_eq!(cut(&["b1", "b2", "c1"]), [0, 2, 1]);
+        assert_eq!(cut(&["a1", "b1", "b2"]), [1, 2, 0]);
+        assert_eq!(cut(&["b1", "b2"]), [0, 2, 0]);
+        assert_eq!(cut(&["", ""]), [0, 2, 0]);
+        assert_eq!(cut(&[]), [0, 0, 0]);
     }
 }
