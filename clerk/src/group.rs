@@ -136,20 +136,22 @@ struct Place {
 impl Place {
     /// How long to wait for an answer.
     fn patience(&self) -> Duration {
+        (self.lately() * 2).clamp(CALL_MIN, CALL_SLOW_MAX)
+    }
+
+    /// How slow the group was lately.
+    fn lately(&self) -> Duration {
         let lately = self.slow.filter(|(_, when)| when.elapsed() < LATELY);
-        let slow = lately.map_or(Duration::ZERO, |(slow, _)| slow);
-        (slow * 2).clamp(CALL_MIN, CALL_SLOW_MAX)
+        lately.map_or(Duration::ZERO, |(slow, _)| slow)
     }
 
     fn answered(&mut self, took: Duration) {
-        let before = self.slow.map_or(Duration::ZERO, |(slow, _)| slow * 7 / 8);
-        self.slow = Some((took.max(before), clock::now()));
+        self.slow = Some((took.max(self.lately() * 7 / 8), clock::now()));
     }
 
     /// An answer takes longer than this, or never comes.
     fn waited_in_vain(&mut self, time: Duration) {
-        let before = self.slow.map_or(Duration::ZERO, |(slow, _)| slow);
-        self.slow = Some((time.max(before), clock::now()));
+        self.slow = Some((time.max(self.lately()), clock::now()));
     }
 }
 

@@ -134,6 +134,11 @@ async fn a_group_that_was_slow_is_given_more_time_and_less_again_once_it_is_not(
     assert_eq!(slow.asked(1).await, 2, "it is forgotten, so that a server that went silent is soon given up");
     clock::sleep(Duration::from_secs(11)).await;
     assert_eq!(slow.asked(1).await, 2, "and so it is after a while");
+    clock::sleep(Duration::from_secs(11)).await;
+    slow.millis.store(1, Ordering::Relaxed);
+    slow.asked(1).await;
+    slow.millis.store(1_500, Ordering::Relaxed);
+    assert_eq!(slow.asked(1).await, 2, "and what was long ago is not remembered by an answer either");
 }
 
 #[tokio::test(start_paused = true)]

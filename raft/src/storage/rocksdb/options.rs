@@ -18,7 +18,7 @@ pub struct TableOptions {
     pub waiting_bytes: usize,
     /// Rows of so many bytes that go together go in files, not through RocksDB's memory. Default 1 MiB.
     pub file_bytes_min: usize,
-    /// Rows that went or were read lately and are kept at hand. Default 16 MiB.
+    /// Rows that went or were read lately and are kept at hand. Default 24 MiB: more than go at once.
     pub row_cache_bytes: usize,
 }
 
@@ -30,7 +30,7 @@ impl Default for TableOptions {
             write_buffer_bytes: 32 * MIB,
             waiting_bytes: 20 * MIB,
             file_bytes_min: MIB,
-            row_cache_bytes: 16 * MIB,
+            row_cache_bytes: 24 * MIB,
         }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use ::rocksdb::{DB, Error, Range, Snapshot, WriteBatch, WriteOptions};
+use bytes::Bytes;
 
-use super::buffer::{Buffer, Rows, SortedRow, weight};
+use super::buffer::{Buffer, Rows, SortedRow};
 use super::files::Files;
 use super::generations::{row_key, row_key_into};
 use super::options::TableOptions;
@@ -15,8 +16,9 @@ use super::{lock, or_fatal, stand_back};
 /// Rows that go into RocksDB, and their generation.
 pub(super) type Load = (Arc<Rows>, u32);
 
-/// With fewer files that are not sorted into those below, RocksDB does not slow down writes, nor hold up a flush.
-const FILES_AT_LEVEL_0_MAX: u64 = 18;
+/// With fewer files that are not sorted into those below, and those of one load more, RocksDB does not hold up a flush (from
+/// 19 on), nor slow down writes.
+const FILES_AT_LEVEL_0_MAX: u64 = 15;
 
 /// By what way rows go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +147,8 @@ impl Store {
         };
         let (first, last) = (row_key(generation, first), row_key(generation, last));
         let among: u64 = self.db.get_approximate_sizes(&[Range::new(&first, &last)]).iter().sum();
-        match among > bytes(heaviest) as u64 / 4 {
+        // RocksDB's rows are compressed.
+        match among > bytes(heaviest) as u64 / 16 {
             true => vec![sorted],
             false => pieces.into_iter().filter(|rows| !rows.is_empty()).collect(),
         }
@@ -169,7 +172,7 @@ fn around_heaviest<'a, 'b>(sorted: &'a [SortedRow<'b>]) -> [&'a [SortedRow<'b>];
 }
 
 fn bytes(rows: &[SortedRow<'_>]) -> usize {
-    rows.iter().map(|(_, key, value)| weight(key, value)).sum()
+    rows.iter().map(|(_, key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum()
 }
 
 #[cfg(test)]
