@@ -44,6 +44,7 @@ pub(super) struct Rows {
     bytes: usize,
     /// Those of large rows among them.
     large_bytes: usize,
+    /// Of those that were written.
     prefixes: Prefixes,
 }
 
@@ -56,9 +57,10 @@ struct Prefixes {
 }
 
 impl Prefixes {
-    fn add(&mut self, key: &[u8]) {
-        match key.first_chunk() {
-            Some(prefix) => _ = self.some.insert(*prefix),
+    /// What a key begins with; none for a shorter key.
+    fn add(&mut self, prefix: Option<[u8; 3]>) {
+        match prefix {
+            Some(prefix) => _ = self.some.insert(prefix),
             None => self.shorter = true,
         }
     }
@@ -120,14 +122,22 @@ fn weight(key: &Bytes, value: &Option<Bytes>) -> usize {
 }
 
 impl Rows {
-    fn set(&mut self, key: Bytes, value: Option<Bytes>) {
+    /// Whether the row is new here.
+    fn set(&mut self, key: Bytes, value: Option<Bytes>) -> bool {
         let (key_bytes, added) = (key.len(), weight(&key, &value));
         self.bytes += added;
         self.large_bytes += large_bytes(value.as_ref());
-        self.prefixes.add(&key);
-        if let Some(before) = self.map.insert(key, value) {
-            self.large_bytes -= large_bytes(before.as_ref());
-            self.bytes -= OVERHEAD_BYTES + key_bytes + before.map_or(0, |value| value.len());
+        let Some(before) = self.map.insert(key, value) else { return true };
+        self.large_bytes -= large_bytes(before.as_ref());
+        self.bytes -= OVERHEAD_BYTES + key_bytes + before.map_or(0, |value| value.len());
+        false
+    }
+
+    /// Sets a row that a scan may have to wait for.
+    fn write(&mut self, key: Bytes, value: Option<Bytes>) {
+        let prefix = key.first_chunk().copied();
+        if self.set(key, value) {
+            self.prefixes.add(prefix);
         }
     }
 
@@ -190,9 +200,7 @@ impl Buffer {
     pub(super) fn read(&mut self, key: &[u8], value: &Bytes, writes: u64) {
         if self.writes == writes && !is_large(value) {
             self.read.set(Bytes::copy_from_slice(key), Some(value.clone()));
-            if self.read.bytes > self.cache_bytes / 4 {
-                self.age();
-            }
+            self.age_if_many();
         }
     }
 
@@ -201,8 +209,8 @@ impl Buffer {
         self.writes += 1;
         for change in batch {
             match change {
-                Change::Put(key, value) => self.waiting.set(key, Some(value)),
-                Change::Delete(key) => self.waiting.set(key, None),
+                Change::Put(key, value) => self.waiting.write(key, Some(value)),
+                Change::Delete(key) => self.waiting.write(key, None),
                 Change::DeleteRange(..) => unreachable!("those go past the buffer"),
             }
         }
@@ -271,7 +279,7 @@ impl Buffer {
             for (key, value) in &rows.map {
                 self.read.set(key.clone(), value.clone());
             }
-            return if self.read.bytes > self.cache_bytes / 4 { self.age() } else { Vec::new() };
+            return self.age_if_many();
         }
         let mut forgotten = self.age();
         if rows.large_bytes > rows.bytes / 2 {
@@ -283,6 +291,14 @@ impl Buffer {
             forgotten.extend(self.keep(rows));
         }
         forgotten
+    }
+
+    /// Makes what was read a generation once it is a quarter of what is kept.
+    fn age_if_many(&mut self) -> Vec<Arc<Rows>> {
+        match self.read.bytes > self.cache_bytes / 4 {
+            true => self.age(),
+            false => Vec::new(),
+        }
     }
 
     /// Makes what was read a generation.

@@ -103,8 +103,12 @@ impl Store {
             Way::Any | Way::Memory => self.write(rows.batch(generation)),
         }
         let forgotten = lock(&self.buffer).arrived();
-        self.arrived.notify_all();
+        self.tell_arrival();
         drop(forgotten);
+    }
+
+    pub(super) fn tell_arrival(&self) {
+        self.arrived.notify_all();
     }
 
     /// Rows that go through its memory RocksDB slows down while it is behind with compactions, files it does not.

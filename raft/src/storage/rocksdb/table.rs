@@ -465,4 +465,34 @@ mod tests {
         });
         assert_eq!(torn, None, "rows expected, and rows found");
     }
+
+    #[test]
+    fn who_drains_waits_for_what_was_written_before_and_not_for_what_always_comes_next() {
+        let root = tempfile::tempdir().unwrap();
+        let table = open_rocks(root.path(), &TableOptions::default()).unwrap();
+        let put = || vec![Change::Put(Bytes::from("row"), Bytes::from("1"))];
+        lock(&table.store.buffer).write(put());
+        assert!(lock(&table.store.buffer).send_off().is_some());
+        lock(&table.store.buffer).write(put());
+        let waited = std::thread::scope(|scope| {
+            let drain = scope.spawn(|| table.store.drain(Way::Memory));
+            // One load follows the other without a gap in which nothing is going.
+            let next = || {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                let mut buffer = lock(&table.store.buffer);
+                buffer.arrived();
+                buffer.send_off();
+                buffer.write(put());
+                drop(buffer);
+                table.store.tell_arrival();
+            };
+            let loads = (0..400).take_while(|_| !drain.is_finished()).map(|_| next()).count();
+            let waited = !drain.is_finished();
+            lock(&table.store.buffer).arrived();
+            table.store.tell_arrival();
+            (waited, loads)
+        });
+        assert!(!waited.0, "still waiting behind {} loads", waited.1);
+        assert!(waited.1 >= 2, "what was written before had not arrived");
+    }
 }
