@@ -5,29 +5,31 @@
 //! one Ready: `appends -> save -> send -> apply`. That is group commit without further machinery; and a
 //! stalled disk wakes up reading its heartbeats before its clock.
 //!
-//! Beside the driver run the applier ([`crate::rsm`]) and the background task (here), which flushes the
-//! table before a compaction and reads snapshot chunks. The driver waits for neither. What it has for the
-//! applier it hands over once a round: a wake-up costs more than an item.
+//! Beside the driver run the applier ([`crate::rsm`]) and what flushes the table before a compaction and reads
+//! snapshot chunks ([`crate::background`]). The driver waits for none of them. What it has for the applier it
+//! hands over once a round: a wake-up costs more than an item.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::clock::{self, Ticker};
 use bytes::Bytes;
+use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::background::Chore;
 use crate::config::Config;
 use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId, Ready, StreamOrder};
 use crate::core::role::Role;
 use crate::core::{ProposeError, Raft, Refused};
 use crate::rsm::{ExecuteError, Leadership, Role as RoleName, Status};
-use crate::storage::{Log, Read, ScanLimit, Table, applied};
+use crate::storage::Log;
 use crate::transport::{Incoming, Mailbox, Transport};
-use crate::types::{EntryId, Index, Membership, NodeId};
+use crate::types::{EntryId, Index, NodeId};
 
 /// Who waits for a proposal or a read.
 pub(crate) trait Waiter: Send + 'static {
@@ -58,7 +60,7 @@ pub(crate) enum Item<P, Q> {
     Asked(ReadId, Q),
 }
 
-/// What the applier and the background task tell the driver.
+/// What the applier and the tasks beside it tell the driver.
 pub(crate) enum Event {
     /// Handed items of so many bytes are dealt with. Told now and then, not for every item.
     AppliedBytes(usize),
@@ -72,14 +74,6 @@ pub(crate) enum Event {
     Chunk(NodeId, Chunk),
     /// The table is durable up to here.
     Durable(Index),
-}
-
-/// Work beside the driver.
-pub(crate) enum Order {
-    /// Make the table durable at least up to here, if it is not.
-    Flush(Index),
-    /// Read a snapshot chunk.
-    Stream(StreamOrder),
 }
 
 /// Things worth counting. Shared with the handle.
@@ -101,7 +95,9 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) applier: mpsc::UnboundedSender<Vec<Item<P, Q>>>,
     /// Who waits for what, to be handed to the applier with the next thing it has to do.
     pub(crate) handing: Vec<Item<P, Q>>,
-    pub(crate) background: mpsc::UnboundedSender<Order>,
+    pub(crate) chores: mpsc::UnboundedSender<Chore>,
+    /// Snapshot chunks to be read.
+    pub(crate) streams: mpsc::UnboundedSender<StreamOrder>,
     pub(crate) disk_low: watch::Receiver<bool>,
     pub(crate) status: Arc<watch::Sender<Status>>,
     pub(crate) leadership: watch::Sender<Leadership>,
@@ -109,15 +105,27 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) stop: CancellationToken,
     pub(crate) next_read: u64,
     pub(crate) compaction: Compaction,
+    pub(crate) random: StdRng,
 }
 
 /// When to compact next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Compaction {
     under_way: bool,
     /// Log bytes after the last attempt: try again when they have grown noticeably.
     bytes_then: usize,
     ticks_since: u32,
+    /// Log bytes to begin at. Below the limit, by chance: the logs of a group grow alike, and a majority should have its
+    /// disks and processors free while one replica flushes its table.
+    begin_at: usize,
+}
+
+impl Compaction {
+    /// The one behind an attempt that left `bytes_then` of log.
+    pub(crate) fn next(bytes_then: usize, config: &Config, random: &mut StdRng) -> Self {
+        let early = random.random_range(0..=(config.log_bytes_max - config.log_keep_bytes) / 3);
+        Self { under_way: false, bytes_then, ticks_since: 0, begin_at: config.log_bytes_max - early }
+    }
 }
 
 impl<P: Waiter, Q: Waiter> Driver<P, Q> {
@@ -186,9 +194,10 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             Event::NotInstalled(snapshot) => self.raft.not_installed(snapshot),
             Event::Chunk(to, chunk) => self.raft.chunk_read(to, chunk),
             Event::Durable(index) => {
-                self.raft.compact(index);
+                let dropped = self.raft.compact(index);
+                let _ = self.chores.send(Chore::Free(dropped));
                 let bytes_then = self.raft.log().bytes();
-                self.compaction = Compaction { under_way: false, bytes_then, ticks_since: 0 };
+                self.compaction = Compaction::next(bytes_then, &self.config, &mut self.random);
             }
         }
     }
@@ -268,7 +277,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             let _ = self.applier.send(std::mem::take(&mut self.handing));
         }
         for order in ready.streams {
-            let _ = self.background.send(Order::Stream(order));
+            let _ = self.streams.send(order);
         }
     }
 
@@ -313,18 +322,21 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         let bytes = self.raft.log().bytes();
         let grown = bytes > self.compaction.bytes_then.saturating_add(self.config.log_keep_bytes / 4);
         let due = grown || self.compaction.ticks_since >= self.config.election_ticks_max;
-        let is_long = bytes > self.config.log_bytes_max && !base::mutant!("compact-never");
+        let is_long = bytes > self.compaction.begin_at && !base::mutant!("compact-never");
         if (is_long || base::mutant!("compact-at-once")) && due {
             self.start_compaction();
         }
     }
 
     fn start_compaction(&mut self) {
+        // First: looking for the point walks the log, and while a flush is under way every round comes here.
+        if self.compaction.under_way {
+            return;
+        }
         let applied = self.status.borrow().applied.id.index;
-        let wanted = self.raft.log().compaction_point(applied, self.config.log_keep_bytes);
-        if let (Some(point), false) = (wanted, self.compaction.under_way) {
+        if let Some(point) = self.raft.log().compaction_point(applied, self.config.log_keep_bytes) {
             self.compaction.under_way = true;
-            let _ = self.background.send(Order::Flush(point.index));
+            let _ = self.chores.send(Chore::Flush(point.index));
         }
     }
 }
@@ -339,72 +351,24 @@ impl From<ProposeError> for ExecuteError {
     }
 }
 
-/// The background task: flushes the table and reads snapshot chunks.
-pub(crate) struct Background {
-    pub(crate) table: Arc<dyn Table>,
-    pub(crate) membership: Membership,
-    pub(crate) config: Config,
-    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
-    pub(crate) stop: CancellationToken,
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-/// A view being streamed. It holds back the disk space of what it shows, so its life is bounded.
-struct View {
-    snapshot: EntryId,
-    rows: Box<dyn Read>,
-    opened: clock::Instant,
-    used: clock::Instant,
-}
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
 
-impl Background {
-    pub(crate) async fn run(mut self) {
-        const IDLE_MAX: Duration = Duration::from_secs(10);
-        let mut views: BTreeMap<NodeId, View> = BTreeMap::new();
-        loop {
-            let order = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                order = self.orders.recv() => order,
-                () = clock::sleep(IDLE_MAX), if !views.is_empty() => {
-                    views.retain(|_, view| view.used.elapsed() < IDLE_MAX);
-                    continue;
-                }
-            };
-            let event = match order {
-                None => break,
-                Some(Order::Flush(wanted)) => {
-                    if self.table.durable_applied().index < wanted {
-                        self.table.flush().await;
-                    }
-                    Event::Durable(self.table.durable_applied().index)
-                }
-                Some(Order::Stream(order)) => {
-                    views.retain(|_, view| view.opened.elapsed() < self.config.snapshot_view_max);
-                    let to = order.to;
-                    Event::Chunk(to, self.read_chunk(&mut views, order))
-                }
-            };
-            let _ = self.events.send(event);
-        }
-    }
+    use super::Compaction;
+    use crate::config::Config;
 
-    fn read_chunk(&self, views: &mut BTreeMap<NodeId, View>, order: StreamOrder) -> Chunk {
-        let now = clock::now();
-        let held = views.get(&order.to).is_some_and(|view| Some(view.snapshot) == order.snapshot);
-        let after = order.after.filter(|_| held);
-        if !held {
-            let rows = self.table.view();
-            let snapshot = applied(&*rows).id;
-            views.insert(order.to, View { snapshot, rows, opened: now, used: now });
-        }
-        let view = views.get_mut(&order.to).expect("just put there");
-        view.used = now;
-        let start = after.as_ref().map_or_else(Vec::new, |key| [key, &b"\0"[..]].concat());
-        let limit = ScanLimit { rows: usize::MAX, bytes: self.config.chunk_bytes };
-        let source: &dyn Read = if base::mutant!("chunks-of-live-rows") { &*self.table } else { &*view.rows };
-        let rows = source.scan(&start, None, limit);
-        let full = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= limit.bytes;
-        Chunk { snapshot: view.snapshot, membership: self.membership.clone(), after, rows, done: !full }
+    #[test]
+    fn replicas_begin_compactions_at_lengths_of_their_own_and_none_beyond_the_limit() {
+        let config = Config::default();
+        let begin_at = |seed| Compaction::next(0, &config, &mut StdRng::seed_from_u64(seed)).begin_at;
+        let all: BTreeSet<usize> = (0..100).map(begin_at).collect();
+        assert!(all.len() > 90, "{all:?}");
+        assert!(all.last().is_some_and(|longest| *longest <= config.log_bytes_max));
+        // Half of what a log becomes is dropped each time: flushes are not for a few entries.
+        assert!(all.first().is_some_and(|shortest| *shortest >= config.log_keep_bytes * 3), "{all:?}");
     }
 }

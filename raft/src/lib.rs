@@ -3,6 +3,7 @@
 //!
 //! Reading order: [`types`], [`core`], [`storage`], [`transport`], the driver, [`rsm`].
 
+mod background;
 pub mod config;
 pub mod core;
 mod driver;

@@ -53,8 +53,9 @@ impl Naive {
             Change::Compact(at) => {
                 let ids = self.ids();
                 let to = ids[(at as usize).min(ids.len() - 1)];
-                log.compact(to);
-                self.entries.retain(|entry| entry.id.index > to.index);
+                let kept = self.entries.partition_point(|entry| entry.id.index <= to.index);
+                let dropped: Vec<Entry> = self.entries.drain(..kept).collect();
+                assert_eq!(Vec::from(log.compact(to)), dropped);
                 self.marker = to;
             }
             Change::Reset { ahead } => {

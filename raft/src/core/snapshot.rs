@@ -8,6 +8,8 @@
 //! -> next ... the last chunk makes the staged rows live; the follower's core keeps its log until it
 //! hears `installed`, drops it in the next save, and acknowledges after that (rule 33).
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::message::{Body, Chunk, Verdict};
@@ -16,7 +18,7 @@ use super::ready::{Apply, StreamOrder};
 use super::role::Role;
 use super::{Raft, Refused};
 use crate::storage::Save;
-use crate::types::{EntryId, Index, NodeId};
+use crate::types::{Entry, EntryId, Index, NodeId};
 
 /// A snapshot being received.
 #[derive(Debug)]
@@ -32,25 +34,28 @@ pub(super) struct Staging {
 
 impl Raft {
     /// The table is durable up to `durable`: drops the prefix that nobody needs. Takes effect with
-    /// the next save. Returns whether anything was dropped.
-    pub fn compact(&mut self, durable: Index) -> bool {
+    /// the next save. Returns what was dropped: freeing it takes longer than a round may.
+    pub fn compact(&mut self, durable: Index) -> VecDeque<Entry> {
         let durable = if base::mutant!("compact-before-durable") { self.handed } else { durable };
         let mut pins = self.follower_pins();
         pins.sort_unstable();
         // The slowest is not waited for for ever: beyond the hard limit it starts over with a snapshot.
+        let is_huge = self.log.bytes() > self.config.log_bytes_hard_max;
         let slow = pins
             .iter()
-            .take_while(|pin| self.log.bytes_after(**pin) > self.config.log_bytes_hard_max)
+            .take_while(|pin| is_huge && self.log.bytes_after(**pin) > self.config.log_bytes_hard_max)
             .count();
         let limit = pins.get(slow).copied().unwrap_or(durable).min(durable).min(self.handed);
-        let Some(point) = self.log.compaction_point(limit, self.config.log_keep_bytes) else { return false };
+        let Some(point) = self.log.compaction_point(limit, self.config.log_keep_bytes) else {
+            return VecDeque::new();
+        };
         if point.index <= self.log.marker().index {
-            return false;
+            return VecDeque::new();
         }
-        self.log.compact(point);
+        let dropped = self.log.compact(point);
         self.save.entries.retain(|entry| entry.id.index > point.index);
         self.save.marker = Some(point);
-        true
+        dropped
     }
 
     /// What each follower that was heard lately still needs.

@@ -13,9 +13,10 @@ use tracing::Instrument;
 
 use super::StateMachine;
 use super::applier::{Applier, CommandWaiter, QueryWaiter, respond};
+use crate::background::{Flusher, Streamer};
 use crate::config::{Config, InvalidConfig};
 use crate::core::Raft;
-use crate::driver::{Background, Compaction, Counters, Driver, Request};
+use crate::driver::{Compaction, Counters, Driver, Request};
 use crate::storage::{self, Applied, Log, OpenError, Restored, Save, Table, thread::LogThread};
 use crate::transport::{Mailbox, Transport};
 use crate::types::{EntryId, Index, Membership, NodeId, Term};
@@ -169,7 +170,13 @@ enum Task {
 }
 
 impl Task {
-    fn start<F: Future<Output = ()> + Send + 'static>(threads: Threads, name: &str, future: F) -> Self {
+    /// `prepare` is what a thread of its own does first.
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        threads: Threads,
+        name: &str,
+        prepare: fn(),
+        future: F,
+    ) -> Self {
         match threads {
             Threads::Shared => Self::Spawned(tokio::spawn(future)),
             Threads::Own => {
@@ -177,6 +184,7 @@ impl Task {
                 let span = tracing::Span::current();
                 let run = move || {
                     let _in = span.entered();
+                    prepare();
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_time()
                         .build()
@@ -272,16 +280,25 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     let (event_sender, events) = mpsc::unbounded_channel();
     let (items, queue) = mpsc::unbounded_channel();
     let (responses, turns) = mpsc::unbounded_channel();
-    let (orders, order_queue) = mpsc::unbounded_channel();
+    let (chores, chore_queue) = mpsc::unbounded_channel();
+    let (streams, stream_queue) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
     // Ticks of the replicas of a group must not beat in step.
-    let phase = config.tick.mul_f64(StdRng::seed_from_u64(config.seed ^ me.0).random());
-    let background = Background {
+    let mut random = StdRng::seed_from_u64(config.seed ^ me.0);
+    let phase = config.tick.mul_f64(random.random());
+    let compaction = Compaction::next(0, &config, &mut random);
+    let flusher = Flusher {
+        table: Arc::clone(&table),
+        chores: chore_queue,
+        events: event_sender.clone(),
+        stop: stop.clone(),
+    };
+    let streamer = Streamer {
         table: Arc::clone(&table),
         membership,
         config: config.clone(),
-        orders: order_queue,
+        orders: stream_queue,
         events: event_sender.clone(),
         stop: stop.clone(),
     };
@@ -311,20 +328,23 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         events,
         applier: items,
         handing: Vec::new(),
-        background: orders,
+        chores,
+        streams,
         disk_low,
         status: status_sender,
         leadership: leadership_sender,
         counters: Arc::clone(&counters),
         stop: stop.clone(),
         next_read: 0,
-        compaction: Compaction::default(),
+        compaction,
+        random,
     };
     let tasks = vec![
         Task::Spawned(tokio::spawn(driver.run(phase).in_current_span())),
         Task::Spawned(tokio::spawn(respond(turns))),
-        Task::start(threads, "raft-applier", applier.run()),
-        Task::start(threads, "raft-background", background.run()),
+        Task::start(threads, "raft-applier", || (), applier.run()),
+        Task::start(threads, "raft-flusher", storage::stand_back, flusher.run()),
+        Task::start(threads, "raft-streamer", || (), streamer.run()),
     ];
     Ok(Replica {
         shared: Arc::new(Shared {

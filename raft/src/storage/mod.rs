@@ -245,6 +245,13 @@ pub(crate) fn start_thread<T: Send + 'static>(
     started.unwrap_or_else(|error| fatal("start a thread", &error))
 }
 
+/// Lets other threads go before the calling one, for which nobody waits. Where that is not allowed, no matter. (Only
+/// Linux has priorities of threads.)
+pub(crate) fn stand_back() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 5);
+}
+
 /// Ends the process after a disk error: what memory and disk hold can no longer be told, and
 /// retrying a failed sync has lost data elsewhere (correctness rule 29).
 pub fn fatal(doing: &str, error: &dyn fmt::Display) -> ! {

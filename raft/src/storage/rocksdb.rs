@@ -20,21 +20,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ::rocksdb::{DB, Error, ErrorKind, Options};
 
 use super::lines::{corrupt, unavailable};
-use super::{OpenError, fatal};
-
-/// Lets other threads go before the calling one, for which nobody waits. Where that is not allowed, no matter. (Only
-/// Linux has priorities of threads.)
-fn stand_back() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 5);
-}
+use super::{OpenError, fatal, stand_back};
 
 fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
     // Without this RocksDB would make a new, empty instance when only this file is lost.
     if !create && !path.join("CURRENT").exists() {
         return Err(corrupt(path, "the store that belongs here is gone"));
     }
-    DB::open(options, path).map_err(|error| open_error(path, &error))
+    // RocksDB's own threads have the priority of the one that starts them, here: nobody waits for a compaction.
+    std::thread::scope(|scope| {
+        let opened = std::thread::Builder::new().name("table-open".to_owned()).spawn_scoped(scope, || {
+            stand_back();
+            DB::open(options, path)
+        });
+        let opened = opened.unwrap_or_else(|error| fatal("start a thread", &error));
+        match opened.join() {
+            Ok(opened) => opened.map_err(|error| open_error(path, &error)),
+            Err(_) => fatal("open the table", &"the thread that does it panicked"),
+        }
+    })
 }
 
 fn open_error(path: &Path, error: &Error) -> OpenError {

@@ -15,8 +15,7 @@ use ::rocksdb::Error;
 
 use super::files::Files;
 use super::generations::row_key_into;
-use super::stand_back;
-use crate::storage::{Row, fatal, start_thread};
+use crate::storage::{Row, fatal, stand_back, start_thread};
 
 const DOING: &str = "write a snapshot's rows";
 

@@ -11,7 +11,8 @@ use super::buffer::{Buffer, Rows, SortedRow};
 use super::files::Files;
 use super::generations::{row_key, row_key_into};
 use super::options::TableOptions;
-use super::{lock, or_fatal, stand_back};
+use super::{lock, or_fatal};
+use crate::storage::stand_back;
 
 /// Rows that go into RocksDB, and their generation.
 pub(super) type Load = (Arc<Rows>, u32);

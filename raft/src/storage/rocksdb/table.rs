@@ -466,6 +466,28 @@ mod tests {
         assert_eq!(torn, None, "rows expected, and rows found");
     }
 
+    /// On one group's busiest second its compactions and its commands want the same processors.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn rocksdb_s_own_threads_and_the_carrier_let_others_go_before() {
+        let root = tempfile::tempdir().unwrap();
+        let table = open_rocks(root.path(), &TableOptions::default()).unwrap();
+        table.write(vec![Change::Put(Bytes::from("row"), Bytes::from("1"))]);
+        table.flush_now();
+        let mut found = std::collections::BTreeMap::new();
+        for task in std::fs::read_dir("/proc/self/task").unwrap() {
+            // A thread of another test may be gone by now.
+            let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+            let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+            // proc_pid_stat(5): field 19; the first one behind the name is the third.
+            let nice: i32 = fields.split(' ').nth(16).unwrap().parse().unwrap();
+            found.entry(name.to_owned()).or_insert_with(Vec::new).push(nice);
+        }
+        let kinds = ["rocksdb:low", "rocksdb:high", "table-carrier"];
+        let background = kinds.map(|kind| found.get(kind).expect(kind));
+        assert!(background.into_iter().flatten().all(|nice| *nice > 0), "{found:?}");
+    }
+
     #[test]
     fn who_drains_waits_for_what_was_written_before_and_not_for_what_always_comes_next() {
         let root = tempfile::tempdir().unwrap();

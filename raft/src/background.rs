@@ -1,0 +1,110 @@
+//! What takes its time beside the driver and the applier: compaction's chores, and reading a snapshot's chunks.
+//!
+//! Two tasks, for one waits for disks and nobody waits for it, while a follower waits for each chunk. They get orders
+//! from the driver and tell it what became of them; neither knows of the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::clock;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::core::message::Chunk;
+use crate::core::ready::StreamOrder;
+use crate::driver::Event;
+use crate::storage::{Read, ScanLimit, Table, applied};
+use crate::types::{Entry, EntryId, Index, Membership, NodeId};
+
+/// What compaction needs done by somebody for whom nobody waits.
+pub(crate) enum Chore {
+    /// Make the table durable at least up to here, if it is not.
+    Flush(Index),
+    /// Free what was dropped: tens of thousands of entries take milliseconds.
+    Free(VecDeque<Entry>),
+}
+
+/// Does the chores of compaction.
+pub(crate) struct Flusher {
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) chores: mpsc::UnboundedReceiver<Chore>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Flusher {
+    pub(crate) async fn run(mut self) {
+        while let Some(Some(chore)) = self.stop.run_until_cancelled(self.chores.recv()).await {
+            match chore {
+                Chore::Flush(wanted) => {
+                    if self.table.durable_applied().index < wanted {
+                        self.table.flush().await;
+                    }
+                    let _ = self.events.send(Event::Durable(self.table.durable_applied().index));
+                }
+                Chore::Free(dropped) => drop(dropped),
+            }
+        }
+    }
+}
+
+/// Reads chunks of snapshots for followers.
+pub(crate) struct Streamer {
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) membership: Membership,
+    pub(crate) config: Config,
+    pub(crate) orders: mpsc::UnboundedReceiver<StreamOrder>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A view being streamed. It holds back the disk space of what it shows, so its life is bounded.
+struct View {
+    snapshot: EntryId,
+    rows: Box<dyn Read>,
+    opened: clock::Instant,
+    used: clock::Instant,
+}
+
+impl Streamer {
+    pub(crate) async fn run(mut self) {
+        const IDLE_MAX: Duration = Duration::from_secs(10);
+        let mut views: BTreeMap<NodeId, View> = BTreeMap::new();
+        loop {
+            let order = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                order = self.orders.recv() => order,
+                () = clock::sleep(IDLE_MAX), if !views.is_empty() => {
+                    views.retain(|_, view| view.used.elapsed() < IDLE_MAX);
+                    continue;
+                }
+            };
+            let Some(order) = order else { break };
+            views.retain(|_, view| view.opened.elapsed() < self.config.snapshot_view_max);
+            let to = order.to;
+            let _ = self.events.send(Event::Chunk(to, self.read_chunk(&mut views, order)));
+        }
+    }
+
+    fn read_chunk(&self, views: &mut BTreeMap<NodeId, View>, order: StreamOrder) -> Chunk {
+        let now = clock::now();
+        let held = views.get(&order.to).is_some_and(|view| Some(view.snapshot) == order.snapshot);
+        let after = order.after.filter(|_| held);
+        if !held {
+            let rows = self.table.view();
+            let snapshot = applied(&*rows).id;
+            views.insert(order.to, View { snapshot, rows, opened: now, used: now });
+        }
+        let view = views.get_mut(&order.to).expect("just put there");
+        view.used = now;
+        let start = after.as_ref().map_or_else(Vec::new, |key| [key, &b"\0"[..]].concat());
+        let limit = ScanLimit { rows: usize::MAX, bytes: self.config.chunk_bytes };
+        let source: &dyn Read = if base::mutant!("chunks-of-live-rows") { &*self.table } else { &*view.rows };
+        let rows = source.scan(&start, None, limit);
+        let full = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= limit.bytes;
+        Chunk { snapshot: view.snapshot, membership: self.membership.clone(), after, rows, done: !full }
+    }
+}
