@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use raft::storage::rocksdb::{TableOptions, open_table};
 use raft::storage::wal::{LogOptions, open_log};
-use raft::storage::{Change, OpenError, Restored, Save, ScanLimit};
+use raft::storage::{Change, OpenError, Restored, Row, Save, ScanLimit};
 use raft::types::{Entry, EntryId, HardState, Payload, Term};
 
 /// Set in the processes that the tests start.
@@ -120,17 +120,62 @@ fn reads_a_whole_table() {
     println!("{} rows", table.scan(b"", None, ScanLimit { rows: usize::MAX, bytes: usize::MAX }).len());
 }
 
+/// A row of a kilobyte.
+fn row(at: u64) -> Row {
+    let Payload::Command(value) = noisy(at, 1000).payload else { unreachable!("a command") };
+    (at.to_be_bytes().to_vec().into(), value)
+}
+
+fn put(at: u64) -> Change {
+    let (key, value) = row(at);
+    Change::Put(key, value)
+}
+
+/// The other process of the test below; nothing when run by itself.
+#[tokio::test]
+async fn fills_a_table_until_the_disk_fails() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let way = std::env::var("DAMAGE_TEST_WAY").unwrap();
+    let file_bytes_min = if way == "memory" { usize::MAX } else { 1 << 20 };
+    let options = TableOptions { file_bytes_min, ..TableOptions::default() };
+    let table = open_table(Path::new(&directory), &options).unwrap();
+    table.write((0..1000).map(put).collect());
+    table.flush().await;
+    println!("durable");
+    if way == "snapshot" {
+        table.stage_start();
+        table.stage((0..5000).map(row).collect());
+        table.switch(EntryId::new(1, 1)).await;
+    } else {
+        table.write((1000..6000).map(put).collect());
+        table.flush().await;
+    }
+    println!("all of it");
+}
+
+/// Rule 29, by each way on which rows reach the disk.
+#[test]
+fn a_table_that_cannot_be_written_ends_the_process_and_keeps_what_was_durable() {
+    for way in ["memory", "files", "snapshot"] {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = format!("export DAMAGE_TEST_WAY={way}; trap '' XFSZ; ulimit -f 4096");
+        let output = process("fills_a_table_until_the_disk_fails", &limits, directory.path());
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(74), "{way}: {out}\n{err}");
+        assert!(err.contains("disk error: cannot "), "{way}: {err}");
+        assert!(out.contains("durable") && !out.contains("all of it"), "{way}: {out}");
+        let table = open_table(directory.path(), &TableOptions::default()).unwrap();
+        assert!((0..1000).map(row).all(|(key, value)| table.get(&key) == Some(value)), "{way}");
+    }
+}
+
 /// Rule 30: a row that cannot be read is never taken for one that is not there.
 #[tokio::test]
 async fn a_table_that_went_bad_ends_its_reader() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let table = open_table(path, &TableOptions::default()).unwrap();
-    let row = |at: u64| {
-        let Payload::Command(value) = noisy(at, 1000).payload else { unreachable!("a command") };
-        Change::Put(at.to_be_bytes().to_vec().into(), value)
-    };
-    table.write((0..1000).map(row).collect());
+    table.write((0..1000).map(put).collect());
     table.flush().await;
     drop(table);
     let output = process("reads_a_whole_table", "ulimit -c 0", path);
