@@ -26,7 +26,8 @@ pub struct Config {
     pub pending_reads_max: usize,
     /// Bytes of committed entries handed to the applier and not yet applied. Default 16 MiB.
     pub apply_backlog_bytes_max: usize,
-    /// Bytes of log in memory that start a compaction. Default 16 MiB.
+    /// Bytes of log in memory that start a compaction at the latest; each begins at a length of its own, up to a third of what it
+    /// drops earlier. Default 16 MiB.
     pub log_bytes_max: usize,
     /// Bytes of log that a compaction leaves for slow followers. Default a quarter of the above.
     pub log_keep_bytes: usize,

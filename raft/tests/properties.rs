@@ -113,7 +113,12 @@ impl Run {
             0..60 => self.deliver(),
             60..72 => self.propose(),
             72..77 => self.read(),
-            77..79 => self.draw(false).inspect(|id| self.cluster.compact(*id)),
+            77..79 => self.draw(false).inspect(|id| {
+                self.cluster.compact(*id);
+                if self.random.random_bool(0.2) {
+                    self.cluster.overtake(*id);
+                }
+            }),
             79..80 => self.draw(false).inspect(|id| self.toggle_disk(*id)),
             80..90 => {
                 let id = self.draw(false);

@@ -185,3 +185,46 @@ fn the_applier_gets_what_its_credit_covers_and_the_rest_later() {
         sum += handed;
     }
 }
+
+/// The flusher does not wait for the streamer: the log may be compacted beyond a view that a chunk was read from.
+#[test]
+fn a_chunk_that_a_compaction_overtook_is_not_sent_and_the_stream_starts_over() {
+    let (leader, behind) = (NodeId(1), NodeId(3));
+    let mut cluster = Cluster::new(3, Config { log_keep_bytes: 0, ..small_config(1) });
+    cluster.elect(leader);
+    let command = |cluster: &mut Cluster, text: &str| {
+        cluster.propose(leader, text);
+        cluster.deliver_all();
+    };
+    cluster.isolate(behind);
+    command(&mut cluster, "a");
+    let silent = cluster.config.election_ticks_max + 2;
+    pass(&mut cluster, silent);
+    cluster.compact(leader);
+    assert!(cluster.raft(leader).log().marker().index.0 > 1, "what the other lacks is gone");
+    cluster.cut.clear();
+    cluster.instant = false;
+    while cluster.pool.iter().all(|flying| !matches!(flying.message.body, Body::ChunkReply { .. }))
+        && !cluster.read_one_chunk(leader)
+    {
+        pass(&mut cluster, 1);
+    }
+    // Its view is of now. More is committed, applied and flushed, and the leader hears of that first.
+    command(&mut cluster, "b");
+    while cluster.apply_one(leader) {}
+    cluster.compact(leader);
+    cluster.overtake(leader);
+    cluster.tell_events(leader);
+    cluster.effects(leader, None);
+    let marker = cluster.raft(leader).log().marker();
+    let sent = |flying: &common::Flying| match &flying.message.body {
+        Body::Chunk(chunk) => Some(chunk.snapshot),
+        _ => None,
+    };
+    assert_eq!(cluster.pool.iter().filter_map(sent).find(|snapshot| *snapshot < marker), None);
+    cluster.instant = true;
+    cluster.effects(leader, None);
+    pass(&mut cluster, silent);
+    let (led, followed) = (cluster.raft(leader).log().last(), cluster.raft(behind).log().last());
+    assert_eq!(led, followed);
+}

@@ -40,7 +40,7 @@ pub struct ServerArgs {
     /// Shortest time without a leader after which a server asks for votes; the longest is twice this.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     pub election_ms: u64,
-    /// Bytes of log in memory that start a compaction [default: 16 MiB].
+    /// Bytes of log in memory that start a compaction at the latest [default: 16 MiB].
     #[arg(long, value_name = "BYTES")]
     pub log_bytes_max: Option<usize>,
     /// Free bytes on the disk below which only what frees space is accepted [default: 256 MiB, or a

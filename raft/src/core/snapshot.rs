@@ -65,7 +65,8 @@ impl Raft {
         fresh
             .map(|follower| match &follower.feed {
                 Feed::Snapshot(Stream { snapshot: Some(snapshot), .. }) => snapshot.index,
-                // An order on its way will name a position at or above what is durable now.
+                // An order on its way will name a position at or above what is durable now; or, if the table was flushed
+                // further behind its view, one that `chunk_read` finds too old.
                 Feed::Snapshot(_) => self.handed,
                 _ => follower.matched,
             })

@@ -46,7 +46,7 @@ pub struct Parts {
 /// Where the tasks of a replica run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// Synced writes, applier and flusher have a thread each; the driver stays on the caller's runtime, beside
+    /// Synced writes, applier, flusher and streamer have a thread each; the driver stays on the caller's runtime, beside
     /// the sockets: what arrives together goes through it together, without a wake-up on the way.
     Own,
     /// All on the caller's runtime: simulations.

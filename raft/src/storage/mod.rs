@@ -245,11 +245,13 @@ pub(crate) fn start_thread<T: Send + 'static>(
     started.unwrap_or_else(|error| fatal("start a thread", &error))
 }
 
-/// Lets other threads go before the calling one, for which nobody waits. Where that is not allowed, no matter. (Only
-/// Linux has priorities of threads.)
+/// Lets the process's other threads go before the calling one, for which as a rule nobody waits. Where that is not
+/// possible, no matter. (Only Linux has priorities of threads.)
 pub(crate) fn stand_back() {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 5);
+    if let Ok(now) = rustix::process::getpriority_process(None) {
+        let _ = rustix::process::setpriority_process(None, now + 5);
+    }
 }
 
 /// Ends the process after a disk error: what memory and disk hold can no longer be told, and

@@ -27,7 +27,7 @@ fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
     if !create && !path.join("CURRENT").exists() {
         return Err(corrupt(path, "the store that belongs here is gone"));
     }
-    // RocksDB's own threads have the priority of the one that starts them, here: nobody waits for a compaction.
+    // RocksDB's own threads have the priority of the one that starts them: this one. They flush and compact.
     std::thread::scope(|scope| {
         let opened = std::thread::Builder::new().name("table-open".to_owned()).spawn_scoped(scope, || {
             stand_back();

@@ -86,7 +86,7 @@ fn entry_of((_, value): &Row) -> Entry {
     base::codec::decode(value, 1 << 20).expect("a row of this table")
 }
 
-/// What the replica's background task does with an order: a view is kept for each follower.
+/// What the replica's streamer does with an order: a view is kept for each follower.
 pub(crate) fn read_chunk(
     views: &mut BTreeMap<NodeId, Vec<Entry>>,
     table: &Table,

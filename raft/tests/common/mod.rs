@@ -63,7 +63,7 @@ pub(crate) enum Crash {
     AfterSend,
 }
 
-/// What the applier and the background task tell a core.
+/// What the applier, the flusher and the streamer tell a core.
 #[derive(Debug)]
 enum Event {
     AppliedBytes(usize),
@@ -99,7 +99,7 @@ pub(crate) struct Cluster {
     pub(crate) pool: Vec<Flying>,
     /// Links that lose everything.
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
-    /// Appliers and background tasks have no delay.
+    /// Appliers, flushers and streamers have no delay.
     pub(crate) instant: bool,
     /// Rows of one snapshot chunk.
     pub(crate) chunk_rows: usize,
@@ -354,7 +354,7 @@ impl Cluster {
         true
     }
 
-    /// The background task reads the next chunk that was ordered.
+    /// The streamer reads the next chunk that was ordered.
     pub(crate) fn read_one_chunk(&mut self, id: NodeId) -> bool {
         let chunk_rows = self.chunk_rows;
         let membership = Membership::of(self.servers.keys().copied());
@@ -398,6 +398,14 @@ impl Cluster {
         if self.instant {
             self.tell_events(id);
             self.effects(id, None);
+        }
+    }
+
+    /// The newest of what a server's core is to be told comes first: flusher, streamer and applier wait for nobody.
+    pub(crate) fn overtake(&mut self, id: NodeId) {
+        let events = &mut self.server(id).events;
+        if matches!(events.back(), Some(Event::Durable(_))) {
+            events.rotate_right(1);
         }
     }
 

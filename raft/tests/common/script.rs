@@ -19,7 +19,7 @@
 //! compact A                       flushes its table and lets the log go
 //! forget-views A                  it closes the views it streams snapshots from
 //! lost A B                        A's transport reports that something to B was lost
-//! beside off|on                   appliers and background tasks hang, and go on
+//! beside off|on                   appliers, flushers and streamers hang, and go on
 //! say A>B tT BODY                 B gets this message, whoever sent it
 //! show [A]   progress A           servers and logs; followers as their leader sees them
 //! quietly COMMAND                 without its output
