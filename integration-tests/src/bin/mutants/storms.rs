@@ -122,12 +122,15 @@ async fn kill_leaders(cluster: Cluster, replicas: u64) {
 }
 
 /// One group whose logs are tiny and whose disks are slow, with nodes cut off until they need a snapshot,
-/// and a power cut wherever a log was just shortened (rule 33).
-pub(crate) async fn snapshots(world: World) -> Result<(), String> {
+/// and a power cut wherever a log was just shortened (rule 33). With `many` chunks each snapshot takes dozens, while rows change.
+pub(crate) async fn snapshots(world: World, many: bool) -> Result<(), String> {
     const LASTS: Duration = Duration::from_secs(15);
     const FAULTS: &[(Fault, u32)] = &[(Fault::Weather, 60), (Fault::LoseLeader, 40)];
     let mut shape = Shape::drawn(&world);
     shape.raft = shape.raft.with_log_bytes_max(2 << 10);
+    if many {
+        shape.raft.chunk_bytes = 64;
+    }
     let cluster = Cluster::new(&world, shape);
     invariants::watch(&cluster);
     let servers = cluster.add(Kind::Toy, 3);

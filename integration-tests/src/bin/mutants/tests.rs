@@ -11,7 +11,7 @@ use crate::storms;
 
 /// It looks at everything that can happen, so a seed means nothing to it.
 const MODEL: &str = "move_model";
-const STORMS: [&str; 5] = ["elections", "snapshots", "moves", "bare_writes", "few_sessions"];
+const STORMS: [&str; 6] = ["elections", "snapshots", "long_snapshots", "moves", "bare_writes", "few_sessions"];
 
 fn graded(id: &str) -> Option<Test> {
     grading::catalogue().into_iter().find(|test| test.id == id)
@@ -35,7 +35,8 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
     let outcome = match test {
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
         "elections" => run(seed, storms::elections).map(drop),
-        "snapshots" => run(seed, storms::snapshots).map(drop),
+        "snapshots" => run(seed, |world| storms::snapshots(world, false)).map(drop),
+        "long_snapshots" => run(seed, |world| storms::snapshots(world, true)).map(drop),
         "moves" => run(seed, storms::moves).map(drop),
         "bare_writes" => run(seed, |world| storms::clerks(world, false)).map(drop),
         "few_sessions" => run(seed, |world| storms::clerks(world, true)).map(drop),
