@@ -11,7 +11,8 @@ use crate::storms;
 
 /// It looks at everything that can happen, so a seed means nothing to it.
 const MODEL: &str = "move_model";
-const STORMS: [&str; 6] = ["elections", "snapshots", "long_snapshots", "moves", "bare_writes", "few_sessions"];
+const STORMS: [&str; 6] =
+    ["elections", "snapshots", "long_snapshots", "moves", "bare_writes", "few_sessions"];
 
 fn graded(id: &str) -> Option<Test> {
     grading::catalogue().into_iter().find(|test| test.id == id)
