@@ -32,7 +32,7 @@ use crate::settle::{settle, shown};
 const FORMAT: &str = "clerk-bench-scaling/1";
 /// For each group of the last step: all groups have to be busy all the time, and one with few operations under way makes
 /// small batches, each of which costs more.
-const CLIENTS_PER_GROUP: u64 = 768;
+const CLIENTS_PER_GROUP: u64 = 1024;
 const WARMUP_SECONDS: f64 = 2.0;
 const CPU_MIN: f64 = 0.01;
 const CPU_MAX: f64 = 64.0;
