@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ::rocksdb::{DB, Error, ErrorKind, Options};
 
 use super::lines::{corrupt, unavailable};
-use super::{OpenError, fatal, stand_back};
+use super::{OpenError, fatal, stand_back, start_thread};
 
 fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
     // Without this RocksDB would make a new, empty instance when only this file is lost.
@@ -28,17 +28,15 @@ fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
         return Err(corrupt(path, "the store that belongs here is gone"));
     }
     // RocksDB's own threads have the priority of the one that starts them: this one. They flush and compact.
-    std::thread::scope(|scope| {
-        let opened = std::thread::Builder::new().name("table-open".to_owned()).spawn_scoped(scope, || {
-            stand_back();
-            DB::open(options, path)
-        });
-        let opened = opened.unwrap_or_else(|error| fatal("start a thread", &error));
-        match opened.join() {
-            Ok(opened) => opened.map_err(|error| open_error(path, &error)),
-            Err(_) => fatal("open the table", &"the thread that does it panicked"),
-        }
-    })
+    let (settings, place) = (options.clone(), path.to_owned());
+    let opening = start_thread("table-open", move || {
+        stand_back();
+        DB::open(&settings, place)
+    });
+    match opening.join() {
+        Ok(opened) => opened.map_err(|error| open_error(path, &error)),
+        Err(_) => fatal("open the table", &"the thread that does it panicked"),
+    }
 }
 
 fn open_error(path: &Path, error: &Error) -> OpenError {
