@@ -52,6 +52,9 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     let listener = Listener::bind(&args.listen, Limits::default()).await?;
     let identity = Identity { cluster: args.cluster.clone(), group, node: NodeId(args.id) };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
+    // The process gives the lock back when it ends, not before: what holds the stores is dropped in no order, and as long as one
+    // of them is open another process may neither open the directory nor delete it.
+    std::mem::forget(Arc::clone(&directory));
     start_log(&args.data_dir.join("log"))?;
     let log_options = LogOptions::for_limit(config.log_bytes_max);
     let (log, table) = directory.open_stores(&log_options, &TableOptions::default())?;
