@@ -1,5 +1,17 @@
-//! Bytes on the wire and in rows: a version byte, then bincode 1.3.3 with an explicit limit
-//! (correctness rule 47). The one place in the workspace that names bincode.
+//! Bytes on the wire, in rows and in log records: a version byte, then bincode 1.3.3 with an explicit
+//! limit (correctness rule 47). The one place in the workspace that names bincode.
+//!
+//! There are two versions: [`WIRE`] for everything that travels, [`DISK`] for everything that lies on a
+//! disk. Another version is refused by an error that names both, never guessed.
+//!
+//! Within a version a struct may still gain fields, if it ends with a [`More`]: a count, and as many tagged
+//! fields. What reads it decides what an unknown field means. A message skips it ([`Skipped`]). A row or a
+//! log entry that has one is an error that names it ([`Denied`]): a replica that passed over a field would
+//! drift apart from those that know it (rule 50).
+//!
+//! Left out on purpose: enums that skip unknown variants. Nobody sends a variant before all can read it.
+
+mod more;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,8 +21,13 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The format this build writes; another one is refused, never guessed.
-pub const VERSION: u8 = 1;
+pub use more::{Denied, More, Policy, Skipped};
+
+/// The version of everything that travels between processes.
+pub const WIRE: u8 = 2;
+
+/// The version of everything that lies on a disk: rows, log records, text files.
+pub const DISK: u8 = 3;
 
 /// Why bytes were not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,10 +36,12 @@ pub enum DecodeError {
     #[error("no bytes to decode")]
     Empty,
     /// Written by another format.
-    #[error("format version {found}, this build reads {VERSION}: upgrade the older side")]
+    #[error("format version {found}, this build reads {supported}: upgrade the older side")]
     Version {
         /// The version byte found.
         found: u8,
+        /// The version this build reads there.
+        supported: u8,
     },
     /// Longer than the limit in force.
     #[error("{length} bytes exceed the limit of {limit}")]
@@ -41,17 +60,40 @@ fn options(limit: usize) -> impl Options {
     bincode::DefaultOptions::new().with_fixint_encoding().reject_trailing_bytes().with_limit(limit as u64)
 }
 
-/// Encodes `value` behind the version byte.
+fn append<T: Serialize + ?Sized>(version: u8, bytes: &mut Vec<u8>, value: &T) {
+    bytes.push(version);
+    options(usize::MAX).serialize_into(bytes, value).expect("our own types always serialize");
+}
+
+fn make<T: Serialize + ?Sized>(version: u8, room: usize, value: &T) -> Vec<u8> {
+    // What is encoded is mostly small and handed on: measured once, it is allocated once.
+    let body = options(usize::MAX).serialized_size(value).expect("our own types always serialize");
+    let mut bytes = Vec::with_capacity(room + 1 + usize::try_from(body).unwrap_or(0));
+    bytes.resize(room, 0);
+    append(version, &mut bytes, value);
+    bytes
+}
+
+fn read<T: DeserializeOwned>(version: u8, bytes: &[u8], limit: usize) -> Result<T, DecodeError> {
+    if bytes.len() > limit {
+        return Err(DecodeError::TooLong { length: bytes.len(), limit });
+    }
+    match bytes.split_first() {
+        None => Err(DecodeError::Empty),
+        Some((found, body)) if *found == version => {
+            options(limit).deserialize(body).map_err(|error| DecodeError::Malformed(error.to_string()))
+        }
+        Some((found, _)) => Err(DecodeError::Version { found: *found, supported: version }),
+    }
+}
+
+/// Encodes `value` for a disk, after the version byte.
 ///
 /// # Panics
 /// When `value`'s `Serialize` fails, which for our types (sized sequences, no maps of unknown
 /// length) would be a bug of ours.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
-    // What is encoded is mostly small and handed on: measured once, it is allocated once.
-    let body = options(usize::MAX).serialized_size(value).expect("our own types always serialize");
-    let mut bytes = Vec::with_capacity(1 + usize::try_from(body).unwrap_or(0));
-    encode_into(&mut bytes, value);
-    Bytes::from(bytes)
+    make(DISK, 0, value).into()
 }
 
 /// Appends what [`encode`] makes of `value`.
@@ -59,8 +101,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
 /// # Panics
 /// As there.
 pub fn encode_into<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
-    bytes.push(VERSION);
-    options(usize::MAX).serialize_into(bytes, value).expect("our own types always serialize");
+    append(DISK, bytes, value);
 }
 
 /// Decodes what [`encode`] wrote, if it is at most `limit` bytes long.
@@ -68,15 +109,43 @@ pub fn encode_into<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
 /// # Errors
 /// [`DecodeError`]; never a panic, whatever the bytes (correctness rule 49).
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, DecodeError> {
-    if bytes.len() > limit {
-        return Err(DecodeError::TooLong { length: bytes.len(), limit });
+    read(DISK, bytes, limit)
+}
+
+/// The same for what travels.
+pub mod wire {
+    use super::{Bytes, DecodeError, DeserializeOwned, Serialize, WIRE, append, make, read};
+
+    /// Encodes `value` for the wire, after the version byte.
+    ///
+    /// # Panics
+    /// As [`super::encode`].
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
+        make(WIRE, 0, value).into()
     }
-    match bytes.split_first() {
-        None => Err(DecodeError::Empty),
-        Some((&VERSION, body)) => {
-            options(limit).deserialize(body).map_err(|error| DecodeError::Malformed(error.to_string()))
-        }
-        Some((&found, _)) => Err(DecodeError::Version { found }),
+
+    /// So many zeros, for what the caller puts in front, and then what [`encode`] makes of `value`.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn encode_after<T: Serialize + ?Sized>(room: usize, value: &T) -> Vec<u8> {
+        make(WIRE, room, value)
+    }
+
+    /// Appends what [`encode`] makes of `value`.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn encode_into<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
+        append(WIRE, bytes, value);
+    }
+
+    /// Decodes what [`encode`] wrote, if it is at most `limit` bytes long.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; never a panic, whatever the bytes (correctness rule 49).
+    pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, DecodeError> {
+        read(WIRE, bytes, limit)
     }
 }
 
@@ -121,27 +190,37 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{DecodeError, decode, encode};
+    use super::{DISK, DecodeError, WIRE, decode, encode, wire};
 
     #[test]
     fn what_was_encoded_comes_back() {
         let value = (7_u64, "seven".to_owned(), vec![1_u8, 2, 3]);
         let bytes = encode(&value);
-        assert_eq!(decode::<(u64, String, Vec<u8>)>(&bytes, 1024), Ok(value));
+        assert_eq!(decode::<(u64, String, Vec<u8>)>(&bytes, 1024), Ok(value.clone()));
+        let bytes = wire::encode(&value);
+        assert_eq!(wire::decode::<(u64, String, Vec<u8>)>(&bytes, 1024), Ok(value));
     }
 
     #[test]
     fn another_version_a_tail_and_a_flood_are_refused() {
         assert_eq!(decode::<u64>(&[], 64), Err(DecodeError::Empty));
-        assert_eq!(decode::<u64>(&[9, 0], 64), Err(DecodeError::Version { found: 9 }));
+        assert_eq!(decode::<u64>(&[9, 0], 64), Err(DecodeError::Version { found: 9, supported: DISK }));
         let mut bytes = encode(&5_u64).to_vec();
         assert_eq!(decode::<u64>(&bytes, 4), Err(DecodeError::TooLong { length: 9, limit: 4 }));
         bytes.push(0);
         assert!(matches!(decode::<u64>(&bytes, 64), Err(DecodeError::Malformed(_))));
         // A length field that promises 2^60 bytes must not be believed.
-        let mut flood = vec![super::VERSION];
+        let mut flood = vec![DISK];
         flood.extend_from_slice(&(1_u64 << 60).to_le_bytes());
         assert!(matches!(decode::<Vec<u8>>(&flood, 64), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn what_travels_is_no_row_and_a_row_does_not_travel_bare() {
+        let refused = Err(DecodeError::Version { found: DISK, supported: WIRE });
+        assert_eq!(wire::decode::<u64>(&encode(&5_u64), 64), refused);
+        let refused = Err(DecodeError::Version { found: WIRE, supported: DISK });
+        assert_eq!(decode::<u64>(&wire::encode(&5_u64), 64), refused);
     }
 
     #[test]

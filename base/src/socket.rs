@@ -4,8 +4,7 @@
 //! the caller means, who calls whom, and for which [`Service`]. The server looks at it once
 //! (correctness rule 48) and answers [`Welcome`] or a refusal in words. Until then a caller may send
 //! 4 KiB and take three seconds, so strangers cost nearly nothing. After that both sides speak tarpc:
-//! frames with a four-byte length in front and an explicit limit, their content made by
-//! [`codec`] ([`wire`]).
+//! frames with a four-byte length and a checksum in front and an explicit limit ([`wire`]).
 //!
 //! Whatever arrives that is not this (garbage, a frame above the limit, another format) closes its
 //! connection and is counted in [`Counters`]; nothing of it reaches a handler (correctness rule 49).
@@ -13,6 +12,7 @@
 //! Left out on purpose: encryption and authentication (they come between [`Stream`] and TCP), a bound on
 //! the bytes of all frames of a connection together, compression.
 
+mod hello;
 mod owner;
 pub mod wire;
 
@@ -26,14 +26,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+pub use hello::{Hello, LEVEL, Service, Welcome};
+
 use crate::clock;
-use crate::codec::{self, DecodeError};
+use hello::{Answer, NoHello};
 
 /// Bytes of one frame after the handshake, unless told otherwise: a value of the largest size a cluster
 /// may allow (32 MiB), twice, with room around it.
@@ -44,50 +45,6 @@ const HELLO_BYTES_MAX: usize = 4096;
 
 /// Longest text of a refusal; it must fit the frame of the answer.
 const REFUSAL_BYTES_MAX: usize = 1024;
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Service {
-    /// Requests of clients and of other groups.
-    Client,
-    /// Messages between replicas of a group, except the next.
-    PeerControl,
-    /// Snapshot chunks, beside the ordinary messages because they are big.
-    PeerBulk,
-}
-
-/// The first frame of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// The cluster meant.
-    pub cluster: String,
-    /// What follows.
-    pub service: Service,
-    /// The group meant; 0: the controllers.
-    pub group: u64,
-    /// The replica that calls; 0: a client.
-    pub from: u64,
-    /// The replica that is called; 0: whichever listens there.
-    pub to: u64,
-    /// The life of the calling replica's data (correctness rule 32); 0 for a client.
-    pub incarnation: u64,
-}
-
-/// The answer to a [`Hello`] that is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Welcome {
-    /// The life of the answering replica's data.
-    pub incarnation: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-enum Answer {
-    Welcome(Welcome),
-    Refused(String),
-    Busy(String),
-    /// To a client that names no cluster: the name to come back with.
-    Cluster(String),
-}
 
 /// Why there is no connection. In every case nothing was asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,14 +68,11 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
     let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
     let greeting = async {
         let mut tcp = connect(address).await.map_err(unreachable)?;
-        write_frame(&mut tcp, &codec::encode(hello)).await.map_err(unreachable)?;
-        let frame = read_frame(&mut tcp).await.map_err(unreachable)?;
-        match codec::decode(&frame, HELLO_BYTES_MAX) {
-            Ok(Answer::Welcome(welcome)) => Ok((Stream::dialed(tcp), welcome)),
-            Ok(Answer::Busy(why)) => Err(DialError::Busy(why)),
-            Ok(Answer::Refused(why)) => Err(DialError::Refused(why)),
-            Ok(Answer::Cluster(name)) => Err(DialError::Refused(format!("this is cluster {name:?}"))),
-            Err(error) => Err(DialError::Refused(format!("not a server of this build: {error}"))),
+        match exchange(&mut tcp, hello).await? {
+            Answer::Welcome(welcome) => Ok((Stream::dialed(tcp), welcome)),
+            Answer::Busy(why) => Err(DialError::Busy(why)),
+            Answer::Refused(why) => Err(DialError::Refused(why)),
+            Answer::Cluster(name) => Err(DialError::Refused(format!("this is cluster {name:?}"))),
         }
     };
     clock::timeout(limit, greeting)
@@ -131,19 +85,14 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
 /// # Errors
 /// [`DialError`].
 pub async fn cluster_of(address: &str, limit: Duration) -> Result<String, DialError> {
-    let (cluster, service) = (String::new(), Service::Client);
-    let hello = Hello { cluster, service, group: 0, from: 0, to: 0, incarnation: 0 };
     let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
     let asking = async {
         let mut tcp = connect(address).await.map_err(unreachable)?;
-        write_frame(&mut tcp, &codec::encode(&hello)).await.map_err(unreachable)?;
-        let frame = read_frame(&mut tcp).await.map_err(unreachable)?;
-        match codec::decode(&frame, HELLO_BYTES_MAX) {
-            Ok(Answer::Cluster(name)) => Ok(name),
-            Ok(Answer::Busy(why)) => Err(DialError::Busy(why)),
-            Ok(Answer::Refused(why)) => Err(DialError::Refused(why)),
-            Ok(Answer::Welcome(_)) => Err(DialError::Refused("a server without a cluster".into())),
-            Err(error) => Err(DialError::Refused(format!("not a server of this build: {error}"))),
+        match exchange(&mut tcp, &Hello::default()).await? {
+            Answer::Cluster(name) => Ok(name),
+            Answer::Busy(why) => Err(DialError::Busy(why)),
+            Answer::Refused(why) => Err(DialError::Refused(why)),
+            Answer::Welcome(_) => Err(DialError::Refused("a server without a cluster".into())),
         }
     };
     let late = |_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis())));
@@ -161,21 +110,43 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
+/// Says `hello` and hears the answer.
+async fn exchange(tcp: &mut TcpStream, hello: &Hello) -> Result<Answer, DialError> {
+    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
+    write_frame(tcp, &hello.encode()).await.map_err(unreachable)?;
+    match read_frame(tcp).await {
+        Ok(frame) => Answer::decode(&frame),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(DialError::Refused(format!("what answers there is no server of this build: {error}")))
+        }
+        Err(error) => Err(unreachable(error)),
+    }
+}
+
+/// Bytes of the checksum in front of each frame's body.
+const SUM_BYTES: usize = 4;
+
 async fn write_frame(tcp: &mut TcpStream, body: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut frame = Vec::with_capacity(4 + body.len());
+    let length = u32::try_from(SUM_BYTES + body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut frame = Vec::with_capacity(4 + SUM_BYTES + body.len());
     frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&crc32fast::hash(body).to_be_bytes());
     frame.extend_from_slice(body);
     tcp.write_all(&frame).await
 }
 
 async fn read_frame(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let invalid = |text| Err(io::Error::new(io::ErrorKind::InvalidData, text));
     let length = tcp.read_u32().await? as usize;
-    if length > HELLO_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a frame of a handshake"));
+    if !(SUM_BYTES..=HELLO_BYTES_MAX).contains(&length) {
+        return invalid("not a frame of a handshake");
     }
-    let mut body = vec![0; length];
+    let sum = tcp.read_u32().await?;
+    let mut body = vec![0; length - SUM_BYTES];
     tcp.read_exact(&mut body).await?;
+    if sum != crc32fast::hash(&body) {
+        return invalid("the checksum of a frame of the handshake is wrong");
+    }
     Ok(body)
 }
 
@@ -375,13 +346,13 @@ impl Gate {
                 return None;
             }
         };
-        let hello: Hello = match codec::decode(&frame, HELLO_BYTES_MAX) {
+        let hello = match Hello::decode(&frame) {
             Ok(hello) => hello,
-            Err(error) => {
-                tracing::warn!(%from, %error, "closed: what arrived is no handshake");
+            Err(no_hello) => {
+                tracing::warn!(%from, ?no_hello, "closed: what arrived is no handshake");
                 count(&self.counters.malformed);
-                if let DecodeError::Version { .. } = error {
-                    let _ = answer(&mut tcp, &Answer::Refused(error.to_string())).await;
+                if let NoHello::Other(why) = no_hello {
+                    let _ = answer(&mut tcp, &Answer::Refused(why)).await;
                 }
                 return None;
             }
@@ -403,23 +374,61 @@ impl Gate {
 }
 
 async fn answer(tcp: &mut TcpStream, answer: &Answer) -> io::Result<()> {
-    let bytes = codec::encode(answer);
+    let bytes = answer.encode();
     clock::timeout(Duration::from_secs(1), write_frame(tcp, &bytes))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// The key of a cluster (correctness rule 51), once it is known; 0 until then. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Key(Arc<AtomicU64>);
+
+impl Key {
+    /// A key that is known already (0: not yet).
+    pub fn new(key: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(key)))
+    }
+
+    /// The key; 0 while it is not known.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of the key unless one is known; returns the one that is known then.
+    pub fn learn(&self, key: u64) -> u64 {
+        match self.0.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => key,
+            Err(known) => known,
+        }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Key {}
+
 /// Who a server is, to be compared with whom a Hello means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Here {
     /// Its cluster.
     pub cluster: String,
+    /// The key of its cluster.
+    pub key: Key,
     /// Its group; 0: the controllers.
     pub group: u64,
     /// Itself.
     pub node: u64,
     /// The life of its data.
     pub incarnation: u64,
+    /// Drawn at the start of its process.
+    pub boot: u64,
+    /// Digest of the members that founded its group.
+    pub founders: u64,
 }
 
 impl Here {
@@ -429,8 +438,14 @@ impl Here {
             0 => "the controllers".to_owned(),
             group => format!("group {group}"),
         };
+        let key = self.key.get();
         if hello.cluster != self.cluster {
             Some(format!("this is cluster {:?}, not {:?}", self.cluster, hello.cluster))
+        } else if hello.key != 0 && key != 0 && hello.key != key {
+            Some(format!(
+                "this is another cluster {:?}: its key is {key:016x}, not {:016x}",
+                self.cluster, hello.key
+            ))
         } else if hello.group != self.group {
             Some(format!("this server belongs to {}, not {}", of(self.group), of(hello.group)))
         } else if hello.to != 0 && hello.to != self.node {
@@ -471,7 +486,13 @@ impl Arrival {
             self.refuse(why).await;
             return None;
         }
-        let welcome = Answer::Welcome(Welcome { incarnation: here.incarnation });
+        let welcome = Answer::Welcome(Welcome {
+            level: LEVEL,
+            key: here.key.get(),
+            incarnation: here.incarnation,
+            boot: here.boot,
+            founders: here.founders,
+        });
         answer(&mut self.stream.tcp, &welcome).await.ok()?;
         count(&self.stream.counters.accepted);
         Some(self.stream)

@@ -37,12 +37,10 @@ fn write(criterion: &mut Criterion) {
 
 fn append(criterion: &mut Criterion) {
     let command = Bytes::from(vec![7; VALUE_BYTES + 44]);
-    let entry =
-        |index| Entry { id: EntryId::new(3, 1000 + index), payload: Payload::Command(command.clone()) };
+    let entry = |index| Entry::new(EntryId::new(3, 1000 + index), Payload::Command(command.clone()));
     let entries = (1..=ENTRIES).map(entry).collect();
     let prev = EntryId::new(3, 1000);
-    let message =
-        Message { term: Term(3), body: Body::Append { prev, entries, commit: Index(990), round: 8 } };
+    let message = Message::new(Term(3), Body::Append { prev, entries, commit: Index(990), round: 8 });
     both_ways(criterion, "an Append of 64 entries", &message, ENTRIES);
 }
 

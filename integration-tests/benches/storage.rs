@@ -48,8 +48,7 @@ impl Writer {
     }
 
     fn save(&mut self, count: u64) {
-        let entry =
-            |index| Entry { id: EntryId::new(1, index), payload: Payload::Command(self.command.clone()) };
+        let entry = |index| Entry::new(EntryId::new(1, index), Payload::Command(self.command.clone()));
         let entries = (self.next..self.next + count).map(entry).collect();
         let due = self.next - self.compacted >= COMPACT_ENTRIES;
         let marker = due.then(|| EntryId::new(1, self.next - 1));

@@ -174,8 +174,7 @@ fn nonsense_after_a_good_handshake_closes_the_connection() {
                 ("4 GiB", length(u32::MAX)),
             ];
             for (what, bytes) in nonsense {
-                let (cluster, service) = (status.cluster.clone(), Service::Client);
-                let hello = Hello { cluster, service, group, from: 0, to: 0, incarnation: 0 };
+                let hello = Hello { cluster: status.cluster.clone(), group, ..Hello::default() };
                 client.run(async {
                     let (mut stream, _) = dial(address, &hello, Duration::from_secs(5)).await.unwrap();
                     let _ = stream.write_all(&bytes).await;
@@ -186,8 +185,9 @@ fn nonsense_after_a_good_handshake_closes_the_connection() {
             }
             // Somebody who claims to be a peer, and is none.
             for service in [Service::PeerControl, Service::PeerBulk] {
+                let cluster = status.cluster.clone();
                 let hello =
-                    Hello { cluster: status.cluster.clone(), service, group, from: 7, to: 1, incarnation: 7 };
+                    Hello { cluster, service, group, from: 7, to: 1, incarnation: 7, ..Hello::default() };
                 let refused = client.run(dial(address, &hello, Duration::from_secs(5)));
                 assert!(refused.is_err(), "{address} took a peer that it does not know");
             }

@@ -105,6 +105,6 @@ impl Streamer {
         let source: &dyn Read = if base::mutant!("chunks-of-live-rows") { &*self.table } else { &*view.rows };
         let rows = source.scan(&start, None, limit);
         let full = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= limit.bytes;
-        Chunk { snapshot: view.snapshot, membership: self.membership.clone(), after, rows, done: !full }
+        Chunk::new(view.snapshot, self.membership.clone(), after, rows, !full)
     }
 }

@@ -61,7 +61,9 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     let disk_low = watch_disk(&args.data_dir, args.disk_reserve_bytes)?;
     let incarnation = directory.incarnation();
     tracing::info!(cluster = args.cluster, listen = %listener.address(), incarnation, "starting");
-    let here = Here { cluster: args.cluster.clone(), group, node: args.id, incarnation };
+    let boot = rand::random::<u64>().max(1);
+    let (cluster, node) = (args.cluster.clone(), args.id);
+    let here = Here { cluster, group, node, incarnation, boot, ..Here::default() };
     let (inbox, mailbox) = mailbox(16_384, config.mailbox_bytes_max);
     let members = args.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let settings = Settings { here: here.clone(), members, limits: Default::default(), seed: config.seed };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use base::codec::Denied;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,21 @@ pub enum Payload {
     Command(Bytes),
 }
 
+impl Payload {
+    /// CRC32 of its kind and its bytes.
+    fn sum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        match self {
+            Self::Empty => hasher.update(&[0]),
+            Self::Command(bytes) => {
+                hasher.update(&[1]);
+                hasher.update(bytes);
+            }
+        }
+        hasher.finalize()
+    }
+}
+
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -92,9 +108,25 @@ pub struct Entry {
     pub id: EntryId,
     /// What it carries.
     pub payload: Payload,
+    /// CRC32 of the payload, by the leader that made the entry. It stays with the entry on every disk and every
+    /// way, so that a bit that flips anywhere is noticed before the entry is applied (correctness rule 66).
+    pub sum: u32,
+    /// Room for later fields.
+    pub more: Denied,
 }
 
 impl Entry {
+    /// An entry as a leader makes it.
+    pub fn new(id: EntryId, payload: Payload) -> Self {
+        let sum = payload.sum();
+        Self { id, payload, sum, more: Denied::NONE }
+    }
+
+    /// Whether the payload is what the leader made.
+    pub fn is_whole(&self) -> bool {
+        self.payload.sum() == self.sum
+    }
+
     /// Bytes this entry is counted with wherever bytes are limited: its payload and a fixed share
     /// for what surrounds it.
     pub fn weight(&self) -> usize {

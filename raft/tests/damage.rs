@@ -21,7 +21,7 @@ fn noisy(index: u64, bytes: usize) -> Entry {
         state as u8
     };
     let noise: Vec<u8> = (0..bytes).map(|_| next()).collect();
-    Entry { id: EntryId::new(1, index), payload: Payload::Command(noise.into()) }
+    Entry::new(EntryId::new(1, index), Payload::Command(noise.into()))
 }
 
 fn first_term() -> Save {

@@ -229,7 +229,7 @@ async fn disk(marker: EntryId, terms: &[u64], applied: EntryId, installed: bool)
     let entries = terms
         .iter()
         .zip(behind..)
-        .map(|(term, index)| Entry { id: EntryId::new(*term, index), payload: Payload::Empty })
+        .map(|(term, index)| Entry::new(EntryId::new(*term, index), Payload::Empty))
         .collect();
     let hard_state = Some(HardState { term: Term(9), vote: None });
     let marker = (marker != EntryId::ZERO).then_some(marker);
@@ -299,7 +299,7 @@ async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on
     let network = Shared::default();
     let server = begin(1, 3, &MemoryDisk::new(), Config::default(), &network).await.expect("an empty disk");
     let inbox = network.0.lock().expect("nobody panics holding it").inboxes[&NodeId(1)].clone();
-    let of_leader = |body| Message { term: Term(5), body };
+    let of_leader = |body| Message::new(Term(5), body);
     let row = |id| {
         let applied = Applied { id, hash: 0 };
         (Bytes::from_static(APPLIED_KEY), base::codec::encode(&applied))
@@ -309,12 +309,12 @@ async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on
     {
         let snapshot = EntryId::new(5, 9);
         let membership = Membership::of((1..=3).map(NodeId));
-        let chunk = Chunk { snapshot, membership, after: None, rows, done: true };
+        let chunk = Chunk::new(snapshot, membership, None, rows, true);
         inbox.deliver(NodeId(2), of_leader(Body::Chunk(chunk)));
         clock::sleep(Duration::from_millis(50)).await;
         assert_eq!(server.status().applied.id, EntryId::ZERO, "nothing was installed");
     }
-    let entries = vec![Entry { id: EntryId::new(5, 1), payload: Payload::Empty }];
+    let entries = vec![Entry::new(EntryId::new(5, 1), Payload::Empty)];
     let append = Body::Append { prev: EntryId::ZERO, entries, commit: Index(1), round: 1 };
     inbox.deliver(NodeId(2), of_leader(append));
     clock::sleep(Duration::from_millis(50)).await;

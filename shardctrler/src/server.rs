@@ -34,6 +34,7 @@ pub async fn serve(
 async fn on_arrival(arrival: Arrival, here: Arc<Here>, transport: Arc<TcpTransport>, service: Arc<Service>) {
     match arrival.hello().service {
         Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
+        Purpose::Push => arrival.refuse("a controller takes no shards".to_owned()).await,
         Purpose::Client => {
             let Some(stream) = arrival.admit(&here).await else { return };
             let handle = move |request| {

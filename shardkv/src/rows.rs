@@ -15,12 +15,12 @@
 //! | `0x01` | `u`, shard BE u32 | install [`Cursor`] while `Awaiting` |
 //! | `0x10` | shard BE u32 | [`Meta`] |
 //! | `0x11` | shard BE u32, ... | the shard's sessions (`raft::rsm::sessions`) |
-//! | `0x12` | slot BE u16, key | version BE u64, value |
+//! | `0x12` | slot BE u16, key | flags u8, version BE u64, value |
 //!
 //! Everything but the value rows is encoded with `base::codec`.
 //! Left out on purpose: any judgement; this file only knows where things lie.
 
-use base::codec;
+use base::codec::{self, Denied};
 use bytes::{BufMut, Bytes, BytesMut};
 use clerk::api::config::{Config, slot_of, slots_of};
 use clerk::api::kv::Cursor;
@@ -84,7 +84,9 @@ pub(crate) fn key_of(row: &Bytes) -> Bytes {
 
 /// A value as it lies in a row.
 pub(crate) fn value_row(version: Version, parts: &[&[u8]]) -> Bytes {
-    let mut row = BytesMut::with_capacity(8 + parts.iter().map(|part| part.len()).sum::<usize>());
+    let bytes = VALUE_HEAD_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut row = BytesMut::with_capacity(bytes);
+    row.put_u8(0);
     row.put_u64(version.0);
     for part in parts {
         row.put_slice(part);
@@ -92,12 +94,27 @@ pub(crate) fn value_row(version: Version, parts: &[&[u8]]) -> Bytes {
     row.freeze()
 }
 
+/// Flags and version stand before a value. A flag says that more stands between them and the value (an expiry, a
+/// type); this build knows none.
+const VALUE_HEAD_BYTES: usize = 1 + 8;
+
 /// Version and value of a value's row.
-pub(crate) fn parse_value(row: &Bytes) -> (Version, Bytes) {
-    match row.first_chunk::<8>() {
-        Some(version) => (Version(u64::from_be_bytes(*version)), row.slice(8..)),
-        None => fatal("read a value", &"its row is shorter than a version"),
+///
+/// # Errors
+/// In words, what is wrong with the row.
+pub(crate) fn check_value_row(row: &Bytes) -> Result<(Version, Bytes), String> {
+    match row.split_first_chunk::<VALUE_HEAD_BYTES>() {
+        Some(([0, version @ ..], _)) => {
+            Ok((Version(u64::from_be_bytes(*version)), row.slice(VALUE_HEAD_BYTES..)))
+        }
+        Some(([flags, ..], _)) => Err(format!("unknown flags {flags:#04x}: a newer build wrote it")),
+        None => Err("it is shorter than flags and a version".to_owned()),
     }
+}
+
+/// The same for rows of the own table.
+pub(crate) fn parse_value(row: &Bytes) -> (Version, Bytes) {
+    check_value_row(row).unwrap_or_else(|why| fatal("read a value", &why))
 }
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> T {
@@ -115,6 +132,8 @@ pub struct Meta {
     pub rows: u64,
     /// Bytes of keys and values.
     pub bytes: u64,
+    /// Room for later fields.
+    pub more: Denied,
 }
 
 pub(crate) fn meta(rows: &dyn Read, shard: ShardId) -> Meta {

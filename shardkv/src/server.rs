@@ -28,6 +28,7 @@ pub async fn serve(
             match arrival.hello().service {
                 Purpose::Client => serve_client(arrival, &here, service).await,
                 Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
+                Purpose::Push => arrival.refuse("this server takes no pushes".to_owned()).await,
             }
         };
         connection.instrument(span.clone())

@@ -14,11 +14,11 @@ const LIMIT: Duration = Duration::from_secs(5);
 const FRAME_BYTES_MAX: usize = 1 << 16;
 
 fn here() -> Here {
-    Here { cluster: "blue".into(), group: 101, node: 1, incarnation: 77 }
+    Here { cluster: "blue".into(), group: 101, node: 1, incarnation: 77, ..Here::default() }
 }
 
 fn hello() -> Hello {
-    Hello { cluster: "blue".into(), service: Service::Client, group: 101, from: 0, to: 0, incarnation: 0 }
+    Hello { cluster: "blue".into(), group: 101, ..Hello::default() }
 }
 
 /// Answers each text with itself, doubled if it asks for that.
@@ -131,6 +131,39 @@ async fn garbage_closes_its_connection_and_nothing_else() {
     }
     until(|| server.counters.malformed(), 4).await;
     assert_eq!(call(&channel, "still here").await.expect("an answer"), "still here");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_frame_closes_its_connection() {
+    let server = server(Limits::default()).await;
+    let body = hello().encode();
+    let frame = |sum: u32| {
+        let length = u32::try_from(body.len() + 4).expect("small");
+        [&length.to_be_bytes()[..], &sum.to_be_bytes(), &body].concat()
+    };
+    let sum = crc32fast::hash(&body);
+    let mut tcp = TcpStream::connect(&server.address).await.expect("connected");
+    tcp.write_all(&frame(sum ^ 1)).await.expect("written");
+    assert!(closed(tcp).await);
+    until(|| server.counters.malformed(), 1).await;
+    // The same after the handshake: a request whose text was changed on its way.
+    let (mut stream, _) = dial(&server.address, &hello(), LIMIT).await.expect("welcome");
+    let mut request = [0_u8; 4 + 4 + 40];
+    request[3] = 44;
+    stream.tcp.write_all(&request).await.expect("written");
+    assert!(closed(stream.tcp).await);
+    until(|| server.counters.malformed(), 2).await;
+    let mut tcp = TcpStream::connect(&server.address).await.expect("connected");
+    tcp.write_all(&frame(sum)).await.expect("written");
+    until(|| server.counters.accepted(), 2).await;
+}
+
+#[tokio::test]
+async fn another_wire_version_is_refused_in_words_that_name_both() {
+    let server = server(Limits::default()).await;
+    let later = Hello { wire: 9, ..hello() };
+    let Err(DialError::Refused(why)) = dial(&server.address, &later, LIMIT).await else { panic!("taken") };
+    assert!(why.contains("wire version 2") && why.contains("version 9"), "{why}");
 }
 
 #[tokio::test]

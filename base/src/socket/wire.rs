@@ -28,9 +28,9 @@ use tarpc::{ChannelError, ClientMessage, Request, Response, ServerError, context
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_serde::{Deserializer, Serializer};
 
-use super::{Counters, Stream, count};
+use super::{Counters, SUM_BYTES, Stream, count};
 use crate::clock;
-use crate::codec::{decode, encode, encode_into};
+use crate::codec::{Skipped, wire};
 
 /// For the log filter of every process: tarpc opens a span and formats a date for each request, and
 /// reports each late one as an error. Switched off it costs nothing.
@@ -44,7 +44,7 @@ const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 enum Call<M> {
-    Request { id: u64, deadline_ms: u32, message: M },
+    Request { id: u64, deadline_ms: u32, message: M, more: Skipped },
     Cancel { id: u64 },
 }
 
@@ -52,6 +52,7 @@ enum Call<M> {
 struct Reply<M> {
     id: u64,
     outcome: Result<M, Failure>,
+    more: Skipped,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,8 +93,34 @@ pub struct Codec {
 
 impl Codec {
     fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> io::Result<T> {
-        decode(bytes, self.bytes_max).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        unseal(bytes, self.bytes_max)
     }
+}
+
+/// A frame's content: the checksum of the body, and the body.
+fn seal<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = wire::encode_after(SUM_BYTES, value);
+    sum(&mut bytes);
+    bytes
+}
+
+/// Puts the checksum of all that follows its place there.
+fn sum(bytes: &mut [u8]) {
+    let sum = crc32fast::hash(&bytes[SUM_BYTES..]);
+    bytes[..SUM_BYTES].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// What [`seal`] made it of.
+fn unseal<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> io::Result<T> {
+    let invalid =
+        |error: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidData, error);
+    let (sum, body) =
+        bytes.split_first_chunk::<SUM_BYTES>().ok_or_else(|| invalid("a frame without a checksum".into()))?;
+    // A flipped bit that TCP let pass must not become a log entry.
+    if u32::from_be_bytes(*sum) != crc32fast::hash(body) && !crate::mutant!("frame-sum-not-checked") {
+        return Err(invalid("the checksum of a frame is wrong".into()));
+    }
+    wire::decode(body, bytes_max).map_err(|error| invalid(error.into()))
 }
 
 impl<T: Serialize> Serializer<ClientMessage<T>> for Codec {
@@ -104,16 +131,17 @@ impl<T: Serialize> Serializer<ClientMessage<T>> for Codec {
             ClientMessage::Request(request) => {
                 let remaining = request.context.deadline.saturating_duration_since(Instant::now());
                 let deadline_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX).max(1);
-                encode(&Call::Request { id: request.id, deadline_ms, message: &request.message })
+                let (id, message, more) = (request.id, &request.message, Skipped::default());
+                seal(&Call::Request { id, deadline_ms, message, more })
             }
-            ClientMessage::Cancel { request_id, .. } => encode(&Call::<&T>::Cancel { id: *request_id }),
+            ClientMessage::Cancel { request_id, .. } => seal(&Call::<&T>::Cancel { id: *request_id }),
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
         if bytes.len() > self.bytes_max {
             let text = format!("a request of {} bytes exceeds the limit of {}", bytes.len(), self.bytes_max);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
-        Ok(bytes)
+        Ok(bytes.into())
     }
 }
 
@@ -122,7 +150,7 @@ impl<T: DeserializeOwned> Deserializer<ClientMessage<T>> for Codec {
 
     fn deserialize(self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<ClientMessage<T>> {
         Ok(match self.read::<Call<T>>(bytes)? {
-            Call::Request { id, deadline_ms, message } => {
+            Call::Request { id, deadline_ms, message, more: _ } => {
                 let remaining = Duration::from_millis(u64::from(deadline_ms)).min(DEADLINE_MAX);
                 let mut context = context::current();
                 context.deadline = Instant::now() + remaining;
@@ -140,12 +168,13 @@ impl<T: Serialize> Serializer<Response<T>> for Codec {
 
     fn serialize(self: Pin<&mut Self>, response: &Response<T>) -> io::Result<Bytes> {
         let outcome = response.message.as_ref().map_err(Failure::from);
-        let bytes = encode(&Reply { id: response.request_id, outcome });
+        let (id, more) = (response.request_id, Skipped::default());
+        let bytes = seal(&Reply { id, outcome, more });
         if bytes.len() <= self.bytes_max {
-            return Ok(bytes);
+            return Ok(bytes.into());
         }
         let text = format!("an answer of {} bytes exceeds the limit of {}", bytes.len(), self.bytes_max);
-        Ok(encode(&Reply::<&T> { id: response.request_id, outcome: Err(Failure::TooLong(text)) }))
+        Ok(seal(&Reply::<&T> { id, outcome: Err(Failure::TooLong(text)), more }).into())
     }
 }
 
@@ -153,7 +182,7 @@ impl<T: DeserializeOwned> Deserializer<Response<T>> for Codec {
     type Error = io::Error;
 
     fn deserialize(self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<Response<T>> {
-        let Reply { id, outcome } = self.read::<Reply<T>>(bytes)?;
+        let Reply { id, outcome, more: _ } = self.read::<Reply<T>>(bytes)?;
         Ok(Response { request_id: id, message: outcome.map_err(ServerError::from) })
     }
 }
@@ -271,8 +300,9 @@ impl FrameWriter {
     /// used any more.
     pub async fn write<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
         self.buffer.clear();
-        self.buffer.extend_from_slice(&[0; 4]);
-        encode_into(&mut self.buffer, value);
+        self.buffer.extend_from_slice(&[0; 4 + SUM_BYTES]);
+        wire::encode_into(&mut self.buffer, value);
+        sum(&mut self.buffer[4..]);
         let bytes = self.buffer.len() - 4;
         let length = u32::try_from(bytes).ok().filter(|_| bytes <= self.stream.frame_bytes_max);
         let Some(length) = length else {
@@ -324,7 +354,7 @@ impl<T: DeserializeOwned> FrameReader<T> {
             tracing::warn!(%error, "connection closed: what arrived makes no sense");
         };
         match frame {
-            Ok(bytes) => decode(&bytes, self.bytes_max).inspect_err(|error| malformed(error)).ok(),
+            Ok(bytes) => unseal(&bytes, self.bytes_max).inspect_err(|error| malformed(error)).ok(),
             Err(error) => {
                 if is_invalid(&error) {
                     malformed(&error);

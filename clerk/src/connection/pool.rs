@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::wire::{self, ClientTransport};
-use base::socket::{DialError, FRAME_BYTES_MAX, Hello, Service, Stream, dial};
+use base::socket::{DialError, FRAME_BYTES_MAX, Hello, Stream, dial};
 use dashmap::DashMap;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -253,14 +253,7 @@ impl<C: Client> Pool<C> {
     /// Dials in a task of its own, so that a caller who gives up leaves the others their dial.
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
-        let hello = Hello {
-            cluster: options.cluster.clone(),
-            service: Service::Client,
-            group: key.group.0,
-            from: 0,
-            to: 0,
-            incarnation: 0,
-        };
+        let hello = Hello { cluster: options.cluster.clone(), group: key.group.0, ..Hello::default() };
         let task = tokio::spawn(open(address.clone(), hello, options));
         let result = task.map(move |joined| match joined {
             Ok(result) => result.map(Arc::new),

@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn an_entry_saved_with_the_snapshot_before_it_follows_that() {
-        let entry = |term, index| Entry { id: EntryId::new(term, index), payload: Payload::Empty };
+        let entry = |term, index| Entry::new(EntryId::new(term, index), Payload::Empty);
         let mut journal = Journal::default();
         journal.save(&Save { entries: vec![entry(1, 1), entry(2, 2)], ..Save::default() });
         let (truncate_from, marker) = (Some(Index(1)), Some(EntryId::new(3, 30)));

@@ -210,7 +210,7 @@ impl Network {
     async fn call(&self, from: &Name, to: &Name, request: &Request) -> Result<Reply, CallError> {
         let label = |kind| Label { kind, from: Arc::clone(from), at: Arc::clone(to) };
         let lost = |why: String| CallError::Lost { address: to.to_string(), why };
-        let bytes = codec::encode(request);
+        let bytes = codec::wire::encode(request);
         self.count_request(&bytes);
         let Some(server) = self.reach(from, to) else {
             self.sent(from, to, request, Some("unreachable"));
@@ -267,7 +267,7 @@ impl Network {
 
     async fn carry_back(&self, from: &Name, to: &Name, reply: &Reply) -> Result<Reply, String> {
         let fate = self.fate(to, from, false);
-        let bytes = codec::encode(reply);
+        let bytes = codec::wire::encode(reply);
         self.sent(to, from, reply, fate.word());
         let label = Label { kind: "reply", from: Arc::clone(to), at: Arc::clone(from) };
         self.travel(fate.delay, label, bytes.clone()).await;
@@ -275,7 +275,7 @@ impl Network {
             return Err("reply lost".to_owned());
         }
         self.count_reply(&bytes);
-        let reply = codec::decode(&bytes, FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
+        let reply = codec::wire::decode(&bytes, FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
         self.arrived(to, from, &reply);
         Ok(reply)
     }
@@ -296,7 +296,7 @@ impl Network {
         server: &Server,
         bytes: &Bytes,
     ) -> Result<oneshot::Receiver<Reply>, String> {
-        let request = codec::decode(bytes, FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
+        let request = codec::wire::decode(bytes, FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
         self.arrived(from, to, &request);
         let (sender, receiver) = oneshot::channel();
         server.serve(request, sender);
@@ -309,7 +309,7 @@ impl Network {
         // The last words of a server that was just cut off are not even tried.
         let Some(sender) = self.attached(from) else { return };
         let is_answer = is_answer(&message.body);
-        let bytes = codec::encode(message);
+        let bytes = codec::wire::encode(message);
         if !is_answer {
             self.count_request(&bytes);
         }
@@ -340,7 +340,7 @@ impl Network {
         if !self.is_alive(to, server) || (*is_answer && !self.is_enabled(from, to)) {
             return;
         }
-        let Ok(message) = codec::decode::<Message>(bytes, FRAME_BYTES_MAX) else { return };
+        let Ok(message) = codec::wire::decode::<Message>(bytes, FRAME_BYTES_MAX) else { return };
         if *is_answer {
             self.count_reply(bytes);
         }

@@ -85,7 +85,7 @@ impl Log {
 
     /// Adds an entry behind the last one.
     pub fn push(&mut self, term: Term, payload: Payload) -> Entry {
-        let entry = Entry { id: EntryId { term, index: self.last().index.next() }, payload };
+        let entry = Entry::new(EntryId { term, index: self.last().index.next() }, payload);
         self.append(entry.clone());
         entry
     }
@@ -176,7 +176,7 @@ mod tests {
         let entries = terms
             .iter()
             .zip(marker.index.0 + 1..)
-            .map(|(term, index)| Entry { id: EntryId::new(*term, index), payload: Payload::Empty });
+            .map(|(term, index)| Entry::new(EntryId::new(*term, index), Payload::Empty));
         Log::new(marker, entries.collect())
     }
 

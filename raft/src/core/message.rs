@@ -1,6 +1,7 @@
 //! What servers say to each other. Every message is one-way and may be lost, doubled, delayed or
 //! reordered; what reads like a reply is a message of its own that names what it answers.
 
+use base::codec::Skipped;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ pub struct Message {
     pub term: Term,
     /// What it says.
     pub body: Body,
+    /// Room for later fields.
+    pub more: Skipped,
 }
 
 /// What a message says. Grows only at the end.
@@ -106,6 +109,12 @@ pub struct Chunk {
     pub rows: Vec<Row>,
     /// No rows follow.
     pub done: bool,
+    /// CRC32 of the rows of this piece ([`Chunk::sum_of`] from 0).
+    pub sum: u32,
+    /// CRC32 of the rows of all pieces so far, this one included.
+    pub total: u32,
+    /// Room for later fields.
+    pub more: Skipped,
 }
 
 /// A message and the server it goes to.
@@ -118,6 +127,11 @@ pub struct Envelope {
 }
 
 impl Message {
+    /// What a server says in its term.
+    pub fn new(term: Term, body: Body) -> Self {
+        Self { term, body, more: Skipped::NONE }
+    }
+
     /// Bytes this message is counted with in bounded queues.
     pub fn weight(&self) -> usize {
         const OVERHEAD_BYTES: usize = 96;
@@ -136,6 +150,30 @@ impl Message {
 }
 
 impl Chunk {
+    /// A piece that is the first, or whose `total` the caller sets.
+    pub fn new(
+        snapshot: EntryId,
+        membership: Membership,
+        after: Option<Bytes>,
+        rows: Vec<Row>,
+        done: bool,
+    ) -> Self {
+        let sum = Self::sum_of(0, &rows);
+        Self { snapshot, membership, after, rows, done, sum, total: sum, more: Skipped::NONE }
+    }
+
+    /// CRC32 of rows, their lengths included, that continues `before`.
+    pub fn sum_of(before: u32, rows: &[Row]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(before);
+        for (key, value) in rows {
+            hasher.update(&(key.len() as u64).to_le_bytes());
+            hasher.update(key);
+            hasher.update(&(value.len() as u64).to_le_bytes());
+            hasher.update(value);
+        }
+        hasher.finalize()
+    }
+
     /// Bytes of the rows, with a share for their framing.
     pub fn weight(&self) -> usize {
         self.rows.iter().map(|(key, value)| key.len() + value.len() + 16).sum()

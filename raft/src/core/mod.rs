@@ -287,7 +287,7 @@ impl Raft {
     }
 
     fn send(&mut self, to: NodeId, body: Body) {
-        self.send.push(Envelope { to, message: Message { term: self.hard_state.term, body } });
+        self.send.push(Envelope { to, message: Message::new(self.hard_state.term, body) });
     }
 
     fn append_own(&mut self, payload: Payload) -> EntryId {

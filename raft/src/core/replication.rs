@@ -102,7 +102,7 @@ impl Raft {
         note_sent(follower, &entries);
         follower.due = false;
         follower.commit_told = self.commit;
-        Some(Message { term, body: Body::Append { prev, entries, commit: self.commit, round } })
+        Some(Message::new(term, Body::Append { prev, entries, commit: self.commit, round }))
     }
 
     /// An Append from the leader of this term.
@@ -141,6 +141,9 @@ impl Raft {
     fn check_append(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
         let mut before = prev;
         for entry in entries {
+            if !entry.is_whole() && !base::mutant!("entry-sum-not-checked") {
+                return Err(Refused::Impossible("an entry whose checksum is wrong"));
+            }
             if before.index.0.checked_add(1) != Some(entry.id.index.0) || entry.id.term < before.term {
                 return Err(Refused::Impossible("entries with a gap or a falling term"));
             }

@@ -218,7 +218,7 @@ impl Raft {
             self.log.reset(snapshot);
             let hard_state = self.save.hard_state;
             self.save =
-                Save { hard_state, truncate_from: Some(first), entries: Vec::new(), marker: Some(snapshot) };
+                Save { hard_state, truncate_from: Some(first), marker: Some(snapshot), ..Save::default() };
             self.saved = snapshot.index;
             self.saving = snapshot.index;
         }

@@ -216,6 +216,9 @@ impl<S: StateMachine> Applier<S> {
             overlay.applied().id.index.next(),
             "entries are applied in order, none left out"
         );
+        if !entry.is_whole() && !base::mutant!("entry-sum-not-checked") {
+            storage::fatal("apply an entry", &format!("its checksum is wrong: {id}"));
+        }
         let output = match entry.payload {
             Payload::Empty => None,
             Payload::Command(command) => Some(self.machine.apply(overlay, id, decode::<S>(&command))),
@@ -296,6 +299,6 @@ fn names_itself(chunk: &Chunk) -> bool {
 /// A logged command that this build cannot read stops the replica: skipping it would let its rows
 /// diverge from those of replicas that can.
 fn decode<S: StateMachine>(command: &Bytes) -> S::Command {
-    base::codec::decode(command, command.len())
+    super::decode_command(command)
         .unwrap_or_else(|error| storage::fatal("read a logged command: run the build that wrote it", &error))
 }

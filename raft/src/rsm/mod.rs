@@ -16,12 +16,26 @@ pub use replica::{
     ExecuteError, Leadership, Parts, Placed, Replica, Role, StartError, Status, Threads, start,
 };
 
+use base::codec::{self, Denied};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::storage::Read;
 use crate::types::EntryId;
+
+/// A command as it lies in an entry, with room for later fields of all commands.
+pub fn encode_command<C: Serialize>(command: &C) -> Bytes {
+    codec::encode(&(command, Denied::NONE))
+}
+
+/// What [`encode_command`] made it of.
+///
+/// # Errors
+/// [`codec::DecodeError`], which names an unknown field.
+pub fn decode_command<C: DeserializeOwned>(bytes: &[u8]) -> Result<C, codec::DecodeError> {
+    codec::decode::<(C, Denied)>(bytes, bytes.len()).map(|(command, _)| command)
+}
 
 /// A deterministic state machine whose state is rows (correctness rules 20 to 22).
 pub trait StateMachine: Send + 'static {

@@ -406,7 +406,7 @@ impl<S: StateMachine> Replica<S> {
     ) -> Result<S::Output, ExecuteError> {
         let (reply, answer) = oneshot::channel();
         let waiter = CommandWaiter { reply, placed: None };
-        self.ask(Request::Propose { command: base::codec::encode(command), freeing, waiter })?;
+        self.ask(Request::Propose { command: super::encode_command(command), freeing, waiter })?;
         wait(answer, deadline).await
     }
 
@@ -419,7 +419,7 @@ impl<S: StateMachine> Replica<S> {
         let (reply, answer) = oneshot::channel();
         let (placed, place) = oneshot::channel();
         let waiter = CommandWaiter { reply, placed: Some(placed) };
-        self.ask(Request::Propose { command: base::codec::encode(command), freeing: false, waiter })?;
+        self.ask(Request::Propose { command: super::encode_command(command), freeing: false, waiter })?;
         let id = place.await.unwrap_or(Err(ExecuteError::Unknown))?;
         Ok(Placed { id, reply: answer })
     }

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use base::codec;
+use base::codec::{self, Denied};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,7 @@ struct Counter {
     names: u64,
     /// Operations so far; the row may lag behind the newest session's `used`.
     operations: u64,
+    more: Denied,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,7 @@ struct Session {
     seq: u64,
     used: u64,
     reply: Bytes,
+    more: Denied,
 }
 
 /// What an operation's ticket means.
@@ -134,7 +136,7 @@ impl Sessions {
 
     fn set(&mut self, rows: &mut dyn Rows, id: u64, seq: u64, reply: Bytes) {
         self.counter.operations += 1;
-        let session = Session { seq, used: self.counter.operations, reply };
+        let session = Session { seq, used: self.counter.operations, reply, more: Denied::NONE };
         rows.put(self.session_key(id), codec::encode(&session));
         base::mutant!("session-only-in-memory", rows.delete(&self.session_key(id)));
         self.by_use.insert(session.used, id);

@@ -132,7 +132,7 @@ macro_rules! on_both_disks {
 use on_both_disks;
 
 fn entry(term: u64, index: u64) -> Entry {
-    Entry { id: EntryId::new(term, index), payload: Payload::Command(format!("{index} in {term}").into()) }
+    Entry::new(EntryId::new(term, index), Payload::Command(format!("{index} in {term}").into()))
 }
 
 /// Entries of one term with indexes `from..=to`.

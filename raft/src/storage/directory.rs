@@ -33,8 +33,8 @@ use super::wal::{LogOptions, open_log};
 use super::{OpenError, Stores, fatal, lines};
 use crate::types::NodeId;
 
-/// Format 1 had the log in RocksDB.
-const FORMAT: u32 = 2;
+/// Of every text file.
+const FORMAT: u32 = base::codec::DISK as u32;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";

@@ -374,7 +374,7 @@ mod tests {
         let disk = MemoryDisk::new();
         let (mut log, table) = disk.open();
         let (_new_log, new_table) = disk.open();
-        let entries = vec![Entry { id: EntryId::new(1, 1), payload: crate::types::Payload::Empty }];
+        let entries = vec![Entry::new(EntryId::new(1, 1), crate::types::Payload::Empty)];
         log.save(&Save { entries, truncate_from: Some(Index(1)), ..Save::default() }).await;
         table.write(put("a"));
         table.flush().await;

@@ -19,6 +19,7 @@ pub mod wal;
 use std::fmt;
 use std::thread::JoinHandle;
 
+use base::codec::Denied;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct Save {
     /// Drop every entry at or below this one and remember its id: the compaction marker. If it lies
     /// beyond the last entry the log is empty from then on and continues behind the marker.
     pub marker: Option<EntryId>,
+    /// Room for later fields, of the marker too.
+    pub more: Denied,
 }
 
 /// What a log holds when it is opened.
@@ -180,7 +183,7 @@ pub enum OpenError {
     },
     /// Written by an older build, in a format that is not read any more.
     #[error(
-        "{path}: data format {found}, this build reads {supported}: run the build that wrote it, or restore this replica from its group: give it an empty directory under a new member id"
+        "{path}: data format {found}, this build reads {supported}: dump with the build that wrote it (`clerk dump`), and load that into a new cluster"
     )]
     OlderFormat {
         /// Where.

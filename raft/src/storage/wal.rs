@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base::codec::Denied;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,7 @@ struct Head {
     marker: EntryId,
     /// The log's last entry, or its marker: that entries of files before it are missing is noticed.
     last: Index,
+    more: Denied,
 }
 
 impl Head {

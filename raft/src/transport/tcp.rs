@@ -220,6 +220,10 @@ fn hello(here: &Here, to: NodeId, service: Service) -> Hello {
         from: here.node,
         to: to.0,
         incarnation: here.incarnation,
+        boot: here.boot,
+        founders: here.founders,
+        key: here.key.get(),
+        ..Hello::default()
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) fn read_chunk(
     let rows: Vec<Row> = view.iter().map(row_of).filter(|(key, _)| Some(key) > after.as_ref()).collect();
     let done = rows.len() <= chunk_rows;
     let rows = rows.into_iter().take(chunk_rows).collect();
-    Chunk { snapshot: last(view), membership, after, rows, done }
+    Chunk::new(last(view), membership, after, rows, done)
 }
 
 /// What a save means for the log, checked hard: a hole or an overlap is the core's mistake.

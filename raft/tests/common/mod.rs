@@ -486,7 +486,7 @@ impl Server {
 
 /// A message of `term`.
 pub(crate) fn message(term: u64, body: Body) -> Message {
-    Message { term: Term(term), body }
+    Message::new(Term(term), body)
 }
 
 /// An entry that carries `text`, or nothing.
@@ -495,5 +495,5 @@ pub(crate) fn entry(term: u64, index: u64, text: &str) -> Entry {
         "" => Payload::Empty,
         _ => Payload::Command(Bytes::copy_from_slice(text.as_bytes())),
     };
-    Entry { id: EntryId::new(term, index), payload }
+    Entry::new(EntryId::new(term, index), payload)
 }

@@ -250,18 +250,18 @@ fn parse_body(words: &[&str]) -> Body {
         ["conflict", at, try_at, ..] => {
             reply(Verdict::Conflict { at: Index(number(at)), try_at: entry_id(try_at) })
         }
-        ["chunk", snapshot, ..] => Body::Chunk(Chunk {
-            snapshot: entry_id(snapshot),
-            membership: Membership::of([]),
-            after: option("after").map(|at| Bytes::copy_from_slice(&number(at).to_be_bytes())),
-            rows: option("rows").map_or_else(Vec::new, |rows| {
+        ["chunk", snapshot, ..] => Body::Chunk(Chunk::new(
+            entry_id(snapshot),
+            Membership::of([]),
+            option("after").map(|at| Bytes::copy_from_slice(&number(at).to_be_bytes())),
+            option("rows").map_or_else(Vec::new, |rows| {
                 let (first, last) = rows.split_once("..").expect("rows are written FIRST..LAST");
                 (number(first)..=number(last))
                     .map(|at| row_of(&entry(snapshot_term(words), at, "")))
                     .collect()
             }),
-            done: words.contains(&"last"),
-        }),
+            words.contains(&"last"),
+        )),
         _ => panic!("no such message: {}", words.join(" ")),
     }
 }

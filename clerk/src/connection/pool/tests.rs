@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const GROUP: GroupId = GroupId(101);
 
 fn here(group: u64) -> Here {
-    Here { cluster: "blue".into(), group, node: 1, incarnation: 1 }
+    Here { cluster: "blue".into(), group, node: 1, incarnation: 1, ..Here::default() }
 }
 
 fn get(key: &str) -> KvRequest {

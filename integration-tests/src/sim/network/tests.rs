@@ -73,11 +73,11 @@ fn pair(network: &Network) -> (PeerTransport, Mailbox, Mailbox) {
 }
 
 fn vote(term: u64) -> Message {
-    Message { term: Term(term), body: Body::Vote { last: EntryId::ZERO } }
+    Message::new(Term(term), Body::Vote { last: EntryId::ZERO })
 }
 
 fn granted(term: u64) -> Message {
-    Message { term: Term(term), body: Body::VoteReply { granted: true } }
+    Message::new(Term(term), Body::VoteReply { granted: true })
 }
 
 async fn wait(world: &World, ms: u64) {
@@ -269,8 +269,8 @@ fn raft_messages_reach_the_life_they_were_sent_to_and_a_cut_is_reported() {
 fn requests_count_when_they_are_tried_and_replies_when_they_arrive() {
     play(|world, network, server| async move {
         let (request, reply) = (
-            codec::encode(&Request::Ctrl(CtrlRequest::Open)).len() as u64,
-            codec::encode(&Reply::Ctrl(Ok(CtrlReply::Opened(SessionId(1))))).len() as u64,
+            codec::wire::encode(&Request::Ctrl(CtrlRequest::Open)).len() as u64,
+            codec::wire::encode(&Reply::Ctrl(Ok(CtrlReply::Opened(SessionId(1))))).len() as u64,
         );
         // To nobody.
         ask(&network, "client").await.unwrap_err();
@@ -299,7 +299,7 @@ fn requests_count_when_they_are_tried_and_replies_when_they_arrive() {
         let (transport, _heard, _told) = pair(&network);
         assert_eq!(network.served(&server), 0, "another life");
         let (asking, answering) =
-            (codec::encode(&vote(1)).len() as u64, codec::encode(&granted(1)).len() as u64);
+            (codec::wire::encode(&vote(1)).len() as u64, codec::wire::encode(&granted(1)).len() as u64);
         transport.send(NodeId(2), vote(1));
         assert_eq!((network.rpcs(), network.bytes()), (before + 1, bytes + asking), "at once");
         transport.send(NodeId(2), granted(1));
@@ -461,8 +461,8 @@ fn a_recorded_run_tells_what_left_what_arrived_and_what_was_cut() {
 
 #[test]
 fn words_are_short_and_need_no_code_beside_them() {
-    let entry = |index| Entry { id: EntryId::new(3, index), payload: Payload::Empty };
-    let says = |term, body| Message { term: Term(term), body }.text();
+    let entry = |index| Entry::new(EntryId::new(3, index), Payload::Empty);
+    let says = |term, body| Message::new(Term(term), body).text();
     let append = |prev, entries| Body::Append { prev, entries, commit: Index(12), round: 7 };
     let prev = EntryId::new(3, 12);
     assert_eq!(
@@ -480,7 +480,7 @@ fn words_are_short_and_need_no_code_beside_them() {
     let rows = vec![(Bytes::from_static(b"k"), Bytes::new()); 40];
     let chunk = |after, done| {
         let membership = Membership::of([NodeId(1)]);
-        says(3, Body::Chunk(Chunk { snapshot: prev, membership, after, rows: rows.clone(), done }))
+        says(3, Body::Chunk(Chunk::new(prev, membership, after, rows.clone(), done)))
     };
     assert_eq!(chunk(None, false), "snapshot of 12 (term 3): 40 rows from the start, more follow");
     let after = Some(Bytes::from_static(b"v\x00k1"));

@@ -62,8 +62,8 @@ async fn an_empty_log_holds_nothing(disk: &mut dyn Disk) {
 }
 
 async fn what_was_saved_comes_back_after_a_crash(disk: &mut dyn Disk) {
-    let empty = Entry { id: EntryId::new(2, 4), payload: Payload::Empty };
-    let big = Entry { id: EntryId::new(2, 5), payload: Payload::Command(vec![7; 3 << 20].into()) };
+    let empty = Entry::new(EntryId::new(2, 4), Payload::Empty);
+    let big = Entry::new(EntryId::new(2, 5), Payload::Command(vec![7; 3 << 20].into()));
     let saves = vec![append(entries(1, 1, 3)), append(vec![empty.clone()]), append(vec![big.clone()])];
     let restored = kept(disk, saves).await;
     assert_eq!(restored.hard_state, HardState { term: Term(9), vote: Some(NodeId(2)) });
@@ -127,6 +127,7 @@ async fn everything_at_once_takes_effect_in_order(disk: &mut dyn Disk) {
         truncate_from: Some(Index(3)),
         entries: entries(2, 3, 8),
         marker: Some(EntryId::new(2, 5)),
+        ..Save::default()
     };
     let restored = kept(disk, vec![append(entries(1, 1, 6)), all]).await;
     let expected = Restored { hard_state, marker: EntryId::new(2, 5), entries: entries(2, 6, 8) };

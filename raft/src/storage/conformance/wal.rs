@@ -16,11 +16,12 @@ const TERM: Save = Save {
     truncate_from: None,
     entries: Vec::new(),
     marker: None,
+    more: base::codec::Denied::NONE,
 };
 
 fn noisy(index: u64) -> Entry {
     let command = (0..200_u64).map(|at| (index * 7919 + at * 104_729) as u8).collect::<Vec<_>>();
-    Entry { id: EntryId::new(1, index), payload: Payload::Command(command.into()) }
+    Entry::new(EntryId::new(1, index), Payload::Command(command.into()))
 }
 
 fn one(index: u64) -> Save {
@@ -259,7 +260,7 @@ async fn copies_of_records_in_a_torn_record_are_not_taken_for_records() {
     let copy = std::fs::read(root.path().join("0.log")).unwrap();
     for shift in 0..8 {
         let command = [&vec![0; shift][..], &copy[..800]].concat();
-        let last = Entry { id: EntryId::new(1, 4), payload: Payload::Command(command.into()) };
+        let last = Entry::new(EntryId::new(1, 4), Payload::Command(command.into()));
         log.save(&Save { entries: vec![last.clone()], truncate_from: Some(Index(4)), ..Save::default() })
             .await;
         drop(log);
@@ -310,7 +311,7 @@ fn torn(before: &[u8], after: &[u8], chosen: u64) -> Vec<u8> {
 fn wide(save: &mut Save) -> LogOptions {
     for entry in &mut save.entries {
         let size = 100 + entry.id.index.0 as usize * 37 % 900;
-        entry.payload = Payload::Command(vec![entry.id.index.0 as u8; size].into());
+        *entry = Entry::new(entry.id, Payload::Command(vec![entry.id.index.0 as u8; size].into()));
     }
     LogOptions { file_bytes: 3000, keep_bytes: 9000, ..LogOptions::default() }
 }

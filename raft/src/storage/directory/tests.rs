@@ -112,11 +112,13 @@ fn newer_and_older_formats_and_a_damaged_identity_are_told_apart() {
     made(root.path());
     let file = root.path().join("identity");
     let good = fs::read_to_string(&file).unwrap();
-    fs::write(&file, good.replace("format 2", "format 3")).unwrap();
-    assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::NewerFormat { found: 3, .. }));
-    // Of a build whose log lay elsewhere: never taken for an empty one.
-    fs::write(&file, good.replace("format 2", "format 1")).unwrap();
-    assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::OlderFormat { found: 1, .. }));
+    fs::write(&file, good.replace("format 3", "format 4")).unwrap();
+    assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::NewerFormat { found: 4, .. }));
+    // Of an older build: never taken for an empty one.
+    fs::write(&file, good.replace("format 3", "format 2")).unwrap();
+    let refused = refusal(root.path(), &identity(1), false);
+    assert!(matches!(refused, OpenError::OlderFormat { found: 2, .. }));
+    assert!(refused.to_string().contains("dump with the build that wrote it"), "{refused}");
     for bad in [good.replace("group 101", "group many"), good.replace("node 1\n", ""), String::new()] {
         fs::write(&file, bad).unwrap();
         assert!(matches!(refusal(root.path(), &identity(1), false), OpenError::Corrupt { .. }));

@@ -11,7 +11,7 @@ use crate::storage::OpenError;
 use crate::types::EntryId;
 
 pub(super) const NAMES_KEY: &[u8] = b"\0\0\0\0generations";
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = base::codec::DISK as u32;
 
 /// The row that names generations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,11 +25,17 @@ pub(super) struct Names {
 }
 
 pub(super) fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> {
-    let newer = |found| OpenError::NewerFormat { path: path.display().to_string(), found, supported: FORMAT };
+    let another = |found| {
+        let (path, supported) = (path.display().to_string(), FORMAT);
+        match found > supported {
+            true => OpenError::NewerFormat { path, found, supported },
+            false => OpenError::OlderFormat { path, found, supported },
+        }
+    };
     match codec::decode::<Names>(bytes, 64) {
-        Ok(names) if names.format > FORMAT => Err(newer(names.format)),
+        Ok(names) if names.format != FORMAT => Err(another(names.format)),
         Ok(names) => Ok(names),
-        Err(DecodeError::Version { found }) => Err(newer(u32::from(found))),
+        Err(DecodeError::Version { found, .. }) => Err(another(u32::from(found))),
         Err(error) => Err(corrupt(path, format!("the row that names the live generation: {error}"))),
     }
 }

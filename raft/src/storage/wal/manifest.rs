@@ -8,7 +8,7 @@ use crate::storage::OpenError;
 use crate::storage::lines::{self, corrupt};
 
 const NAME: &str = "manifest";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = base::codec::DISK as u32;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Manifest {

@@ -18,18 +18,19 @@ pub(super) enum Fault {
     Damaged(String),
     /// Written in this newer format.
     Newer(u8),
+    /// Written in this older format.
+    Older(u8),
 }
 
 impl Fault {
     /// About the file `path`.
     pub(super) fn at(self, path: &Path) -> OpenError {
+        let supported = u32::from(codec::DISK);
+        let shown = || path.display().to_string();
         match self {
             Self::Damaged(what) => corrupt(path, what),
-            Self::Newer(found) => OpenError::NewerFormat {
-                path: path.display().to_string(),
-                found: u32::from(found),
-                supported: u32::from(codec::VERSION),
-            },
+            Self::Newer(found) => OpenError::NewerFormat { path: shown(), found: found.into(), supported },
+            Self::Older(found) => OpenError::OlderFormat { path: shown(), found: found.into(), supported },
         }
     }
 }
@@ -118,7 +119,7 @@ impl Replay {
 
     /// The log, checked (correctness rule 31); in words what is wrong with it.
     pub(super) fn finish(self) -> Result<Restored, String> {
-        let Head { hard_state, marker, last } = self.head;
+        let Head { hard_state, marker, last, .. } = self.head;
         let there =
             (marker.index.0 + 1..).zip(self.entries.keys()).take_while(|(at, key)| *at == key.0).count();
         let missing = Index(marker.index.0 + there as u64 + 1);
@@ -133,7 +134,8 @@ impl Replay {
 
 fn decode<T: DeserializeOwned>(number: u64, body: &[u8]) -> Result<T, Fault> {
     codec::decode(body, body.len()).map_err(|error| match error {
-        DecodeError::Version { found } if found > codec::VERSION => Fault::Newer(found),
+        DecodeError::Version { found, .. } if found > codec::DISK => Fault::Newer(found),
+        DecodeError::Version { found, .. } => Fault::Older(found),
         error => Fault::Damaged(format!("record {number}: {error}")),
     })
 }
@@ -142,6 +144,9 @@ fn decode<T: DeserializeOwned>(number: u64, body: &[u8]) -> Result<T, Fault> {
 fn check_terms(marker: EntryId, entries: &[Entry], current: Term) -> Result<(), String> {
     let mut before = marker;
     for entry in entries {
+        if !entry.is_whole() {
+            return Err(format!("the checksum of entry {} is wrong", entry.id));
+        }
         if entry.id.term < before.term {
             return Err(format!("terms fall from entry {before} to entry {}", entry.id));
         }
@@ -159,8 +164,9 @@ mod tests {
     use crate::storage::Save;
 
     #[test]
-    fn a_newer_format_is_named() {
+    fn a_newer_and_an_older_format_are_named() {
         assert!(matches!(decode::<Save>(1, &[9, 0]), Err(Fault::Newer(9))));
-        assert!(matches!(decode::<Save>(1, &[0, 0]), Err(Fault::Damaged(_))));
+        assert!(matches!(decode::<Save>(1, &[0, 0]), Err(Fault::Older(0))));
+        assert!(matches!(decode::<Save>(1, &[base::codec::DISK, 7]), Err(Fault::Damaged(_))));
     }
 }

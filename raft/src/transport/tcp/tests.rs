@@ -39,7 +39,7 @@ struct Node {
 }
 
 fn here(node: NodeId, incarnation: u64) -> Here {
-    Here { cluster: "blue".into(), group: 101, node: node.0, incarnation }
+    Here { cluster: "blue".into(), group: 101, node: node.0, incarnation, ..Here::default() }
 }
 
 fn members(one: &str, two: &str) -> BTreeMap<NodeId, String> {
@@ -83,14 +83,14 @@ async fn pair() -> (Node, Node, BTreeMap<NodeId, String>) {
 }
 
 fn message(term: u64) -> Message {
-    Message { term: Term(term), body: Body::VoteReply { granted: true } }
+    Message::new(Term(term), Body::VoteReply { granted: true })
 }
 
 fn chunk(term: u64, bytes: usize) -> Message {
     let rows = vec![(Bytes::from_static(b"key"), Bytes::from(vec![7; bytes]))];
     let membership = Membership::of([ONE, TWO]);
-    let chunk = Chunk { snapshot: EntryId::ZERO, membership, after: None, rows, done: false };
-    Message { term: Term(term), body: Body::Chunk(chunk) }
+    let chunk = Chunk::new(EntryId::ZERO, membership, None, rows, false);
+    Message::new(Term(term), Body::Chunk(chunk))
 }
 
 async fn receive(node: &mut Node) -> Incoming {
@@ -248,6 +248,7 @@ async fn strangers_are_refused_in_words_and_not_remembered() {
         from: 2,
         to: 1,
         incarnation: 99,
+        ..Hello::default()
     };
     let cases = [
         (Hello { cluster: "red".into(), ..hello.clone() }, "this is cluster \"blue\", not \"red\""),
