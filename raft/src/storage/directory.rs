@@ -156,8 +156,7 @@ impl DataDir {
             None => {
                 peers.insert(peer, incarnation);
                 let lines = peers.iter().map(|(peer, incarnation)| format!("{peer} {incarnation}\n"));
-                let text = format!("format {FORMAT}\n{}", lines.collect::<String>());
-                replace(&self.path, PEERS, &text)
+                replace(&self.path, PEERS, FORMAT, &lines.collect::<String>())
                     .unwrap_or_else(|error| fatal("remember a peer's incarnation", &error));
                 Ok(())
             }
@@ -218,10 +217,8 @@ fn begin(path: &Path, identity: &Identity) -> Result<u64, OpenError> {
     }
     let incarnation = rand::random::<u64>().max(1);
     let Identity { cluster, group, node } = identity;
-    let text = format!(
-        "format {FORMAT}\ncluster {cluster}\ngroup {group}\nnode {node}\nincarnation {incarnation}\n"
-    );
-    replace(path, IDENTITY_NEW, &text).map_err(|error| unavailable(path, &error))?;
+    let text = format!("cluster {cluster}\ngroup {group}\nnode {node}\nincarnation {incarnation}\n");
+    replace(path, IDENTITY_NEW, FORMAT, &text).map_err(|error| unavailable(path, &error))?;
     Ok(incarnation)
 }
 

@@ -126,6 +126,36 @@ fn newer_and_older_formats_and_a_damaged_identity_are_told_apart() {
 }
 
 #[test]
+fn a_text_file_that_was_cut_or_changed_anywhere_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    made(root.path());
+    DataDir::open(root.path(), &identity(1), false).unwrap().remember(NodeId(2), 22).unwrap();
+    for name in ["identity", "peers"] {
+        let file = root.path().join(name);
+        let good = fs::read(&file).unwrap();
+        let refused = |bad: &[u8], what: &str| {
+            fs::write(&file, bad).unwrap();
+            let error = refusal(root.path(), &identity(1), false);
+            assert!(!matches!(error, OpenError::Unavailable { .. }), "{name} {what}: {error}");
+        };
+        for cut in 0..good.len() {
+            refused(&good[..cut], &format!("cut at {cut}"));
+        }
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            refused(&bad, &format!("bit {bit}"));
+        }
+        refused(&[&good[..], b"\n"].concat(), "something behind it");
+        // What a hand does: a number changed, a line added.
+        let text = String::from_utf8(good.clone()).unwrap();
+        refused(text.replace("22", "23").replace("101", "102").as_bytes(), "edited");
+        fs::write(&file, &good).unwrap();
+    }
+    DataDir::open(root.path(), &identity(1), false).unwrap();
+}
+
+#[test]
 fn a_peer_that_comes_back_with_other_data_is_refused_also_after_a_restart() {
     let root = tempfile::tempdir().unwrap();
     made(root.path());

@@ -22,13 +22,8 @@ pub(super) struct Manifest {
 impl Manifest {
     /// None if there is none.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, OpenError> {
-        let Some((at, mut lines)) = lines::read(path, NAME, FORMAT)? else { return Ok(None) };
-        let checksum = lines.pop().and_then(|(key, value)| (key == "checksum").then_some(value));
-        let manifest = Self::parse(&lines).ok_or_else(|| corrupt(&at, "it does not name the log's files"))?;
-        if checksum.is_none_or(|checksum| checksum != manifest.checksum().to_string()) {
-            return Err(corrupt(&at, "its checksum does not match"));
-        }
-        Ok(Some(manifest))
+        let Some((at, lines)) = lines::read(path, NAME, FORMAT)? else { return Ok(None) };
+        Self::parse(&lines).map(Some).ok_or_else(|| corrupt(&at, "it does not name the log's files"))
     }
 
     fn parse(lines: &[(String, String)]) -> Option<Self> {
@@ -43,21 +38,13 @@ impl Manifest {
 
     /// Replaces the one on disk, durably.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let text = format!("format {FORMAT}\n{}checksum {}\n", self.text(), self.checksum());
-        lines::replace(path, NAME, &text)
+        let files = self.files.iter().map(|(number, bytes)| format!("file {number} {bytes}\n"));
+        let text = format!("salt {}\n{}", self.salt, files.collect::<String>());
+        lines::replace(path, NAME, FORMAT, &text)
     }
 
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.files.values().sum()
-    }
-
-    fn text(&self) -> String {
-        let files = self.files.iter().map(|(number, bytes)| format!("file {number} {bytes}\n"));
-        format!("salt {}\n{}", self.salt, files.collect::<String>())
-    }
-
-    fn checksum(&self) -> u32 {
-        crc32fast::hash(self.text().as_bytes())
     }
 }
