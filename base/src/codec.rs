@@ -7,7 +7,7 @@
 //! Within a version a struct may still gain fields, if it ends with a [`More`]: a count, and as many tagged
 //! fields. What reads it decides what an unknown field means. A message skips it ([`Skipped`]). A row or a
 //! log entry that has one is an error that names it ([`Denied`]): a replica that passed over a field would
-//! drift apart from those that know it (rule 50).
+//! drift apart from those that know it (correctness rule 75).
 //!
 //! Left out on purpose: enums that skip unknown variants. Nobody sends a variant before all can read it.
 
