@@ -2,7 +2,7 @@
 //!
 //! A server has one TCP port. The first frame of a connection is a [`Hello`]: which cluster and group
 //! the caller means, who calls whom, and for which [`Service`]. The server looks at it once
-//! (correctness rule 48) and answers [`Welcome`] or a refusal in words. Until then a caller may send
+//! (correctness rule 48, [`admit()`]) and answers [`Welcome`] or a refusal in words. Until then a caller may send
 //! 4 KiB and take three seconds, so strangers cost nearly nothing. After that both sides speak tarpc:
 //! frames with a four-byte length and a checksum in front and an explicit limit ([`wire`]).
 //!
@@ -12,8 +12,11 @@
 //! Left out on purpose: encryption and authentication (they come between [`Stream`] and TCP), a bound on
 //! the bytes of all frames of a connection together, compression.
 
+mod admit;
 mod hello;
+mod here;
 mod owner;
+mod refusals;
 pub mod wire;
 
 use std::convert::Infallible;
@@ -31,10 +34,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+pub use admit::{Known, Refusal, admit, admit_answer, admit_server};
 pub use hello::{Hello, LEVEL, Service, Welcome};
+pub use here::{Here, Key};
+pub use refusals::{Reason, Refusals};
 
 use crate::clock;
 use hello::{Answer, NoHello};
+use here::Guard;
 
 /// Bytes of one frame after the handshake, unless told otherwise: a value of the largest size a cluster
 /// may allow (32 MiB), twice, with room around it.
@@ -72,7 +79,7 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
             Answer::Welcome(welcome) => Ok((Stream::dialed(tcp), welcome)),
             Answer::Busy(why) => Err(DialError::Busy(why)),
             Answer::Refused(why) => Err(DialError::Refused(why)),
-            Answer::Cluster(name) => Err(DialError::Refused(format!("this is cluster {name:?}"))),
+            Answer::Cluster { name, .. } => Err(DialError::Refused(format!("this is cluster {name:?}"))),
         }
     };
     clock::timeout(limit, greeting)
@@ -80,16 +87,17 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
         .unwrap_or_else(|_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis()))))
 }
 
-/// The name of the cluster that the server at `address` belongs to, for people who know only where it is.
+/// The name and the key (0: not known yet) of the cluster that the server at `address` belongs to, for people who know
+/// only where it is.
 ///
 /// # Errors
 /// [`DialError`].
-pub async fn cluster_of(address: &str, limit: Duration) -> Result<String, DialError> {
+pub async fn cluster_of(address: &str, limit: Duration) -> Result<(String, u64), DialError> {
     let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
     let asking = async {
         let mut tcp = connect(address).await.map_err(unreachable)?;
         match exchange(&mut tcp, &Hello::default()).await? {
-            Answer::Cluster(name) => Ok(name),
+            Answer::Cluster { name, key } => Ok((name, key)),
             Answer::Busy(why) => Err(DialError::Busy(why)),
             Answer::Refused(why) => Err(DialError::Refused(why)),
             Answer::Welcome(_) => Err(DialError::Refused("a server without a cluster".into())),
@@ -154,7 +162,7 @@ async fn read_frame(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
 #[derive(Debug, Default)]
 pub struct Counters {
     accepted: AtomicU64,
-    refused: AtomicU64,
+    refusals: Arc<Refusals>,
     malformed: AtomicU64,
     turned_away: AtomicU64,
 }
@@ -165,9 +173,14 @@ impl Counters {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections refused because they meant somebody else (correctness rules 32, 48).
+    /// Connections refused for any reason (correctness rule 48).
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.refusals.sum()
+    }
+
+    /// The same by reason.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Connections closed because of bytes that make no sense here (correctness rule 49).
@@ -288,6 +301,11 @@ impl Listener {
         Arc::clone(&self.gate.counters)
     }
 
+    /// What is refused at its door; its owner counts there, too.
+    pub fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.gate.counters.refusals)
+    }
+
     /// Takes connections and gives each to `handle`, in a task of its own, once its Hello is there.
     /// Dropping this future closes the port and ends every one of those tasks.
     pub async fn run<F, Fut>(self, handle: F) -> Infallible
@@ -352,6 +370,7 @@ impl Gate {
                 tracing::warn!(%from, ?no_hello, "closed: what arrived is no handshake");
                 count(&self.counters.malformed);
                 if let NoHello::Other(why) = no_hello {
+                    self.counters.refusals.count(Reason::OtherVersion);
                     let _ = answer(&mut tcp, &Answer::Refused(why)).await;
                 }
                 return None;
@@ -367,6 +386,7 @@ impl Gate {
             tcp,
             frame_bytes_max: self.limits.frame_bytes_max,
             counters: Arc::clone(&self.counters),
+            guard: None,
             _permit: Some(permit),
         };
         Some(Arrival { hello, from, stream })
@@ -378,82 +398,6 @@ async fn answer(tcp: &mut TcpStream, answer: &Answer) -> io::Result<()> {
     clock::timeout(Duration::from_secs(1), write_frame(tcp, &bytes))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// The key of a cluster (correctness rule 51), once it is known; 0 until then. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Key(Arc<AtomicU64>);
-
-impl Key {
-    /// A key that is known already (0: not yet).
-    pub fn new(key: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(key)))
-    }
-
-    /// The key; 0 while it is not known.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Takes note of the key unless one is known; returns the one that is known then.
-    pub fn learn(&self, key: u64) -> u64 {
-        match self.0.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => key,
-            Err(known) => known,
-        }
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.get() == other.get()
-    }
-}
-
-impl Eq for Key {}
-
-/// Who a server is, to be compared with whom a Hello means.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Here {
-    /// Its cluster.
-    pub cluster: String,
-    /// The key of its cluster.
-    pub key: Key,
-    /// Its group; 0: the controllers.
-    pub group: u64,
-    /// Itself.
-    pub node: u64,
-    /// The life of its data.
-    pub incarnation: u64,
-    /// Drawn at the start of its process.
-    pub boot: u64,
-    /// Digest of the members that founded its group.
-    pub founders: u64,
-}
-
-impl Here {
-    /// Why `hello` means somebody else (correctness rule 48).
-    pub fn mismatch(&self, hello: &Hello) -> Option<String> {
-        let of = |group: u64| match group {
-            0 => "the controllers".to_owned(),
-            group => format!("group {group}"),
-        };
-        let key = self.key.get();
-        if hello.cluster != self.cluster {
-            Some(format!("this is cluster {:?}, not {:?}", self.cluster, hello.cluster))
-        } else if hello.key != 0 && key != 0 && hello.key != key {
-            Some(format!(
-                "this is another cluster {:?}: its key is {key:016x}, not {:016x}",
-                self.cluster, hello.key
-            ))
-        } else if hello.group != self.group {
-            Some(format!("this server belongs to {}, not {}", of(self.group), of(hello.group)))
-        } else if hello.to != 0 && hello.to != self.node {
-            Some(format!("this is server {} of {}, not {}", self.node, of(self.group), hello.to))
-        } else {
-            None
-        }
-    }
 }
 
 /// A connection whose Hello is there and waits for its answer. Dropped, it is closed.
@@ -475,32 +419,36 @@ impl Arrival {
         self.from
     }
 
-    /// Answers [`Welcome`] if the caller means this server; else refuses, and there is no stream.
+    /// Lets a client in if it means this server ([`admit()`]); else refuses, and there is no stream.
     /// A client that names no cluster is told the name, and gets no stream either.
     pub async fn admit(mut self, here: &Here) -> Option<Stream> {
         if self.hello.cluster.is_empty() && self.hello.service == Service::Client {
-            let _ = answer(&mut self.stream.tcp, &Answer::Cluster(here.cluster.clone())).await;
+            let told = Answer::Cluster { name: here.cluster.clone(), key: here.key.get() };
+            let _ = answer(&mut self.stream.tcp, &told).await;
             return None;
         }
-        if let Some(why) = here.mismatch(&self.hello) {
-            self.refuse(why).await;
+        if let Err(refusal) = admit(&self.hello, here, &Known::default()) {
+            self.refuse(&refusal).await;
             return None;
         }
-        let welcome = Answer::Welcome(Welcome {
-            level: LEVEL,
-            key: here.key.get(),
-            incarnation: here.incarnation,
-            boot: here.boot,
-            founders: here.founders,
-        });
+        self.welcome(here).await
+    }
+
+    /// Lets a caller in that was judged.
+    pub async fn welcome(mut self, here: &Here) -> Option<Stream> {
+        let key = here.key.get();
+        let Here { incarnation, boot, founders, .. } = *here;
+        let welcome = Answer::Welcome(Welcome { level: LEVEL, key, incarnation, boot, founders });
         answer(&mut self.stream.tcp, &welcome).await.ok()?;
         count(&self.stream.counters.accepted);
+        self.stream.guard = Some(Guard { here: here.key.clone(), said: self.hello.key });
         Some(self.stream)
     }
 
     /// Refuses the caller in words, and counts it.
-    pub async fn refuse(mut self, mut why: String) {
-        count(&self.stream.counters.refused);
+    pub async fn refuse(mut self, refusal: &Refusal) {
+        self.stream.counters.refusals.count(refusal.reason());
+        let mut why = refusal.to_string();
         why.truncate(why.floor_char_boundary(REFUSAL_BYTES_MAX));
         tracing::warn!(from = %self.from, hello = ?self.hello, why, "connection refused");
         let _ = answer(&mut self.stream.tcp, &Answer::Refused(why)).await;
@@ -513,13 +461,15 @@ pub struct Stream {
     tcp: TcpStream,
     frame_bytes_max: usize,
     counters: Arc<Counters>,
+    /// Of a caller's connection.
+    guard: Option<Guard>,
     /// Given back when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream {
     fn dialed(tcp: TcpStream) -> Self {
-        Self { tcp, frame_bytes_max: FRAME_BYTES_MAX, counters: Arc::default(), _permit: None }
+        Self { tcp, frame_bytes_max: FRAME_BYTES_MAX, counters: Arc::default(), guard: None, _permit: None }
     }
 
     /// Sets the largest frame that this side sends and takes.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use base::socket::{Hello, Service, dial};
 use bytes::Bytes;
 use clerk::api::config::shard_of;
-use clerk::api::kv::{KvRefusal, KvRequest, Write};
+use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
+use clerk::api::status::{KvStatus, Role};
 use clerk::api::{ConfigNum, GroupId, ShardId};
 use clerk::connection::CallError;
 use clerk::group::{AskError, Attempts, GroupClient};
@@ -296,11 +297,24 @@ fn starts_that_must_not_succeed_say_why_in_one_line() {
     let taken = busy.local_addr().unwrap().to_string();
     hand.refused(&taken, &["--id", "1"], &["in use by", &format!("pid {}", std::process::id())]);
 
+    // The members are part of the data; their addresses may change.
+    for ids in [&[1][..], &[1, 2], &[1, 2, 3, 4]] {
+        let members: Vec<String> = ids.iter().map(|id| format!("{id}=127.0.0.1:{}", 20 + id)).collect();
+        let other = ["--id", "1", "--members", &members.join(",")];
+        hand.refused(
+            &hand.listen,
+            &other,
+            &["the members 1,2,3", "nothing was started", "addresses may change"],
+        );
+    }
+    let moved = format!("1={},2=127.0.0.1:29,3=127.0.0.1:30", hand.listen);
+    hand.start(&["--id", "1", "--members", &moved]).kill();
+
     // None of that did any harm.
     hand.start(&["--id", "1"]).kill();
     let identity = hand.path().join("data/identity");
     let text = std::fs::read_to_string(&identity).unwrap();
-    let with = |format: &str| std::fs::write(&identity, text.replace("format 2\n", format)).unwrap();
+    let with = |format: &str| std::fs::write(&identity, text.replace("format 3\n", format)).unwrap();
     with("format 99\n");
     hand.refused(&hand.listen, &["--id", "1"], &["format 99", "newer build"]);
     with("format 1\n");
@@ -330,6 +344,115 @@ fn sigterm_stops_a_server_cleanly_and_settings_come_from_a_file() {
     let log = std::fs::read_to_string(hand.path().join("data/log")).unwrap();
     assert!(log.contains("stopped"), "{log}");
     hand.start(&["--id", "1"]).kill();
+}
+
+/// The command line of a server of a local cluster, with other members and another place to listen.
+fn by_hand(cluster: &Cluster, members: &str) -> Vec<String> {
+    let status = cluster.status();
+    let controllers: Vec<&str> = status.controllers.iter().map(|replica| replica.address.as_str()).collect();
+    let arguments = [
+        "--cluster",
+        &status.cluster,
+        "--group",
+        "101",
+        "--id",
+        "3",
+        "--controllers",
+        &controllers.join(","),
+    ];
+    arguments
+        .iter()
+        .map(|text| (*text).to_owned())
+        .chain(["--members".to_owned(), members.to_owned()])
+        .collect()
+}
+
+fn server_status(cluster: &Cluster, address: &str) -> KvStatus {
+    let target = cluster.target();
+    let client = Client::new(&target);
+    let asked = async {
+        let connection = target.connection();
+        connection.kv(&address.to_owned(), GroupId(101), KvRequest::Status, Duration::from_secs(5)).await
+    };
+    match client.run(asked) {
+        Ok(Ok(KvReply::Status(status))) => *status,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+/// A cloned disk, a restored image, `cp -a`.
+#[test]
+fn a_second_process_with_a_copy_of_a_servers_data_is_refused_by_name() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1"]);
+    cluster.ok(&["put", "key", "before"]);
+    cluster.await_health();
+    cluster.ok(&["down", "101.3"]);
+    let (data, copy) = (cluster.path().join("101.3"), cluster.path().join("copy"));
+    let copied = std::process::Command::new("cp").arg("-a").args([&data, &copy]).status().unwrap();
+    assert!(copied.success());
+    cluster.ok(&["start", "101.3"]);
+    let before = cluster.await_health();
+    let listen = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let place = |id: usize| before.group(101)[id - 1].address.clone();
+    let members = format!("1={},2={},3={listen}", place(1), place(2));
+    let arguments = by_hand(&cluster, &members);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let twin = Server::start(cluster.path(), "copy", "shardkv", &listen, &arguments);
+    // It says so itself, and the others count it.
+    let until = Instant::now() + Duration::from_secs(10);
+    let told = loop {
+        let status = server_status(&cluster, &listen).replica;
+        if status.refused_by.len() == 2 {
+            break status.refused_by;
+        }
+        assert!(Instant::now() < until, "{status:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    for why in told.values() {
+        assert!(why.contains("two processes run as server 3 of group 101"), "{why}");
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let status = cluster.await_health();
+    let twins = |name: &str| {
+        let replica = status.replicas().find(|replica| replica.name == name).unwrap();
+        replica.refused.as_ref().unwrap().get("twin").copied().unwrap_or(0)
+    };
+    assert!(twins("101.1") > 0 && twins("101.2") > 0, "{status:#?}");
+    // The first one goes on: it is one of the two that are needed now.
+    let other = if cluster.leader(101) == "101.1" { "101.2" } else { "101.1" };
+    cluster.ok(&["kill", other]);
+    cluster.ok(&["put", "key", "after"]);
+    assert_eq!(cluster.ok(&["get", "key"]), "after\n");
+    let copied = server_status(&cluster, &listen);
+    assert_eq!(copied.replica.role, Role::Follower, "{copied:?}");
+    let log = std::fs::read_to_string(copy.join("log")).unwrap();
+    assert!(log.contains("two processes run as server 3"), "{log}");
+    twin.kill();
+    cluster.ok(&["start", other]);
+    // A restart is no second process: it is let in at once.
+    cluster.ok(&["kill", "101.3"]);
+    let started = Instant::now();
+    cluster.ok(&["start", "101.3"]);
+    cluster.await_health();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_server_with_a_shorter_list_of_members_does_not_lead_alone() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1"]);
+    cluster.ok(&["put", "key", "value"]);
+    let address = cluster.await_health().group(101)[2].address.clone();
+    cluster.ok(&["down", "101.3"]);
+    let arguments = by_hand(&cluster, &format!("3={address}"));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let refused = Server::refused(cluster.path(), "101.3", "shardkv", &address, &arguments);
+    assert_eq!((refused.code, refused.stderr.lines().count()), (Some(1), 1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("the members 1,2,3, and --members names 3"), "{}", refused.stderr);
+    cluster.ok(&["start", "101.3"]);
+    cluster.await_health();
+    assert_eq!(cluster.ok(&["get", "key"]), "value\n");
 }
 
 #[test]

@@ -34,6 +34,11 @@ fn rings_of_groups_that_swap_all_shards_finish() {
     play("rings");
 }
 
+#[test]
+fn strangers_are_listened_to_by_nobody_and_learn_nothing() {
+    play("strangers");
+}
+
 /// The trace of `seed` as another process sees it.
 fn trace_elsewhere(suite: &str, seed: u64) -> String {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_simulate"))

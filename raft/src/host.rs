@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use base::process::{ServerArgs, start_log, watch_disk};
-use base::socket::{Here, Limits, Listener};
+use base::socket::{Here, Key, Limits, Listener, Refusals};
+use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::rsm::{Parts, Threads};
+use crate::rsm::{Parts, Status, Threads};
 use crate::storage::directory::{DataDir, Identity};
+use crate::storage::fatal;
 use crate::storage::rocksdb::TableOptions;
 use crate::storage::wal::LogOptions;
 use crate::transport::mailbox;
-use crate::transport::tcp::{Settings, TcpTransport};
+use crate::transport::tcp::{self, Settings, TcpTransport};
 use crate::types::{Membership, NodeId};
 
 /// What a server needs beside its replica.
@@ -25,6 +27,48 @@ pub struct Host {
     pub transport: Arc<TcpTransport>,
     /// What to start the replica with.
     pub parts: Parts,
+    /// What this server refused, and who refuses it.
+    pub refusals: Arc<Refusals>,
+    /// Where the key of the cluster is kept.
+    pub keeper: KeyKeeper,
+}
+
+/// Keeps the key of the cluster (correctness rule 51).
+#[derive(Debug)]
+pub struct KeyKeeper {
+    directory: Arc<DataDir>,
+    key: Key,
+}
+
+impl KeyKeeper {
+    /// Takes note of the key as soon as `key_of`, asked whenever the replica has gone on, does not say 0: first in the
+    /// data directory, then for all connections. A key that contradicts the known one ends the process: these data
+    /// belong to two clusters.
+    pub async fn follow(self, mut replica: watch::Receiver<Status>, key_of: impl Fn() -> u64) {
+        loop {
+            let key = key_of();
+            if key != 0 {
+                return self.learn(key);
+            }
+            if replica.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn learn(&self, key: u64) {
+        if let Err(known) = self.directory.learn_key(key) {
+            let path = self.directory.path().display();
+            let what = format!(
+                "{path} belongs to the cluster with key {known:016x}, and its group's log to {key:016x}: files of two \
+                 clusters were mixed"
+            );
+            fatal("learn the key of the cluster", &what);
+        }
+        if self.key.learn(key) == key {
+            tracing::info!(key = format!("{key:016x}"), "the cluster's key is known");
+        }
+    }
 }
 
 /// Why a server does not start: one line that says what to do.
@@ -50,7 +94,8 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     config.validate()?;
     // The port first: a busy one is told before anything is written.
     let listener = Listener::bind(&args.listen, Limits::default()).await?;
-    let identity = Identity { cluster: args.cluster.clone(), group, node: NodeId(args.id) };
+    let members = args.members.0.keys().copied().map(NodeId).collect();
+    let identity = Identity { cluster: args.cluster.clone(), group, node: NodeId(args.id), members };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
     // The process gives the lock back when it ends, not before: what holds the stores is dropped in no order, and as long as one
     // of them is open another process may neither open the directory nor delete it.
@@ -59,14 +104,17 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     let log_options = LogOptions::for_limit(config.log_bytes_max);
     let (log, table) = directory.open_stores(&log_options, &TableOptions::default())?;
     let disk_low = watch_disk(&args.data_dir, args.disk_reserve_bytes)?;
-    let incarnation = directory.incarnation();
-    tracing::info!(cluster = args.cluster, listen = %listener.address(), incarnation, "starting");
-    let boot = rand::random::<u64>().max(1);
-    let (cluster, node) = (args.cluster.clone(), args.id);
-    let here = Here { cluster, group, node, incarnation, boot, ..Here::default() };
+    let here = here(args, group, &directory);
+    let Here { incarnation, boot, .. } = here;
+    tracing::info!(cluster = args.cluster, listen = %listener.address(), incarnation, boot, "starting");
     let (inbox, mailbox) = mailbox(16_384, config.mailbox_bytes_max);
     let members = args.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
-    let settings = Settings { here: here.clone(), members, limits: Default::default(), seed: config.seed };
+    let refusals = listener.refusals();
+    let alive_timeout = config.tick * config.election_ticks_max;
+    let limits = tcp::Limits { alive_timeout, ..tcp::Limits::default() };
+    let settings =
+        Settings { here: here.clone(), members, limits, seed: config.seed, refusals: Arc::clone(&refusals) };
+    let keeper = KeyKeeper { directory: Arc::clone(&directory), key: here.key.clone() };
     let transport = Arc::new(TcpTransport::start(settings, directory, inbox));
     let parts = Parts {
         me: NodeId(args.id),
@@ -79,5 +127,18 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
         threads: Threads::Own,
         disk_low,
     };
-    Ok(Host { listener, here, transport, parts })
+    Ok(Host { listener, here, transport, parts, refusals, keeper })
+}
+
+/// Who this server is, in a process that has just begun.
+fn here(args: &ServerArgs, group: u64, directory: &DataDir) -> Here {
+    Here {
+        cluster: args.cluster.clone(),
+        key: Key::new(directory.key()),
+        group,
+        node: args.id,
+        incarnation: directory.incarnation(),
+        boot: rand::random::<u64>().max(1),
+        founders: directory.founders(),
+    }
 }

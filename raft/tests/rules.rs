@@ -5,12 +5,12 @@ mod common;
 
 use bytes::Bytes;
 use raft::config::Config;
-use raft::core::Raft;
-use raft::core::message::Body;
+use raft::core::message::{Body, Chunk};
 use raft::core::ready::Apply;
 use raft::core::role::Role;
+use raft::core::{Raft, Refused};
 use raft::storage::Restored;
-use raft::types::{EntryId, Index, Membership, NodeId};
+use raft::types::{EntryId, Index, Membership, NodeId, Term};
 
 use common::{Cluster, entry, message, small_config};
 
@@ -22,6 +22,26 @@ fn pass(cluster: &mut Cluster, ticks: u32) {
             cluster.deliver(0);
         }
     }
+}
+
+/// Rule 50. Rows of a group with other members are another group's, whoever sends them.
+#[test]
+fn a_chunk_of_another_membership_is_refused_and_changes_nothing() {
+    let members = Membership::of([1, 2, 3].map(NodeId));
+    let mut raft = Raft::new(NodeId(2), members.clone(), small_config(1), Restored::default(), EntryId::ZERO);
+    let rows = vec![(Bytes::from_static(b"key"), Bytes::from_static(b"value"))];
+    let chunk = |membership: Membership| {
+        message(7, Body::Chunk(Chunk::new(EntryId::new(7, 10), membership, None, rows.clone(), true)))
+    };
+    for ids in [&[1][..], &[1, 2], &[1, 2, 3, 4], &[1, 2, 4]] {
+        let other = Membership::of(ids.iter().copied().map(NodeId));
+        assert_eq!(raft.step(NodeId(1), chunk(other)), Err(Refused::OtherMembers));
+        assert_eq!((raft.term(), raft.leader(), raft.is_staging()), (Term(0), None, false));
+        let ready = raft.take_ready();
+        assert!(ready.send.is_empty() && ready.save.is_none() && ready.apply.is_empty());
+    }
+    assert_eq!(raft.step(NodeId(1), chunk(members)), Ok(()));
+    assert!(raft.is_staging());
 }
 
 /// Cuts every link but these.

@@ -8,9 +8,9 @@ use clerk::api::config::{Params, SLOTS};
 use raft::host::{self, Host, HostError};
 use raft::rsm;
 use raft::types::NodeId;
-use shardctrler::server;
 use shardctrler::service::{Service, Settings};
 use shardctrler::state_machine::Controller;
+use shardctrler::{rows, server};
 use tracing::Instrument;
 
 /// The group number that means the controllers.
@@ -65,10 +65,12 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, transport, parts } = host;
+    let Host { listener, here, transport, parts, refusals, keeper } = host;
     let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let replica = rsm::start(parts, Controller::default()).await?;
-    let settings = Settings { members, params: args.params(), pid: std::process::id() };
+    let table = Arc::clone(replica.table());
+    tokio::spawn(keeper.follow(replica.watch(), move || rows::cluster_key(&*table)).in_current_span());
+    let settings = Settings { members, params: args.params(), pid: std::process::id(), refusals };
     let service = Arc::new(Service::new(replica.clone(), settings));
     tracing::info!(listen = %listener.address(), "serving");
     let signal = tokio::select! {

@@ -56,6 +56,11 @@ pub fn newest(rows: &dyn Read) -> Option<ConfigNum> {
     rows.get(NEWEST).map(|value| read(&value))
 }
 
+/// The key of the cluster; 0 before configuration 0.
+pub fn cluster_key(_rows: &dyn Read) -> u64 {
+    0
+}
+
 /// A configuration.
 pub fn config(rows: &dyn Read, num: ConfigNum) -> Option<Config> {
     rows.get(&numbered(CONFIG, num.0)).map(|value| read(&value))

@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use base::socket::{Arrival, Here, Listener, Service as Purpose};
+use base::socket::{Arrival, Here, Listener, Refusal, Service as Purpose};
 use clerk::api::rpc;
 use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
@@ -34,7 +34,7 @@ pub async fn serve(
 async fn on_arrival(arrival: Arrival, here: Arc<Here>, transport: Arc<TcpTransport>, service: Arc<Service>) {
     match arrival.hello().service {
         Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
-        Purpose::Push => arrival.refuse("a controller takes no shards".to_owned()).await,
+        Purpose::Push => arrival.refuse(&Refusal::NoShards).await,
         Purpose::Client => {
             let Some(stream) = arrival.admit(&here).await else { return };
             let handle = move |request| {

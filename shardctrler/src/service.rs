@@ -8,9 +8,11 @@
 //! configuration when this replica leads and there is none.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
+use base::socket::Refusals;
 use clerk::api::config::{AddressBook, Params};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::status::{CtrlStatus, ReplicaStatus, Role};
@@ -33,7 +35,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 const INIT_RETRY: Duration = Duration::from_millis(200);
 
 /// What a service knows besides its replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the controllers are, for hints.
     pub members: BTreeMap<NodeId, Address>,
@@ -41,6 +43,8 @@ pub struct Settings {
     pub params: Params,
     /// Shown in the status.
     pub pid: u32,
+    /// What was refused; shown in the status, too.
+    pub refusals: Arc<Refusals>,
 }
 
 /// How far a replica has applied: the newest configuration and the version of the address book.
@@ -128,15 +132,15 @@ impl Service {
 
     fn status(&self) -> CtrlStatus {
         let config = rows::newest(&**self.replica.table()).unwrap_or_default();
-        CtrlStatus { replica: replica_status(&self.replica.status(), self.settings.pid), config }
+        CtrlStatus { replica: replica_status(&self.replica.status(), &self.settings), config }
     }
 }
 
 /// A replica's status in the words of the wire.
-fn replica_status(status: &Status, pid: u32) -> ReplicaStatus {
+fn replica_status(status: &Status, settings: &Settings) -> ReplicaStatus {
     ReplicaStatus {
         id: status.me.0,
-        pid,
+        pid: settings.pid,
         role: match status.role {
             raft::rsm::Role::Follower => Role::Follower,
             raft::rsm::Role::PreCandidate | raft::rsm::Role::Candidate => Role::Candidate,
@@ -149,6 +153,8 @@ fn replica_status(status: &Status, pid: u32) -> ReplicaStatus {
         log_bytes: status.log_bytes as u64,
         table_hash: status.applied.hash,
         wal_syncs: status.syncs,
+        refused: settings.refusals.counted(),
+        refused_by: settings.refusals.refused_by(),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use base::socket::{Arrival, Here, Listener, Service as Purpose};
+use base::socket::{Arrival, Here, Listener, Refusal, Service as Purpose};
 use clerk::api::rpc;
 use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
@@ -28,7 +28,7 @@ pub async fn serve(
             match arrival.hello().service {
                 Purpose::Client => serve_client(arrival, &here, service).await,
                 Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
-                Purpose::Push => arrival.refuse("this server takes no pushes".to_owned()).await,
+                Purpose::Push => arrival.refuse(&Refusal::NoShards).await,
             }
         };
         connection.instrument(span.clone())

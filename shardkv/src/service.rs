@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::socket::Refusals;
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub seed: u64,
     /// Process id to show in the status.
     pub pid: u32,
+    /// What was refused, to show there too.
+    pub refusals: Arc<Refusals>,
 }
 
 /// One replica of a group.
@@ -56,6 +59,7 @@ pub struct Service {
     group: GroupId,
     members: BTreeMap<NodeId, Address>,
     pid: u32,
+    refusals: Arc<Refusals>,
     replica: Replica<Machine>,
     standing: watch::Receiver<Standing>,
     knowledge: watch::Receiver<Knowledge>,
@@ -68,7 +72,7 @@ impl Service {
     /// Serves `replica`, whose machine gave `standing` ([`Machine::standing`]). Starts the tasks beside it
     /// on the caller's runtime.
     pub fn new(replica: Replica<Machine>, standing: watch::Receiver<Standing>, settings: Settings) -> Self {
-        let Settings { group, members, controllers, connection, seed, pid } = settings;
+        let Settings { group, members, controllers, connection, seed, pid, refusals } = settings;
         let me = replica.status().me;
         let random = |task: &str| {
             StdRng::seed_from_u64(base::seed::derive(seed, &format!("shardkv {group}.{me} {task}")))
@@ -97,7 +101,7 @@ impl Service {
         tasks.spawn(follower.run().in_current_span());
         tasks.spawn(mover.run().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
-        Self { group, members, pid, replica, standing, knowledge, named, progress, tasks }
+        Self { group, members, pid, refusals, replica, standing, knowledge, named, progress, tasks }
     }
 
     /// Its group.
@@ -196,6 +200,7 @@ impl Service {
             KvRequest::Status => Ok(KvReply::Status(Box::new(status::of(
                 self.group,
                 self.pid,
+                &self.refusals,
                 &self.replica.status(),
                 &**self.replica.table(),
                 &self.progress,

@@ -1,5 +1,6 @@
 //! What a replica says about itself, from its own rows: true a moment ago, and not linearizable.
 
+use base::socket::Refusals;
 use clerk::api::config::Config;
 use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
@@ -14,6 +15,7 @@ use crate::shard::ShardState;
 pub(crate) fn of(
     group: GroupId,
     pid: u32,
+    refusals: &Refusals,
     status: &Status,
     rows: &dyn Read,
     progress: &Progress,
@@ -29,7 +31,7 @@ pub(crate) fn of(
         None => Vec::new(),
     };
     KvStatus {
-        replica: replica(pid, status),
+        replica: replica(pid, refusals, status),
         group,
         incarnation: rows::incarnation(rows),
         config: config.map(|config| config.num).unwrap_or_default(),
@@ -38,7 +40,7 @@ pub(crate) fn of(
     }
 }
 
-fn replica(pid: u32, status: &Status) -> ReplicaStatus {
+fn replica(pid: u32, refusals: &Refusals, status: &Status) -> ReplicaStatus {
     use raft::rsm::Role as RaftRole;
     ReplicaStatus {
         id: status.me.0,
@@ -55,6 +57,8 @@ fn replica(pid: u32, status: &Status) -> ReplicaStatus {
         log_bytes: status.log_bytes as u64,
         table_hash: status.applied.hash,
         wal_syncs: status.syncs,
+        refused: refusals.counted(),
+        refused_by: refusals.refused_by(),
     }
 }
 

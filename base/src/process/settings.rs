@@ -21,7 +21,7 @@ pub struct ServerArgs {
     /// Which of the members this server is.
     #[arg(long)]
     pub id: u64,
-    /// All servers of the group, this one included.
+    /// All servers of the group, this one included. Their ids are part of the data and stay; addresses may change.
     #[arg(long, value_name = "1=HOST:PORT,2=HOST:PORT,...")]
     pub members: Members,
     /// The address to listen on: one port for clients and members.
@@ -30,8 +30,8 @@ pub struct ServerArgs {
     /// Where everything is kept.
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Start with an empty data directory. Without this it is refused: a member that lost its data must
-    /// not come back as if it had never voted.
+    /// The first start of this server, with an empty data directory. Without this it is refused: a member that lost its
+    /// data must not come back as if it had never voted, under whatever id.
     #[arg(long)]
     pub new: bool,
     /// A leader is heard this often.

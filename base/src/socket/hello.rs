@@ -115,8 +115,11 @@ pub(super) enum Answer {
     Welcome(Welcome),
     Refused(String),
     Busy(String),
-    /// To a client that names no cluster: the name to come back with.
-    Cluster(String),
+    /// To a client that names no cluster: the name and the key to come back with.
+    Cluster {
+        name: String,
+        key: u64,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -266,7 +269,7 @@ impl Answer {
                 .number(F_FOUNDERS, welcome.founders),
             Self::Refused(why) => writer(REFUSED).text(F_TEXT, why),
             Self::Busy(why) => writer(BUSY).text(F_TEXT, why),
-            Self::Cluster(name) => writer(CLUSTER).text(F_CLUSTER, name),
+            Self::Cluster { name, key } => writer(CLUSTER).text(F_CLUSTER, name).number(F_KEY, *key),
         };
         writer.0
     }
@@ -285,7 +288,7 @@ impl Answer {
                 Err(DialError::Refused(other_wire("this program", "the server", reader.wire)))
             }
             BUSY => Ok(Self::Busy(text(F_TEXT)?)),
-            CLUSTER => Ok(Self::Cluster(text(F_CLUSTER)?)),
+            CLUSTER => Ok(Self::Cluster { name: text(F_CLUSTER)?, key: number(F_KEY)? }),
             WELCOME => Ok(Self::Welcome(Welcome {
                 level: reader.level,
                 key: number(F_KEY)?,
@@ -333,7 +336,7 @@ mod tests {
             Answer::Welcome(welcome),
             Answer::Refused("no".to_owned()),
             Answer::Busy("later".to_owned()),
-            Answer::Cluster("blue".to_owned()),
+            Answer::Cluster { name: "blue".to_owned(), key: 7 },
         ] {
             assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
         }

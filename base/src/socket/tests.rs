@@ -23,7 +23,11 @@ fn hello() -> Hello {
 
 /// Answers each text with itself, doubled if it asks for that.
 async fn echo(arrival: Arrival) {
-    let Some(stream) = arrival.admit(&here()).await else { return };
+    echo_as(arrival, &here()).await;
+}
+
+async fn echo_as(arrival: Arrival, here: &Here) {
+    let Some(stream) = arrival.admit(here).await else { return };
     let mut requests = wire::server::<String, String>(stream, 8);
     while let Some(request) = requests.next(LIMIT).await {
         let answer = serve(|_, text: String| async move {
@@ -91,9 +95,18 @@ async fn a_request_is_answered() {
 async fn who_means_somebody_else_is_told_so_and_counted() {
     let server = server(Limits::default()).await;
     let cases = [
-        (Hello { cluster: "red".into(), ..hello() }, "this is cluster \"blue\", not \"red\""),
-        (Hello { group: 0, ..hello() }, "this server belongs to group 101, not the controllers"),
-        (Hello { to: 2, ..hello() }, "this is server 1 of group 101, not 2"),
+        (
+            Hello { cluster: "red".into(), ..hello() },
+            "this is cluster \"blue\", not \"red\": check the addresses",
+        ),
+        (
+            Hello { group: 0, ..hello() },
+            "this server belongs to group 101, not the controllers: check the addresses",
+        ),
+        (
+            Hello { to: 2, ..hello() },
+            "this is server 1 of group 101, not 2: check the addresses of the members",
+        ),
     ];
     for (hello, words) in cases {
         let error = dial(&server.address, &hello, LIMIT).await.expect_err("refused");
@@ -105,12 +118,45 @@ async fn who_means_somebody_else_is_told_so_and_counted() {
 #[tokio::test]
 async fn who_knows_only_the_address_is_told_the_cluster() {
     let server = server(Limits::default()).await;
-    assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok("blue".to_owned()));
+    assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok(("blue".to_owned(), 0)));
     let nameless = Hello { cluster: String::new(), ..hello() };
     assert!(matches!(dial(&server.address, &nameless, LIMIT).await, Err(DialError::Refused(_))));
     let peer = Hello { service: Service::PeerControl, ..nameless };
     assert!(matches!(dial(&server.address, &peer, LIMIT).await, Err(DialError::Refused(_))));
     assert_eq!(server.counters.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_turns_out_to_mean_another_cluster_is_closed() {
+    let key = super::Key::default();
+    let here = Here { key: key.clone(), ..here() };
+    let listener = Listener::bind("127.0.0.1:0", Limits::default()).await.expect("a free port");
+    let (address, counters) = (listener.address().to_string(), listener.counters());
+    let serve = move |arrival: Arrival| {
+        let here = here.clone();
+        async move { echo_as(arrival, &here).await }
+    };
+    let _server = Server {
+        address: address.clone(),
+        counters: counters.clone(),
+        task: tokio::spawn(async move { listener.run(serve).await }).abort_handle(),
+    };
+    let channel = |key: u64| {
+        let (address, hello) = (address.clone(), Hello { key, ..hello() });
+        async move {
+            let (stream, _) = dial(&address, &hello, LIMIT).await.expect("welcome");
+            client::new(client::Config::default(), wire::client(stream)).spawn()
+        }
+    };
+    let (right, wrong, unknowing) = (channel(5).await, channel(6).await, channel(0).await);
+    for channel in [&right, &wrong, &unknowing] {
+        assert_eq!(call(channel, "before").await.expect("an answer"), "before");
+    }
+    key.learn(5);
+    assert_eq!(call(&right, "right").await.expect("an answer"), "right");
+    assert_eq!(call(&unknowing, "unknowing").await.expect("an answer"), "unknowing");
+    assert!(call(&wrong, "wrong").await.is_err());
+    assert_eq!(counters.refusals.of(super::Reason::OtherKey), 1);
 }
 
 #[tokio::test]
@@ -232,7 +278,8 @@ async fn clients_beyond_the_limit_are_told_and_peers_still_get_in() {
     let error = dial(&server.address, &hello(), LIMIT).await.expect_err("too many");
     assert!(matches!(error, DialError::Busy(_)));
     let peer = Hello { service: Service::PeerControl, from: 2, to: 1, ..hello() };
-    assert!(dial(&server.address, &peer, LIMIT).await.is_ok());
+    let error = dial(&server.address, &peer, LIMIT).await.expect_err("this server has no peers");
+    assert!(matches!(error, DialError::Refused(_)), "there is room for it: {error}");
     drop(first);
     let again = async {
         while dial(&server.address, &hello(), LIMIT).await.is_err() {

@@ -28,7 +28,8 @@ use tarpc::{ChannelError, ClientMessage, Request, Response, ServerError, context
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_serde::{Deserializer, Serializer};
 
-use super::{Counters, SUM_BYTES, Stream, count};
+use super::here::Guard;
+use super::{Counters, Reason, SUM_BYTES, Stream, count};
 use crate::clock;
 use crate::codec::{Skipped, wire};
 
@@ -221,6 +222,7 @@ where
 {
     inner: Pin<Box<tarpc::server::Requests<Throttled<Req, Resp>>>>,
     counters: Arc<Counters>,
+    guard: Option<Guard>,
     ghost: PhantomData<fn(Req) -> Resp>,
 }
 
@@ -233,12 +235,13 @@ where
     Req: DeserializeOwned,
     Resp: Serialize,
 {
+    let guard = stream.guard.clone();
     let (framed, codec) = framed(stream);
     let counters = Arc::clone(&codec.counters);
     let config = tarpc::server::Config { pending_response_buffer: in_flight_max.clamp(1, 1024) };
     let channel = BaseChannel::new(config, serde_transport::new(framed, codec));
     let inner = Box::pin(channel.max_concurrent_requests(in_flight_max).requests());
-    Requests { inner, counters, ghost: PhantomData }
+    Requests { inner, counters, guard, ghost: PhantomData }
 }
 
 impl<Req, Resp> Requests<Req, Resp>
@@ -250,7 +253,7 @@ where
     /// ends it, too, and is counted. Dropping the future loses nothing.
     pub async fn next(&mut self, idle: Duration) -> Option<InFlightRequest<Req, Resp>> {
         match clock::timeout(idle, self.inner.next()).await {
-            Ok(Some(Ok(request))) => Some(request),
+            Ok(Some(Ok(request))) => still_lets_in(self.guard.as_ref(), &self.counters).then_some(request),
             Ok(Some(Err(error))) => {
                 if is_malformed(&error) {
                     count(&self.counters.malformed);
@@ -334,6 +337,7 @@ pub struct FrameReader<T> {
     frames: FramedRead<Stream, LengthDelimitedCodec>,
     bytes_max: usize,
     counters: Arc<Counters>,
+    guard: Option<Guard>,
     ghost: PhantomData<fn() -> T>,
 }
 
@@ -341,8 +345,9 @@ impl<T: DeserializeOwned> FrameReader<T> {
     /// Reads frames of `T` of at most the connection's limit.
     pub fn new(stream: Stream) -> Self {
         let (bytes_max, counters) = (stream.frame_bytes_max, Arc::clone(&stream.counters));
+        let guard = stream.guard.clone();
         let codec = LengthDelimitedCodec::builder().max_frame_length(bytes_max).new_codec();
-        Self { frames: FramedRead::new(stream, codec), bytes_max, counters, ghost: PhantomData }
+        Self { frames: FramedRead::new(stream, codec), bytes_max, counters, guard, ghost: PhantomData }
     }
 
     /// The next frame; none when the connection ended or was silent for `idle`. What makes no sense ends it,
@@ -353,6 +358,9 @@ impl<T: DeserializeOwned> FrameReader<T> {
             count(&self.counters.malformed);
             tracing::warn!(%error, "connection closed: what arrived makes no sense");
         };
+        if !still_lets_in(self.guard.as_ref(), &self.counters) {
+            return None;
+        }
         match frame {
             Ok(bytes) => unseal(&bytes, self.bytes_max).inspect_err(|error| malformed(error)).ok(),
             Err(error) => {
@@ -363,6 +371,16 @@ impl<T: DeserializeOwned> FrameReader<T> {
             }
         }
     }
+}
+
+/// Whether a caller would still be let in: the key of a cluster may become known while its connection is open.
+fn still_lets_in(guard: Option<&Guard>, counters: &Counters) -> bool {
+    let lets_in = guard.is_none_or(Guard::holds);
+    if !lets_in {
+        counters.refusals.count(Reason::OtherKey);
+        tracing::warn!("connection closed: the caller means another cluster of this name");
+    }
+    lets_in
 }
 
 /// Whether `error`, or an error inside it, says that bytes made no sense.

@@ -1,5 +1,7 @@
 //! What servers say about themselves.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigNum, GroupId, Incarnation, ShardId};
@@ -39,6 +41,10 @@ pub struct ReplicaStatus {
     pub table_hash: u64,
     /// Synced writes of its log since it started.
     pub wal_syncs: u64,
+    /// Connections that it refused since it started, by reason (correctness rule 48).
+    pub refused: BTreeMap<String, u64>,
+    /// The servers that do not let it in, or are not what they should be, by address, and why.
+    pub refused_by: BTreeMap<String, String>,
 }
 
 /// A controller replica.

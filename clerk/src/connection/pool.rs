@@ -16,6 +16,10 @@
 //! `NotSent` is answered only where the request surely did not leave: no connection, no room, no time.
 //! Everything later is `Lost`.
 //!
+//! Each connection names the cluster, and its key as soon as that is known (correctness rule 51): a client takes the
+//! first key it meets and keeps it; a server has its own, which no connection changes. A connection that was made
+//! before the key was known is made again.
+//!
 //! Left out on purpose: retries and back-off (the caller knows what may be repeated), and connections to
 //! one address in parallel (one carries what a server can answer).
 
@@ -27,7 +31,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::wire::{self, ClientTransport};
-use base::socket::{DialError, FRAME_BYTES_MAX, Hello, Stream, dial};
+use base::socket::{self, DialError, FRAME_BYTES_MAX, Hello, Refusals, Stream, admit_server, dial};
 use dashmap::DashMap;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -50,11 +54,21 @@ const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// A call that ended sooner than this without an answer says nothing about its connection.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// A client that met a server that does not know the key of its cluster yet asks again after so long.
+const ASK_KEY_AGAIN: Duration = Duration::from_millis(500);
+
 /// Settings of a [`TarpcConnection`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The cluster that is meant; servers of another one refuse.
     pub cluster: String,
+    /// Its key.
+    pub key: socket::Key,
+    /// Whether the first key that is met is kept, if none is known. Default: yes. A server's key comes from its
+    /// group's log instead.
+    pub keeps_key: bool,
+    /// Where refusals are counted and told. Default: somewhere that nobody sees.
+    pub refusals: Arc<Refusals>,
     /// Time for a connection and its handshake. Default 1 s.
     pub connect_timeout: Duration,
     /// Bytes of a request or an answer. Default 72 MiB.
@@ -70,11 +84,19 @@ impl Options {
     pub fn of(cluster: impl Into<String>) -> Self {
         Self {
             cluster: cluster.into(),
+            key: socket::Key::default(),
+            keeps_key: true,
+            refusals: Arc::default(),
             connect_timeout: Duration::from_secs(1),
             frame_bytes_max: FRAME_BYTES_MAX,
             in_flight_max: 1024,
             connections_max: 1024,
         }
+    }
+
+    /// For a server, which has a key of its own and tells in its status who refuses it.
+    pub fn of_server(here: &socket::Here, refusals: Arc<Refusals>) -> Self {
+        Self { key: here.key.clone(), keeps_key: false, refusals, ..Self::of(&here.cluster) }
     }
 }
 
@@ -151,6 +173,9 @@ struct Key {
 /// An open connection.
 struct Live<C> {
     client: C,
+    /// The key of the cluster, as far as both sides knew it at the handshake.
+    key: u64,
+    opened: clock::Instant,
     /// Not to be used any more.
     closed: Arc<AtomicBool>,
     permits: Semaphore,
@@ -214,16 +239,26 @@ impl<C: Client> Pool<C> {
                 let mut dialing = slot.dialing.lock().unwrap_or_else(PoisonError::into_inner);
                 match &*dialing {
                     Some(running) if running.peek().is_none() => running.clone(),
-                    Some(done) if matches!(done.peek(), Some(Ok(live)) if live.is_open()) => done.clone(),
+                    Some(done) if matches!(done.peek(), Some(Ok(live)) if self.is_usable(live)) => {
+                        done.clone()
+                    }
                     _ => dialing.insert(self.dial(key)).clone(),
                 }
             };
             let live = dialing.await?;
-            if live.is_open() {
+            if self.is_usable(&live) {
                 return Ok(live);
             }
         }
         Err(CallError::NotSent { address: key.address.clone(), why: "the connection ended at once".into() })
+    }
+
+    /// A connection that was made before the key was known is made again: by who knows it now, or, if nobody knew, to ask
+    /// whether the server does by now.
+    fn is_usable(&self, live: &Live<C>) -> bool {
+        let key = self.options.key.get();
+        let asks_again = self.options.keeps_key && key == 0 && live.opened.elapsed() >= ASK_KEY_AGAIN;
+        live.is_open() && (key == 0 || live.key == key) && !asks_again
     }
 
     fn slot(&self, key: &Key) -> Arc<Slot<C>> {
@@ -253,7 +288,8 @@ impl<C: Client> Pool<C> {
     /// Dials in a task of its own, so that a caller who gives up leaves the others their dial.
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
-        let hello = Hello { cluster: options.cluster.clone(), group: key.group.0, ..Hello::default() };
+        let (cluster, known) = (options.cluster.clone(), options.key.get());
+        let hello = Hello { cluster, key: known, group: key.group.0, ..Hello::default() };
         let task = tokio::spawn(open(address.clone(), hello, options));
         let result = task.map(move |joined| match joined {
             Ok(result) => result.map(Arc::new),
@@ -290,13 +326,28 @@ async fn open<C: Client>(
     hello: Hello,
     options: Arc<Options>,
 ) -> Result<Live<C>, CallError> {
-    let (stream, _) = match dial(&address, &hello, options.connect_timeout).await {
+    let refused = |why: String| {
+        options.refusals.set_refused_by(&address, Some(why.clone()));
+        CallError::Refused { address: address.clone(), why }
+    };
+    let (stream, welcome) = match dial(&address, &hello, options.connect_timeout).await {
         Ok(dialed) => dialed,
-        Err(DialError::Refused(why)) => return Err(CallError::Refused { address, why }),
+        Err(DialError::Refused(why)) => return Err(refused(why)),
         Err(DialError::Unreachable(why) | DialError::Busy(why)) => {
             return Err(CallError::NotSent { address, why });
         }
     };
+    let known = match options.keeps_key && welcome.key != 0 {
+        true => options.key.learn(welcome.key),
+        false => options.key.get(),
+    };
+    if let Err(refusal) = admit_server(&options.cluster, known, &welcome) {
+        options.refusals.count(refusal.reason());
+        return Err(refused(refusal.to_string()));
+    }
+    options.refusals.set_refused_by(&address, None);
+    // What both know, or what one of them knows: the other has heard it.
+    let key = if welcome.key == 0 { hello.key } else { welcome.key };
     // The permits below are the bound; tarpc's own must not come first.
     let mut config = tarpc::client::Config::default();
     config.max_in_flight_requests = usize::MAX;
@@ -308,7 +359,15 @@ async fn open<C: Client>(
         let _end = end;
         dispatch.await;
     });
-    Ok(Live { client, closed, permits: Semaphore::new(options.in_flight_max), heard: AtomicU64::new(0) })
+    let opened = clock::now();
+    Ok(Live {
+        client,
+        key,
+        opened,
+        closed,
+        permits: Semaphore::new(options.in_flight_max),
+        heard: AtomicU64::new(0),
+    })
 }
 
 /// Marks a connection as ended, also when the task that drives it is dropped with its runtime.

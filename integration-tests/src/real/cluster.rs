@@ -168,6 +168,8 @@ pub struct Replica {
     pub log_bytes: Option<u64>,
     pub table_hash: Option<Value>,
     pub wal_syncs: Option<u64>,
+    pub refused: Option<BTreeMap<String, u64>>,
+    pub refused_by: Option<BTreeMap<String, String>>,
 }
 
 impl Replica {

@@ -2,7 +2,8 @@
 //!
 //! A crash cuts the node's links in both directions, then drops its tasks where they stand, then loses
 //! what its disk had not made durable; so a dead server tells nobody that it died. A restart opens the
-//! same disk again.
+//! same disk again. A node has the identity that a data directory would give it ([`Passport`]), and each of its
+//! processes a boot number.
 //!
 //! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.
 
@@ -13,12 +14,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock;
+use base::socket::{Here, Key, Refusals};
 use clerk::api::config::Params;
 use clerk::api::{Address, GroupId};
 use clerk::connection::Connection;
 use raft::config::Config;
 use raft::rsm::{self, Parts, Replica, Role, StateMachine, Status, Threads};
-use raft::storage::Table;
+use raft::storage::directory;
+use raft::storage::{Read, Table};
 use raft::transport::{self, Inbox};
 use raft::types::{EntryId, Membership, NodeId};
 use rand::RngExt;
@@ -28,7 +31,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::disk::{Disk, Journal, Temper};
-use super::network::{Calls, Handler, Network, PeerTransport, Reply, Request, Server};
+use super::network::{Calls, Handler, Identity, Network, Pass, PeerTransport, Reply, Request, Server};
 use super::toy::{self, Toy};
 use super::{Name, World, lock};
 use crate::record::What;
@@ -125,7 +128,49 @@ struct Running {
     drop_tasks: Box<dyn FnOnce() + Send>,
 }
 
+/// What stands in a node's data directory besides its stores.
+#[derive(Clone)]
+struct Passport {
+    cluster: String,
+    group: u64,
+    incarnation: u64,
+    founders: u64,
+    /// Of the cluster, once the group knows it.
+    key: Key,
+    /// The lives of its peers' data.
+    met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
+}
+
+impl Passport {
+    /// Of a directory that was just made.
+    fn new(
+        world: &World,
+        cluster: &str,
+        kind: &Kind,
+        name: &str,
+        id: NodeId,
+        peers: &BTreeMap<NodeId, Name>,
+    ) -> Self {
+        let group = match kind {
+            Kind::Ctrl => 0,
+            Kind::Kv(group) => group.0,
+            Kind::Toy | Kind::Bare(_) => 1,
+        };
+        let members = peers.keys().copied().collect();
+        let identity = directory::Identity { cluster: cluster.to_owned(), group, node: id, members };
+        Self {
+            cluster: cluster.to_owned(),
+            group,
+            incarnation: world.derive(&format!("incarnation of {name}")),
+            founders: identity.founders(),
+            key: Key::default(),
+            met: Arc::default(),
+        }
+    }
+}
+
 struct Node {
+    passport: Passport,
     kind: Kind,
     config: Config,
     id: NodeId,
@@ -145,8 +190,13 @@ pub struct Cluster {
     pub world: World,
     /// Its network.
     pub network: Network,
+    name: Arc<str>,
+    /// Where groups ask for configurations, if not at this cluster's controllers.
+    controllers: Arc<Mutex<Option<Vec<Address>>>>,
     shape: Arc<Shape>,
     nodes: Arc<Mutex<BTreeMap<Name, Node>>>,
+    /// Nodes in whose place strangers run.
+    aside: Arc<Mutex<BTreeMap<Name, Node>>>,
     lives: Arc<AtomicU64>,
 }
 
@@ -174,14 +224,30 @@ pub fn group_of(name: &str) -> Name {
 impl Cluster {
     /// A cluster without nodes.
     pub fn new(world: &World, shape: Shape) -> Self {
-        let network = Network::new(world);
+        Self::on(&Network::new(world), world, shape)
+    }
+
+    /// A cluster of the same name on the network of another one. Its nodes must have other names.
+    pub fn on(network: &Network, world: &World, shape: Shape) -> Self {
         Self {
             world: world.clone(),
-            network,
+            network: network.clone(),
+            name: "sim".into(),
+            controllers: Arc::default(),
             shape: Arc::new(shape),
             nodes: Arc::default(),
+            aside: Arc::default(),
             lives: Arc::default(),
         }
+    }
+
+    fn controllers(&self) -> Vec<Address> {
+        lock(&self.controllers).clone().unwrap_or_else(|| self.addresses("ctrl"))
+    }
+
+    /// From now on groups that start ask these servers for configurations.
+    pub fn set_controllers(&self, addresses: Vec<Address>) {
+        *lock(&self.controllers) = Some(addresses);
     }
 
     /// Adds a group of nodes and starts them: `toy`, `ctrl`, the number of a replica group, or the name
@@ -208,6 +274,7 @@ impl Cluster {
             (1..=replicas).map(|id| (NodeId(id), format!("{group}.{id}").into())).collect();
         for (id, name) in &peers {
             let node = Node {
+                passport: Passport::new(&self.world, &self.name, &kind, name, *id, &peers),
                 kind: kind.clone(),
                 config: config.clone(),
                 id: *id,
@@ -294,9 +361,91 @@ impl Cluster {
         }
     }
 
+    /// Kills a node, and starts a server with an empty disk in its place, as with `--new`, and so many members more
+    /// than the group was founded with.
+    pub fn impersonate(&self, name: &Name, more: u64) -> Name {
+        self.crash(name);
+        let mut nodes = lock(&self.nodes);
+        let Some(node) = nodes.remove(name) else { return Arc::clone(name) };
+        let mut peers = node.peers.clone();
+        let last = peers.keys().last().map_or(0, |id| id.0);
+        peers.extend((last + 1..=last + more).map(|id| (NodeId(id), format!("nobody.{id}").into())));
+        // A stranger of its own each time.
+        let unique = format!("{name} instead of life {}", node.life);
+        let stranger = Node {
+            passport: Passport::new(&self.world, &self.name, &node.kind, &unique, node.id, &peers),
+            kind: node.kind.clone(),
+            config: node.config.clone(),
+            id: node.id,
+            peers,
+            disk: Disk::new(&self.world, name, self.shape.disks),
+            life: node.life,
+            floor: EntryId::ZERO,
+            starting: None,
+            running: None,
+        };
+        nodes.insert(Arc::clone(name), stranger);
+        lock(&self.aside).insert(Arc::clone(name), node);
+        drop(nodes);
+        self.start(name);
+        Arc::clone(name)
+    }
+
+    /// Kills the stranger in a node's place, and starts the node again.
+    pub fn unmask(&self, name: &Name) {
+        self.crash(name);
+        if let Some(node) = lock(&self.aside).remove(name) {
+            let mut nodes = lock(&self.nodes);
+            let life = nodes.get(name).map_or(node.life, |stranger| stranger.life);
+            nodes.insert(Arc::clone(name), Node { life, ..node });
+        }
+        self.start(name);
+    }
+
+    /// Starts another process with a copy of a node's disk, under a name of its own, which only it knows.
+    pub fn add_twin(&self, of: &Name) -> Option<Name> {
+        let name: Name = format!("{of}x").into();
+        let mut nodes = lock(&self.nodes);
+        let node = nodes.get(of)?;
+        let mut peers = node.peers.clone();
+        peers.insert(node.id, Arc::clone(&name));
+        let key = Key::new(node.passport.key.get());
+        let met = Arc::new(Mutex::new(lock(&node.passport.met).clone()));
+        let twin = Node {
+            passport: Passport { key, met, ..node.passport.clone() },
+            kind: node.kind.clone(),
+            config: node.config.clone(),
+            id: node.id,
+            peers,
+            disk: node.disk.copied(&name),
+            life: 0,
+            floor: EntryId::ZERO,
+            starting: None,
+            running: None,
+        };
+        nodes.insert(Arc::clone(&name), twin);
+        drop(nodes);
+        self.start(&name);
+        Some(name)
+    }
+
+    /// Kills a node and forgets it.
+    pub fn remove_node(&self, name: &Name) {
+        self.crash(name);
+        lock(&self.nodes).remove(name);
+    }
+
+    /// What a running node refused.
+    pub fn refusals(&self, name: &Name) -> Option<Arc<Refusals>> {
+        let server =
+            lock(&self.nodes).get(name)?.running.as_ref().map(|running| Arc::clone(&running.server))?;
+        server.identity().map(|identity| Arc::clone(&identity.refusals))
+    }
+
     /// A way to all servers for a client.
     pub fn client(&self, name: &str) -> Calls {
-        Calls { network: self.network.clone(), from: name.into(), alive: None }
+        let pass = Some(Pass::of(&self.name));
+        Calls { network: self.network.clone(), from: name.into(), alive: None, pass }
     }
 
     /// Starts a node that is down.
@@ -385,11 +534,12 @@ impl Cluster {
     }
 
     async fn boot(&self, name: &Name) -> Result<(), String> {
-        let (kind, id, peers, life, config, (log, table)) = {
+        let (kind, passport, id, peers, life, config, (log, table)) = {
             let nodes = lock(&self.nodes);
             let node = &nodes[name];
             let config = node.config.clone();
-            (node.kind.clone(), node.id, node.peers.clone(), node.life, config, node.disk.open())
+            let passport = node.passport.clone();
+            (node.kind.clone(), passport, node.id, node.peers.clone(), node.life, config, node.disk.open())
         };
         let seed = self.world.derive(&format!("raft {name} life {life}"));
         let config = Config { seed, ..config };
@@ -412,7 +562,24 @@ impl Cluster {
             threads: Threads::Shared,
             disk_low,
         };
-        let member = Boot { cluster: self, name, peers, seed, alive: Arc::new(AtomicBool::new(true)) };
+        let boot = self.world.derive(&format!("boot {name} life {life}"));
+        let here = Here {
+            cluster: passport.cluster.clone(),
+            key: passport.key.clone(),
+            group: passport.group,
+            node: id.0,
+            incarnation: passport.incarnation,
+            boot,
+            founders: passport.founders,
+        };
+        let alive = Arc::new(AtomicBool::new(true));
+        let key_of: fn(&dyn Read) -> u64 = match &kind {
+            Kind::Ctrl => shardctrler::rows::cluster_key,
+            Kind::Kv(_) => shardkv::cluster_key,
+            Kind::Toy | Kind::Bare(_) => |_| 0,
+        };
+        let member =
+            Boot { cluster: self, name, peers: peers.clone(), here, met: passport.met, key_of, seed, alive };
         let running = match kind {
             Kind::Toy => member.toy(parts, inbox).await,
             Kind::Ctrl => member.ctrl(parts, inbox).await,
@@ -420,6 +587,7 @@ impl Cluster {
             Kind::Bare(bare) => bare.start.start(member, parts, inbox).await,
         }?;
         self.network.attach(name, Arc::clone(&running.server));
+        self.network.greet(name, &peers);
         let mut nodes = lock(&self.nodes);
         if let Some(node) = nodes.get_mut(name) {
             node.starting = None;
@@ -437,6 +605,10 @@ struct Boot<'a> {
     cluster: &'a Cluster,
     name: &'a Name,
     peers: BTreeMap<NodeId, Name>,
+    here: Here,
+    met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
+    /// The key of the cluster in its rows.
+    key_of: fn(&dyn Read) -> u64,
     seed: u64,
     alive: Arc<AtomicBool>,
 }
@@ -448,7 +620,9 @@ impl Boot<'_> {
 
     fn connection(&self) -> Arc<dyn Connection> {
         let (network, from) = (self.cluster.network.clone(), Arc::clone(self.name));
-        Arc::new(Calls { network, from, alive: Some(Arc::clone(&self.alive)) })
+        let (cluster, key) = (self.here.cluster.clone(), self.here.key.clone());
+        let pass = Some(Pass { cluster, key, keeps_key: false });
+        Arc::new(Calls { network, from, alive: Some(Arc::clone(&self.alive)), pass })
     }
 
     async fn replica<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<S>, String> {
@@ -471,7 +645,11 @@ impl Boot<'_> {
             Some(service) => handle(service, request),
             None => Box::pin(std::future::pending()),
         });
-        let server = Server::new(handler, Some(inbox));
+        let members = self.peers.keys().copied().collect();
+        let (table, key_of) = (Arc::clone(replica.table()), self.key_of);
+        let mut identity = Identity::new(self.here.clone(), members, Arc::clone(&self.met));
+        identity.key_of = Some(Box::new(move || key_of(&*table)));
+        let server = Server::with_identity(handler, Some(inbox), Some(identity));
         let drop_tasks = Box::new(move || {
             replica.kill();
             drop(lock(&slot).take());
@@ -504,6 +682,7 @@ impl Boot<'_> {
             members: self.members(),
             params: self.cluster.shape.params,
             pid: 0,
+            refusals: Arc::default(),
         };
         let service = shardctrler::service::Service::new(replica.clone(), settings);
         Ok(self.running(replica, None, inbox, service, |service, request| {
@@ -523,10 +702,11 @@ impl Boot<'_> {
         let settings = shardkv::service::Settings {
             group,
             members: self.members(),
-            controllers: self.cluster.addresses("ctrl"),
+            controllers: self.cluster.controllers(),
             connection: self.connection(),
             seed: self.seed,
             pid: 0,
+            refusals: Arc::default(),
         };
         let service = shardkv::service::Service::new(replica.clone(), standing.clone(), settings);
         Ok(self.running(replica, Some(standing), inbox, service, |service, request| {

@@ -151,6 +151,15 @@ impl Disk {
         }
     }
 
+    /// A copy of what is durable, as the disk of the node `name`.
+    pub fn copied(&self, name: &Name) -> Self {
+        let Journal { hard_state, marker, entries, .. } = &*lock(&self.journal);
+        let journal =
+            Journal { hard_state: *hard_state, marker: *marker, entries: entries.clone(), fresh: Vec::new() };
+        let copy = Self::new(&self.world, name, self.temper);
+        Self { memory: self.memory.copied(None), journal: Arc::new(Mutex::new(journal)), ..copy }
+    }
+
     /// Makes the disk slow, or well again.
     pub fn set_slow(&self, slow: bool) {
         lock(&self.trouble).slow = slow;

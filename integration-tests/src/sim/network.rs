@@ -27,11 +27,12 @@
 //! Everything that travels is encoded and decoded by the production codec: nothing is shared. In a recorded
 //! run every message is told twice, as it leaves, with its fate, and as it arrives (`words`).
 //!
-//! `ways`: how replicas and clients come to the network.
+//! `ways`: how replicas and clients come to the network. `doors`: who is let in.
 //!
 //! Left out on purpose: the labs' ends that wait to be enabled (ours are enabled until somebody disables
 //! them), and the network that is destroyed while calls are under way (a run ends as a whole).
 
+mod doors;
 mod ends;
 mod server;
 mod ways;
@@ -49,6 +50,7 @@ use raft::core::message::{Body, Message};
 use raft::types::NodeId;
 use tokio::sync::oneshot;
 
+pub use doors::{Identity, KeyOf, Pass};
 pub use ends::majority_without;
 pub use server::{Handler, Reply, Request, Server};
 pub use ways::{Calls, PeerTransport};
@@ -207,7 +209,13 @@ impl Network {
     }
 
     /// A call, step by step as in the labs.
-    async fn call(&self, from: &Name, to: &Name, request: &Request) -> Result<Reply, CallError> {
+    async fn call(
+        &self,
+        from: &Name,
+        pass: Option<&Pass>,
+        to: &Name,
+        request: &Request,
+    ) -> Result<Reply, CallError> {
         let label = |kind| Label { kind, from: Arc::clone(from), at: Arc::clone(to) };
         let lost = |why: String| CallError::Lost { address: to.to_string(), why };
         let bytes = codec::wire::encode(request);
@@ -226,12 +234,18 @@ impl Network {
         if !self.is_alive(to, &server) {
             return Err(lost("server died".to_owned()));
         }
+        if let Some(Err(why)) = pass.map(|pass| pass.enter(&server, request.group())) {
+            let refused = Reply::Refused(why);
+            return self.carry_back(from, to, &refused).await.map_err(lost);
+        }
         let answer = self.dispatch(from, to, &server, &bytes).map_err(lost)?;
         if let Some(late) = fate.again.filter(|_| self.weather().chaos_requests) {
             let (network, from, to) = (self.clone(), Arc::clone(from), Arc::clone(to));
+            let (pass, group) = (pass.cloned(), request.group());
             *lock(&self.state).doubled.entry(Arc::clone(&from)).or_default() += 1;
             self.world.after(late, label("request again"), bytes.clone(), move || {
-                if let Some(server) = network.reach(&from, &to) {
+                let lets_in = |server: &Server| pass.is_none_or(|pass| pass.enter(server, group).is_ok());
+                if let Some(server) = network.reach(&from, &to).filter(|server| lets_in(server)) {
                     let _ = network.dispatch(&from, &to, &server, &bytes);
                 }
             });
@@ -313,7 +327,9 @@ impl Network {
         if !is_answer {
             self.count_request(&bytes);
         }
-        let Some(server) = self.reach(from, to) else {
+        let server = self.reach(from, to);
+        let fits = |server: &Arc<Server>| self.introduce((from, me, &sender), (to, peer, server)).is_ok();
+        let Some(server) = server.filter(fits) else {
             self.sent(from, to, message, Some("unreachable"));
             let Some(inbox) = sender.inbox.clone() else { return };
             let delay = self.unreachable_delay(from, to);

@@ -19,6 +19,7 @@ pub mod shardctrler;
 pub mod shardkv;
 pub mod shardkv1;
 pub mod sjtu;
+pub mod strangers;
 pub mod versioned;
 
 use std::collections::BTreeMap;
@@ -89,11 +90,12 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
 pub fn suites() -> BTreeMap<&'static str, Play> {
-    let suites: [(&'static str, Play); 4] = [
+    let suites: [(&'static str, Play); 5] = [
         ("raft_faults", raft_faults::play),
         ("shard_moves", shard_moves::play),
         ("idle_restart", shard_moves::idle_restart),
         ("rings", shard_moves::rings),
+        ("strangers", strangers::play),
     ];
     suites.into()
 }

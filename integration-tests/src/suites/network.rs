@@ -110,7 +110,8 @@ struct End {
 
 impl End {
     fn new(network: &Network, client: impl fmt::Display) -> Self {
-        let calls = Calls { network: network.clone(), from: client.to_string().into(), alive: None };
+        let calls =
+            Calls { network: network.clone(), from: client.to_string().into(), alive: None, pass: None };
         Self { calls, to: SERVER.to_owned() }
     }
 

@@ -65,17 +65,17 @@ const FAULTS: &[(Fault, u32)] = &[
 const CRASHES: &[(Fault, u32)] = &[(Fault::Crash, 5), (Fault::CrashLeader, 20), (Fault::CrashMidMove, 75)];
 
 /// A cluster with its controllers and groups, all groups known to the admin.
-struct Stage {
-    world: World,
-    cluster: Cluster,
-    admin: Admin,
+pub(super) struct Stage {
+    pub(super) world: World,
+    pub(super) cluster: Cluster,
+    pub(super) admin: Admin,
     newcomers: BTreeMap<GroupId, NewGroup>,
     recorder: Recorder,
     keys: Vec<String>,
 }
 
 impl Stage {
-    async fn set(world: World) -> Result<Self, String> {
+    pub(super) async fn set(world: World) -> Result<Self, String> {
         let cluster = Cluster::new(&world, Shape::drawn(&world));
         invariants::watch(&cluster);
         cluster.add(Kind::Ctrl, REPLICAS);
@@ -94,12 +94,12 @@ impl Stage {
         Ok(Self { world, cluster, admin, newcomers, recorder: Recorder::default(), keys })
     }
 
-    fn join(&self, groups: &[GroupId]) -> Change {
+    pub(super) fn join(&self, groups: &[GroupId]) -> Change {
         let wanted = |group: &GroupId| (*group, self.newcomers[group].clone());
         Change::Join(groups.iter().map(wanted).collect())
     }
 
-    fn clients(&self, mix: &Mix) -> Vec<JoinHandle<()>> {
+    pub(super) fn clients(&self, mix: &Mix) -> Vec<JoinHandle<()>> {
         let client = |number| {
             let name = format!("client {number}");
             let store = Box::new(KvStore::new(&self.cluster, &name));
@@ -114,7 +114,7 @@ impl Stage {
         (0..CLIENTS).map(client).chain((0..BATCHING_CLIENTS).map(batching)).collect()
     }
 
-    fn mix(&self, think_max: Duration) -> Mix {
+    pub(super) fn mix(&self, think_max: Duration) -> Mix {
         Mix { shares: [30, 20, 35, 5, 10], keys: self.keys.clone(), think_max }
     }
 
@@ -186,7 +186,11 @@ impl Stage {
         }
     }
 
-    async fn finish(self, clients: Vec<JoinHandle<()>>, nemesis: Option<&Nemesis>) -> Result<Report, String> {
+    pub(super) async fn finish(
+        self,
+        clients: Vec<JoinHandle<()>>,
+        nemesis: Option<&Nemesis>,
+    ) -> Result<Report, String> {
         self.recorder.stop();
         for client in clients {
             let _ = client.await;

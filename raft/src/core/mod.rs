@@ -47,6 +47,9 @@ pub enum Refused {
     /// The sender is not of this group.
     #[error("sender {0} is no member")]
     UnknownSender(NodeId),
+    /// A piece of the table of a group with other members (rule 50).
+    #[error("a snapshot of a group with other members")]
+    OtherMembers,
     /// A term that would use up the number space.
     #[error("term {0} is beyond all reason")]
     TermLimit(Term),
@@ -169,6 +172,12 @@ impl Raft {
     pub fn step(&mut self, from: NodeId, message: Message) -> Result<(), Refused> {
         if from == self.me || !self.membership.is_voter(from) {
             return Err(Refused::UnknownSender(from));
+        }
+        if let Body::Chunk(chunk) = &message.body
+            && chunk.membership != self.membership
+            && !base::mutant!("chunk-of-other-members")
+        {
+            return Err(Refused::OtherMembers);
         }
         if message.term >= Term::LIMIT {
             return Err(Refused::TermLimit(message.term));

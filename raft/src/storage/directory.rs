@@ -1,7 +1,8 @@
 //! A server's data directory: whose it is, and that one process at a time uses it.
 //!
 //! ```text
-//! identity   cluster, group, node, and the incarnation: a random number drawn when it was made
+//! identity   cluster, group, node; the incarnation, a random number drawn when it was made; the ids of the
+//!            members that founded the group; the key of the cluster, 0 until it is known; the level
 //! lock       held by the running process (flock); its text is the process id
 //! peers      incarnations of the peers met so far
 //! raft/      the log          state/     the table
@@ -11,21 +12,29 @@
 //! rule 32). So an empty directory is accepted only from a start that says `--new`, and whoever meets a
 //! peer remembers its incarnation and refuses another one.
 //!
+//! The members are part of the data (correctness rule 50). A server that is started with a shorter list would need
+//! fewer votes than its peers, and lead beside their leader. So other ids are refused; addresses may change.
+//!
+//! The key of the cluster is written once, when the group's log has told it ([`DataDir::learn_key`]); from then on the
+//! directory belongs to that cluster (correctness rule 51).
+//!
 //! A directory counts as made once both stores exist: until then its identity lies there as
 //! `identity.new`, nothing was promised to anybody, and a start with `--new` begins anew. From then on
 //! a missing store is damage.
 //!
 //! Left out on purpose: servers' own logs and settings, which may lie beside these files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use base::socket::LEVEL;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::lines::{corrupt, replace, sync_directory, unavailable};
 use super::rocksdb::{TableOptions, open_table};
@@ -33,8 +42,9 @@ use super::wal::{LogOptions, open_log};
 use super::{OpenError, Stores, fatal, lines};
 use crate::types::NodeId;
 
-/// Of every text file.
 const FORMAT: u32 = base::codec::DISK as u32;
+/// Nothing of a higher level is in a directory that was just made.
+const FIRST_LEVEL: u32 = 1;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
@@ -51,6 +61,21 @@ pub struct Identity {
     pub group: u64,
     /// The server within it.
     pub node: NodeId,
+    /// The servers that the group was founded with, this one among them.
+    pub members: BTreeSet<NodeId>,
+}
+
+impl Identity {
+    /// A number for the group and its founders: cluster, group and ids. Never 0, and never another one: the key of
+    /// the cluster is not in it, because it becomes known later.
+    pub fn founders(&self) -> u64 {
+        let mut digest = Xxh3::new();
+        digest.update(self.cluster.as_bytes());
+        digest.update(&[0]);
+        digest.update(&self.group.to_be_bytes());
+        self.members.iter().for_each(|member| digest.update(&member.0.to_be_bytes()));
+        digest.digest().max(1)
+    }
 }
 
 impl fmt::Display for Identity {
@@ -63,7 +88,8 @@ impl fmt::Display for Identity {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    incarnation: u64,
+    made: Made,
+    key: Mutex<u64>,
     /// Its stores do not exist yet.
     unfinished: Mutex<bool>,
     peers: Mutex<BTreeMap<NodeId, u64>>,
@@ -91,24 +117,18 @@ impl DataDir {
         let lock = take_lock(path)?;
         // What a killed process has renamed is acted on from now on.
         sync_directory(path).map_err(|error| unavailable(path, &error))?;
-        let (incarnation, unfinished) = match (read_identity(path)?, new) {
+        let (made, key, unfinished) = match (read_identity(path)?, new) {
             (None, false) => return Err(OpenError::Absent { path: shown() }),
             (Some(_), true) => return Err(OpenError::AlreadyThere { path: shown() }),
-            (None, true) => (begin(path, identity)?, true),
-            (Some((found, _)), false) if found != *identity => {
-                let (found, expected) = (found.to_string(), identity.to_string());
-                return Err(OpenError::AnotherServer { path: shown(), found, expected });
+            (None, true) => (begin(path, identity)?, 0, true),
+            (Some((made, key)), false) => {
+                same_server(&shown(), &made.identity, identity)?;
+                (made, key, false)
             }
-            (Some((_, incarnation)), false) => (incarnation, false),
         };
         let peers = Mutex::new(read_peers(path)?);
-        Ok(Self {
-            path: path.to_owned(),
-            incarnation,
-            unfinished: Mutex::new(unfinished),
-            peers,
-            _lock: lock,
-        })
+        let (key, unfinished) = (Mutex::new(key), Mutex::new(unfinished));
+        Ok(Self { path: path.to_owned(), made, key, unfinished, peers, _lock: lock })
     }
 
     /// Whether a server was made in `path`: if not, its first start needs `--new`.
@@ -118,7 +138,31 @@ impl DataDir {
 
     /// Names this directory among all that this server may ever have had.
     pub fn incarnation(&self) -> u64 {
-        self.incarnation
+        self.made.incarnation
+    }
+
+    /// The digest of its group's founders.
+    pub fn founders(&self) -> u64 {
+        self.made.identity.founders()
+    }
+
+    /// The key of the cluster that it belongs to; 0 while that is not known.
+    pub fn key(&self) -> u64 {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the cluster's key, durably before it returns (correctness rule 51).
+    ///
+    /// # Errors
+    /// The key that it has already, if that is another one: this directory belongs to another cluster.
+    pub fn learn_key(&self, key: u64) -> Result<(), u64> {
+        let mut known = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == 0 && key != 0 && !base::mutant!("key-never-learned") {
+            replace(&self.path, IDENTITY, FORMAT, &self.made.text(key))
+                .unwrap_or_else(|error| fatal("write down the key of the cluster", &error));
+            *known = key;
+        }
+        if *known == key || key == 0 { Ok(()) } else { Err(*known) }
     }
 
     /// Where it is.
@@ -165,14 +209,55 @@ impl DataDir {
 }
 
 impl crate::transport::tcp::Peers for DataDir {
-    fn check(&self, from: NodeId, incarnation: u64) -> Result<(), String> {
-        self.remember(from, incarnation).map_err(|known| {
-            format!(
-                "server {from} came back with other data (incarnation {incarnation}, not {known}): \
-                 it may have forgotten its votes and is refused"
-            )
-        })
+    fn met(&self, peer: NodeId) -> Option<u64> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
     }
+
+    fn remember(&self, peer: NodeId, incarnation: u64) {
+        if let Err(known) = Self::remember(self, peer, incarnation) {
+            tracing::error!(%peer, incarnation, known, "a peer's incarnation was remembered twice");
+        }
+    }
+}
+
+/// What a directory was made with and keeps for ever.
+#[derive(Debug)]
+struct Made {
+    identity: Identity,
+    incarnation: u64,
+    /// The level of what it holds: a build that knows less must not touch it.
+    level: u32,
+}
+
+impl Made {
+    /// The lines of the identity.
+    fn text(&self, key: u64) -> String {
+        let Self { identity: Identity { cluster, group, node, members }, incarnation, level } = self;
+        let members = listed(members);
+        format!(
+            "cluster {cluster}\ngroup {group}\nnode {node}\nincarnation {incarnation}\nmembers {members}\nkey {key}\n\
+             level {level}\n"
+        )
+    }
+}
+
+/// Ids as the file and people have them.
+fn listed(members: &BTreeSet<NodeId>) -> String {
+    members.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Whether the directory is that of the server to be started.
+fn same_server(path: &str, found: &Identity, expected: &Identity) -> Result<(), OpenError> {
+    let path = path.to_owned();
+    if (&found.cluster, found.group, found.node) != (&expected.cluster, expected.group, expected.node) {
+        let (found, expected) = (found.to_string(), expected.to_string());
+        return Err(OpenError::AnotherServer { path, found, expected });
+    }
+    if found.members != expected.members && !base::mutant!("members-not-compared") {
+        let (found, expected) = (listed(&found.members), listed(&expected.members));
+        return Err(OpenError::OtherMembers { path, found, expected });
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path) -> Result<File, OpenError> {
@@ -204,7 +289,7 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// Draws an incarnation for a directory that is being made, and clears what an earlier attempt left.
-fn begin(path: &Path, identity: &Identity) -> Result<u64, OpenError> {
+fn begin(path: &Path, identity: &Identity) -> Result<Made, OpenError> {
     let begun = path.join(IDENTITY_NEW).exists();
     for left in [RAFT, STATE] {
         let left = path.join(left);
@@ -215,26 +300,34 @@ fn begin(path: &Path, identity: &Identity) -> Result<u64, OpenError> {
             fs::remove_dir_all(&left).map_err(|error| unavailable(&left, &error))?;
         }
     }
-    let incarnation = rand::random::<u64>().max(1);
-    let Identity { cluster, group, node } = identity;
-    let text = format!("cluster {cluster}\ngroup {group}\nnode {node}\nincarnation {incarnation}\n");
-    replace(path, IDENTITY_NEW, FORMAT, &text).map_err(|error| unavailable(path, &error))?;
-    Ok(incarnation)
+    let made =
+        Made { identity: identity.clone(), incarnation: rand::random::<u64>().max(1), level: FIRST_LEVEL };
+    replace(path, IDENTITY_NEW, FORMAT, &made.text(0)).map_err(|error| unavailable(path, &error))?;
+    Ok(made)
 }
 
-fn read_identity(path: &Path) -> Result<Option<(Identity, u64)>, OpenError> {
+/// What the identity says, and the key of the cluster.
+fn read_identity(path: &Path) -> Result<Option<(Made, u64)>, OpenError> {
     let Some((at, fields)) = lines::read(path, IDENTITY, FORMAT)? else { return Ok(None) };
     let field = |name: &str| {
         let found = fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         found.ok_or_else(|| corrupt(&at, format!("{name} is missing")))
     };
-    let number = |name: &str| {
-        let text = field(name)?;
+    let number_of = |name: &str, text: &str| {
         text.parse::<u64>().map_err(|_| corrupt(&at, format!("{name} is {text:?}, not a number")))
     };
-    let identity =
-        Identity { cluster: field("cluster")?, group: number("group")?, node: NodeId(number("node")?) };
-    Ok(Some((identity, number("incarnation")?)))
+    let number = |name: &str| number_of(name, &field(name)?);
+    // First, because what follows may mean something else at a higher level.
+    let level = u32::try_from(number("level")?).unwrap_or(u32::MAX);
+    if level > LEVEL {
+        let path = at.display().to_string();
+        return Err(OpenError::HigherLevel { path, found: level, supported: LEVEL });
+    }
+    let members: Result<BTreeSet<NodeId>, _> =
+        field("members")?.split(',').map(|id| number_of("members", id).map(NodeId)).collect();
+    let (cluster, group, node) = (field("cluster")?, number("group")?, NodeId(number("node")?));
+    let identity = Identity { cluster, group, node, members: members? };
+    Ok(Some((Made { identity, incarnation: number("incarnation")?, level }, number("key")?)))
 }
 
 fn read_peers(path: &Path) -> Result<BTreeMap<NodeId, u64>, OpenError> {

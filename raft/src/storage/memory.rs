@@ -105,6 +105,15 @@ impl MemoryDisk {
         inner.staged.clear();
     }
 
+    /// Another disk with what is durable on this one, like a data directory that was copied while its server was down.
+    #[must_use]
+    pub fn copied(&self, hook: Option<Box<dyn DiskHook>>) -> Self {
+        let inner = self.lock();
+        let (live, durable) = (inner.durable.clone(), inner.durable.clone());
+        let copy = Inner { restored: inner.restored.clone(), live, durable, ..Inner::default() };
+        Self(Arc::new(Shared { inner: Mutex::new(copy), hook }))
+    }
+
     /// Bytes of the log and the hard state ("persisted raft state" of the labs).
     pub fn log_bytes(&self) -> usize {
         const HARD_STATE_BYTES: usize = 16;

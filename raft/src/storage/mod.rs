@@ -221,6 +221,31 @@ pub enum OpenError {
         /// Whose data was expected.
         expected: String,
     },
+    /// Made with other members (correctness rule 50).
+    #[error(
+        "{path}: the data of a group with the members {found}, and --members names {expected}: nothing was started; a \
+         group keeps its ids (give these same ids; their addresses may change)"
+    )]
+    OtherMembers {
+        /// Where.
+        path: String,
+        /// The ids it was made with.
+        found: String,
+        /// The ids given.
+        expected: String,
+    },
+    /// Of a level that this build does not know.
+    #[error(
+        "{path}: data of level {found}, this build knows level {supported}: nothing was started, run a newer build"
+    )]
+    HigherLevel {
+        /// Where.
+        path: String,
+        /// The level found.
+        found: u32,
+        /// The highest level this build knows.
+        supported: u32,
+    },
     /// Another process has it open.
     #[error("{path}: in use by {holder}: one process at a time")]
     InUse {

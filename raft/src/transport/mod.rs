@@ -1,6 +1,7 @@
 //! How messages reach other servers. A transport may lose, double, delay and reorder; it must not
 //! block its caller, and it must not keep more than a bounded number of bytes for anybody.
 
+mod alive;
 pub mod tcp;
 
 use std::sync::Arc;

@@ -43,7 +43,7 @@ async fn controller(disk: &MemoryDisk, voters: u64) -> Service {
     let replica = start(parts, Controller::default()).await.expect("an empty disk is in order");
     let members = (1..=voters).map(|node| (NodeId(node), format!("host{node}:1"))).collect();
     let params = Params { shard_count: 10, ..Params::default() };
-    Service::new(replica, Settings { members, params, pid: 42 })
+    Service::new(replica, Settings { members, params, pid: 42, refusals: Arc::default() })
 }
 
 /// Repeats `request` while the controller has no leader or no configuration yet.

@@ -112,6 +112,7 @@ impl World {
             connection: Arc::clone(self) as Arc<dyn Connection>,
             seed: 7,
             pid: 0,
+            refusals: Arc::default(),
         };
         let service = Arc::new(Service::new(replica, standing, settings));
         self.groups.lock().expect("no panic").insert(group, service);

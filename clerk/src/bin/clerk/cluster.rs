@@ -67,6 +67,9 @@ pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, 
         cluster.joined = true;
         directory.save(&cluster)?;
     }
+    if cluster.learn_key(reach.key.get()) {
+        directory.save(&cluster)?;
+    }
     Ok(reach)
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock::{self, Instant};
-use base::socket;
+use base::socket::{self, Key};
 use clerk::api::{Address, GroupId};
 use clerk::connection::{Connection, Options, TarpcConnection};
 use clerk::ctrl::CtrlClerk;
@@ -93,6 +93,8 @@ impl Context {
 /// The way to a cluster.
 pub(crate) struct Reach {
     pub(crate) cluster: String,
+    /// Of the cluster: from its file or its controllers, or else the first that is met (correctness rule 51).
+    pub(crate) key: Key,
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) controllers: Vec<Address>,
     /// If it is a local one.
@@ -101,22 +103,22 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn local(cluster: Cluster) -> Self {
-        let controllers = cluster.addresses(0);
-        Self { local: Some(cluster.clone()), ..Self::of(cluster.cluster, controllers) }
+        let (key, controllers) = (Key::new(cluster.key()), cluster.addresses(0));
+        Self { local: Some(cluster.clone()), ..Self::of(cluster.cluster, key, controllers) }
     }
 
     /// The same way with connections of its own, for another runtime.
     pub(crate) fn again(&self) -> Self {
-        let fresh = Self::of(self.cluster.clone(), self.controllers.clone());
+        let fresh = Self::of(self.cluster.clone(), self.key.clone(), self.controllers.clone());
         Self { local: self.local.clone(), ..fresh }
     }
 
-    /// Asks the controllers for the name of their cluster: every connection has to say it.
+    /// Asks the controllers for the name and the key of their cluster: every connection has to say them.
     async fn remote(controllers: Vec<Address>) -> Result<Self, Failure> {
         let mut why = "no address is given".to_owned();
         for address in &controllers {
             match socket::cluster_of(address, DISCOVERY).await {
-                Ok(cluster) => return Ok(Self::of(cluster, controllers)),
+                Ok((cluster, key)) => return Ok(Self::of(cluster, Key::new(key), controllers)),
                 Err(error) => why = format!("{address}: {error}"),
             }
         }
@@ -124,9 +126,10 @@ impl Reach {
         Err(failure.next("check --controllers (or CLERK_CONTROLLERS)"))
     }
 
-    fn of(cluster: String, controllers: Vec<Address>) -> Self {
-        let connection = Arc::new(TarpcConnection::new(Options::of(&cluster)));
-        Self { cluster, connection, controllers, local: None }
+    fn of(cluster: String, key: Key, controllers: Vec<Address>) -> Self {
+        let options = Options { key: key.clone(), ..Options::of(&cluster) };
+        let connection = Arc::new(TarpcConnection::new(options));
+        Self { cluster, key, connection, controllers, local: None }
     }
 
     pub(crate) fn ctrl(&self) -> CtrlClerk {

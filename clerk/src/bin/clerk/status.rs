@@ -89,6 +89,8 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         // Too wide for the numbers of many JSON readers.
         "table_hash": field(|status| format!("{:016x}", status.table_hash).into()),
         "wal_syncs": field(|status| status.wal_syncs.into()),
+        "refused": field(|status| json!(status.refused)),
+        "refused_by": field(|status| json!(status.refused_by)),
     })
 }
 
@@ -132,8 +134,8 @@ fn text(reach: &Reach, survey: &Survey) -> String {
         false => format!("not settled: {}", shown(&pending)),
     };
     let mut text = format!("cluster {}, configuration {num}, {settled}\n\n", reach.cluster);
-    let groups = survey.groups.keys().flat_map(|group| replicas(reach, survey, *group));
-    let rows = controllers(reach, survey).into_iter().chain(groups).map(|server| server_row(&server));
+    let groups = || survey.groups.keys().flat_map(|group| replicas(reach, survey, *group));
+    let rows = controllers(reach, survey).into_iter().chain(groups()).map(|server| server_row(&server));
     let head =
         ["SERVER", "ADDRESS", ">PID", "ROLE", ">TERM", ">COMMIT", ">APPLIED", ">LOG BYTES", "TABLE HASH"];
     text += &table(&head, rows);
@@ -142,8 +144,26 @@ fn text(reach: &Reach, survey: &Survey) -> String {
         &["GROUP", "", ">SHARDS", ">KEYS", ">BYTES", "ON THE MOVE"],
         survey.groups.keys().map(|group| group_row(survey, *group)),
     );
+    text += &refusals(controllers(reach, survey).into_iter().chain(groups()));
     let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
     text
+}
+
+/// What was refused, a line each.
+fn refusals<'a>(servers: impl Iterator<Item = Server<'a>>) -> String {
+    let mut text = String::new();
+    for Server { name, status, .. } in servers {
+        let Some(status) = status else { continue };
+        for (address, why) in &status.refused_by {
+            let _ = writeln!(text, "{name} and {address} do not talk to each other: {why}");
+        }
+        if !status.refused.is_empty() {
+            let counted = status.refused.iter().map(|(reason, count)| format!("{count} {reason}"));
+            let counted = counted.collect::<Vec<_>>().join(", ");
+            let _ = writeln!(text, "{name} refused connections since it started: {counted} (see its log)");
+        }
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 fn server_row(server: &Server<'_>) -> Vec<String> {
@@ -207,6 +227,8 @@ mod tests {
             log_bytes: 1000,
             table_hash: 0xabc,
             wal_syncs: 12,
+            refused: [("twin".to_owned(), 3)].into(),
+            refused_by: [("127.0.0.1:7".to_owned(), "no".to_owned())].into(),
         };
         let address = "127.0.0.1:1".to_owned();
         let up = Server { name: "101.2".into(), address: &address, status: Some(&status) };
@@ -214,6 +236,7 @@ mod tests {
             "name": "101.2", "address": "127.0.0.1:1", "pid": 4711, "up": true, "role": "leader", "term": 3,
             "leader": "101.2", "commit": 10, "applied": 9, "log_bytes": 1000,
             "table_hash": "0000000000000abc", "wal_syncs": 12,
+            "refused": {"twin": 3}, "refused_by": {"127.0.0.1:7": "no"},
         });
         assert_eq!(server_document(101, &up), expected);
         let down = server_document(101, &Server { status: None, ..up });

@@ -201,6 +201,8 @@ mod tests {
             log_bytes: 0,
             table_hash: 0,
             wal_syncs: 0,
+            refused: BTreeMap::new(),
+            refused_by: BTreeMap::new(),
         };
         let moving =
             |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
-use base::socket::{Arrival, Counters, Here, Limits, Listener};
+use base::socket::{Arrival, Counters, Here, Key, Limits, Listener, Reason, Refusals};
 use bytes::Bytes;
 use futures::future::join_all;
 use tokio::task::AbortHandle;
@@ -47,8 +47,8 @@ async fn handle_ctrl(request: CtrlRequest) -> Result<CtrlReply, CtrlRefusal> {
     }
 }
 
-async fn serve(arrival: Arrival, group: u64) {
-    let Some(stream) = arrival.admit(&here(group)).await else { return };
+async fn serve(arrival: Arrival, group: u64, key: Key) {
+    let Some(stream) = arrival.admit(&Here { key, ..here(group) }).await else { return };
     match group {
         0 => rpc::serve_ctrl(stream, handle_ctrl).await,
         group => rpc::serve_kv(stream, GroupId(group), handle_kv).await,
@@ -68,6 +68,10 @@ impl Drop for Server {
 }
 
 async fn server(address: &str, group: u64) -> Server {
+    server_of(address, group, Key::default()).await
+}
+
+async fn server_of(address: &str, group: u64, key: Key) -> Server {
     let limits = Limits { frame_bytes_max: 1 << 20, ..Limits::default() };
     let bound = async {
         loop {
@@ -80,7 +84,8 @@ async fn server(address: &str, group: u64) -> Server {
     };
     let listener = clock::timeout(DEADLINE, bound).await.expect("the port is free");
     let (address, counters) = (listener.address().to_string(), listener.counters());
-    let task = tokio::spawn(async move { listener.run(move |arrival| serve(arrival, group)).await });
+    let run = move |arrival| serve(arrival, group, key.clone());
+    let task = tokio::spawn(async move { listener.run(run).await });
     Server { address, counters, task: task.abort_handle() }
 }
 
@@ -174,13 +179,55 @@ async fn another_cluster_and_another_group_are_refused_in_words() {
     let server = server(ANY, 101).await;
     let red = TarpcConnection::new(Options::of("red"));
     let answer = red.kv(&server.address, GROUP, get("key"), DEADLINE).await;
-    let why = "this is cluster \"blue\", not \"red\"".to_owned();
+    let why = "this is cluster \"blue\", not \"red\": check the addresses".to_owned();
     assert_eq!(answer, Err(CallError::Refused { address: server.address.clone(), why }));
     let answer = pool().kv(&server.address, GroupId(102), get("key"), DEADLINE).await;
     assert!(matches!(answer, Err(CallError::Refused { why, .. }) if why.contains("belongs to group 101")));
     let answer = pool().ctrl(&server.address, CtrlRequest::Open, DEADLINE).await;
     assert!(matches!(answer, Err(CallError::Refused { why, .. }) if why.contains("not the controllers")));
     assert_eq!(server.counters.refused(), 3);
+}
+
+#[tokio::test]
+async fn the_first_key_that_is_met_is_kept_and_servers_with_another_one_are_refused_by_both() {
+    let ours = server_of(ANY, 101, Key::new(5)).await;
+    let theirs = server_of(ANY, 101, Key::new(6)).await;
+    let young = server_of(ANY, 101, Key::default()).await;
+    let options = Options::of("blue");
+    let key = options.key.clone();
+    let pool = TarpcConnection::new(options);
+    for address in [&young.address, &ours.address, &young.address] {
+        assert_eq!(pool.kv(address, GROUP, get("key"), DEADLINE).await, value("key"));
+    }
+    assert_eq!(key.get(), 5);
+    let refused = pool.kv(&theirs.address, GROUP, get("key"), DEADLINE).await;
+    let Err(CallError::Refused { why, .. }) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("0000000000000005") && why.contains("0000000000000006"), "{why}");
+    assert_eq!(theirs.counters.refusals().of(Reason::OtherKey), 1);
+    // It is told who means it, with the next connection at the latest.
+    assert_eq!(young.counters.accepted(), 2, "the first connection was made without the key");
+}
+
+#[tokio::test]
+async fn a_server_takes_no_key_from_those_it_calls_and_judges_their_answers() {
+    let controllers = server_of(ANY, 0, Key::new(5)).await;
+    let here = Here { key: Key::default(), ..here(101) };
+    let refusals: Arc<Refusals> = Arc::default();
+    let pool = TarpcConnection::new(Options::of_server(&here, Arc::clone(&refusals)));
+    let open = || pool.ctrl(&controllers.address, CtrlRequest::Open, DEADLINE);
+    for _ in 0..3 {
+        assert_eq!(open().await, Ok(Ok(CtrlReply::Opened(SessionId(9)))));
+    }
+    assert_eq!(
+        (here.key.get(), controllers.counters.accepted()),
+        (0, 1),
+        "one connection, and nothing learned"
+    );
+    // Its group's log tells the key: it belongs to another cluster.
+    here.key.learn(6);
+    let refused = open().await;
+    assert!(matches!(refused, Err(CallError::Refused { .. })), "{refused:?}");
+    assert!(refusals.refused_by()[&controllers.address].contains("two clusters are named"));
 }
 
 #[tokio::test]

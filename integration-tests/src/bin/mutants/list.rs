@@ -23,6 +23,8 @@ const fn of(name: &'static str, tests: &'static [&'static str], breaks: &'static
     Mutant { name, breaks, tests }
 }
 
+const IDENTITY: &[&str] = &["identity"];
+const STRANGERS: &[&str] = &["strangers"];
 const GROUP: &[&str] = &["raft_faults"];
 const MOVES: &[&str] = &["shard_moves", "rings"];
 
@@ -36,6 +38,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("half-is-enough", GROUP, "one server less than a majority counts as one"),
     of("heartbeat-not-heard", &["J01"], "an Append does not reset the election timer (rule 7)"),
     of("skip-empty-entry", &["raft_faults", "idle_restart"], "a new leader appends no entry of its own term (rule 12)"),
+    // Identity
+    of("members-not-compared", IDENTITY, "a server starts with another list of members than its data was made with (rule 50)"),
+    of("founders-not-compared", STRANGERS, "a server that was made with another list of members is let in (rule 50)"),
+    of("chunk-of-other-members", IDENTITY, "a snapshot of a group with other members is taken (rule 50)"),
+    of("key-never-learned", IDENTITY, "the key of the cluster is never written down (rule 51)"),
+    of("key-not-compared", STRANGERS, "another cluster of the same name is let in (rule 51)"),
+    of("welcome-not-checked", STRANGERS, "whoever answers at a peer's address is taken for the peer (rule 52)"),
+    of("twin-let-in", STRANGERS, "a second process with a copy of a server's data is let in (rule 53)"),
     // Replication
     of("count-old-term-commits", &["elections", "R17", "R19"], "entries of older terms are committed by counting (rule 11, Figure 8)"),
     of("truncate-always", GROUP, "a late, shorter Append cuts off what was acknowledged (rule 13)"),
@@ -99,7 +109,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
 
 /// Every planted bug with the files in which it stands, found in the sources.
 pub(crate) fn places() -> std::io::Result<BTreeMap<String, Vec<String>>> {
-    const CRATES: [&str; 4] = ["clerk", "raft", "shardctrler", "shardkv"];
+    const CRATES: [&str; 5] = ["base", "clerk", "raft", "shardctrler", "shardkv"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut open: Vec<PathBuf> = CRATES.iter().map(|name| root.join(name).join("src")).collect();
@@ -109,7 +119,11 @@ pub(crate) fn places() -> std::io::Result<BTreeMap<String, Vec<String>>> {
                 open.push(entry?.path());
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&path)?;
+            if path.ends_with("base/src/mutants.rs") {
+                continue;
+            }
+            // In the crate itself the macro has another path.
+            let text = std::fs::read_to_string(&path)?.replace("crate::mutant!(", "base::mutant!(");
             let file = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
             for planted in text.split("base::mutant!(").skip(1) {
                 let name = planted.split('"').nth(1).unwrap_or_default();

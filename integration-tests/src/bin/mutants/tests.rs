@@ -11,8 +11,8 @@ use crate::storms;
 
 /// It looks at everything that can happen, so a seed means nothing to it.
 const MODEL: &str = "move_model";
-const STORMS: [&str; 6] =
-    ["elections", "snapshots", "long_snapshots", "moves", "bare_writes", "few_sessions"];
+const STORMS: [&str; 7] =
+    ["elections", "snapshots", "long_snapshots", "moves", "bare_writes", "few_sessions", "identity"];
 
 fn graded(id: &str) -> Option<Test> {
     grading::catalogue().into_iter().find(|test| test.id == id)
@@ -25,7 +25,7 @@ pub(crate) fn exists(test: &str) -> bool {
 
 /// How many seeds make sense.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if test == MODEL { 1 } else { u64::MAX }
+    if test == MODEL || test == "identity" { 1 } else { u64::MAX }
 }
 
 /// Plays one seed of a test.
@@ -34,6 +34,7 @@ pub(crate) fn seeds_max(test: &str) -> u64 {
 /// What the test found.
 pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
     let outcome = match test {
+        "identity" => return storms::identity::play(),
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
         "elections" => run(seed, storms::elections).map(drop),
         "snapshots" => run(seed, |world| storms::snapshots(world, false)).map(drop),

@@ -50,7 +50,7 @@ fn a_refusal_of_one_copy_of_a_doubled_request_leaves_the_outcome_open() {
         let network = Network::new(&world);
         let asked = server(&network, Err(KvRefusal::DiskFull));
         let name: Name = "client".into();
-        let calls = Calls { network: network.clone(), from: Arc::clone(&name), alive: None };
+        let calls = Calls { network: network.clone(), from: Arc::clone(&name), alive: None, pass: None };
         let options = Options { seed: 1, deadline: Duration::from_secs(4), sessions: true };
         let clerk = Clerk::new(Arc::new(calls), vec![SERVER.to_owned()], options);
         let mut store = KvStore::of(clerk).on(&network, &name);
@@ -85,7 +85,7 @@ fn a_lost_create_is_sent_again_only_where_nobody_deletes() {
         let asked = server(&network, Ok(KvReply::Written { version: Version(1) }));
         let name: Name = "client".into();
         let store = || {
-            let calls = Calls { network: network.clone(), from: Arc::clone(&name), alive: None };
+            let calls = Calls { network: network.clone(), from: Arc::clone(&name), alive: None, pass: None };
             let options = Options { seed: 1, deadline: Duration::from_secs(60), sessions: false };
             KvStore::of(Clerk::new(Arc::new(calls), vec![SERVER.to_owned()], options))
         };

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::lock;
+use super::{Identity, lock};
 
 /// A request as it travels.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +26,16 @@ pub enum Request {
     Kv(GroupId, KvRequest),
     /// To a controller.
     Ctrl(CtrlRequest),
+}
+
+impl Request {
+    /// The group that is meant; 0: the controllers.
+    pub(super) fn group(&self) -> u64 {
+        match self {
+            Self::Kv(group, _) => group.0,
+            Self::Ctrl(_) => 0,
+        }
+    }
 }
 
 /// A reply as it travels.
@@ -46,6 +56,8 @@ pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Reply> + Send + Syn
 pub struct Server {
     handler: Handler,
     pub(super) inbox: Option<Inbox>,
+    /// None: everybody is let in.
+    pub(super) identity: Option<Identity>,
     tasks: Mutex<JoinSet<()>>,
     served: AtomicU64,
 }
@@ -53,7 +65,17 @@ pub struct Server {
 impl Server {
     /// A server that answers with `handler` and takes Raft messages in `inbox`.
     pub fn new(handler: Handler, inbox: Option<Inbox>) -> Arc<Self> {
-        Arc::new(Self { handler, inbox, tasks: Mutex::default(), served: AtomicU64::new(0) })
+        Self::with_identity(handler, inbox, None)
+    }
+
+    /// The same; whoever does not fit its identity is refused.
+    pub fn with_identity(handler: Handler, inbox: Option<Inbox>, identity: Option<Identity>) -> Arc<Self> {
+        Arc::new(Self { handler, inbox, identity, tasks: Mutex::default(), served: AtomicU64::new(0) })
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// Drops what it is doing, where it stands.

@@ -41,7 +41,7 @@ fn counting(network: &Network, name: &Name, work: Duration) -> Arc<AtomicU64> {
 }
 
 async fn ask_of(network: &Network, from: &str, to: &str) -> Result<(), CallError> {
-    let calls = Calls { network: network.clone(), from: from.into(), alive: None };
+    let calls = Calls { network: network.clone(), from: from.into(), alive: None, pass: None };
     calls.ctrl(&Address::from(to), CtrlRequest::Open, DEADLINE).await.map(drop)
 }
 

@@ -17,7 +17,7 @@ use raft::core::message::Message;
 use raft::transport::Transport;
 use raft::types::NodeId;
 
-use super::{Name, Network, Reply, Request};
+use super::{Name, Network, Pass, Reply, Request};
 
 /// A replica's way to its peers.
 pub struct PeerTransport {
@@ -47,6 +47,8 @@ pub struct Calls {
     pub from: Name,
     /// Whether the calling server still lives; clients always do.
     pub alive: Option<Arc<AtomicBool>>,
+    /// Which cluster it means; none: it is let in everywhere.
+    pub pass: Option<Pass>,
 }
 
 impl Calls {
@@ -57,7 +59,7 @@ impl Calls {
         }
         let name: Name = to.as_str().into();
         let late = || CallError::Lost { address: to.clone(), why: "deadline".to_owned() };
-        let call = self.network.call(&self.from, &name, &request);
+        let call = self.network.call(&self.from, self.pass.as_ref(), &name, &request);
         let reply = clock::timeout(deadline, call).await.map_err(|_| late())??;
         match reply {
             Reply::Refused(why) => Err(CallError::Refused { address: to.clone(), why }),

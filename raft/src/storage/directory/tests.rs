@@ -8,7 +8,7 @@ use crate::storage::wal::LogOptions;
 use crate::types::NodeId;
 
 fn identity(node: u64) -> Identity {
-    Identity { cluster: "blue".into(), group: 101, node: NodeId(node) }
+    Identity { cluster: "blue".into(), group: 101, node: NodeId(node), members: [1, 2, 3].map(NodeId).into() }
 }
 
 /// Makes a data directory and closes it; its incarnation.
@@ -20,6 +20,15 @@ fn made(path: &Path) -> u64 {
 
 fn refusal(path: &Path, identity: &Identity, new: bool) -> OpenError {
     DataDir::open(path, identity, new).expect_err("must be refused")
+}
+
+/// Changes a text file as another build would have written it.
+fn rewrite(directory: &Path, name: &str, change: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(directory.join(name)).unwrap();
+    let (lines, _) = text.split_once("checksum ").unwrap();
+    let lines = change(lines.to_owned());
+    let sum = crc32fast::hash(lines.as_bytes());
+    fs::write(directory.join(name), format!("{lines}checksum {sum}\n")).unwrap();
 }
 
 #[test]
@@ -89,6 +98,68 @@ fn another_servers_directory_is_refused_by_name() {
     assert!(text.contains("server 1 of group 101") && text.contains("not of server 2"), "{text}");
     let other = Identity { cluster: "green".into(), ..identity(1) };
     assert!(matches!(refusal(root.path(), &other, false), OpenError::AnotherServer { .. }));
+}
+
+#[test]
+fn another_list_of_members_is_refused_in_one_line_and_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    made(root.path());
+    let before = fs::read(root.path().join("identity")).unwrap();
+    for ids in [&[1][..], &[1, 2], &[1, 2, 3, 4], &[1, 2, 4]] {
+        let members = ids.iter().copied().map(NodeId).collect();
+        let text = refusal(root.path(), &Identity { members, ..identity(1) }, false).to_string();
+        assert!(text.contains("members 1,2,3") && text.contains("addresses may change"), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+    assert_eq!(fs::read(root.path().join("identity")).unwrap(), before);
+    DataDir::open(root.path(), &identity(1), false).unwrap();
+}
+
+#[test]
+fn the_founders_digest_tells_groups_apart_and_never_changes() {
+    let digest = identity(1).founders();
+    assert_eq!(digest, identity(2).founders(), "the same for all members");
+    let members = [1, 2].map(NodeId).into();
+    let others = [
+        Identity { cluster: "green".into(), ..identity(1) },
+        Identity { group: 102, ..identity(1) },
+        Identity { members, ..identity(1) },
+    ];
+    assert!(others.iter().all(|other| other.founders() != digest));
+    // It is in the Hellos of servers of other builds.
+    assert_eq!(digest, 2_282_627_063_798_688_755);
+    let root = tempfile::tempdir().unwrap();
+    made(root.path());
+    let directory = DataDir::open(root.path(), &identity(1), false).unwrap();
+    assert_eq!(directory.founders(), digest);
+    directory.learn_key(7).unwrap();
+    assert_eq!(directory.founders(), digest, "the key is not in it");
+}
+
+#[test]
+fn the_key_of_the_cluster_is_learned_once_and_for_ever() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = DataDir::open(root.path(), &identity(1), true).unwrap();
+    directory.open_stores(&LogOptions::default(), &TableOptions::default()).unwrap();
+    let incarnation = directory.incarnation();
+    assert_eq!((directory.key(), directory.learn_key(0)), (0, Ok(())));
+    assert_eq!((directory.learn_key(77), directory.key()), (Ok(()), 77));
+    assert_eq!((directory.learn_key(77), directory.learn_key(0)), (Ok(()), Ok(())));
+    assert_eq!(directory.learn_key(78), Err(77));
+    drop(directory);
+    let directory = DataDir::open(root.path(), &identity(1), false).unwrap();
+    assert_eq!((directory.key(), directory.incarnation()), (77, incarnation));
+    assert_eq!(directory.learn_key(78), Err(77));
+}
+
+#[test]
+fn a_directory_of_a_higher_level_is_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    made(root.path());
+    rewrite(root.path(), "identity", |text| text.replace("level 1\n", "level 2\n"));
+    let error = refusal(root.path(), &identity(1), false);
+    assert!(matches!(error, OpenError::HigherLevel { found: 2, supported: 1, .. }), "{error}");
+    assert!(error.to_string().contains("level 2"), "{error}");
 }
 
 #[test]

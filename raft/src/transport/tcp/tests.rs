@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock;
-use base::socket::{self, Arrival, DialError, Hello, Here, Listener, Service, dial};
+use base::socket::wire::FrameWriter;
+use base::socket::{self, Arrival, DialError, Hello, Here, Key, Listener, Reason, Refusals, Service, dial};
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,12 +23,12 @@ const ANY: &str = "127.0.0.1:0";
 struct Memory(Mutex<BTreeMap<NodeId, u64>>);
 
 impl Peers for Memory {
-    fn check(&self, from: NodeId, incarnation: u64) -> Result<(), String> {
-        let mut met = self.0.lock().expect("no panic in tests");
-        match *met.entry(from).or_insert(incarnation) {
-            first if first == incarnation => Ok(()),
-            first => Err(format!("server {from} was met with data {first}, not {incarnation}")),
-        }
+    fn met(&self, peer: NodeId) -> Option<u64> {
+        self.0.lock().expect("no panic in tests").get(&peer).copied()
+    }
+
+    fn remember(&self, peer: NodeId, incarnation: u64) {
+        self.0.lock().expect("no panic in tests").insert(peer, incarnation);
     }
 }
 
@@ -35,11 +36,21 @@ struct Node {
     address: String,
     transport: Arc<TcpTransport>,
     mailbox: Mailbox,
+    refusals: Arc<Refusals>,
     listener: Option<AbortOnDropHandle<()>>,
 }
 
 fn here(node: NodeId, incarnation: u64) -> Here {
-    Here { cluster: "blue".into(), group: 101, node: node.0, incarnation, ..Here::default() }
+    let boot = incarnation * 10;
+    Here {
+        cluster: "blue".into(),
+        group: 101,
+        node: node.0,
+        incarnation,
+        boot,
+        founders: 7,
+        ..Here::default()
+    }
 }
 
 fn members(one: &str, two: &str) -> BTreeMap<NodeId, String> {
@@ -60,7 +71,9 @@ async fn listen(address: &str) -> Listener {
 
 fn node(listener: Listener, here: Here, members: &BTreeMap<NodeId, String>, peers: Arc<dyn Peers>) -> Node {
     let (inbox, mailbox): (Inbox, Mailbox) = mailbox(1 << 16, 64 << 20);
-    let settings = Settings { here, members: members.clone(), limits: Limits::default(), seed: 7 };
+    let (members, refusals) = (members.clone(), listener.refusals());
+    let settings =
+        Settings { here, members, limits: Limits::default(), seed: 7, refusals: Arc::clone(&refusals) };
     let transport = Arc::new(TcpTransport::start(settings, peers, inbox));
     let address = listener.address().to_string();
     let serving = Arc::clone(&transport);
@@ -71,7 +84,7 @@ fn node(listener: Listener, here: Here, members: &BTreeMap<NodeId, String>, peer
         };
         listener.run(handle).await;
     }));
-    Node { address, transport, mailbox, listener: Some(listener) }
+    Node { address, transport, mailbox, refusals, listener: Some(listener) }
 }
 
 async fn pair() -> (Node, Node, BTreeMap<NodeId, String>) {
@@ -185,7 +198,7 @@ async fn a_peer_that_takes_nothing_is_unreachable() {
     })));
     let (inbox, mut mailbox): (Inbox, Mailbox) = mailbox(1 << 16, 64 << 20);
     let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
-    let settings = Settings { here: here(ONE, 11), members, limits, seed: 7 };
+    let settings = Settings { here: here(ONE, 11), members, limits, seed: 7, refusals: Arc::default() };
     let transport = TcpTransport::start(settings, Arc::new(Memory::default()), inbox);
     // More than the buffers of both machines take.
     transport.send(TWO, chunk(1, 48 << 20));
@@ -241,17 +254,12 @@ async fn a_peer_with_other_data_is_refused_whoever_calls() {
 #[tokio::test]
 async fn strangers_are_refused_in_words_and_not_remembered() {
     let (one, _two, _) = pair().await;
-    let hello = Hello {
-        cluster: "blue".into(),
-        service: Service::PeerControl,
-        group: 101,
-        from: 2,
-        to: 1,
-        incarnation: 99,
-        ..Hello::default()
-    };
+    let hello = Hello { incarnation: 99, ..hello_of_two() };
     let cases = [
-        (Hello { cluster: "red".into(), ..hello.clone() }, "this is cluster \"blue\", not \"red\""),
+        (
+            Hello { cluster: "red".into(), ..hello.clone() },
+            "this is cluster \"blue\", not \"red\": check the addresses",
+        ),
         (Hello { from: 3, ..hello.clone() }, "server 3 is not a member of this group"),
         (Hello { from: 1, ..hello.clone() }, "server 1 is not a member of this group"),
     ];
@@ -262,6 +270,204 @@ async fn strangers_are_refused_in_words_and_not_remembered() {
     assert_eq!(one.transport.refused(), 3);
     let real = Hello { incarnation: 22, ..hello };
     assert!(dial(&one.address, &real, LIMIT).await.is_ok(), "99 was never remembered");
+}
+
+/// What server 2 says to server 1.
+fn hello_of_two() -> Hello {
+    Hello {
+        cluster: "blue".into(),
+        service: Service::PeerControl,
+        group: 101,
+        from: 2,
+        to: 1,
+        incarnation: 22,
+        boot: 220,
+        founders: 7,
+        ..Hello::default()
+    }
+}
+
+/// Both send to each other for a while, and nothing arrives at either.
+async fn stay_apart(one: &mut Node, two: &mut Node) {
+    for _ in 0..20 {
+        one.transport.send(TWO, message(3));
+        two.transport.send(ONE, message(3));
+        clock::sleep(Duration::from_millis(20)).await;
+    }
+    for node in [one, two] {
+        while let Some(arrived) = node.mailbox.try_receive() {
+            assert!(matches!(arrived, Incoming::Unreachable(_)), "{arrived:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn servers_of_other_founders_or_of_another_cluster_of_this_name_have_nothing_to_say_to_each_other() {
+    let key = |key| Here { key: Key::new(key), ..here(TWO, 22) };
+    let cases = [
+        (here(ONE, 11), Here { founders: 8, ..here(TWO, 22) }, Reason::OtherFounders),
+        (Here { key: Key::new(5), ..here(ONE, 11) }, key(6), Reason::OtherKey),
+    ];
+    for (first_here, second_here, reason) in cases {
+        let (first, second) = (listen(ANY).await, listen(ANY).await);
+        let members = members(&first.address().to_string(), &second.address().to_string());
+        let (met_by_one, met_by_two) = (Arc::new(Memory::default()), Arc::new(Memory::default()));
+        let mut one = node(first, first_here, &members, met_by_one.clone());
+        let mut two = node(second, second_here, &members, met_by_two.clone());
+        stay_apart(&mut one, &mut two).await;
+        for node in [&one, &two] {
+            assert!(node.refusals.of(reason) >= 1, "{reason:?}: {:?}", node.refusals.counted());
+            assert_eq!(node.refusals.refused_by().len(), 1, "it is told, and tells: {reason:?}");
+        }
+        assert_eq!(
+            (met_by_one.met(TWO), met_by_two.met(ONE)),
+            (None, None),
+            "nothing is remembered of strangers"
+        );
+    }
+}
+
+/// A peer that is refused as the caller is not called either: here nothing comes from the other side.
+#[tokio::test]
+async fn an_answer_is_judged_too() {
+    let listener = listen(ANY).await;
+    let address = listener.address().to_string();
+    // It lets everybody in.
+    let stranger = Here { founders: 8, ..here(TWO, 22) };
+    let open = move |arrival: Arrival| {
+        let stranger = stranger.clone();
+        async move {
+            let _open = arrival.welcome(&stranger).await;
+            std::future::pending::<()>().await;
+        }
+    };
+    let _listener = AbortOnDropHandle::new(tokio::spawn(async move {
+        listener.run(open).await;
+    }));
+    let members = members(ANY, &address);
+    let one = node(listen(ANY).await, here(ONE, 11), &members, Arc::new(Memory::default()));
+    let refused = async {
+        while one.refusals.of(Reason::OtherFounders) == 0 {
+            one.transport.send(TWO, message(1));
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    clock::timeout(LIMIT, refused).await.expect("refused");
+    assert!(one.refusals.refused_by()[&address].contains("another list of members"));
+}
+
+#[tokio::test]
+async fn a_second_process_of_a_peer_is_refused_by_name_and_the_first_one_goes_on() {
+    let (one, mut two, mut members) = pair().await;
+    reach(&one, &mut two).await;
+    two.transport.send(ONE, message(1));
+    // The same data, at another place: it knows where server 1 is.
+    let listener = listen(ANY).await;
+    members.insert(TWO, listener.address().to_string());
+    let twin = Here { boot: 221, ..here(TWO, 22) };
+    let twin = node(listener, twin, &members, Arc::new(Memory::default()));
+    let told = async {
+        while twin.refusals.refused_by().is_empty() {
+            twin.transport.send(ONE, message(9));
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    clock::timeout(LIMIT, told).await.expect("refused");
+    let text = twin.refusals.refused_by().into_values().next().expect("told");
+    assert!(text.contains("two processes run as server 2 of group 101"), "{text}");
+    // For longer than a process may be silent.
+    for _ in 0..30 {
+        twin.transport.send(ONE, message(9));
+        clock::sleep(Duration::from_millis(50)).await;
+    }
+    for service in [Service::PeerControl, Service::PeerBulk] {
+        let hello = Hello { service, boot: 221, ..hello_of_two() };
+        assert!(matches!(dial(&one.address, &hello, LIMIT).await, Err(DialError::Refused(_))), "{service:?}");
+    }
+    assert!(one.refusals.of(Reason::Twin) >= 3);
+    let mut one = one;
+    while let Some(arrived) = one.mailbox.try_receive() {
+        assert!(!matches!(arrived, Incoming::Message(_, ref it) if *it == message(9)), "{arrived:?}");
+    }
+    assert_eq!(reach(&one, &mut two).await, message(1));
+    assert!(two.refusals.refused_by().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_was_killed_is_succeeded_at_once() {
+    let (mut one, mut two, members) = pair().await;
+    reach(&one, &mut two).await;
+    two.transport.send(ONE, message(1));
+    while !matches!(receive(&mut one).await, Incoming::Message(TWO, _)) {}
+    drop(two.listener.take());
+    drop(two);
+    let successor = Here { boot: 221, ..here(TWO, 22) };
+    let listener = listen(&members[&TWO]).await;
+    let started = clock::now();
+    let mut two = node(listener, successor, &members, Arc::new(Memory::default()));
+    two.transport.send(ONE, message(5));
+    while !matches!(receive(&mut one).await, Incoming::Message(TWO, it) if it == message(5)) {}
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    reach(&one, &mut two).await;
+    assert_eq!((one.refusals.counted().len(), two.refusals.counted().len()), (0, 0), "nobody was refused");
+}
+
+/// A machine that lost its power closes no connection.
+#[tokio::test]
+async fn a_process_that_is_silent_makes_room_for_its_successor_and_is_not_heard_again() {
+    let (one, two, _) = pair().await;
+    drop(two);
+    let silent = dial(&one.address, &hello_of_two(), LIMIT).await.expect("the first");
+    let started = clock::now();
+    let successor = Hello { boot: 221, ..hello_of_two() };
+    assert!(dial(&one.address, &successor, LIMIT).await.is_err(), "the first was heard a moment ago");
+    let let_in = async {
+        while dial(&one.address, &successor, LIMIT).await.is_err() {
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    clock::timeout(LIMIT, let_in).await.expect("let in");
+    let waited = started.elapsed();
+    assert!((800..1500).contains(&waited.as_millis()), "{waited:?}");
+    // It comes back to life: too late. (The successor's connections are gone by now, too.)
+    let _successor = dial(&one.address, &successor, LIMIT).await.expect("let in");
+    let mut silent = FrameWriter::new(silent.0, LIMIT);
+    silent.write(&super::Batch(vec![message(6)])).await.expect("written");
+    clock::timeout(LIMIT, silent.closed()).await.expect("closed");
+    let mut one = one;
+    while let Some(arrived) = one.mailbox.try_receive() {
+        assert!(!matches!(arrived, Incoming::Message(_, ref it) if *it == message(6)), "{arrived:?}");
+    }
+    assert!(dial(&one.address, &hello_of_two(), LIMIT).await.is_err(), "now it is the second one");
+}
+
+#[tokio::test]
+async fn a_key_that_becomes_known_ends_connections_that_were_made_without_it() {
+    let (first, second) = (listen(ANY).await, listen(ANY).await);
+    let members = members(&first.address().to_string(), &second.address().to_string());
+    let (one_here, two_here) = (here(ONE, 11), here(TWO, 22));
+    let (one_key, two_key) = (one_here.key.clone(), two_here.key.clone());
+    let mut one = node(first, one_here, &members, Arc::new(Memory::default()));
+    let mut two = node(second, two_here, &members, Arc::new(Memory::default()));
+    reach(&one, &mut two).await;
+    one_key.learn(5);
+    reach(&one, &mut two).await;
+    two_key.learn(5);
+    reach(&one, &mut two).await;
+    assert_eq!((one.refusals.counted().len(), two.refusals.counted().len()), (0, 0), "they learned the same");
+    let (third, fourth) = (here(ONE, 11), here(TWO, 22));
+    let keys = (third.key.clone(), fourth.key.clone());
+    drop((one.listener.take(), two.listener.take()));
+    drop((one, two));
+    let mut one = node(listen(&members[&ONE]).await, third, &members, Arc::new(Memory::default()));
+    let mut two = node(listen(&members[&TWO]).await, fourth, &members, Arc::new(Memory::default()));
+    reach(&one, &mut two).await;
+    keys.0.learn(5);
+    keys.1.learn(6);
+    clock::sleep(Duration::from_millis(600)).await;
+    while one.mailbox.try_receive().is_some() || two.mailbox.try_receive().is_some() {}
+    stay_apart(&mut one, &mut two).await;
+    assert!(one.refusals.of(Reason::OtherKey) >= 1 && two.refusals.of(Reason::OtherKey) >= 1);
 }
 
 #[test]

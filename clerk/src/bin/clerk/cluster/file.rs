@@ -51,6 +51,9 @@ pub(crate) struct Cluster {
     format: u32,
     /// Its id, which every connection names.
     pub(crate) cluster: String,
+    /// Its key in hexadecimal digits, once its controllers have told it. (Too wide for the numbers of many JSON readers.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     pub(crate) shards: u32,
     /// Servers of a group, unless told otherwise.
     pub(crate) replicas: u64,
@@ -68,6 +71,7 @@ impl Cluster {
         let mut cluster = Self {
             format: FORMAT,
             cluster: format!("local-{:08x}", rand::random::<u32>()),
+            key: None,
             shards: up.shards.unwrap_or(64),
             replicas,
             groups,
@@ -123,6 +127,20 @@ impl Cluster {
         };
         let next = "leave the option out to go on with this cluster, or name another --dir";
         Err(Failure::usage(format!("there is a cluster already, and {contradiction}")).next(next))
+    }
+
+    /// Its key; 0 while it is not known.
+    pub(crate) fn key(&self) -> u64 {
+        self.key.as_deref().and_then(|key| u64::from_str_radix(key, 16).ok()).unwrap_or_default()
+    }
+
+    /// Takes note of the key. Whether there was anything to note.
+    pub(crate) fn learn_key(&mut self, key: u64) -> bool {
+        let is_news = self.key() == 0 && key != 0;
+        if is_news {
+            self.key = Some(format!("{key:016x}"));
+        }
+        is_news
     }
 
     /// Addresses of a group's servers, in the order of their ids; 0: the controllers.
