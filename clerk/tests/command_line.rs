@@ -172,20 +172,18 @@ fn controllers_that_do_not_answer_are_unavailable() {
 /// A cluster of which nothing runs.
 fn dead_cluster() -> TempDir {
     let directory = empty();
-    let server = |group: u64, id: u64, port: u16| {
-        let name = if group == 0 { format!("ctrl.{id}") } else { format!("{group}.{id}") };
-        let server = serde_json::json!({
-            "group": group, "id": id, "address": format!("127.0.0.1:{port}"), "made": true,
-        });
-        (name, server)
+    // As clerk writes it: the checksum is of these very bytes.
+    let server = |group: u64, port: u16| {
+        format!(r#"{{"group":{group},"id":1,"address":"127.0.0.1:{port}","made":true}}"#)
     };
-    let servers: serde_json::Map<String, Value> = [server(0, 1, 1), server(101, 1, 2)].into_iter().collect();
-    let cluster = serde_json::json!({
-        "format": 1, "cluster": "blue", "shards": 4, "replicas": 1, "groups": 1, "joined": true, "servers": servers,
-    });
+    let servers = format!(r#"{{"101.1":{},"ctrl.1":{}}}"#, server(101, 2), server(0, 1));
+    let sizes = r#""shards":4,"replicas":1,"groups":1,"joined":true"#;
+    let cluster = format!(r#"{{"format":2,"cluster":"blue",{sizes},"servers":{servers}}}"#);
+    let checksum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(cluster.as_bytes());
+    let cluster = format!(r#"{{"cluster":{cluster},"checksum":{checksum}}}"#);
     let data = directory.path().join("clerk-data");
     std::fs::create_dir(&data).unwrap();
-    std::fs::write(data.join("cluster.json"), cluster.to_string()).unwrap();
+    std::fs::write(data.join("cluster.json"), cluster).unwrap();
     directory
 }
 

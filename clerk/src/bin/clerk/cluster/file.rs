@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::args::{self, Name};
 use crate::failure::Failure;
 
-const FORMAT: u32 = 1;
+/// Format 1 had no checksum.
+const FORMAT: u32 = 2;
 const CONTROLLERS: u64 = 3;
 const FIRST_GROUP: u64 = 101;
 const HOST: &str = "127.0.0.1";
@@ -47,6 +48,7 @@ pub(crate) struct Server {
 
 /// A local cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Cluster {
     format: u32,
     /// Its id, which every connection names.
@@ -62,6 +64,18 @@ pub(crate) struct Cluster {
     /// Those groups have joined.
     pub(crate) joined: bool,
     pub(crate) servers: BTreeMap<String, Server>,
+}
+
+/// A cluster as it stands in its file: the checksum tells that nothing in it went bad or was changed by hand (rule 60).
+#[derive(Serialize, Deserialize)]
+struct Checked {
+    cluster: Cluster,
+    checksum: u32,
+}
+
+fn checksum(cluster: &Cluster) -> Result<u32, serde_json::Error> {
+    const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    Ok(CRC.checksum(&serde_json::to_vec(cluster)?))
 }
 
 impl Cluster {
@@ -242,11 +256,24 @@ impl Directory {
             }
             Err(error) => return Err(Failure::new("io", format!("cannot read {}: {error}", path.display()))),
         };
-        let cluster: Cluster = serde_json::from_str(&text)
-            .map_err(|error| Failure::new("bad_cluster_file", format!("{}: {error}", path.display())))?;
-        if cluster.format != FORMAT {
-            let message = format!("{}: format {}, this build reads {FORMAT}", path.display(), cluster.format);
-            return Err(Failure::new("bad_cluster_file", message));
+        let bad = |what: &dyn std::fmt::Display| {
+            let message = format!("{}: {what}; nothing was done", path.display());
+            Failure::new("bad_cluster_file", message).next(
+                "put back the text that clerk wrote, from a copy; the servers' data beside it is not touched by this",
+            )
+        };
+        // First the format: another one may have other fields.
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| bad(&error))?;
+        let format = value.pointer("/cluster/format").or_else(|| value.get("format"));
+        let format = format.and_then(serde_json::Value::as_u64);
+        if format.is_some_and(|format| format != u64::from(FORMAT)) {
+            let format = format.unwrap_or_default();
+            return Err(bad(&format!("format {format}, this build reads {FORMAT}")));
+        }
+        let Checked { cluster, checksum: wanted } =
+            serde_json::from_value(value).map_err(|error| bad(&format!("damaged: {error}")))?;
+        if checksum(&cluster).map_err(|error| bad(&error))? != wanted {
+            return Err(bad(&"its checksum does not match: it went bad, or was changed by hand"));
         }
         Ok(cluster)
     }
@@ -255,7 +282,8 @@ impl Directory {
     pub(crate) fn save(&self, cluster: &Cluster) -> Result<(), Failure> {
         let write = || -> anyhow::Result<()> {
             let draft = self.path.join("cluster.json.new");
-            let text = serde_json::to_string_pretty(cluster)? + "\n";
+            let checked = Checked { cluster: cluster.clone(), checksum: checksum(cluster)? };
+            let text = serde_json::to_string_pretty(&checked)? + "\n";
             std::fs::write(&draft, text)?;
             File::open(&draft)?.sync_all()?;
             std::fs::rename(&draft, self.file())?;
@@ -397,5 +425,30 @@ mod tests {
         directory.purge(&cluster).unwrap();
         drop(lock);
         assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_damaged_or_changed_by_hand_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = Directory::new(parent.path());
+        let cluster = Cluster::plan(&up("--groups 1 --replicas 1")).unwrap();
+        directory.save(&cluster).unwrap();
+        let good = std::fs::read(directory.file()).unwrap();
+        let loaded = |bad: &[u8]| {
+            std::fs::write(directory.file(), bad).unwrap();
+            directory.load().map_err(|failure| failure.code)
+        };
+        for cut in 0..good.len() - 2 {
+            assert!(loaded(&good[..cut]).is_err(), "cut at {cut}");
+        }
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            // White space may go bad: it says nothing.
+            assert!(loaded(&bad).is_err() || loaded(&bad) == Ok(cluster.clone()), "bit {bit}");
+        }
+        let edited = String::from_utf8(good.clone()).unwrap().replace("\"shards\": 64", "\"shards\": 65");
+        assert_eq!(loaded(edited.as_bytes()), Err("bad_cluster_file"));
+        assert_eq!(loaded(&good), Ok(cluster));
     }
 }
