@@ -212,6 +212,9 @@ fn the_status_of_a_dead_cluster_has_its_shape() {
         "log_bytes",
         "table_hash",
         "wal_syncs",
+        "refused",
+        "refused_by",
+        "owes",
     ];
     assert!(names.iter().all(|name| server.contains_key(*name)) && server.len() == names.len());
     assert_eq!(server["up"], false);

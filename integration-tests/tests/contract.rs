@@ -244,14 +244,17 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let cluster = Cluster::up(&["--groups", "2", "--shards", "8"]);
     let document = cluster.json(&["status"]);
     assert_eq!(keys_of(&document), ["cluster", "config", "controllers", "groups", "settled"]);
-    const SERVER: [&str; 12] = [
+    const SERVER: [&str; 15] = [
         "address",
         "applied",
         "commit",
         "leader",
         "log_bytes",
         "name",
+        "owes",
         "pid",
+        "refused",
+        "refused_by",
         "role",
         "table_hash",
         "term",

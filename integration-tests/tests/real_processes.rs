@@ -268,6 +268,48 @@ fn a_follower_that_was_down_for_long_catches_up_by_a_snapshot() {
     client.check_filled("late", COUNT, VALUE);
 }
 
+/// A bit of a follower's last acknowledged record goes bad: by the log alone the record could not be told from a torn one.
+#[test]
+fn a_follower_whose_log_was_damaged_is_filled_again_and_counts_again() {
+    let _machine = together();
+    let (cluster, mut servers, start) = by_hand(1 << 20);
+    let client = Client::new(&cluster.target());
+    client.fill("key", 30, 300);
+    let status = cluster.await_health();
+    let names: Vec<String> = status.group(101).iter().map(|replica| replica.name.clone()).collect();
+    let (leader, followers): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| *name == cluster.leader(101));
+    servers.remove(&followers[0]).unwrap().kill();
+    let log = cluster.path().join(&followers[0]).join("raft");
+    let (file, mut bytes) = newest_record(&log);
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+    servers.insert(followers[0].clone(), start(&cluster, &followers[0]));
+    let status = cluster.await_health();
+    assert!(status.group(101).iter().all(|replica| replica.owes.is_none()), "{status:?}");
+    assert!(log.with_file_name("raft.damaged-0").is_dir(), "the damaged log is kept");
+    // With it and one of the others there is a majority, whichever the other is.
+    for name in [&followers[1], &leader[0]] {
+        servers.remove(name).unwrap().kill();
+        client.check_filled("key", 30, 300);
+        servers.insert(name.clone(), start(&cluster, name));
+        cluster.await_health();
+    }
+}
+
+/// The file of a log with the record of the highest number, and what is in it.
+fn newest_record(log: &std::path::Path) -> (std::path::PathBuf, Vec<u8>) {
+    let files = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let logs = files.filter(|file| file.extension().is_some_and(|extension| extension == "log"));
+    let written = logs.map(|file| (file.clone(), std::fs::read(file).unwrap()));
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+    written
+        .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+        .max_by_key(|(_, bytes)| number(bytes))
+        .unwrap()
+}
+
 #[test]
 fn two_clusters_live_side_by_side() {
     let _machine = together();

@@ -14,6 +14,9 @@ pub struct Config {
     pub election_ticks_min: u32,
     /// Longest election timeout; at least twice the shortest. Default 40 ticks (1 s).
     pub election_ticks_max: u32,
+    /// For the shortest election timeout after its start a server votes for nobody (correctness rule 63). Default yes;
+    /// no is for tests that have no time.
+    pub quiet_start: bool,
     /// Entries of one Append together, in bytes. Default 1 MiB. A single larger entry travels alone.
     pub append_bytes_max: usize,
     /// Bytes of Appends on their way to one follower and not yet answered. Default 8 MiB.
@@ -57,6 +60,7 @@ impl Default for Config {
             heartbeat_ticks: 4,
             election_ticks_min: 20,
             election_ticks_max: 40,
+            quiet_start: true,
             append_bytes_max: MIB,
             in_flight_bytes_max: 8 * MIB,
             in_flight_messages_max: 256,

@@ -316,6 +316,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 uncommitted_bytes: raft.uncommitted_bytes(),
                 uncommitted_bytes_max: self.config.uncommitted_bytes_max,
                 syncs,
+                owes: raft.owes(),
             };
             let changed = *status != next;
             *status = next;

@@ -22,7 +22,7 @@ fn server(terms: &[u64]) -> Raft {
     let entries = entries(1, terms);
     let term = entries.last().map_or(Term(0), |last| last.id.term);
     let hard_state = HardState { term, vote: None };
-    let restored = Restored { hard_state, marker: EntryId::ZERO, entries };
+    let restored = Restored { hard_state, entries, ..Restored::default() };
     Raft::new(ME, Membership::of([ME, TWO, THREE]), small_config(1), restored, EntryId::ZERO)
 }
 
@@ -31,7 +31,7 @@ fn entries(from: u64, terms: &[u64]) -> Vec<Entry> {
 }
 
 fn append(term: u64, prev: EntryId, entries: Vec<Entry>, commit: u64) -> Message {
-    message(term, Body::Append { prev, entries, commit: Index(commit), round: 0 })
+    message(term, Body::Append { prev, entries, commit: Index(commit), round: 0, acked: EntryId::ZERO })
 }
 
 /// What the server answers to a message from server 2.
@@ -191,7 +191,8 @@ fn a_new_leader_starts_at_the_end_of_its_log_and_knows_of_no_agreement() {
         assert_eq!((follower.matched, follower.next), (Index(1), Index(2)));
     }
     // An old answer moves nothing back.
-    let reply = Body::AppendReply { verdict: Verdict::Matched(Index(0)), round: 0, disk_low: false };
+    let reply =
+        Body::AppendReply { verdict: Verdict::Matched(Index(0)), round: 0, disk_low: false, owes: false };
     cluster.step(TWO, ME, message(1, reply));
     assert_eq!(leader(&cluster).followers[&TWO].matched, Index(1));
 }
@@ -286,6 +287,7 @@ fn an_answer_carries_the_term_and_an_old_leader_gives_way_to_it() {
         verdict: Verdict::Conflict { at: Index(1), try_at: EntryId::ZERO },
         round: 0,
         disk_low: false,
+        owes: false,
     };
     cluster.step(TWO, ME, message(5, reply));
     assert_eq!(cluster.raft(ME).term(), Term(5));
@@ -335,8 +337,14 @@ fn a_newer_term_makes_a_follower_of_everybody() {
     let bodies = [
         Body::VoteReply { granted: false },
         Body::PreVoteReply { asked: Term(2), granted: false },
-        Body::Append { prev: EntryId::ZERO, entries: Vec::new(), commit: Index(0), round: 0 },
-        Body::AppendReply { verdict: refusal, round: 0, disk_low: false },
+        Body::Append {
+            prev: EntryId::ZERO,
+            entries: Vec::new(),
+            commit: Index(0),
+            round: 0,
+            acked: EntryId::ZERO,
+        },
+        Body::AppendReply { verdict: refusal, round: 0, disk_low: false, owes: false },
         Body::ChunkReply { snapshot: EntryId::ZERO, cursor: None },
     ];
     for body in bodies {
@@ -545,8 +553,12 @@ fn a_leader_commits_what_a_majority_has_but_counts_only_its_own_term() {
         cluster.deliver(0);
     }
     cluster.pool.clear();
-    let matched =
-        |index| Body::AppendReply { verdict: Verdict::Matched(Index(index)), round: 0, disk_low: false };
+    let matched = |index| Body::AppendReply {
+        verdict: Verdict::Matched(Index(index)),
+        round: 0,
+        disk_low: false,
+        owes: false,
+    };
     cluster.step(TWO, ME, message(2, matched(2)));
     assert_eq!(cluster.raft(ME).commit(), Index(0), "entries of term 1 are not counted in term 2");
     cluster.step(TWO, ME, message(2, matched(3)));

@@ -32,6 +32,8 @@ struct Run {
     doubles: u32,
     crashes: u32,
     cuts: u32,
+    /// The server whose log loses its last saves now and then when it crashes, in runs that have one.
+    frail: Option<NodeId>,
     /// How fast time passes beside messages.
     haste: u32,
     /// How likely the next message is one of the oldest.
@@ -53,6 +55,7 @@ impl Run {
             log_keep_bytes: entry_bytes * random.random_range(0..5),
             log_bytes_max: entry_bytes * 6,
             log_bytes_hard_max: entry_bytes * random.random_range(7..30),
+            quiet_start: random.random_bool(0.3),
             ..small_config(seed)
         };
         // In some runs elections never end: timeouts are shorter than most answers take.
@@ -72,6 +75,7 @@ impl Run {
             doubles: mood(&mut random, 150),
             crashes: mood(&mut random, 40),
             cuts: mood(&mut random, 20),
+            frail: random.random_bool(0.6).then(|| NodeId(random.random_range(1..=size))),
             haste: random.random_range(6..30),
             order: random.random_range(0.2..1.0),
             random,
@@ -207,6 +211,16 @@ impl Run {
     }
 
     fn crash_or_restart(&mut self) {
+        if let Some(frail) = self.frail.filter(|_| self.random.random_bool(0.2)) {
+            // Mostly little, now and then everything.
+            let saves = if self.random.random_bool(0.2) { 1000 } else { self.random.random_range(1..6) };
+            self.cluster.damage(frail, saves);
+            self.oracle.totals.damages += 1;
+            if self.random.random_bool(0.7) {
+                self.cluster.restart(frail);
+            }
+            return self.oracle.watch(&mut self.cluster);
+        }
         let ids = self.cluster.ids();
         let down: Vec<NodeId> = ids.iter().copied().filter(|id| !self.cluster.is_up(*id)).collect();
         if !down.is_empty() && self.random.random_bool(0.6) {

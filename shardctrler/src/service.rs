@@ -155,6 +155,7 @@ fn replica_status(status: &Status, settings: &Settings) -> ReplicaStatus {
         wal_syncs: status.syncs,
         refused: settings.refusals.counted(),
         refused_by: settings.refusals.refused_by(),
+        owes: status.owes.map(|entry| entry.to_string()),
     }
 }
 

@@ -59,6 +59,7 @@ fn replica(pid: u32, refusals: &Refusals, status: &Status) -> ReplicaStatus {
         wal_syncs: status.syncs,
         refused: refusals.counted(),
         refused_by: refusals.refused_by(),
+        owes: status.owes.map(|entry| entry.to_string()),
     }
 }
 

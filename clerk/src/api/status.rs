@@ -45,6 +45,9 @@ pub struct ReplicaStatus {
     pub refused: BTreeMap<String, u64>,
     /// The servers that do not let it in, or are not what they should be, by address, and why.
     pub refused_by: BTreeMap<String, String>,
+    /// The entry (`index@term`) up to which this server must have its log again before it counts as before: it lost a part
+    /// of it (correctness rule 62).
+    pub owes: Option<String>,
 }
 
 /// A controller replica.

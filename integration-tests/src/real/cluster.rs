@@ -170,6 +170,7 @@ pub struct Replica {
     pub wal_syncs: Option<u64>,
     pub refused: Option<BTreeMap<String, u64>>,
     pub refused_by: Option<BTreeMap<String, String>>,
+    pub owes: Option<String>,
 }
 
 impl Replica {

@@ -28,7 +28,15 @@ impl Raft {
 
     pub(super) fn tick_election(&mut self) {
         self.election_elapsed += 1;
-        if self.election_elapsed >= self.election_timeout && self.membership.is_voter(self.me) {
+        if self.election_elapsed < self.election_timeout || !self.membership.is_voter(self.me) {
+            return;
+        }
+        if self.owes().is_some() && !base::mutant!("stands-while-it-owes") {
+            // Rule 62: its log may lack what was committed with its help. It waits for a leader.
+            self.reset_election_timer();
+            self.leader_silent = None;
+            self.role = Role::Follower { leader: None };
+        } else {
             self.become_pre_candidate();
         }
     }
@@ -101,7 +109,7 @@ impl Raft {
     /// request is granted again.
     pub(super) fn on_vote(&mut self, from: NodeId, last: EntryId) {
         let free = self.hard_state.vote.is_none_or(|voted| voted == from) || base::mutant!("vote-twice");
-        let recent = last >= self.log.last() || base::mutant!("vote-ignores-log");
+        let recent = last >= self.bar() || base::mutant!("vote-ignores-log");
         let granted = free && recent && !matches!(self.role, Role::Leader(_));
         if granted {
             if self.hard_state.vote.is_none() {
@@ -113,7 +121,7 @@ impl Raft {
     }
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId) {
-        let granted = last >= self.log.last() || base::mutant!("vote-ignores-log");
+        let granted = last >= self.bar() || base::mutant!("vote-ignores-log");
         self.send(from, Body::PreVoteReply { asked: term.next(), granted });
     }
 

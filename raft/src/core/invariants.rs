@@ -22,6 +22,7 @@ impl Raft {
             Role::Leader(leader) => {
                 assert_eq!(self.hard_state.vote, Some(self.me), "a leader voted for itself");
                 assert!(leader.term_start <= last, "a leader has an entry of its term");
+                assert_eq!(self.owes(), None, "a leader has all that it promised");
                 for follower in leader.followers.values() {
                     assert!(follower.matched <= last, "nobody agrees beyond the leader's log");
                     assert!(follower.next > follower.matched && follower.next <= last.next());

@@ -59,6 +59,9 @@ pub enum Body {
         commit: Index,
         /// The leader's newest confirmation round (ReadIndex, check-quorum).
         round: u64,
+        /// The last entry that the receiver has acknowledged to this leader in this term: if it has it no more, it
+        /// learns here that it was set back (correctness rule 63).
+        acked: EntryId,
     },
     /// Answer to [`Body::Append`].
     AppendReply {
@@ -68,6 +71,9 @@ pub enum Body {
         round: u64,
         /// The follower's disk is nearly full (correctness rule 35).
         disk_low: bool,
+        /// The follower has lost entries that it had acknowledged, and does not have them again yet (correctness rule
+        /// 62): what the verdict says goes before what it said earlier.
+        owes: bool,
     },
     /// A piece of a snapshot (section 7): rows of the leader's table in key order.
     Chunk(Chunk),

@@ -10,12 +10,14 @@
 //! * [`Raft::read`]: a linearizable read without a log entry (`read`).
 //! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's prefix
 //!   goes, and followers that still need it get rows instead (`snapshot`).
+//! * `debt`: a server that lost a part of its log votes only for logs that reach what it has promised.
 //! * [`Raft::saved`]: the last Ready's save is durable; only then do the own entries count.
 //!
 //! A message goes through one door each way: both ends of a conversation live in one file.
 //!
 //! Left out on purpose: change of membership, leadership transfer, leases.
 
+mod debt;
 mod election;
 mod invariants;
 pub mod log;
@@ -100,7 +102,12 @@ pub struct Raft {
     /// Last position of the save on its way.
     saving: Index,
     disk_low: bool,
+    /// The last entry of which this server has promised somebody that it has it, if its log may lack it; zero if it
+    /// lacks nothing (`debt`).
+    promised: EntryId,
 
+    /// Ticks since this server started.
+    age: u32,
     election_elapsed: u32,
     election_timeout: u32,
     /// Ticks since a message of the current leader; none when never.
@@ -128,6 +135,7 @@ impl Raft {
         // Replicas that were given the same seed must not time out in step.
         let random = StdRng::seed_from_u64(base::seed::derive(config.seed, &format!("elections of {me}")));
         let last = log.last().index;
+        let promised = restored.promised;
         let mut raft = Self {
             me,
             membership,
@@ -142,6 +150,8 @@ impl Raft {
             saved: last,
             saving: last,
             disk_low: false,
+            promised,
+            age: 0,
             election_elapsed: 0,
             election_timeout: 0,
             leader_silent: None,
@@ -157,6 +167,7 @@ impl Raft {
 
     /// A tick of the clock passed.
     pub fn tick(&mut self) {
+        self.age = self.age.saturating_add(1);
         self.leader_silent = self.leader_silent.map(|ticks| ticks.saturating_add(1));
         if matches!(self.role, Role::Leader(_)) {
             self.tick_leader();
@@ -184,7 +195,7 @@ impl Raft {
         }
         // Rule 5: who hears a leader votes for nobody, and is not moved to the asker's term either.
         let asks_vote = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
-        if asks_vote && self.hears_leader() {
+        if asks_vote && (self.hears_leader() || self.is_young()) {
             self.refuse_vote(from, &message);
             return Ok(());
         }
@@ -201,11 +212,11 @@ impl Raft {
             Body::PreVoteReply { asked, granted } => self.on_pre_vote_reply(from, asked, granted),
             Body::Vote { last } => self.on_vote(from, last),
             Body::VoteReply { granted } => self.on_vote_reply(from, granted),
-            Body::Append { prev, entries, commit, round } => {
-                return self.on_append(from, prev, entries, commit, round);
+            Body::Append { prev, entries, commit, round, acked } => {
+                return self.on_append(from, prev, entries, commit, round, acked);
             }
-            Body::AppendReply { verdict, round, disk_low } => {
-                return self.on_append_reply(from, verdict, round, disk_low);
+            Body::AppendReply { verdict, round, disk_low, owes } => {
+                return self.on_append_reply(from, verdict, round, disk_low, owes);
             }
             Body::Chunk(chunk) => return self.on_chunk(from, chunk),
             Body::ChunkReply { snapshot, cursor } => self.on_chunk_reply(from, snapshot, cursor),
@@ -269,6 +280,7 @@ impl Raft {
     pub fn take_ready(&mut self) -> Ready {
         let appends = self.take_appends();
         self.hand_committed();
+        self.settle_debt();
         self.saving = self.log.last().index;
         let save = std::mem::take(&mut self.save);
         Ready {

@@ -57,6 +57,10 @@ pub struct Progress {
     pub commit_told: Index,
     /// It reported a nearly full disk.
     pub disk_low: bool,
+    /// The last entry it has acknowledged in this term; it is told so with each Append (rule 63).
+    pub acked: EntryId,
+    /// It has lost entries that it had acknowledged (rule 62).
+    pub owes: bool,
     /// A heartbeat is owed.
     pub due: bool,
 }
@@ -72,6 +76,8 @@ impl Progress {
             round: 0,
             commit_told: Index(0),
             disk_low: false,
+            acked: EntryId::ZERO,
+            owes: false,
             due: true,
         }
     }
@@ -102,6 +108,12 @@ impl Progress {
             Feed::Snapshot(_) => {}
         }
         news
+    }
+
+    /// The follower has lost what it acknowledged: all that is known to agree now is what lies up to `index`
+    /// (correctness rule 62).
+    pub fn set_back(&mut self, index: Index) {
+        self.matched = self.matched.min(index);
     }
 
     /// Goes on looking from `next`, never below what is known to agree.

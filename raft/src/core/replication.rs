@@ -102,7 +102,8 @@ impl Raft {
         note_sent(follower, &entries);
         follower.due = false;
         follower.commit_told = self.commit;
-        Some(Message::new(term, Body::Append { prev, entries, commit: self.commit, round }))
+        let acked = follower.acked;
+        Some(Message::new(term, Body::Append { prev, entries, commit: self.commit, round, acked }))
     }
 
     /// An Append from the leader of this term.
@@ -113,9 +114,11 @@ impl Raft {
         entries: Vec<Entry>,
         commit: Index,
         round: u64,
+        acked: EntryId,
     ) -> Result<(), Refused> {
         self.check_append(prev, &entries)?;
         self.follow(from)?;
+        self.check_acked(acked)?;
         let covered = Index(prev.index.0 + entries.len() as u64);
         let agrees = self.log.contains(prev)
             || base::mutant!("ignore-previous-term") && prev.index <= self.log.last().index;
@@ -133,9 +136,13 @@ impl Raft {
             self.advance_commit(commit.min(covered));
             Verdict::Matched(covered)
         };
-        let disk_low = self.disk_low;
-        self.send(from, Body::AppendReply { verdict, round, disk_low });
+        self.answer_append(from, verdict, round);
         Ok(())
+    }
+
+    pub(super) fn answer_append(&mut self, to: NodeId, verdict: Verdict, round: u64) {
+        let (disk_low, owes) = (self.disk_low, self.owes().is_some());
+        self.send(to, Body::AppendReply { verdict, round, disk_low, owes });
     }
 
     fn check_append(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
@@ -201,8 +208,7 @@ impl Raft {
     /// arrives its receiver may lead this very term, and rounds of another term prove nothing in it.
     pub(super) fn refuse_append(&mut self, from: NodeId, at: Index) {
         let verdict = Verdict::Conflict { at, try_at: self.log.last() };
-        let disk_low = self.disk_low;
-        self.send(from, Body::AppendReply { verdict, round: 0, disk_low });
+        self.answer_append(from, verdict, 0);
     }
 
     /// A follower's answer in this term.
@@ -212,6 +218,7 @@ impl Raft {
         verdict: Verdict,
         round: u64,
         disk_low: bool,
+        owes: bool,
     ) -> Result<(), Refused> {
         let last = self.log.last().index;
         let log = &self.log;
@@ -224,10 +231,20 @@ impl Raft {
         follower.silent_ticks = 0;
         follower.round = follower.round.max(round);
         follower.disk_low = disk_low;
+        follower.owes = owes;
         base::mutant!("answer-asks-again", follower.due = true);
         match verdict {
             Verdict::Matched(index) => {
                 let index = if base::mutant!("match-from-next") { follower.next.previous() } else { index };
+                if let Some(id) = log.id_at(index) {
+                    follower.acked = follower.acked.max(id);
+                }
+                if owes && index < follower.matched && !base::mutant!("matched-not-set-back") {
+                    follower.set_back(index);
+                    if !matches!(follower.feed, Feed::Snapshot(_)) {
+                        follower.probe_from(index.next());
+                    }
+                }
                 let news = follower.on_matched(index);
                 if matches!(follower.feed, Feed::Snapshot(_)) && follower.matched >= log.marker().index {
                     follower.probe_from(follower.matched.next());
@@ -236,7 +253,13 @@ impl Raft {
                     self.maybe_commit();
                 }
             }
-            Verdict::Conflict { at, try_at } => on_conflict(follower, log, at, try_at),
+            Verdict::Conflict { at, try_at } => {
+                if owes && at <= follower.matched && !base::mutant!("matched-not-set-back") {
+                    // What it has now may be from before it agreed with this log: nothing of it is known to agree.
+                    follower.set_back(Index(0));
+                }
+                on_conflict(follower, log, at, try_at);
+            }
         }
         self.confirm_reads();
         Ok(())

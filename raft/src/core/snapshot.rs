@@ -147,8 +147,7 @@ impl Raft {
         if chunk.snapshot.index <= self.commit && !base::mutant!("snapshot-over-newer-rows") {
             // Not needed any more: say how far this server is.
             let verdict = Verdict::Matched(self.commit);
-            let disk_low = self.disk_low;
-            self.send(from, Body::AppendReply { verdict, round: 0, disk_low });
+            self.answer_append(from, verdict, 0);
             return Ok(());
         }
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
@@ -216,20 +215,16 @@ impl Raft {
         } else {
             let first = self.log.marker().index.next();
             self.log.reset(snapshot);
-            let hard_state = self.save.hard_state;
-            self.save =
-                Save { hard_state, truncate_from: Some(first), marker: Some(snapshot), ..Save::default() };
+            let Save { hard_state, promised, .. } = self.save;
+            let (truncate_from, marker) = (Some(first), Some(snapshot));
+            self.save = Save { hard_state, truncate_from, marker, promised, ..Save::default() };
             self.saved = snapshot.index;
             self.saving = snapshot.index;
         }
         self.commit = self.commit.max(snapshot.index);
         self.handed = self.handed.max(snapshot.index);
         if let Some(leader) = self.leader().filter(|leader| *leader != self.me) {
-            let disk_low = self.disk_low;
-            self.send(
-                leader,
-                Body::AppendReply { verdict: Verdict::Matched(snapshot.index), round: 0, disk_low },
-            );
+            self.answer_append(leader, Verdict::Matched(snapshot.index), 0);
         }
     }
 

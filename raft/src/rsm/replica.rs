@@ -110,6 +110,9 @@ pub struct Status {
     pub uncommitted_bytes_max: usize,
     /// Synced writes since the start.
     pub syncs: u64,
+    /// The last entry that this server had acknowledged, if it lost a part of its log and does not have it again yet
+    /// (correctness rule 62).
+    pub owes: Option<EntryId>,
 }
 
 /// Who leads, as far as a replica knows. Published when it changes, which is seldom.
@@ -231,14 +234,16 @@ fn start_rule(
     if term_there == Some(applied.term) {
         return Ok(None);
     }
-    if installed == Some(applied) {
-        // The process ended between the switch and the save that drops the log: drop it now.
+    let last = restored.entries.last().map_or(marker, |entry| entry.id);
+    // The log was damaged, and the table is ahead of what is left of it (rule 62).
+    let is_ahead = restored.promised > last && applied.index > marker.index;
+    if installed == Some(applied) || is_ahead {
+        // Or the process ended between the switch and the save that drops the log: drop it now.
         let truncate_from = Some(marker.index.next());
         restored.marker = applied;
         restored.entries.clear();
         return Ok(Some(Save { truncate_from, marker: Some(applied), ..Save::default() }));
     }
-    let last = restored.entries.last().map_or(marker, |entry| entry.id);
     Err(OpenError::Corrupt {
         path: "log and table".to_owned(),
         what: format!("the table was applied up to {applied}, but the log holds {marker} to {last}"),
@@ -272,6 +277,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         uncommitted_bytes: 0,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
         syncs: log.syncs(),
+        owes: raft.owes(),
     });
     let status_sender = Arc::new(status_sender);
     let (leadership_sender, leadership) =

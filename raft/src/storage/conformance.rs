@@ -4,6 +4,7 @@
 //! only in memory is not among them. What the operating system holds only in memory is; that a save is synced
 //! is shown by its counting, and under strace by hand.
 
+mod damage;
 mod log;
 mod rocks;
 mod table;

@@ -1,5 +1,5 @@
 //! Small files of text, replaced as a whole: a first line that names the format, then lines "key value", last the
-//! checksum of all that stands before it. A file that was damaged, cut short or changed by hand is refused.
+//! checksum of all that stands before it. A file that was damaged, cut short or changed by hand is refused (rule 60).
 
 use std::fmt;
 use std::fs::{self, File};

@@ -8,7 +8,7 @@
 //! Left out on purpose: errors (they end a process, which is a kill), and durability that comes by itself:
 //! a real table may have flushed more than it was asked to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{Batch, Change, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Stores, Table, applied};
-use crate::types::{Entry, EntryId, HardState};
+use crate::types::{Entry, EntryId, HardState, Index};
 
 type RowMap = Arc<BTreeMap<Bytes, Bytes>>;
 
@@ -34,9 +34,34 @@ struct Inner {
     /// Counts openings and power cuts: handles of an earlier life are detached.
     life: u64,
     restored: Restored,
+    /// How the last saves are undone, the newest last.
+    undo: VecDeque<Undo>,
     live: Generation,
     durable: Generation,
     staged: BTreeMap<Bytes, Bytes>,
+}
+
+/// What a save took away or replaced.
+#[derive(Debug)]
+struct Undo {
+    hard_state: HardState,
+    marker: EntryId,
+    promised: EntryId,
+    /// The last entries that it left as they were lie before this position of the log.
+    kept: usize,
+    /// Entries that it dropped, or moved below the marker, and those it appended.
+    truncated: Vec<Entry>,
+    compacted: Vec<Entry>,
+}
+
+/// Saves that can be undone.
+const UNDO_MAX: usize = 64;
+
+/// A disk as it was once: what its log and its durable table held.
+#[derive(Clone, Debug)]
+pub struct Past {
+    restored: Restored,
+    durable: Generation,
 }
 
 /// A point in a write.
@@ -114,6 +139,40 @@ impl MemoryDisk {
         Self(Arc::new(Shared { inner: Mutex::new(copy), hook }))
     }
 
+    /// The log loses what its last `saves` saves wrote (of the last 64), but for what the mark keeps of them: term and vote, and
+    /// which was the last entry (correctness rules 61, 62). Handles are detached.
+    pub fn damage(&self, saves: usize) {
+        let mut inner = self.lock();
+        inner.life += 1;
+        let Restored { hard_state, promised, .. } = inner.restored;
+        let promised = promised.max(last(&inner.restored));
+        for _ in 0..saves {
+            let Some(undo) = inner.undo.pop_back() else { break };
+            undo.apply(&mut inner.restored);
+        }
+        inner.restored.hard_state = hard_state;
+        base::mutant!("marks-vote-ignored", inner.restored.hard_state.vote = None);
+        inner.restored.promised = promised;
+        inner.undo.clear();
+    }
+
+    /// What is durable now.
+    pub fn past(&self) -> Past {
+        let inner = self.lock();
+        Past { restored: inner.restored.clone(), durable: inner.durable.clone() }
+    }
+
+    /// The disk is set back to what was durable then, without a trace. Handles are detached.
+    pub fn set_back(&self, past: Past) {
+        let mut inner = self.lock();
+        inner.life += 1;
+        inner.restored = past.restored;
+        inner.live = past.durable.clone();
+        inner.durable = past.durable;
+        inner.staged.clear();
+        inner.undo.clear();
+    }
+
     /// Bytes of the log and the hard state ("persisted raft state" of the labs).
     pub fn log_bytes(&self) -> usize {
         const HARD_STATE_BYTES: usize = 16;
@@ -170,7 +229,13 @@ impl Log for MemoryLog {
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
         async {
             self.handle.before(DiskStep::Save).await;
-            self.handle.change(|inner| keep(&mut inner.restored, save));
+            self.handle.change(|inner| {
+                let undo = keep(&mut inner.restored, save);
+                inner.undo.push_back(undo);
+                if inner.undo.len() > UNDO_MAX {
+                    inner.undo.pop_front();
+                }
+            });
             self.syncs += 1;
             self.handle.before(DiskStep::Saved).await;
         }
@@ -182,24 +247,43 @@ impl Log for MemoryLog {
     }
 }
 
-fn keep(restored: &mut Restored, save: &Save) {
-    if let Some(HardState { term, vote }) = save.hard_state {
-        restored.hard_state = HardState { term, vote };
-    }
-    if let Some(from) = save.truncate_from {
-        restored.entries.retain(|entry| entry.id.index < from);
-    }
-    restored.entries.extend(save.entries.iter().cloned());
+fn last(restored: &Restored) -> EntryId {
+    restored.entries.last().map_or(restored.marker, |entry| entry.id)
+}
+
+/// Makes `save` part of the log; how that is undone.
+fn keep(restored: &mut Restored, save: &Save) -> Undo {
+    let Restored { hard_state, marker, promised, .. } = *restored;
+    restored.hard_state = save.hard_state.unwrap_or(hard_state);
+    restored.promised = save.promised.unwrap_or(promised);
+    let entries = &mut restored.entries;
+    let position =
+        |index: Index| usize::try_from(index.0.saturating_sub(marker.index.0 + 1)).unwrap_or(usize::MAX);
+    let kept = save.truncate_from.map_or(usize::MAX, position).min(entries.len());
+    let truncated = entries.split_off(kept);
+    entries.extend(save.entries.iter().cloned());
+    let mut compacted = Vec::new();
     if let Some(marker) = save.marker {
-        restored.entries.retain(|entry| entry.id.index > marker.index);
+        let behind = entries.partition_point(|entry| entry.id.index <= marker.index);
+        compacted = entries.drain(..behind).collect();
         restored.marker = marker;
     }
-    let last = restored.entries.last().map_or(restored.marker.index, |entry| entry.id.index);
     assert_eq!(
-        last.0,
+        last(restored).index.0,
         restored.marker.index.0 + restored.entries.len() as u64,
         "a log without gaps was asked to keep one"
     );
+    Undo { hard_state, marker, promised, kept, truncated, compacted }
+}
+
+impl Undo {
+    fn apply(self, restored: &mut Restored) {
+        let Self { hard_state, marker, promised, kept, truncated, compacted } = self;
+        restored.entries.splice(0..0, compacted);
+        restored.entries.truncate(kept);
+        restored.entries.extend(truncated);
+        (restored.hard_state, restored.marker, restored.promised) = (hard_state, marker, promised);
+    }
 }
 
 /// Rows of a moment.
@@ -315,78 +399,4 @@ impl Table for MemoryTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::Index;
-
-    /// Cuts the power at one step.
-    struct CutAt {
-        step: DiskStep,
-        disk: Arc<Mutex<Option<MemoryDisk>>>,
-    }
-
-    impl DiskHook for CutAt {
-        fn before(&self, step: DiskStep) -> BoxFuture<'static, ()> {
-            if step == self.step {
-                self.disk.lock().unwrap().as_ref().unwrap().power_cut();
-            }
-            futures::future::ready(()).boxed()
-        }
-    }
-
-    fn cut_at(step: DiskStep) -> MemoryDisk {
-        let place = Arc::default();
-        let disk = MemoryDisk::with_hook(Box::new(CutAt { step, disk: Arc::clone(&place) }));
-        *place.lock().unwrap() = Some(disk.clone());
-        disk
-    }
-
-    fn put(key: &'static str) -> Batch {
-        vec![Change::Put(Bytes::from_static(key.as_bytes()), Bytes::new())]
-    }
-
-    fn keys(table: &dyn Table) -> usize {
-        table.scan(b"", None, ScanLimit { rows: usize::MAX, bytes: usize::MAX }).len()
-    }
-
-    #[tokio::test]
-    async fn a_power_cut_falls_before_or_behind_a_save() {
-        for (step, kept) in [(DiskStep::Save, 0), (DiskStep::Saved, 1)] {
-            let disk = cut_at(step);
-            let (mut log, _table) = disk.open();
-            let hard_state = Some(HardState { term: crate::types::Term(1), vote: None });
-            log.save(&Save { hard_state, ..Save::default() }).await;
-            assert_eq!(disk.restored().hard_state.term.0, kept, "{step:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_power_cut_falls_before_or_behind_a_flush_and_a_switch() {
-        for (step, kept) in [(DiskStep::Flush, 0), (DiskStep::Flushed, 1)] {
-            let disk = cut_at(step);
-            let (_log, table) = disk.open();
-            table.write(put("a"));
-            table.flush().await;
-            assert_eq!(keys(&*disk.open().1), kept, "{step:?}");
-        }
-        for (step, installed) in [(DiskStep::Switch, None), (DiskStep::Switched, Some(EntryId::new(1, 1)))] {
-            let disk = cut_at(step);
-            let (_log, table) = disk.open();
-            table.stage_start();
-            table.switch(EntryId::new(1, 1)).await;
-            assert_eq!(disk.open().1.installed(), installed, "{step:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_zombie_writes_goes_nowhere() {
-        let disk = MemoryDisk::new();
-        let (mut log, table) = disk.open();
-        let (_new_log, new_table) = disk.open();
-        let entries = vec![Entry::new(EntryId::new(1, 1), crate::types::Payload::Empty)];
-        log.save(&Save { entries, truncate_from: Some(Index(1)), ..Save::default() }).await;
-        table.write(put("a"));
-        table.flush().await;
-        assert_eq!((disk.restored(), keys(&*new_table)), (Restored::default(), 0));
-    }
-}
+mod tests;

@@ -38,6 +38,9 @@ pub struct Save {
     /// Drop every entry at or below this one and remember its id: the compaction marker. If it lies
     /// beyond the last entry the log is empty from then on and continues behind the marker.
     pub marker: Option<EntryId>,
+    /// From now on the log may lack what was acknowledged, up to this entry; zero: it lacks nothing any more
+    /// (correctness rule 62).
+    pub promised: Option<EntryId>,
     /// Room for later fields, of the marker too.
     pub more: Denied,
 }
@@ -51,6 +54,9 @@ pub struct Restored {
     pub marker: EntryId,
     /// The entries behind the marker, without a gap.
     pub entries: Vec<Entry>,
+    /// The last entry that this server has acknowledged, if the log may lack it; zero if it lacks nothing
+    /// (correctness rule 62).
+    pub promised: EntryId,
 }
 
 /// The Raft log on stable storage: written always, read once, at start.
@@ -66,6 +72,9 @@ pub trait Log: Send {
 
     /// Saves since this log was opened, each of which is a synced write.
     fn syncs(&self) -> u64;
+
+    /// There is no save at present: time for what need not be durable at once (correctness rule 61).
+    fn rest(&mut self) {}
 }
 
 /// A row: key and value.
@@ -163,7 +172,7 @@ pub fn applied(rows: &dyn Read) -> Applied {
 pub enum OpenError {
     /// What is there contradicts itself.
     #[error(
-        "{path}: damaged: {what}; restore this replica from its group: give it an empty directory under a new member id"
+        "{path}: damaged: {what}; this replica cannot be used: its group goes on without it while a majority is up; keep the directory and see docs/when-it-refuses.md"
     )]
     Corrupt {
         /// Where.

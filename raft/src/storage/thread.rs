@@ -3,14 +3,18 @@
 //!
 //! Left out on purpose: several saves under way. The law of effects has one at a time.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Log, OpenError, Restored, Save, fatal, start_thread};
+
+/// A log that was not written for so long is told to rest (correctness rule 61).
+const IDLE: Duration = Duration::from_millis(50);
 
 /// A save, and whom to tell the number of synced writes once it is durable.
 type Job = (Save, oneshot::Sender<u64>);
@@ -33,9 +37,24 @@ impl LogThread {
             let _in = span.entered();
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let runtime = runtime.unwrap_or_else(|error| fatal("start a runtime", &error));
-            while let Ok((save, done)) = queue.recv() {
-                runtime.block_on(log.save(&save));
-                let _ = done.send(log.syncs());
+            let mut rested = true;
+            loop {
+                let job = match rested {
+                    true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    false => queue.recv_timeout(IDLE),
+                };
+                match job {
+                    Ok((save, done)) => {
+                        runtime.block_on(log.save(&save));
+                        let _ = done.send(log.syncs());
+                        rested = false;
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        log.rest();
+                        rested = true;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break log.rest(),
+                }
             }
         };
         Self { jobs: Some(jobs), thread: Some(start_thread("raft-log", run)), syncs }
@@ -84,6 +103,7 @@ mod tests {
     use futures::future::BoxFuture;
     use std::sync::{Arc, Mutex};
 
+    /// Terms as they were saved, and a zero for each rest.
     struct Slow(Arc<Mutex<Vec<u64>>>);
 
     impl Log for Slow {
@@ -98,8 +118,16 @@ mod tests {
         }
 
         fn syncs(&self) -> u64 {
-            self.0.lock().unwrap().len() as u64
+            self.0.lock().unwrap().iter().filter(|term| **term > 0).count() as u64
         }
+
+        fn rest(&mut self) {
+            self.0.lock().unwrap().push(0);
+        }
+    }
+
+    fn save(term: u64) -> Save {
+        Save { hard_state: Some(HardState { term: Term(term), vote: None }), ..Save::default() }
     }
 
     #[tokio::test]
@@ -108,8 +136,7 @@ mod tests {
         let mut log = LogThread::start(Box::new(Slow(Arc::clone(&durable))));
         let mut others = 0;
         for term in 1..=3 {
-            let hard_state = Some(HardState { term: Term(term), vote: None });
-            let save = Save { hard_state, ..Save::default() };
+            let save = save(term);
             let mut saving = log.save(&save);
             let turns = loop {
                 tokio::select! {
@@ -120,9 +147,30 @@ mod tests {
             };
             drop(saving);
             assert!(turns > 0, "other tasks had their turn");
-            assert_eq!((durable.lock().unwrap().len() as u64, log.syncs()), (term, term));
+            let kept = durable.lock().unwrap().iter().filter(|term| **term > 0).count() as u64;
+            assert_eq!((kept, log.syncs()), (term, term));
         }
         drop(log);
-        assert_eq!(*durable.lock().unwrap(), [1, 2, 3]);
+        assert_eq!(*durable.lock().unwrap(), [1, 2, 3, 0]);
+    }
+
+    /// Rule 61: once after the last save, not between saves that follow each other, and at the end.
+    #[tokio::test]
+    async fn a_log_rests_once_there_is_no_save_for_a_while() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut log = LogThread::start(Box::new(Slow(Arc::clone(&seen))));
+        tokio::time::sleep(std::time::Duration::from_millis(120)).await;
+        assert_eq!(*seen.lock().unwrap(), [0; 0], "nothing was saved, nothing is to be done");
+        log.save(&save(1)).await;
+        log.save(&save(2)).await;
+        let start = std::time::Instant::now();
+        while seen.lock().unwrap().len() < 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            assert!(start.elapsed().as_secs() < 20, "{seen:?}");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(120)).await;
+        log.save(&save(3)).await;
+        drop(log);
+        assert_eq!(*seen.lock().unwrap(), [1, 2, 0, 3, 0]);
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! manifest        the files there are, their sizes, and the log's salt
 //! N.log           records, from the front; what lies behind them is left over from an earlier use
+//! tail            the mark: how far the log was written, and how it was then
 //! ```
 //!
 //! A record is a [`Save`], or, as the first of a file, a `Head`: how the log was then but for its entries, so that
@@ -15,36 +16,46 @@
 //! synced, before anything is written to it, and never changes its size: then a synced write finds its blocks on
 //! the disk and needs no commit of the file system's journal, which is half of its time.
 //!
-//! Damage (correctness rules 30 and 31). Records are synced one by one, so that only the last can be torn, and that one
-//! was never acknowledged. So reading ends at the first record that does not fit, and then nothing may follow:
-//! no record of a higher number in this file, or the log refuses to open. A file begins with a record, which no crash
+//! Damage (correctness rules 30, 31, 60 to 62). Records are synced one by one, so that only the last can be torn, and that
+//! one was never acknowledged. So reading ends at the first record that does not fit. If nothing follows, neither a
+//! record of a higher number nor the mark, it was torn, and is dropped. If the mark lies there or beyond, what
+//! precedes the damage is kept and what was promised with the rest is known (`repair`). If records follow and no mark
+//! does, what was promised is not known, and the log refuses to open. A file begins with a record, which no crash
 //! tears (it is smaller than a sector), or is full of zeros. The manifest tells of files that are gone or cut short.
 //! What a killed process has written or renamed is made durable before it is acted on.
 //!
 //! Left out on purpose: reading while running (the core holds the entries), and records that span files: one that
 //! is longer than a file gets a file of its length.
 
+mod file;
 mod manifest;
 mod record;
+mod repair;
 mod replay;
+pub mod steps;
+mod survey;
+mod tail;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use base::codec::Denied;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use self::file::{LogFile, Making, make_file, name};
 use self::manifest::Manifest;
-use self::replay::Replay;
+use self::steps::{Step, step};
+use self::survey::Survey;
+pub use self::survey::{Judged, judge};
+use self::tail::Tail;
 use super::lines::{corrupt, sync_directory, unavailable};
 use super::{Log, OpenError, Restored, Save, fatal, start_thread};
 use crate::types::{EntryId, HardState, Index};
@@ -82,43 +93,21 @@ impl LogOptions {
 /// # Errors
 /// [`OpenError`], naming the damage if there is any.
 pub fn open_log(path: &Path, options: &LogOptions) -> Result<Box<dyn Log>, OpenError> {
-    let manifest = match Manifest::read(path)? {
-        Some(manifest) => {
-            sync_directory(path).map_err(|error| unavailable(path, &error))?;
-            manifest
-        }
-        None if options.create => {
-            let manifest = Manifest { salt: rand::random(), ..Manifest::default() };
-            fs::create_dir_all(path)
-                .and_then(|()| manifest.write(path))
-                .map_err(|error| unavailable(path, &error))?;
-            manifest
-        }
-        None => return Err(corrupt(path, "the log that belongs here is gone")),
-    };
-    Ok(Box::new(Wal {
-        path: path.to_owned(),
-        options: options.clone(),
-        manifest,
-        used: VecDeque::new(),
-        blank: Vec::new(),
-        making: None,
-        at: 0,
-        next: 0,
-        head: Head::default(),
-        record: Vec::new(),
-        syncs: 0,
-        loaded: false,
-    }))
+    repair::finish(path).map_err(|error| unavailable(path, &error))?;
+    Ok(Box::new(Wal::open_at(path, options)?))
 }
 
-/// What the first record of a file says.
+/// How the log is but for its entries: what the first record of a file says of the files before it, and the mark of
+/// the records before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     hard_state: HardState,
     marker: EntryId,
-    /// The log's last entry, or its marker: that entries of files before it are missing is noticed.
-    last: Index,
+    /// The log's last entry, or its marker: that entries of files before it are missing is noticed. (Where entries were
+    /// dropped and none followed in the same save, its term may be too high.)
+    last: EntryId,
+    /// The last entry that was acknowledged, if the log may lack it; or zero.
+    promised: EntryId,
     more: Denied,
 }
 
@@ -126,47 +115,20 @@ impl Head {
     /// What `save` changes of it.
     fn take_note(&mut self, save: &Save) {
         self.hard_state = save.hard_state.unwrap_or(self.hard_state);
-        if let Some(from) = save.truncate_from {
-            self.last = self.last.min(from.previous());
+        if let Some(from) = save.truncate_from.filter(|from| *from <= self.last.index) {
+            self.last.index = from.previous();
         }
         if let Some(last) = save.entries.last() {
-            self.last = last.id.index;
+            self.last = last.id;
         }
         if let Some(marker) = save.marker {
             self.marker = marker;
-            self.last = self.last.max(marker.index);
+            if marker.index >= self.last.index {
+                self.last = marker;
+            }
         }
+        self.promised = save.promised.unwrap_or(self.promised);
     }
-}
-
-/// Between two pieces of a file that is made before it is needed.
-const PAUSE: Duration = Duration::from_millis(4);
-/// The first record of a file is smaller than this, and than a sector of a disk.
-const FIRST_BYTES: u64 = 512;
-
-#[derive(Debug)]
-struct LogFile {
-    number: u32,
-    bytes: u64,
-    file: File,
-    /// The last entry in it that counts, unless a marker covers it.
-    last: Index,
-}
-
-impl LogFile {
-    /// Its first bytes.
-    fn read(&self, bytes: u64) -> io::Result<Vec<u8>> {
-        let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-        self.file.read_exact_at(&mut content, 0)?;
-        Ok(content)
-    }
-}
-
-/// A thread that makes a file.
-struct Making {
-    thread: JoinHandle<io::Result<LogFile>>,
-    /// Somebody waits for it.
-    hurry: Arc<AtomicBool>,
 }
 
 struct Wal {
@@ -180,6 +142,7 @@ struct Wal {
     blank: Vec<LogFile>,
     /// A file that is being made, before it is needed.
     making: Option<Making>,
+    tail: Tail,
     /// Where the next record goes.
     at: u64,
     /// The number of the next record.
@@ -194,54 +157,25 @@ struct Wal {
 impl Log for Wal {
     fn load(&mut self) -> Result<Restored, OpenError> {
         assert!(!self.loaded, "a log is loaded once");
-        let mut chain = Vec::new();
-        for (number, bytes) in self.manifest.files.clone() {
-            let path = self.path.join(name(number));
-            let file = self.open(&path, number, bytes)?;
-            let content = file.read(FIRST_BYTES.min(bytes)).map_err(|error| unavailable(&path, &error))?;
-            match record::open(&content, self.manifest.salt) {
-                Some(first) => chain.push((first.number, file)),
-                None => self.blank.push(file),
-            }
-        }
-        chain.sort_by_key(|(first, _)| *first);
-        let mut replay = Replay::new(&self.manifest, chain.first().map_or(0, |(first, _)| *first));
-        let mut newest = Vec::new();
-        for (_, mut file) in chain {
-            let path = self.path.join(name(file.number));
-            let content = file.read(file.bytes).map_err(|error| unavailable(&path, &error))?;
-            let lasts = replay.file(&content).map_err(|fault| fault.at(&path))?;
-            for (earlier, last) in self.used.iter_mut().zip(&lasts) {
-                earlier.last = *last;
-            }
-            file.last = lasts.last().copied().unwrap_or_default();
-            newest = content[replay.newest.clone()].to_vec();
-            // Behind it may lie the head of a record that was torn: what is written there next, and torn too, must not
-            // make that one whole.
-            let room = content.len() - replay.newest.end;
-            newest.resize(newest.len() + room.min(record::HEAD_BYTES), 0);
-            self.used.push_back(file);
-        }
-        self.check_blank()?;
-        self.remove_unnamed(&replay)?;
-        // What a killed process wrote may be in the operating system's memory only, also behind a sync that failed: then
-        // it would not be written again by itself (rule 29). It is acted on from now on.
-        if let Some(file) = self.used.back() {
-            let written = file.file.write_all_at(&newest, replay.newest.start as u64);
-            let path = self.path.join(name(file.number));
-            written.and_then(|()| file.file.sync_data()).map_err(|error| unavailable(&path, &error))?;
-        }
-        (self.at, self.next, self.head) = (replay.newest.end as u64, replay.next, replay.head);
-        let restored = replay.finish().map_err(|what| corrupt(&self.path, what))?;
-        self.loaded = true;
+        let damage = match self.read() {
+            Err(damage @ OpenError::Corrupt { .. }) => damage,
+            other => return other,
+        };
+        let what = damage.to_string();
+        let save = repair::salvage(&self.path, &self.manifest, damage)?;
+        let (path, options) = (self.path.clone(), self.options.clone());
+        let kept = repair::replace(&path, &options, &save)?;
+        *self = Self::open_at(&path, &options)?;
+        let restored = self.read()?;
+        let (promised, last) = (restored.promised, self.head.last);
+        tracing::warn!(%what, %promised, %last, kept = %kept.display(), "the log was damaged and is repaired");
         Ok(restored)
     }
 
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
         assert!(self.loaded, "a log is loaded before it is written");
         self.check(save);
-        self.write(save).unwrap_or_else(|error| fatal("write the log", &error));
-        self.take_note(save);
+        self.keep(save).unwrap_or_else(|error| fatal("write the log", &error));
         self.tidy().unwrap_or_else(|error| fatal("tidy the log", &error));
         futures::future::ready(()).boxed()
     }
@@ -249,51 +183,76 @@ impl Log for Wal {
     fn syncs(&self) -> u64 {
         self.syncs
     }
+
+    fn rest(&mut self) {
+        self.tail.sync().unwrap_or_else(|error| fatal("write the mark of the log", &error));
+    }
 }
 
 impl Wal {
-    fn open(&self, path: &Path, number: u32, bytes: u64) -> Result<LogFile, OpenError> {
-        let opened = OpenOptions::new().read(true).write(true).open(path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(corrupt(path, "this file of the log is gone"));
+    fn open_at(path: &Path, options: &LogOptions) -> Result<Self, OpenError> {
+        let failed = |error: io::Error| unavailable(path, &error);
+        let manifest = match Manifest::read(path)? {
+            Some(manifest) => {
+                sync_directory(path).map_err(failed)?;
+                manifest
             }
-            Err(error) => return Err(unavailable(path, &error)),
+            None if options.create => {
+                let manifest = Manifest { salt: rand::random(), ..Manifest::default() };
+                fs::create_dir_all(path)
+                    .and_then(|()| Tail::make(path))
+                    .and_then(|()| manifest.write(path))
+                    .map_err(failed)?;
+                manifest
+            }
+            None => return Err(corrupt(path, "the log that belongs here is gone")),
         };
-        let found = file.metadata().map_err(|error| unavailable(path, &error))?.len();
-        if found != bytes {
-            return Err(corrupt(path, format!("{found} bytes long, it was made with {bytes}")));
-        }
-        Ok(LogFile { number, bytes, file, last: Index::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            options: options.clone(),
+            tail: Tail::open(path, manifest.salt).map_err(failed)?,
+            manifest,
+            used: VecDeque::new(),
+            blank: Vec::new(),
+            making: None,
+            at: 0,
+            next: 0,
+            head: Head::default(),
+            record: Vec::new(),
+            syncs: 0,
+            loaded: false,
+        })
     }
 
-    /// A file without a first record was never written to.
-    fn check_blank(&self) -> Result<(), OpenError> {
-        for file in &self.blank {
-            let path = self.path.join(name(file.number));
-            let content = file.read(file.bytes).map_err(|error| unavailable(&path, &error))?;
-            if content.iter().any(|byte| *byte != 0) {
-                return Err(corrupt(&path, "its first record cannot be read"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes files that the manifest does not name: half made, or dead and half removed.
-    fn remove_unnamed(&self, replay: &Replay) -> Result<(), OpenError> {
-        let failed = |error: io::Error| unavailable(&self.path, &error);
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let named = |number: &u32| path.file_name().is_some_and(|file| *file == *name(*number));
-            if path.extension().is_none_or(|extension| extension != "log")
-                || self.manifest.files.keys().any(named)
-            {
-                continue;
-            }
-            let content = fs::read(&path).map_err(|error| unavailable(&path, &error))?;
-            replay.nothing_new(&content).map_err(|fault| fault.at(&path))?;
+    /// Reads everything, and goes on behind it.
+    fn read(&mut self) -> Result<Restored, OpenError> {
+        let Survey { used, blank, unnamed, lies, next, head, newest, restored } =
+            survey::survey(&self.path, &self.manifest)?;
+        (self.used, self.blank, self.next, self.head, self.at) = (used, blank, next, head, lies.end as u64);
+        for path in unnamed {
             fs::remove_file(&path).map_err(|error| unavailable(&path, &error))?;
+        }
+        self.begin(&lies, newest).map_err(|error| unavailable(&self.path, &error))?;
+        self.loaded = true;
+        Ok(restored)
+    }
+
+    /// Makes durable what was read and is acted on from now on: the newest record, with which `newest` begins, and its mark.
+    fn begin(&mut self, lies: &Range<usize>, mut newest: Vec<u8>) -> io::Result<()> {
+        // Behind the newest record may lie the head of one that was torn: what is written there next, and torn too,
+        // must not make that one whole.
+        let (end, room) = (lies.len(), newest.len() - lies.len());
+        newest.truncate(end);
+        newest.resize(end + room.min(record::HEAD_BYTES), 0);
+        // What a killed process wrote may be in the operating system's memory only, also behind a sync that failed: then
+        // it would not be written again by itself (rule 29). It is acted on from now on.
+        if let Some(file) = self.used.back() {
+            file.file.write_all_at(&newest, lies.start as u64)?;
+            file.file.sync_data()?;
+        }
+        if let Some(number) = self.next.checked_sub(1) {
+            self.tail.note(number, &self.head)?;
+            self.tail.sync()?;
         }
         Ok(())
     }
@@ -301,6 +260,7 @@ impl Wal {
     /// What the core must never ask for.
     fn check(&self, save: &Save) {
         let Head { marker, last, .. } = self.head;
+        let last = last.index;
         let cut = save.truncate_from.filter(|from| *from <= last);
         assert!(
             cut.is_none_or(|from| from > marker.index),
@@ -315,14 +275,18 @@ impl Wal {
         }
     }
 
-    fn write(&mut self, save: &Save) -> io::Result<()> {
+    /// Writes a save, durably.
+    fn keep(&mut self, save: &Save) -> io::Result<()> {
         self.seal(save);
         let room = self.used.back().map_or(0, |file| file.bytes - self.at);
         if room < self.record.len() as u64 {
             self.begin_file(self.record.len() as u64)?;
             self.seal(save);
         }
-        self.write_record()?;
+        let mut head = self.head;
+        head.take_note(save);
+        self.write_record(&head)?;
+        self.take_note(save);
         self.syncs += 1;
         if self.record.capacity() as u64 > self.options.file_bytes {
             self.record = Vec::new();
@@ -335,10 +299,16 @@ impl Wal {
         record::seal(&mut self.record, self.manifest.salt, self.next, value);
     }
 
-    fn write_record(&mut self) -> io::Result<()> {
+    /// Writes a record behind which the log is as `head` says; and then the mark that says so (rule 61).
+    fn write_record(&mut self, head: &Head) -> io::Result<()> {
+        base::mutant!("mark-before-sync", self.tail.note(self.next, head)?);
         let file = &self.used.back().expect("a file was begun").file;
         file.write_all_at(&self.record, self.at)?;
+        step(Step::Written);
         file.sync_data()?;
+        step(Step::Synced);
+        self.tail.note(self.next, head)?;
+        step(Step::Marked);
         self.at += self.record.len() as u64;
         self.next += 1;
         Ok(())
@@ -349,10 +319,11 @@ impl Wal {
     fn begin_file(&mut self, room: u64) -> io::Result<()> {
         let head = self.head;
         self.seal(&head);
+        base::mutant!("promise-not-in-head", self.seal(&Head { promised: EntryId::ZERO, ..head }));
         let file = self.next_file(self.record.len() as u64 + room)?;
         self.used.push_back(file);
         self.at = 0;
-        self.write_record()
+        self.write_record(&head)
     }
 
     fn next_file(&mut self, bytes: u64) -> io::Result<LogFile> {
@@ -452,30 +423,7 @@ impl Drop for Wal {
     fn drop(&mut self) {
         // Whoever opens the log next must not find its manifest changing.
         let _ = self.take_made();
+        // A mark that is not synced says less than it could, and nothing wrong.
+        let _ = self.tail.sync();
     }
-}
-
-fn name(number: u32) -> String {
-    format!("{number}.log")
-}
-
-/// A file full of zeros, durable, but not yet in the manifest. Piece by piece, with pauses, unless somebody is in a hurry:
-/// what is written by its side is synced on the same disk.
-fn make_file(path: &Path, number: u32, bytes: u64, hurry: &AtomicBool) -> io::Result<LogFile> {
-    static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();
-    let file = options.open(path.join(name(number)))?;
-    let mut at = 0;
-    while at < bytes {
-        let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(ZEROS.len());
-        file.write_all_at(&ZEROS[..piece], at)?;
-        at += piece as u64;
-        if !hurry.load(Ordering::Relaxed) {
-            file.sync_data()?;
-            std::thread::sleep(PAUSE);
-        }
-    }
-    file.sync_all()?;
-    sync_directory(path)?;
-    Ok(LogFile { number, bytes, file, last: Index::default() })
 }

@@ -64,6 +64,13 @@ impl Table {
         self.installed = Some(snapshot);
     }
 
+    /// The table is an older one: without rows behind `index`.
+    pub(crate) fn forget_behind(&mut self, index: Index) {
+        self.rows.retain(|entry| entry.id.index <= index);
+        self.flush();
+        self.installed = None;
+    }
+
     pub(crate) fn after_crash(mut self) -> Self {
         self.rows.truncate(self.durable);
         self.staged.clear();
@@ -115,6 +122,7 @@ pub(crate) fn keep(disk: &mut Restored, save: &Save) {
         assert!(voted.is_none() || hard_state.vote == voted, "a vote is given once in a term");
         disk.hard_state = hard_state;
     }
+    disk.promised = save.promised.unwrap_or(disk.promised);
     if let Some(from) = save.truncate_from {
         disk.entries.retain(|entry| entry.id.index < from);
     }
@@ -129,6 +137,11 @@ pub(crate) fn keep(disk: &mut Restored, save: &Save) {
     }
 }
 
+/// The log's last entry.
+pub(crate) fn last(disk: &Restored) -> EntryId {
+    disk.entries.last().map_or(disk.marker, |entry| entry.id)
+}
+
 /// The entry before `index`, as far as the saved log knows it.
 pub(crate) fn id_before(disk: &Restored, index: Index) -> Option<EntryId> {
     let before = index.previous();
@@ -140,7 +153,8 @@ pub(crate) fn id_before(disk: &Restored, index: Index) -> Option<EntryId> {
 pub(crate) fn start_rule(disk: &mut Restored, applied: EntryId, installed: Option<EntryId>) {
     let known = disk.marker == applied || disk.entries.iter().any(|entry| entry.id == applied);
     if !known {
-        assert_eq!(installed, Some(applied), "the table is at an entry that the log holds");
+        let is_ahead = disk.promised > last(disk) && applied.index > disk.marker.index;
+        assert!(is_ahead || installed == Some(applied), "the table is at an entry that the log holds");
         disk.entries.clear();
         disk.marker = applied;
     }

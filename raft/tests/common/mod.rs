@@ -79,6 +79,8 @@ pub(crate) struct Server {
     /// None while it is down.
     pub(crate) raft: Option<Raft>,
     pub(crate) disk: Restored,
+    /// The disk before each of its saves.
+    pub(crate) past: Vec<Restored>,
     pub(crate) table: Table,
     pub(crate) lives: u64,
     /// Its disk hangs: a save begins and does not return.
@@ -108,7 +110,15 @@ pub(crate) struct Cluster {
 
 /// A configuration small enough for every limit to be met.
 pub(crate) fn small_config(seed: u64) -> Config {
-    Config { heartbeat_ticks: 2, election_ticks_min: 10, election_ticks_max: 20, seed, ..Config::default() }
+    Config {
+        heartbeat_ticks: 2,
+        election_ticks_min: 10,
+        election_ticks_max: 20,
+        // Time passes for one server alone here, for others hardly.
+        quiet_start: false,
+        seed,
+        ..Config::default()
+    }
 }
 
 impl Cluster {
@@ -274,7 +284,8 @@ impl Cluster {
 
     fn finish(&mut self, id: NodeId, mut ready: Ready, crash: Option<Crash>) {
         if let Some(save) = ready.save.take() {
-            let disk = &mut self.server(id).disk;
+            let Server { disk, past, .. } = self.server(id);
+            past.push(disk.clone());
             machine::keep(disk, &save);
             let before = save.entries.first().and_then(|first| machine::id_before(disk, first.id.index));
             self.seen.push(Seen::Saved(id, save, before));
@@ -414,11 +425,36 @@ impl Cluster {
         let server = self.server(id);
         *server = Server {
             disk: std::mem::take(&mut server.disk),
+            past: std::mem::take(&mut server.past),
             table: std::mem::take(&mut server.table).after_crash(),
             lives: server.lives,
             ..Server::new()
         };
         self.seen.push(Seen::Crashed(id));
+    }
+
+    /// Kills a server; its log loses what its last saves wrote, but for what the mark keeps of them.
+    pub(crate) fn damage(&mut self, id: NodeId, saves: usize) {
+        self.crash(id);
+        let server = self.server(id);
+        let Restored { hard_state, promised, .. } = server.disk;
+        let promised = promised.max(machine::last(&server.disk));
+        let left = server.past.len().saturating_sub(saves);
+        if let Some(before) = server.past.drain(left..).next() {
+            server.disk = Restored { hard_state, promised, ..before };
+        }
+    }
+
+    /// Kills a server; it is set back to what its log was before its last saves, without a trace.
+    pub(crate) fn set_back(&mut self, id: NodeId, saves: usize) {
+        self.crash(id);
+        let server = self.server(id);
+        let left = server.past.len().saturating_sub(saves);
+        if let Some(before) = server.past.drain(left..).next() {
+            server.disk = before;
+        }
+        let kept = machine::last(&server.disk).index;
+        server.table.forget_behind(kept);
     }
 
     /// Starts a server from what is durable.
@@ -470,6 +506,7 @@ impl Server {
         Self {
             raft: None,
             disk: Restored::default(),
+            past: Vec::new(),
             table: Table::default(),
             lives: 0,
             stalled: false,

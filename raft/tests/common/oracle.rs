@@ -32,6 +32,7 @@ pub(crate) struct Totals {
     pub(crate) compactions: u64,
     pub(crate) snapshots: u64,
     pub(crate) crashes: u64,
+    pub(crate) damages: u64,
 }
 
 impl Totals {
@@ -45,6 +46,7 @@ impl Totals {
             compactions,
             snapshots,
             crashes,
+            damages,
         } = other;
         self.elections += elections;
         self.committed += committed;
@@ -54,6 +56,7 @@ impl Totals {
         self.compactions += compactions;
         self.snapshots += snapshots;
         self.crashes += crashes;
+        self.damages += damages;
     }
 
     /// Runs in which nothing happened prove nothing.
@@ -62,6 +65,7 @@ impl Totals {
         assert!(self.committed >= 30 * runs, "too little committed: {self:?}");
         assert!(self.confirmed_reads >= 10 * runs, "too few reads: {self:?}");
         assert!(self.crashes >= 2 * runs && self.compactions >= 2 * runs, "too few crashes: {self:?}");
+        assert!(self.damages >= runs / 4, "too few damaged logs: {self:?}");
         assert!(self.snapshots >= runs / 2 && self.truncations >= runs / 4, "too few of both: {self:?}");
     }
 }

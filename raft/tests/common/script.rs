@@ -10,6 +10,8 @@
 //! drop|double|hold A>B|all        loses, doubles, or keeps back what is on its way
 //! release                         what was kept back is on its way again
 //! cut A B   isolate A   heal      links
+//! damage A n                      it dies, and its log loses its last n saves but for their mark
+//! set-back A n                    it dies, and its log loses its last n saves without a trace
 //! crash A   restart A   doom A before-save|after-save|after-send
 //! stall A   unstall A             its disk hangs, and returns
 //! propose A text...               in one round; text*n: n times as long
@@ -98,6 +100,8 @@ impl Script {
             ["isolate", id] => cluster.isolate(node(id)),
             ["heal"] => cluster.cut.clear(),
             ["crash", id] => cluster.crash(node(id)),
+            ["damage", id, ref saves @ ..] => cluster.damage(node(id), count(saves) as usize),
+            ["set-back", id, ref saves @ ..] => cluster.set_back(node(id), count(saves) as usize),
             ["restart", id] => cluster.restart(node(id)),
             ["doom", id, point] => cluster.server(node(id)).doom = Some(shown::parse_crash(point)),
             ["stall", id] => cluster.server(node(id)).stalled = true,
@@ -160,7 +164,7 @@ fn ask(cluster: &mut Cluster, words: &[&str]) -> Vec<String> {
 
 fn cluster(size: &str, options: &[&str]) -> Cluster {
     let mut config = small_config(7);
-    let mut chunk_rows = 2;
+    let (mut chunk_rows, mut quiet_start) = (2, false);
     for option in options {
         let (key, value) = pair(option);
         let value = number(value) as usize;
@@ -174,11 +178,14 @@ fn cluster(size: &str, options: &[&str]) -> Cluster {
             "log-keep-bytes" => config.log_keep_bytes = value,
             "log-bytes-hard-max" => config.log_bytes_hard_max = value,
             "chunk-rows" => chunk_rows = value,
+            "quiet-start" => quiet_start = value > 0,
             _ => panic!("no such setting: {key}"),
         }
     }
     let mut cluster = Cluster::new(number(size), config);
     cluster.chunk_rows = chunk_rows;
+    // Of servers that start later: these have been up for long.
+    cluster.config.quiet_start = quiet_start;
     cluster
 }
 
@@ -228,7 +235,10 @@ fn deliver(cluster: &mut Cluster, flying: Flying) {
 fn parse_body(words: &[&str]) -> Body {
     let option = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
     let round = option("round").map_or(0, number);
-    let reply = |verdict| Body::AppendReply { verdict, round, disk_low: words.contains(&"low") };
+    let reply = |verdict| {
+        let (disk_low, owes) = (words.contains(&"low"), words.contains(&"owes"));
+        Body::AppendReply { verdict, round, disk_low, owes }
+    };
     match *words {
         ["pre-vote", last] => Body::PreVote { last: entry_id(last) },
         ["vote", last] => Body::Vote { last: entry_id(last) },
@@ -244,6 +254,7 @@ fn parse_body(words: &[&str]) -> Body {
                 entries,
                 commit: Index(option("commit").map_or(0, number)),
                 round,
+                acked: option("acked").map_or(EntryId::ZERO, entry_id),
             }
         }
         ["matched", index, ..] => reply(Verdict::Matched(Index(number(index)))),

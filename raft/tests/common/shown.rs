@@ -4,7 +4,7 @@ use raft::core::message::{Body, Chunk, Message, Verdict};
 use raft::core::progress::{Feed, Progress};
 use raft::core::role::Role;
 use raft::storage::Save;
-use raft::types::{Entry, Index, NodeId, Payload};
+use raft::types::{Entry, EntryId, Index, NodeId, Payload};
 
 use super::{Cluster, Crash, Flying, Seen};
 
@@ -35,12 +35,18 @@ pub(crate) fn shown_message(message: &Message) -> String {
         Body::PreVoteReply { asked, granted } => format!("{} for {asked:?}, I would", yes(*granted)),
         Body::Vote { last } => format!("vote for me, my last is {last}"),
         Body::VoteReply { granted } => format!("{}, my vote", yes(*granted)),
-        Body::Append { prev, entries, commit, round } => {
+        // (What the receiver has acknowledged is shown only if it does not have it: by what it saves.)
+        Body::Append { prev, entries, commit, round, acked: _ } => {
             let carried = if entries.is_empty() { "nothing".to_owned() } else { entries_of(entries) };
             format!("append behind {prev}: {carried}; commit {commit}{}", shown_round(*round))
         }
-        Body::AppendReply { verdict, round, disk_low } => {
-            let low = if *disk_low { ", disk nearly full" } else { "" };
+        Body::AppendReply { verdict, round, disk_low, owes } => {
+            let low = match (disk_low, owes) {
+                (true, false) => ", disk nearly full",
+                (false, true) => ", owes more",
+                (true, true) => ", disk nearly full, owes more",
+                (false, false) => "",
+            };
             match verdict {
                 Verdict::Matched(index) => format!("matched up to {index}{}{low}", shown_round(*round)),
                 Verdict::Conflict { at, try_at } => {
@@ -77,6 +83,11 @@ fn shown_save(save: &Save) -> String {
         let vote = hard_state.vote.map_or("no vote".to_owned(), |vote| format!("vote {vote:?}"));
         parts.push(format!("{:?} {vote}", hard_state.term));
     }
+    match save.promised {
+        Some(EntryId::ZERO) => parts.push("owes nothing".to_owned()),
+        Some(promised) => parts.push(format!("owes {promised}")),
+        None => {}
+    }
     if let Some(from) = save.truncate_from {
         parts.push(format!("nothing from {from} on"));
     }
@@ -107,8 +118,9 @@ pub(crate) fn server(cluster: &Cluster, id: NodeId) -> String {
     let ids = (log.marker().index.0 + 1..=log.last().index.0).filter_map(|at| log.id_at(Index(at)));
     let log_shown: Vec<String> = ids.map(|id| id.to_string()).collect();
     let applied = cluster.servers[&id].table.applied();
+    let owes = raft.owes().map_or(String::new(), |promised| format!(", owes {promised}"));
     format!(
-        "{id:?} {}, commit {}, applied {applied}, log {} | {}",
+        "{id:?} {}, commit {}, applied {applied}, log {} | {}{owes}",
         cluster.shown_role(id),
         raft.commit(),
         log.marker(),

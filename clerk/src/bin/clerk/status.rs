@@ -91,6 +91,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "wal_syncs": field(|status| status.wal_syncs.into()),
         "refused": field(|status| json!(status.refused)),
         "refused_by": field(|status| json!(status.refused_by)),
+        "owes": field(|status| status.owes.clone().into()),
     })
 }
 
@@ -170,11 +171,15 @@ fn server_row(server: &Server<'_>) -> Vec<String> {
     let Some(status) = server.status else {
         return vec![server.name.clone(), server.address.clone(), String::new(), "down".to_owned()];
     };
+    let mut role = json!(status.role).as_str().unwrap_or_default().to_owned();
+    if let Some(entry) = &status.owes {
+        let _ = write!(role, ", owes {entry}");
+    }
     vec![
         server.name.clone(),
         server.address.clone(),
         status.pid.to_string(),
-        json!(status.role).as_str().unwrap_or_default().to_owned(),
+        role,
         status.term.to_string(),
         status.commit.to_string(),
         status.applied.to_string(),
@@ -229,6 +234,7 @@ mod tests {
             wal_syncs: 12,
             refused: [("twin".to_owned(), 3)].into(),
             refused_by: [("127.0.0.1:7".to_owned(), "no".to_owned())].into(),
+            owes: Some("17@3".into()),
         };
         let address = "127.0.0.1:1".to_owned();
         let up = Server { name: "101.2".into(), address: &address, status: Some(&status) };
@@ -237,6 +243,7 @@ mod tests {
             "leader": "101.2", "commit": 10, "applied": 9, "log_bytes": 1000,
             "table_hash": "0000000000000abc", "wal_syncs": 12,
             "refused": {"twin": 3}, "refused_by": {"127.0.0.1:7": "no"},
+            "owes": "17@3",
         });
         assert_eq!(server_document(101, &up), expected);
         let down = server_document(101, &Server { status: None, ..up });

@@ -203,6 +203,7 @@ mod tests {
             wal_syncs: 0,
             refused: BTreeMap::new(),
             refused_by: BTreeMap::new(),
+            owes: None,
         };
         let moving =
             |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);

@@ -127,10 +127,12 @@ async fn everything_at_once_takes_effect_in_order(disk: &mut dyn Disk) {
         truncate_from: Some(Index(3)),
         entries: entries(2, 3, 8),
         marker: Some(EntryId::new(2, 5)),
+        promised: Some(EntryId::new(2, 9)),
         ..Save::default()
     };
     let restored = kept(disk, vec![append(entries(1, 1, 6)), all]).await;
-    let expected = Restored { hard_state, marker: EntryId::new(2, 5), entries: entries(2, 6, 8) };
+    let (marker, promised) = (EntryId::new(2, 5), EntryId::new(2, 9));
+    let expected = Restored { hard_state, marker, entries: entries(2, 6, 8), promised };
     assert_eq!(restored, expected);
 }
 
@@ -200,6 +202,10 @@ pub(super) fn next(model: &mut Restored, step: &Step) -> Save {
     let term = model.hard_state.term.next();
     model.hard_state = HardState { term, vote: None };
     let mut save = Save { hard_state: Some(model.hard_state), ..Save::default() };
+    if term.0 % 3 == 0 {
+        model.promised = if term.0 % 2 == 0 { EntryId::ZERO } else { EntryId { term, index: Index(term.0) } };
+        save.promised = Some(model.promised);
+    }
     let mut add = 0;
     match *step {
         Step::Append(count) => add = count,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{Head, Manifest, record};
 use crate::storage::lines::corrupt;
 use crate::storage::{OpenError, Restored, Save};
-use crate::types::{Entry, EntryId, Index, Term};
+use crate::types::{Entry, EntryId, HardState, Index, Term};
 
 /// What is wrong with a file.
 #[derive(Debug)]
@@ -23,6 +23,14 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// In words.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Damaged(what) => what.clone(),
+            Self::Newer(found) | Self::Older(found) => format!("format {found}"),
+        }
+    }
+
     /// About the file `path`.
     pub(super) fn at(self, path: &Path) -> OpenError {
         let supported = u32::from(codec::DISK);
@@ -62,7 +70,7 @@ impl Replay {
     /// Reads the next file; for it and all before it, the last entry in it that counts.
     pub(super) fn file(&mut self, content: &[u8]) -> Result<Vec<Index>, Fault> {
         let mut at = 0;
-        while let Some(found) = record::open(&content[at..], self.salt) {
+        while let Some(found) = content.get(at..).and_then(|rest| record::open(rest, self.salt)) {
             if found.number != self.next {
                 // Behind the end lies what an earlier use of the file has left.
                 if at > 0 {
@@ -86,7 +94,8 @@ impl Replay {
             at += found.size;
             self.next += 1;
         }
-        self.nothing_new(&content[at..])?;
+        // (A file that was cut may end within the zeros behind a record.)
+        self.nothing_new(content.get(at..).unwrap_or_default())?;
         Ok(self.lasts.clone())
     }
 
@@ -117,22 +126,48 @@ impl Replay {
         }
     }
 
+    /// How many entries are there behind the marker before the first that is not.
+    fn there(&self) -> usize {
+        let expected = self.head.marker.index.0 + 1..;
+        expected.zip(self.entries.keys()).take_while(|(at, key)| *at == key.0).count()
+    }
+
+    /// The first entry that ought to be there and is not.
+    fn missing(&self) -> Option<Index> {
+        let there = self.there();
+        let missing = Index(self.head.marker.index.0 + there as u64 + 1);
+        (there < self.entries.len() || missing != self.head.last.index.next()).then_some(missing)
+    }
+
+    /// The records before this one are all there and say what they say of the whole log.
+    pub(super) fn reaches(&self) -> u64 {
+        if self.missing().is_some() { 0 } else { self.next }
+    }
+
+    /// What is left of a log that was damaged, as the first save of a new one; in words what is wrong with it.
+    pub(super) fn left(mut self, hard_state: HardState, promised: EntryId) -> Result<Save, String> {
+        let missing = Index(self.head.marker.index.0 + self.there() as u64 + 1);
+        self.entries.split_off(&missing);
+        let entries: Vec<Entry> = self.entries.into_values().collect();
+        check_terms(self.head.marker, &entries, hard_state.term)?;
+        let marker = Some(self.head.marker).filter(|marker| *marker != EntryId::ZERO);
+        let (hard_state, promised) = (Some(hard_state), Some(promised));
+        Ok(Save { hard_state, entries, marker, promised, ..Save::default() })
+    }
+
     /// The log, checked (correctness rule 31); in words what is wrong with it.
     pub(super) fn finish(self) -> Result<Restored, String> {
-        let Head { hard_state, marker, last, .. } = self.head;
-        let there =
-            (marker.index.0 + 1..).zip(self.entries.keys()).take_while(|(at, key)| *at == key.0).count();
-        let missing = Index(marker.index.0 + there as u64 + 1);
-        if there < self.entries.len() || missing != last.next() {
+        if let Some(missing) = self.missing() {
             return Err(format!("entry {missing} is missing"));
         }
+        let Head { hard_state, marker, promised, .. } = self.head;
         let entries: Vec<Entry> = self.entries.into_values().collect();
         check_terms(marker, &entries, hard_state.term)?;
-        Ok(Restored { hard_state, marker, entries })
+        Ok(Restored { hard_state, marker, entries, promised })
     }
 }
 
-fn decode<T: DeserializeOwned>(number: u64, body: &[u8]) -> Result<T, Fault> {
+pub(super) fn decode<T: DeserializeOwned>(number: u64, body: &[u8]) -> Result<T, Fault> {
     codec::decode(body, body.len()).map_err(|error| match error {
         DecodeError::Version { found, .. } if found > codec::DISK => Fault::Newer(found),
         DecodeError::Version { found, .. } => Fault::Older(found),

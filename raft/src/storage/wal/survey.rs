@@ -1,0 +1,159 @@
+//! Reading a log, without changing anything.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::file::{LogFile, name};
+use super::manifest::Manifest;
+use super::record::SECTOR;
+use super::replay::Replay;
+use super::tail::{self, Mark};
+use super::{Head, record, repair};
+use crate::storage::lines::{corrupt, unavailable};
+use crate::storage::{OpenError, Restored, Save};
+
+/// A log that can be opened.
+pub(super) struct Survey {
+    /// Files with records, oldest first, and those without.
+    pub(super) used: VecDeque<LogFile>,
+    pub(super) blank: Vec<LogFile>,
+    /// Files that the manifest does not name: half made, or dead and half removed.
+    pub(super) unnamed: Vec<PathBuf>,
+    /// Where the newest record lies in the last file with records.
+    pub(super) lies: Range<usize>,
+    /// The number of the next record.
+    pub(super) next: u64,
+    pub(super) head: Head,
+    /// That file from the newest record on.
+    pub(super) newest: Vec<u8>,
+    pub(super) restored: Restored,
+}
+
+/// What a start would make of a log.
+#[derive(Debug)]
+pub struct Judged {
+    /// What it holds; or would hold, once it is repaired.
+    pub restored: Restored,
+    /// What is damaged, if something is: a start repairs it (correctness rule 62).
+    pub damage: Option<String>,
+}
+
+/// Judges the log in the directory `path` as a start would, and changes nothing.
+///
+/// # Errors
+/// What a start would say.
+pub fn judge(path: &Path) -> Result<Judged, OpenError> {
+    let path = &repair::place(path);
+    let manifest = Manifest::read(path)?.ok_or_else(|| corrupt(path, "the log that belongs here is gone"))?;
+    let damage = match survey(path, &manifest) {
+        Ok(survey) => return Ok(Judged { restored: survey.restored, damage: None }),
+        Err(damage @ OpenError::Corrupt { .. }) => damage,
+        Err(error) => return Err(error),
+    };
+    let what = match &damage {
+        OpenError::Corrupt { path, what } => format!("{path}: {what}"),
+        error => error.to_string(),
+    };
+    let Save { hard_state, entries, marker, promised, .. } = repair::salvage(path, &manifest, damage)?;
+    let restored = Restored {
+        hard_state: hard_state.unwrap_or_default(),
+        marker: marker.unwrap_or_default(),
+        entries,
+        promised: promised.unwrap_or_default(),
+    };
+    Ok(Judged { restored, damage: Some(what) })
+}
+
+/// Reads everything.
+pub(super) fn survey(path: &Path, manifest: &Manifest) -> Result<Survey, OpenError> {
+    // First the mark: while somebody writes the log, what is read of it later reaches further.
+    let mark = tail::read(path, manifest.salt);
+    let (mut chain, mut blank) = (Vec::new(), Vec::new());
+    for (number, bytes) in &manifest.files {
+        let at = path.join(name(*number));
+        let file = LogFile::open(&at, *number, *bytes)?;
+        let content = file.read((*bytes).min(SECTOR as u64)).map_err(|error| unavailable(&at, &error))?;
+        match record::open(&content, manifest.salt) {
+            Some(first) => chain.push((first.number, file)),
+            None => blank.push(file),
+        }
+    }
+    chain.sort_by_key(|(first, _)| *first);
+    let mut replay = Replay::new(manifest, chain.first().map_or(0, |(first, _)| *first));
+    let (mut used, mut newest) = (VecDeque::<LogFile>::new(), Vec::new());
+    for (_, mut file) in chain {
+        let at = path.join(name(file.number));
+        let content = file.read(file.bytes).map_err(|error| unavailable(&at, &error))?;
+        let lasts = replay.file(&content).map_err(|fault| fault.at(&at))?;
+        for (earlier, last) in used.iter_mut().zip(&lasts) {
+            earlier.last = *last;
+        }
+        file.last = lasts.last().copied().unwrap_or_default();
+        newest = content[replay.newest.start..].to_vec();
+        used.push_back(file);
+    }
+    check_blank(path, &blank, &replay)?;
+    let unnamed = unnamed(path, manifest, &replay)?;
+    check_end(path, manifest.salt, mark, &replay, &newest)?;
+    let (lies, next, head) = (replay.newest.clone(), replay.next, replay.head);
+    let restored = replay.finish().map_err(|what| corrupt(path, what))?;
+    Ok(Survey { used, blank, unnamed, lies, next, head, newest, restored })
+}
+
+/// A file without a first record was never written to. (What lies after its first sector may be left over.)
+fn check_blank(directory: &Path, blank: &[LogFile], replay: &Replay) -> Result<(), OpenError> {
+    for file in blank {
+        let path = directory.join(name(file.number));
+        let content = file.read(file.bytes).map_err(|error| unavailable(&path, &error))?;
+        if content.iter().take(SECTOR).any(|byte| *byte != 0) {
+            return Err(corrupt(&path, "its first record cannot be read"));
+        }
+        replay.nothing_new(&content).map_err(|fault| fault.at(&path))?;
+    }
+    Ok(())
+}
+
+/// Files that the manifest does not name, and in which is nothing new.
+fn unnamed(directory: &Path, manifest: &Manifest, replay: &Replay) -> Result<Vec<PathBuf>, OpenError> {
+    let failed = |error: io::Error| unavailable(directory, &error);
+    let mut unnamed = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let named = |number: &u32| path.file_name().is_some_and(|file| *file == *name(*number));
+        if path.extension().is_none_or(|extension| extension != "log") || manifest.files.keys().any(named) {
+            continue;
+        }
+        let content = fs::read(&path).map_err(|error| unavailable(&path, &error))?;
+        replay.nothing_new(&content).map_err(|fault| fault.at(&path))?;
+        unnamed.push(path);
+    }
+    Ok(unnamed)
+}
+
+/// What lies after the newest record, with which `newest` begins, must never have been acknowledged (rules 30, 61).
+fn check_end(
+    path: &Path,
+    salt: u64,
+    mark: Option<Mark>,
+    replay: &Replay,
+    newest: &[u8],
+) -> Result<(), OpenError> {
+    let next = replay.next;
+    if let Some(Mark { number, .. }) = mark.filter(|mark| mark.number >= next) {
+        return Err(corrupt(path, format!("record {next} is gone, and the last was {number}")));
+    }
+    // Sectors are counted from the file's beginning.
+    let (start, end) = (replay.newest.start % SECTOR, replay.newest.len());
+    let aligned = [&vec![0; start], newest].concat();
+    if !newest.is_empty() && record::went_bad(&aligned, start + end, salt, next) {
+        let what = format!("record {next}, the last, went bad, and whether it was acknowledged is not known");
+        return Err(corrupt(path, what));
+    }
+    if mark.is_none() && next > 0 {
+        tracing::warn!(path = %path.display(), "the mark of the log cannot be read and is written anew");
+    }
+    Ok(())
+}
