@@ -7,6 +7,8 @@
 //!
 //! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.
 
+mod harm;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,16 +3,18 @@
 //! slow for a while, or stall its next synced write for long.
 //!
 //! Around the memory storages of the product. What was saved is mirrored in a [`Journal`], which checks
-//! that a restart finds exactly that, and which the invariants read.
+//! that a restart finds exactly that, and which the invariants read. Damage and setting back are done to both: a restart
+//! finds what was left.
 //!
-//! Left out on purpose: errors; a disk error ends a process, and that is a crash.
+//! Left out on purpose: errors; a disk error ends a process, and that is a crash. And bytes: what flipped bits, zeros and
+//! cuts make of a log's files is the storage suite's to say; here its log lacks saves, and knows what it promised.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use raft::storage::memory::MemoryDisk;
+use raft::storage::memory::{MemoryDisk, Past};
 use raft::storage::{Batch, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
 use raft::types::{EntryId, HardState, Index, Payload, Term};
 use rand::RngExt;
@@ -55,6 +57,8 @@ pub struct Journal {
     pub hard_state: HardState,
     /// The compaction marker.
     pub marker: EntryId,
+    /// The last entry that was acknowledged, if the log may lack it.
+    pub promised: EntryId,
     /// The entries behind it.
     pub entries: BTreeMap<Index, Saved>,
     /// Entries saved since somebody last looked: id, term of the entry before, hash.
@@ -80,6 +84,7 @@ impl Journal {
 
     fn save(&mut self, save: &Save) {
         self.hard_state = save.hard_state.unwrap_or(self.hard_state);
+        self.promised = save.promised.unwrap_or(self.promised);
         if let Some(from) = save.truncate_from {
             self.entries.split_off(&from);
         }
@@ -98,11 +103,17 @@ impl Journal {
         }
     }
 
+    /// The disk was harmed: this is what is left.
+    fn replace(&mut self, left: &Restored) {
+        (self.hard_state, self.marker, self.promised) = (left.hard_state, left.marker, left.promised);
+        self.entries = entries(left);
+    }
+
     /// Whether a restart found what was saved.
     fn agrees(&self, restored: &Restored) -> Result<(), String> {
-        let found: BTreeMap<Index, Saved> =
-            restored.entries.iter().map(|entry| (entry.id.index, saved(entry.id, &entry.payload))).collect();
-        if (restored.hard_state, restored.marker) != (self.hard_state, self.marker) || found != self.entries {
+        let found = entries(restored);
+        let kept = (self.hard_state, self.marker, self.promised);
+        if (restored.hard_state, restored.marker, restored.promised) != kept || found != self.entries {
             return Err(format!(
                 "the log came back different: {:?} {:?} with {} entries, saved were {:?} {:?} with {}",
                 restored.hard_state,
@@ -115,6 +126,10 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+fn entries(restored: &Restored) -> BTreeMap<Index, Saved> {
+    restored.entries.iter().map(|entry| (entry.id.index, saved(entry.id, &entry.payload))).collect()
 }
 
 /// One node's disk. Survives its crashes.
@@ -153,9 +168,8 @@ impl Disk {
 
     /// A copy of what is durable, as the disk of the node `name`.
     pub fn copied(&self, name: &Name) -> Self {
-        let Journal { hard_state, marker, entries, .. } = &*lock(&self.journal);
-        let journal =
-            Journal { hard_state: *hard_state, marker: *marker, entries: entries.clone(), fresh: Vec::new() };
+        let mut journal = Journal::default();
+        journal.replace(&self.memory.restored());
         let copy = Self::new(&self.world, name, self.temper);
         Self { memory: self.memory.copied(None), journal: Arc::new(Mutex::new(journal)), ..copy }
     }
@@ -192,6 +206,23 @@ impl Disk {
     /// Bytes of the log and the hard state, and of the durable rows.
     pub fn bytes(&self) -> (usize, usize) {
         (self.memory.log_bytes(), self.memory.table_bytes())
+    }
+
+    /// Its log loses what the last saves wrote, and knows what it promised. The node is down.
+    pub fn damage(&self, saves: usize) {
+        self.memory.damage(saves);
+        lock(&self.journal).replace(&self.memory.restored());
+    }
+
+    /// What is durable now.
+    pub fn past(&self) -> Past {
+        self.memory.past()
+    }
+
+    /// It is as it was then, and knows nothing of it. The node is down.
+    pub fn set_back(&self, past: Past) {
+        self.memory.set_back(past);
+        lock(&self.journal).replace(&self.memory.restored());
     }
 
     /// Loses everything that is not durable, and cuts off whoever still holds the stores.

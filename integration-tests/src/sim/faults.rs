@@ -4,8 +4,11 @@
 //! can overlap, and a whole group may be down at once. One kind waits until a shard is being moved and
 //! then kills a leader that takes part.
 //!
-//! Left out on purpose: clocks that drift, and disks that fail.
+//! Left out on purpose: clocks that drift.
 
+mod harm;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,6 +44,11 @@ pub enum Fault {
     SlowDisks,
     /// A leader's disk stalls for longer than an election takes, most often while it is cut off.
     StallLeader,
+    /// A server crashes, and its log loses what its last saves wrote (correctness rule 62). In each group it is the same one
+    /// each time: nobody may lead a group whose majority owes what nobody has.
+    DamageTail,
+    /// A server is set back to an older state of its disk, without a trace, while a leader that knows it is there (rule 63).
+    SetBack,
 }
 
 /// What goes wrong, how often and for how long.
@@ -82,6 +90,10 @@ pub struct Tally {
     pub partitions: u64,
     /// Changes of weather.
     pub storms: u64,
+    /// Logs that lost saves.
+    pub damaged: u64,
+    /// Servers that were set back.
+    pub set_back: u64,
 }
 
 #[derive(Default)]
@@ -91,6 +103,8 @@ struct Counts {
     interrupted: AtomicU64,
     partitions: AtomicU64,
     storms: AtomicU64,
+    damaged: AtomicU64,
+    set_back: AtomicU64,
 }
 
 /// The source of all trouble. Clones share it.
@@ -115,6 +129,8 @@ impl Nemesis {
             interrupted: read(&self.counts.interrupted),
             partitions: read(&self.counts.partitions),
             storms: read(&self.counts.storms),
+            damaged: read(&self.counts.damaged),
+            set_back: read(&self.counts.set_back),
         }
     }
 
@@ -135,6 +151,7 @@ impl Nemesis {
     /// Makes trouble until [`Self::stop`].
     pub async fn run(self) {
         let mut random = self.cluster.world.generator("nemesis");
+        let mut frail = BTreeMap::new();
         while !self.is_over() {
             clock::sleep(self.plan.quiet_max.mul_f64(random.random())).await;
             if self.is_over() {
@@ -162,6 +179,11 @@ impl Nemesis {
                     self.later(lasts, |cluster| cluster.set_slow_disks(false));
                 }
                 Fault::StallLeader => self.stall_leader(&any, group, &mut random),
+                Fault::DamageTail => {
+                    let name = frail.entry(group_of(&any)).or_insert(any);
+                    self.damage_tail(name, &mut random);
+                }
+                Fault::SetBack => self.set_back(&any, &mut random).await,
             }
         }
     }

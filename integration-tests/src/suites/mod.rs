@@ -67,11 +67,12 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { crashes, interrupted, partitions, storms } = self.tally;
+        let Tally { crashes, interrupted, partitions, storms, damaged, set_back } = self.tally;
         write!(
             f,
             "{} events, {} acknowledged operations, {} configurations, {crashes} crashes \
-             ({interrupted} in mid-move), {partitions} partitions, {storms} storms",
+             ({interrupted} in mid-move), {partitions} partitions, {storms} storms, {damaged} damaged logs, \
+             {set_back} servers set back",
             self.events, self.acknowledged, self.configs
         )
     }
@@ -147,6 +148,8 @@ fn add(total: &mut Report, report: &Report) {
     total.tally.interrupted += report.tally.interrupted;
     total.tally.partitions += report.tally.partitions;
     total.tally.storms += report.tally.storms;
+    total.tally.damaged += report.tally.damaged;
+    total.tally.set_back += report.tally.set_back;
 }
 
 /// SEED and SEEDS of the environment: the first seed, and how many.

@@ -33,6 +33,8 @@ const FAULTS: &[(Fault, u32)] = &[
     (Fault::Weather, 20),
     (Fault::SlowDisks, 10),
     (Fault::StallLeader, 25),
+    (Fault::DamageTail, 20),
+    (Fault::SetBack, 4),
 ];
 
 /// One run of `seed`.
@@ -88,6 +90,8 @@ async fn main(world: World) -> Result<Report, String> {
         let _ = client.await;
     }
     cluster.ready(Duration::from_secs(5)).await?;
+    // Also those that lost what they had.
+    cluster.caught_up(Duration::from_secs(5)).await?;
     let mut reader = store(&cluster, &servers, "reader");
     for key in keys {
         let request = Request { op: Op::Get, key, value: None, expected: None };

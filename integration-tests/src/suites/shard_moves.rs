@@ -60,6 +60,8 @@ const FAULTS: &[(Fault, u32)] = &[
     (Fault::Weather, 14),
     (Fault::SlowDisks, 5),
     (Fault::StallLeader, 4),
+    (Fault::DamageTail, 8),
+    (Fault::SetBack, 2),
 ];
 /// What goes wrong while shards go round.
 const CRASHES: &[(Fault, u32)] = &[(Fault::Crash, 5), (Fault::CrashLeader, 20), (Fault::CrashMidMove, 75)];
@@ -197,6 +199,7 @@ impl Stage {
         }
         self.settle(Duration::from_secs(20)).await?;
         self.read_all(ANSWERS_WITHIN).await?;
+        self.cluster.caught_up(Duration::from_secs(5)).await?;
         judge(&self.recorder)?;
         Ok(Report {
             acknowledged: self.recorder.acknowledged(),

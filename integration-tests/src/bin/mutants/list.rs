@@ -58,6 +58,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("answer-before-save", GROUP, "answers leave before what they promise is on the disk (rule 19)"),
     of("entries-wait-for-heartbeat", &["KR02"], "commands travel with heartbeats only"),
     of("answer-asks-again", &["R13"], "every answer to an Append is answered by another Append"),
+    // Damage
+    of("mark-before-sync", &["damaged_files"], "the mark of the log is written before its record is durable (rule 61)"),
+    of("marks-vote-ignored", &["damaged_files", "damaged_tails"], "a repaired log has the vote of what is left of it (rule 62)"),
+    of("promise-not-in-head", &["damaged_files"], "what a server owes is not said in the log's next file (rule 62)"),
+    of("votes-by-its-log-alone", &["damaged_tails", "raft_faults"], "who owes votes for logs that lack what it promised (rule 62)"),
+    of("stands-while-it-owes", &["damaged_tails", "raft_faults"], "who owes stands for election (rule 62)"),
+    of("promise-by-position", &["debts"], "a log as long as the promise ends it, whatever its terms (rule 62)"),
+    of("matched-not-set-back", &["damaged_tails", "set_back"], "a leader does not believe that a follower has less than before (rule 62)"),
+    of("acked-ignored", &["set_back"], "a server that was set back does not listen to what it acknowledged (rule 63)"),
     // Reads
     of("read-without-round", GROUP, "a leader reads without asking whether it still leads (rule 23)"),
     of("read-before-own-term", GROUP, "a new leader reads before it knows what is committed (rule 23)"),

@@ -1,6 +1,7 @@
 //! Storms for what the suites do not do often enough: elections that nobody wins undisturbed, clerks without
 //! sessions that write unconditionally, and sessions that expire.
 
+pub(crate) mod damage;
 pub(crate) mod identity;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,8 +11,19 @@ use crate::storms;
 
 /// It looks at everything that can happen, so a seed means nothing to it.
 const MODEL: &str = "move_model";
-const STORMS: [&str; 7] =
-    ["elections", "snapshots", "long_snapshots", "moves", "bare_writes", "few_sessions", "identity"];
+const STORMS: [&str; 11] = [
+    "elections",
+    "snapshots",
+    "long_snapshots",
+    "moves",
+    "bare_writes",
+    "few_sessions",
+    "identity",
+    "damaged_tails",
+    "set_back",
+    "damaged_files",
+    "debts",
+];
 
 fn graded(id: &str) -> Option<Test> {
     grading::catalogue().into_iter().find(|test| test.id == id)
@@ -35,6 +46,10 @@ pub(crate) fn seeds_max(test: &str) -> u64 {
 pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
     let outcome = match test {
         "identity" => return storms::identity::play(),
+        "damaged_files" => return storms::damage::damaged_files(seed),
+        "debts" => return storms::damage::debts(),
+        "damaged_tails" => run(seed, storms::damage::damaged_tails).map(drop),
+        "set_back" => run(seed, storms::damage::set_back).map(drop),
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
         "elections" => run(seed, storms::elections).map(drop),
         "snapshots" => run(seed, |world| storms::snapshots(world, false)).map(drop),

@@ -1,0 +1,66 @@
+//! Nodes whose disks lose what they had kept, and whether they have it again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::clock;
+use raft::storage::memory::Past;
+use raft::types::{EntryId, Index};
+
+use super::{Cluster, Seen};
+use crate::sim::{Name, lock};
+
+impl Cluster {
+    /// Damages the log of a node that is down: it loses what its last saves wrote, and knows what it promised. Whether that
+    /// was done.
+    pub fn damage(&self, name: &Name, saves: usize) -> bool {
+        let nodes = lock(&self.nodes);
+        let down = nodes.get(name).filter(|node| node.running.is_none() && node.starting.is_none());
+        if let Some(node) = down {
+            self.world.note(&format!("damage {name} {saves}"));
+            node.disk.damage(saves);
+        }
+        down.is_some()
+    }
+
+    /// What is durable of a node now.
+    pub fn past(&self, name: &str) -> Option<Past> {
+        lock(&self.nodes).get(name).map(|node| node.disk.past())
+    }
+
+    /// Crashes a node and sets its disk back, without a trace.
+    pub fn set_back(&self, name: &Name, past: Past) {
+        self.crash(name);
+        self.world.note(&format!("set back {name}"));
+        if let Some(node) = lock(&self.nodes).get_mut(name) {
+            node.disk.set_back(past);
+            // What it had applied is forgotten, too.
+            node.floor = EntryId::ZERO;
+        }
+    }
+
+    /// Waits until every replica has applied what its group has committed by now, and owes nothing.
+    ///
+    /// # Errors
+    /// Who has not after `limit`.
+    pub async fn caught_up(&self, limit: Duration) -> Result<(), String> {
+        const LOOK: Duration = Duration::from_millis(5);
+        let start = clock::now();
+        let committed = |group: &str| self.leader(group).map(|leader| leader.probe.status.borrow().commit);
+        let goals: BTreeMap<Name, Option<Index>> =
+            self.seen().into_iter().map(|seen| (seen.group.clone(), committed(&seen.group))).collect();
+        loop {
+            let lags = |seen: &Seen| {
+                let status = seen.probe.status.borrow();
+                let goal = goals.get(&seen.group).copied().flatten();
+                status.owes.is_some() || goal.is_none_or(|goal| status.applied.id.index < goal)
+            };
+            let Some(behind) = self.seen().into_iter().find(lags) else { return Ok(()) };
+            if start.elapsed() > limit {
+                let status = behind.probe.status.borrow().clone();
+                return Err(format!("{} has not caught up after {limit:?}: {status:?}", behind.name));
+            }
+            clock::sleep(LOOK).await;
+        }
+    }
+}
