@@ -118,7 +118,11 @@ impl Script {
             ["ok", id] => cluster.input(node(id), |raft| raft.set_disk_low(false)),
             ["say", link, term, ref body @ ..] => {
                 let (from, to) = ends(link);
-                cluster.step(from, to, message(number(&term[1..]), parse_body(body)));
+                let mut body = parse_body(body);
+                if let Body::Chunk(chunk) = &mut body {
+                    chunk.membership = Membership::of(cluster.ids());
+                }
+                cluster.step(from, to, message(number(&term[1..]), body));
                 cluster.effects(to, None);
             }
             _ => return ask(cluster, words),
