@@ -229,6 +229,18 @@ impl<L: Language> Servers<L> {
         }
     }
 
+    /// The next request begins with another server than the last one: a leader whose disk hangs knows of no successor,
+    /// and goes on refusing as if it led.
+    pub(crate) fn doubt(&self) {
+        self.with_place(|place| {
+            let others: Vec<&Address> =
+                self.addresses.iter().filter(|address| place.leader.as_ref() != Some(address)).collect();
+            if let Some(other) = others.get(search::draw(&mut place.random, others.len())) {
+                place.leader = Some(Address::clone(other));
+            }
+        });
+    }
+
     /// Asks the servers one after the other until one answers at all, beginning with any: for
     /// requests that every replica answers.
     pub(crate) async fn ask_any(
@@ -360,6 +372,11 @@ impl GroupClient {
         attempts: &mut Attempts,
     ) -> Result<KvReply, AskError<KvRefusal>> {
         self.servers.ask(request, until, attempts).await
+    }
+
+    /// Begins the next request with another server than the one that answered last: what that one says may be old.
+    pub fn doubt(&self) {
+        self.servers.doubt();
     }
 
     /// The status of each server, all asked at the same time.

@@ -46,6 +46,9 @@ use crate::group::{AskError, Attempts, GroupClient};
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// A server that says "not here" or "not yet" so many times in a row may have lost its leadership without knowing:
+/// another one is asked.
+const DOUBT: u32 = 4;
 
 /// Settings of a [`Clerk`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -385,6 +388,7 @@ impl Clerk {
     ) -> Result<KvReply, Fault> {
         let cache = &self.shared.cache;
         let mut pause = PAUSE_MIN;
+        let mut refusals = 0_u32;
         loop {
             let view = cache.any(until).await.map_err(Fault::Controllers)?;
             let num = view.config.num;
@@ -402,6 +406,10 @@ impl Clerk {
                     Err(AskError::Refused(refusal)) => {
                         if !self.learn_from(&refusal, num, until).await {
                             return Err(Fault::Refused(refusal));
+                        }
+                        refusals += 1;
+                        if refusals.is_multiple_of(DOUBT) {
+                            group.doubt();
                         }
                         format!("group {}: {refusal}", group.group())
                     }

@@ -145,12 +145,12 @@ impl Push {
                 }
                 Some(Answer::Elsewhere(leader)) => {
                     self.receiver.set_leader(leader.filter(|leader| *leader != address));
-                    at += 1;
+                    at = self.after(&address, at);
                 }
                 // Whoever does not lead says so; but a server that says "later" for long is worth a doubt.
                 Some(Answer::Wait) if back_off >= BACK_OFF_MAX => {
                     self.receiver.set_leader(None);
-                    at += 1;
+                    at = self.after(&address, at);
                 }
                 Some(Answer::Wait) => {}
             }
@@ -254,6 +254,14 @@ impl Push {
         let book = Arc::clone(&self.knowledge.borrow().book);
         let servers = book.groups.get(&self.to)?;
         servers.get(at.checked_rem(servers.len())?).cloned()
+    }
+
+    /// Whose turn it is after `address` was asked in vain. That one may have been remembered: it must not be asked
+    /// again because its turn comes, for a silent one costs a second each time.
+    fn after(&self, address: &Address, at: usize) -> usize {
+        let book = Arc::clone(&self.knowledge.borrow().book);
+        let place = book.groups.get(&self.to).and_then(|servers| servers.iter().position(|it| it == address));
+        place.unwrap_or(at) + 1
     }
 
     async fn ask(&self, address: &Address, request: KvRequest, deadline: Duration) -> Answer {

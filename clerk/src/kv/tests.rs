@@ -143,6 +143,32 @@ async fn a_shard_on_its_way_is_asked_for_again_soon_without_any_refresh() {
     assert_eq!(tickets(&fake), [(1, 1); 4]);
 }
 
+/// Its disk hangs, and it does not hear of its successor.
+#[tokio::test(start_paused = true)]
+async fn a_leader_of_old_that_goes_on_saying_later_is_doubted_soon() {
+    for refusal in
+        [KvRefusal::NotReady { config: ConfigNum(0) }, KvRefusal::WrongGroup { config: ConfigNum(0) }]
+    {
+        let started = clock::now();
+        let fake = Fake::new(move |server, ask| match ask {
+            Ask::Ctrl(_) => {
+                let servers = ["old", "new", "other"].map(str::to_owned).to_vec();
+                let book = AddressBook { version: 1, groups: BTreeMap::from([(GroupId(1), servers)]) };
+                Answer::Ctrl(Ok(CtrlReply::Config(config(1, Some(1)), book)))
+            }
+            Ask::Kv(..) if server == "old" => kv(Err(refusal.clone())),
+            // The others elect a new leader after a while.
+            Ask::Kv(..) if started.elapsed() < Duration::from_millis(500) => {
+                kv(Err(KvRefusal::NotLeader { hint: Some("old".to_owned()) }))
+            }
+            Ask::Kv(..) if server == "new" => kv(Ok(KvReply::Value { value: None, version: Version(0) })),
+            Ask::Kv(..) => kv(Err(KvRefusal::NotLeader { hint: Some("new".to_owned()) })),
+        });
+        assert!(with(&fake, true).get("key").await.is_ok());
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shard_without_owner_is_waited_for_by_one_watch() {
     let fake = Fake::new(|_, ask| match ask {

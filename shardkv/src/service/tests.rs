@@ -41,6 +41,11 @@ struct Installs {
     /// Whether the receiver is busy.
     busy: bool,
     refused: usize,
+    /// A server that names another one as the leader.
+    hints: Option<(Address, Address)>,
+    /// A server that does not answer, and how often it was asked.
+    silent: Option<Address>,
+    in_vain: usize,
 }
 
 /// The world: every other answer to a group's request is lost, unless Installs are watched, and there is one
@@ -169,7 +174,26 @@ impl World {
     }
 
     /// Like [`Connection::kv`], on a reliable network.
-    async fn watched(&self, to: &Address, group: GroupId, request: KvRequest) -> Result<KvResult, CallError> {
+    async fn watched(
+        &self,
+        to: &Address,
+        group: GroupId,
+        request: KvRequest,
+        deadline: Duration,
+    ) -> Result<KvResult, CallError> {
+        let (hint, silent) = self.installs(|installs| {
+            let silent = installs.silent.as_ref() == Some(to);
+            installs.in_vain += usize::from(silent);
+            let hint = installs.hints.clone().filter(|(from, _)| from == to).map(|(_, leader)| leader);
+            (hint, silent)
+        });
+        if silent {
+            clock::sleep(deadline).await;
+            return Err(CallError::Lost { address: to.clone(), why: "silent".to_owned() });
+        }
+        if hint.is_some() {
+            return Ok(Err(KvRefusal::NotLeader { hint }));
+        }
         let bytes = match &request {
             KvRequest::Install { rows, .. } => rows.iter().map(rows::weight).sum(),
             _ => 0,
@@ -210,11 +234,11 @@ impl Connection for World {
         to: &'a Address,
         group: GroupId,
         request: KvRequest,
-        _deadline: Duration,
+        deadline: Duration,
     ) -> BoxFuture<'a, Result<KvResult, CallError>> {
         Box::pin(async move {
             if self.installs.lock().expect("no panic").is_some() {
-                return self.watched(to, group, request).await;
+                return self.watched(to, group, request, deadline).await;
             }
             clock::sleep(Duration::from_millis(1)).await;
             let answer = self.service(group).handle(group, request).await;
@@ -235,7 +259,8 @@ impl Connection for World {
             if to != "ctrl" {
                 return Err(CallError::NotSent { address: to.clone(), why: "nobody there".to_owned() });
             }
-            let groups = [A, B].map(|group| (group, vec![group.to_string()]));
+            // Two ways to the same server.
+            let groups = [A, B].map(|group| (group, vec![group.to_string(), format!("{group}, too")]));
             let book = AddressBook { version: 1, groups: BTreeMap::from(groups) };
             Ok(match request {
                 CtrlRequest::Query(Some(num)) => {
@@ -541,4 +566,23 @@ async fn a_busy_receiver_is_sent_one_chunk_at_a_time_with_pauses() {
     // Another one every ten milliseconds at most, behind what was on its way.
     assert!(refused.is_some_and(|refused| refused <= CHUNKS_UNDER_WAY + 100), "{refused:?} refused");
     all_arrived(&world, 2 * CHUNKS).await;
+}
+
+/// A second is lost for each question to a server whose disk hangs.
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_went_silent_is_asked_once_and_then_the_others() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let (first, second) = (B.to_string(), format!("{B}, too"));
+    world.installs(|installs| installs.hints = Some((first, second.clone())));
+    world.publish([Some(B), Some(A), Some(A), Some(A)]);
+    world.settled(2).await;
+    // The leader of group B is remembered: the second server. Now another one leads.
+    world.installs(|installs| (installs.hints, installs.silent) = (None, Some(second)));
+    let started = clock::now();
+    world.publish([Some(B), Some(B), Some(A), Some(A)]);
+    world.settled(3).await;
+    assert_eq!(world.installs(|installs| installs.in_vain), 1);
+    assert!(started.elapsed() < Duration::from_millis(1300), "{:?}", started.elapsed());
 }
