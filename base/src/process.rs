@@ -10,12 +10,14 @@
 //! 5. [`watch_disk`], start the replica, serve until [`shutdown_signal`], stop the replica.
 //!
 //! Whatever fails on the way ends in [`fail`]: one line on stderr, the same in the log, exit 1.
-//! A panic anywhere ends the process: half a replica must not go on voting.
+//! What must not go on ends in [`end`], at once and with a status that names the cause (correctness rule 29);
+//! so does a panic anywhere: half a replica must not go on voting.
 //!
 //! Left out on purpose: daemonizing and supervision (the command line and systemd do that), reloading
 //! settings while running.
 
 mod disk;
+mod fatal;
 mod log;
 mod settings;
 
@@ -24,19 +26,18 @@ use std::future::Future;
 use std::path::Path;
 
 pub use disk::watch_disk;
+pub use fatal::{Fatal, end};
 pub use log::{LogError, start_log};
 pub use settings::{Members, ServerArgs, load};
 
 /// Ends the process with exit 1 after one line on stderr (and in the log, if there is one already).
 pub fn fail(why: &dyn fmt::Display) -> ! {
-    let why = one_line(&why.to_string());
-    tracing::error!("{why}");
-    eprintln!("{}: {why}", program());
-    std::process::exit(1)
+    fatal::end_with(1, one_line(&why.to_string()))
 }
 
 /// Runs a server's main future to its end on a runtime of one thread; an error ends in [`fail`].
 pub fn run<E: fmt::Display>(main: impl Future<Output = Result<(), E>>) {
+    fatal::end_on_panic();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(&format!("cannot start a runtime: {error}")));
     let result = runtime.block_on(main);

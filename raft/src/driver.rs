@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::clock::{self, Ticker};
+use base::process::{Fatal, end};
 use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -217,7 +218,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 Ok(()) => {}
                 // Rule 13: going on would make the damage worse.
                 Err(Refused::SafetyViolation(what)) => {
-                    crate::storage::fatal("keep the group's promises", &what);
+                    end(Fatal::Safety, &what);
                 }
                 Err(refused) => {
                     self.counters.refused_messages.fetch_add(1, Ordering::Relaxed);

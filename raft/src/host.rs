@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use base::process::{ServerArgs, start_log, watch_disk};
+use base::process::{Fatal, ServerArgs, end, start_log, watch_disk};
 use base::socket::{Here, Key, Limits, Listener, Refusals};
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::rsm::{Parts, Status, Threads};
 use crate::storage::directory::{DataDir, Identity};
-use crate::storage::fatal;
 use crate::storage::rocksdb::TableOptions;
 use crate::storage::wal::LogOptions;
 use crate::transport::mailbox;
@@ -63,7 +62,7 @@ impl KeyKeeper {
                 "{path} belongs to the cluster with key {known:016x}, and its group's log to {key:016x}: files of two \
                  clusters were mixed"
             );
-            fatal("learn the key of the cluster", &what);
+            end(Fatal::Safety, &what);
         }
         if self.key.learn(key) == key {
             tracing::info!(key = format!("{key:016x}"), "the cluster's key is known");

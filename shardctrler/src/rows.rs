@@ -18,7 +18,7 @@ use bytes::Bytes;
 use clerk::api::config::{AddressBook, Config};
 use clerk::api::{ConfigNum, GroupId, Incarnation};
 use raft::rsm::Rows;
-use raft::storage::{Read, ScanLimit, fatal};
+use raft::storage::{Read, ScanLimit, unreadable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -44,7 +44,7 @@ fn numbered(kind: u8, number: u64) -> [u8; 9] {
 /// A row that this build wrote and cannot read is a damaged store (correctness rule 29).
 fn read<T: DeserializeOwned>(value: &Bytes) -> T {
     base::codec::decode(value, value.len())
-        .unwrap_or_else(|error| fatal("decode a row of the controller", &error))
+        .unwrap_or_else(|error| unreadable("decode a row of the controller", &error))
 }
 
 fn put<T: Serialize>(rows: &mut dyn Rows, key: &[u8], value: &T) {
@@ -87,8 +87,8 @@ pub fn incarnations(rows: &dyn Read) -> BTreeMap<GroupId, Incarnation> {
     let found = rows.scan(&[INCARNATION], Some(&[INCARNATION + 1]), limit);
     let entry = |(key, value): &(Bytes, Bytes)| {
         let id = key.get(1..).and_then(|id| <[u8; 8]>::try_from(id).ok());
-        let id =
-            id.unwrap_or_else(|| fatal("decode a row of the controller", &"a group id of another length"));
+        let id = id
+            .unwrap_or_else(|| unreadable("decode a row of the controller", &"a group id of another length"));
         (GroupId(u64::from_be_bytes(id)), read(value))
     };
     found.iter().map(entry).collect()

@@ -21,7 +21,7 @@ use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply};
 use clerk::api::{ConfigNum, GroupId, Incarnation, SessionId, Ticket};
 use raft::rsm::sessions::{Check, Sessions};
 use raft::rsm::{Rows, StateMachine};
-use raft::storage::{Read, fatal};
+use raft::storage::{Read, unreadable};
 use raft::types::EntryId;
 use serde::{Deserialize, Serialize};
 
@@ -93,8 +93,9 @@ struct Known {
 impl Known {
     fn load(rows: &dyn Read) -> Option<Self> {
         let newest = rows::newest(rows)?;
-        let config = rows::config(rows, newest)
-            .unwrap_or_else(|| fatal("load the controller", &format!("configuration {newest} is missing")));
+        let config = rows::config(rows, newest).unwrap_or_else(|| {
+            unreadable("load the controller", &format!("configuration {newest} is missing"))
+        });
         Some(Self {
             config,
             book: rows::book(rows),
@@ -140,7 +141,7 @@ impl Known {
             Check::Stale => return Err(CtrlRefusal::StaleSeq),
             Check::Expired => return Err(CtrlRefusal::SessionExpired),
             Check::Repeated(recorded) => codec::decode(&recorded, recorded.len())
-                .unwrap_or_else(|error| fatal("decode a session of the controller", &error)),
+                .unwrap_or_else(|error| unreadable("decode a session of the controller", &error)),
             Check::Fresh => {
                 let recorded = self.change(rows, change);
                 self.sessions.record(rows, session, seq, codec::encode(&recorded));
@@ -168,7 +169,7 @@ fn moves_into(rows: &dyn Read, num: ConfigNum) -> Vec<clerk::api::config::Move> 
     let before = num.0.checked_sub(1).and_then(|before| rows::config(rows, ConfigNum(before)));
     match (before, rows::config(rows, num)) {
         (Some(before), Some(after)) => moves(&before, &after),
-        _ => fatal("read the history", &format!("configuration {num} or the one before it is missing")),
+        _ => unreadable("read the history", &format!("configuration {num} or the one before it is missing")),
     }
 }
 

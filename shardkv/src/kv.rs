@@ -22,7 +22,7 @@ use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write};
 use clerk::api::{ConfigNum, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::Rows;
 use raft::rsm::sessions::Check;
-use raft::storage::{Read, ScanLimit, fatal};
+use raft::storage::{Read, ScanLimit, unreadable};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{self, Meta};
@@ -68,7 +68,8 @@ impl Recorded {
     }
 
     fn decode(bytes: &[u8]) -> Self {
-        codec::decode(bytes, bytes.len()).unwrap_or_else(|error| fatal("decode a session's reply", &error))
+        codec::decode(bytes, bytes.len())
+            .unwrap_or_else(|error| unreadable("decode a session's reply", &error))
     }
 }
 

@@ -26,7 +26,7 @@ use clerk::api::config::{Config, slot_of, slots_of};
 use clerk::api::kv::Cursor;
 use clerk::api::{ConfigNum, Incarnation, ShardId, Version};
 use raft::rsm::Rows;
-use raft::storage::{Read, Row, ScanLimit, fatal};
+use raft::storage::{Read, Row, ScanLimit, unreadable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -114,12 +114,12 @@ pub(crate) fn check_value_row(row: &Bytes) -> Result<(Version, Bytes), String> {
 
 /// The same for rows of the own table.
 pub(crate) fn parse_value(row: &Bytes) -> (Version, Bytes) {
-    check_value_row(row).unwrap_or_else(|why| fatal("read a value", &why))
+    check_value_row(row).unwrap_or_else(|why| unreadable("read a value", &why))
 }
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> T {
     codec::decode(bytes, bytes.len().saturating_mul(2).max(64))
-        .unwrap_or_else(|error| fatal(&format!("decode {what}"), &error))
+        .unwrap_or_else(|error| unreadable(&format!("decode {what}"), &error))
 }
 
 /// What a shard knows about itself besides sessions and values; travels with it.

@@ -39,7 +39,8 @@ pub enum LogError {
     },
 }
 
-/// Sends what this process logs to `path`, panics included; after a panic the process ends.
+/// Sends what this process logs to `path`. A line that cannot be written is lost, and nothing else happens: the
+/// disk is watched elsewhere.
 ///
 /// # Errors
 /// [`LogError`].
@@ -57,17 +58,12 @@ pub fn start_log(path: &Path) -> Result<(), LogError> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
+        // It would say on standard error what it could not write, and panic if that is on the same full disk.
+        .log_internal_errors(false)
         .with_writer(Mutex::new(file))
         .finish();
     // Only a second call can fail, and then the first log goes on.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    std::panic::set_hook(Box::new(|panic| {
-        let what = super::one_line(&panic.to_string());
-        let trace = std::backtrace::Backtrace::force_capture();
-        tracing::error!("{what}; this process ends now\n{trace}");
-        eprintln!("{what}\n{trace}");
-        std::process::abort();
-    }));
     Ok(())
 }
 

@@ -300,5 +300,5 @@ fn names_itself(chunk: &Chunk) -> bool {
 /// diverge from those of replicas that can.
 fn decode<S: StateMachine>(command: &Bytes) -> S::Command {
     super::decode_command(command)
-        .unwrap_or_else(|error| storage::fatal("read a logged command: run the build that wrote it", &error))
+        .unwrap_or_else(|error| storage::unreadable("read a logged command", &error))
 }

@@ -191,7 +191,7 @@ impl Task {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_time()
                         .build()
-                        .unwrap_or_else(|error| storage::fatal("start a runtime", &error));
+                        .unwrap_or_else(|error| storage::no_runtime(&error));
                     runtime.block_on(future);
                     let _ = ended.send(());
                 };

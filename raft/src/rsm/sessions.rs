@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Rows;
-use crate::storage::{Read, ScanLimit, fatal};
+use crate::storage::{Read, ScanLimit, unreadable};
 
 /// The sessions of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ const COUNTER: u8 = 0;
 const SESSION: u8 = 1;
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
-    codec::decode(bytes, bytes.len()).unwrap_or_else(|error| fatal("decode a session row", &error))
+    codec::decode(bytes, bytes.len()).unwrap_or_else(|error| unreadable("decode a session row", &error))
 }
 
 impl Sessions {
@@ -81,7 +81,8 @@ impl Sessions {
             start = [&last[..], b"\0"].concat().into();
             for (key, value) in page {
                 let id = key.get(key.len().saturating_sub(8)..).and_then(|id| id.try_into().ok());
-                let id = u64::from_be_bytes(id.unwrap_or_else(|| fatal("read a session row", &"short key")));
+                let id =
+                    u64::from_be_bytes(id.unwrap_or_else(|| unreadable("read a session row", &"short key")));
                 let session: Session = read(&value);
                 sessions.counter.operations = sessions.counter.operations.max(session.used);
                 sessions.by_use.insert(session.used, id);

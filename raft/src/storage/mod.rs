@@ -20,6 +20,7 @@ use std::fmt;
 use std::thread::JoinHandle;
 
 use base::codec::Denied;
+use base::process::{Fatal, end};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -163,7 +164,7 @@ pub type Stores = (Box<dyn Log>, std::sync::Arc<dyn Table>);
 /// The applied row of `rows`; the zero id for a table to which nothing was applied.
 pub fn applied(rows: &dyn Read) -> Applied {
     rows.get(APPLIED_KEY).map_or_else(Applied::default, |bytes| {
-        base::codec::decode(&bytes, 64).unwrap_or_else(|error| fatal("decode the applied row", &error))
+        base::codec::decode(&bytes, 64).unwrap_or_else(|error| unreadable("decode the applied row", &error))
     })
 }
 
@@ -279,7 +280,12 @@ pub(crate) fn start_thread<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    started.unwrap_or_else(|error| fatal("start a thread", &error))
+    started.unwrap_or_else(|error| end(Fatal::System, &format_args!("cannot start a thread: {error}")))
+}
+
+/// Ends the process: the operating system gives no runtime to a thread.
+pub(crate) fn no_runtime(error: &std::io::Error) -> ! {
+    end(Fatal::System, &format_args!("cannot start a runtime: {error}"))
 }
 
 /// Lets the process's other threads go before the calling one, for which as a rule nobody waits. Where that is not
@@ -292,11 +298,13 @@ pub(crate) fn stand_back() {
 }
 
 /// Ends the process after a disk error: what memory and disk hold can no longer be told, and
-/// retrying a failed sync has lost data elsewhere (correctness rule 29).
+/// retrying a failed sync has lost data elsewhere (correctness rule 29). Other causes: [`base::process::end`].
 pub fn fatal(doing: &str, error: &dyn fmt::Display) -> ! {
-    tracing::error!(%error, "disk error: cannot {doing}; this process ends now");
-    eprintln!("disk error: cannot {doing}: {error}");
-    // A simulated process is a task: its run fails, and says which seed replays it.
-    assert!(!base::clock::is_simulated(), "disk error: cannot {doing}: {error}");
-    std::process::exit(74)
+    end(Fatal::Disk, &format_args!("cannot {doing}: {error}"))
+}
+
+/// Ends the process over data of its own that it cannot read: every replica of this build would read them the same way,
+/// so going on without them would be a guess.
+pub fn unreadable(doing: &str, error: &dyn fmt::Display) -> ! {
+    end(Fatal::Format, &format_args!("cannot {doing}: {error}"))
 }

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::rocksdb::{DB, Error, ErrorKind, Options};
+use base::process::{Fatal, end};
 
 use super::lines::{corrupt, unavailable};
 use super::{OpenError, fatal, stand_back, start_thread};
@@ -35,7 +36,7 @@ fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
     });
     match opening.join() {
         Ok(opened) => opened.map_err(|error| open_error(path, &error)),
-        Err(_) => fatal("open the table", &"the thread that does it panicked"),
+        Err(_) => end(Fatal::Bug, &"the thread that opens the table panicked"),
     }
 }
 

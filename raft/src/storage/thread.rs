@@ -7,11 +7,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base::process::{Fatal, end};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Log, OpenError, Restored, Save, fatal, start_thread};
+use super::{Log, OpenError, Restored, Save, no_runtime, start_thread};
 
 /// A log that was not written for so long is told to rest (correctness rule 61).
 const IDLE: Duration = Duration::from_millis(50);
@@ -36,7 +37,7 @@ impl LogThread {
         let run = move || {
             let _in = span.entered();
             let runtime = tokio::runtime::Builder::new_current_thread().build();
-            let runtime = runtime.unwrap_or_else(|error| fatal("start a runtime", &error));
+            let runtime = runtime.unwrap_or_else(|error| no_runtime(&error));
             let mut rested = true;
             loop {
                 let job = match rested {
@@ -73,7 +74,7 @@ impl Log for LogThread {
             match durable.await {
                 Ok(syncs) if sent => self.syncs = syncs,
                 // Only a panic of that thread leads here, and that ends the process.
-                _ => fatal("write the log", &"its thread is gone"),
+                _ => end(Fatal::Bug, &"the thread that writes the log is gone"),
             }
         }
         .boxed()
@@ -99,6 +100,7 @@ mod tests {
     use super::LogThread;
     use crate::storage::{Log, OpenError, Restored, Save};
     use crate::types::{HardState, Term};
+    use base::process::{Fatal, end};
     use futures::FutureExt;
     use futures::future::BoxFuture;
     use std::sync::{Arc, Mutex};

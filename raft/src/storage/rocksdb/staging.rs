@@ -12,6 +12,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 
 use ::rocksdb::Error;
+use base::process::{Fatal, end};
 
 use super::files::Files;
 use super::generations::row_key_into;
@@ -43,7 +44,7 @@ impl Staging {
     pub(super) fn finish(self) -> u32 {
         drop(self.entrance);
         if self.thread.join().is_err() {
-            fatal(DOING, &"the thread that does it panicked");
+            end(Fatal::Bug, &"the thread that writes files of the table panicked");
         }
         self.generation
     }

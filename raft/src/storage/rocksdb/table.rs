@@ -35,7 +35,7 @@ use super::staging::Staging;
 use super::store::{Load, Store, Way};
 use super::{corrupt, lock, open, open_error, or_fatal, unavailable};
 use crate::storage::{
-    APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, fatal, start_thread,
+    APPLIED_KEY, Applied, Batch, Change, OpenError, Read, Row, ScanLimit, Table, start_thread, unreadable,
 };
 use crate::types::EntryId;
 
@@ -326,10 +326,10 @@ impl Table for RocksTable {
         // The generation, too, as far as its name is durable: during a switch it is the old one.
         let Some(names) = self.durable(NAMES_KEY) else { return EntryId::ZERO };
         let decoded = codec::decode::<Names>(&names, 64);
-        let live = decoded.unwrap_or_else(|error| fatal("decode the generations row", &error)).live;
+        let live = decoded.unwrap_or_else(|error| unreadable("decode the generations row", &error)).live;
         let Some(applied) = self.durable(&row_key(live, APPLIED_KEY)) else { return EntryId::ZERO };
         codec::decode::<Applied>(&applied, 64)
-            .unwrap_or_else(|error| fatal("decode the applied row", &error))
+            .unwrap_or_else(|error| unreadable("decode the applied row", &error))
             .id
     }
 
