@@ -82,10 +82,15 @@ pub(crate) enum Verb {
     /// Removes a key.
     #[command(after_help = "Example:\n  clerk delete greeting")]
     Delete(Delete),
-    /// Puts every record of a file: key, tab, value; \t, \n and \\ within them.
-    #[command(after_help = "Examples:\n  clerk load airports.tsv\n  clerk dump | clerk --dir other load -")]
+    /// Puts every record of a file: key, tab, value; \t, \n and \\ within them. A file that is not whole is refused
+    /// before anything is written; what comes through a pipe, when its end has come.
+    #[command(
+        after_help = "Examples:\n  clerk load airports.tsv\n  clerk dump | clerk --dir other load -\n  \
+            clerk load cut-short.tsv --partial"
+    )]
     Load(Load),
-    /// Prints every record, sorted by key. Not one atomic read: others may write meanwhile.
+    /// Prints every record, sorted by key, between a first and a last line by which `load` knows that it has all of
+    /// them. Not one atomic read: others may write meanwhile.
     #[command(after_help = "Example:\n  clerk dump > backup.tsv")]
     Dump,
     /// Compares what is stored with what was loaded and with the record of a bench.
@@ -220,6 +225,10 @@ pub(crate) struct Delete {
 pub(crate) struct Load {
     /// The file; `-`: standard input.
     pub(crate) file: PathBuf,
+    /// Takes the whole lines of a file that is not whole: a dump without its last line, or with another number of
+    /// records or another checksum than that says; a last line without a newline is left out.
+    #[arg(long)]
+    pub(crate) partial: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,11 +4,14 @@
 //! twice ends with its last value. Shards are spread over workers, each with one put at a time, so a
 //! load opens one session a shard.
 //!
+//! What is wrong with a file is found before anything is written: it is read twice. What comes through a pipe can
+//! be read only once, so what is found there is told with the number of records that were loaded before it.
+//!
 //! A dump reads some shards at a time, page by page, and sorts by key. Each page is a consistent read;
 //! the whole is not (correctness rule 45).
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -26,9 +29,9 @@ use tokio::task::JoinSet;
 
 use crate::args;
 use crate::context::Context;
-use crate::escape;
 use crate::failure::Failure;
 use crate::output::{Stream, json_bytes};
+use crate::records::{Missing, Record, Writer, each_record};
 use crate::sort::Sorter;
 
 const WORKERS: u32 = 64;
@@ -37,18 +40,21 @@ const AHEAD: usize = 16;
 const PAGE_ROWS: u32 = 4096;
 /// Shards read at the same time.
 const SHARDS_AT_ONCE: usize = 8;
-/// A line with the largest key and value a cluster may allow, each byte escaped, and some.
-const LINE_BYTES_MAX: u64 = 80 << 20;
 
 struct Line {
     number: u64,
     key: Bytes,
     value: Bytes,
+    /// Of the file.
+    bytes: u64,
 }
 
 pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Failure> {
     let clerk = context.clerk().await?;
     let params = clerk.limits().await?;
+    if is_file(&load.file) {
+        check(load).await?;
+    }
     let (file, bytes) = open(&load.file)?;
     let bar = context.output.bar(bytes);
     let started = Instant::now();
@@ -62,32 +68,57 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
         .collect();
     // Reading a pipe may take for ever; it must not hold up the puts.
     let (sender, lines) = mpsc::channel(WORKERS as usize);
-    let reader = std::thread::spawn(move || read_lines(file, &sender));
-    let read = deal(lines, lanes, params, &bar).await;
+    let partial = load.partial;
+    let reader = tokio::task::spawn_blocking(move || read_lines(file, partial, &sender));
+    let (records, read) = deal(lines, lanes, params, &bar).await;
     // A worker that failed closed its lane, so its failure comes first.
     while let Some(ended) = workers.join_next().await {
         ended.map_err(|error| Failure::new("io", format!("a worker failed: {error}")))??;
     }
-    let records = read?;
-    drop(reader);
     bar.finish_and_clear();
+    read.map_err(|failure| {
+        let message = format!("{}; {records} records before that were loaded", failure.message);
+        Failure { message, ..failure }
+    })?;
+    let missing = reader.await.context("cannot read the file")?;
+    if let Some(missing) = &missing {
+        context.output.note(&format!("not a whole file: {missing}"));
+    }
     let seconds = started.elapsed().as_secs_f64();
-    let document = json!({"loaded": records, "seconds": seconds});
+    let document = json!({"loaded": records, "seconds": seconds, "missing": missing});
     context.output.answer(&document, || format!("loaded {records} records in {seconds:.1} s\n"));
     Ok(())
 }
 
-/// Gives each record to the worker of its shard; how many there were.
+/// Whether this can be read twice.
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.is_file())
+}
+
+/// Reads a whole file and loads nothing, so that one that is not whole changes nothing.
+async fn check(load: &args::Load) -> Result<(), Failure> {
+    let (file, partial) = (open(&load.file)?.0, load.partial);
+    let read = tokio::task::spawn_blocking(move || each_record(file, partial, |_| true).map(drop));
+    read.await.context("cannot read the file")?.map_err(|failure| {
+        let message = format!("{}; nothing was loaded", failure.message);
+        Failure { message, ..failure }
+    })
+}
+
+/// Gives each record to the worker of its shard; how many there were, and what ended it before the end.
 async fn deal(
-    mut lines: mpsc::Receiver<Result<(Line, u64), Failure>>,
+    mut lines: mpsc::Receiver<Result<Line, Failure>>,
     lanes: Vec<mpsc::Sender<Line>>,
     params: Params,
     bar: &ProgressBar,
-) -> Result<u64, Failure> {
+) -> (u64, Result<(), Failure>) {
     let mut records = 0;
     while let Some(line) = lines.recv().await {
-        let (line, bytes) = line?;
-        let lane = shard_of(&line.key, params.shard_count).0 as usize % lanes.len();
+        let line = match line {
+            Ok(line) => line,
+            Err(failure) => return (records, Err(failure)),
+        };
+        let (lane, bytes) = (shard_of(&line.key, params.shard_count).0 as usize % lanes.len(), line.bytes);
         if lanes[lane].send(line).await.is_err() {
             break;
         }
@@ -95,11 +126,11 @@ async fn deal(
         bar.inc(if bar.length().is_some() { bytes } else { 1 });
         bar.set_message(format!("{records} records"));
     }
-    Ok(records)
+    (records, Ok(()))
 }
 
 async fn put_all(clerk: Clerk, mut lines: mpsc::Receiver<Line>) -> Result<(), Failure> {
-    while let Some(Line { number, key, value }) = lines.recv().await {
+    while let Some(Line { number, key, value, .. }) = lines.recv().await {
         if let Err(error) = clerk.put(key, value).await {
             let failure = Failure::from(error);
             let message = format!("line {number}: {}", failure.message);
@@ -120,43 +151,22 @@ pub(crate) fn open(path: &Path) -> Result<(Box<dyn Read + Send>, u64), Failure> 
     Ok((Box::new(file), bytes))
 }
 
-fn read_lines(file: Box<dyn Read + Send>, to: &mpsc::Sender<Result<(Line, u64), Failure>>) {
-    let each = |number, key, value, bytes| {
-        let line = Line { number, key: Bytes::from(key), value: Bytes::from(value) };
-        to.blocking_send(Ok((line, bytes))).is_ok()
+/// Hands the records to `to`, and what is missing at the end.
+fn read_lines(
+    file: Box<dyn Read + Send>,
+    partial: bool,
+    to: &mpsc::Sender<Result<Line, Failure>>,
+) -> Missing {
+    let each = |record: Record| {
+        let Record { line: number, key, value, bytes } = record;
+        let line = Line { number, key: Bytes::from(key), value: Bytes::from(value), bytes };
+        to.blocking_send(Ok(line)).is_ok()
     };
-    if let Err(failure) = each_record(file, each) {
+    each_record(file, partial, each).unwrap_or_else(|failure| {
         // Nobody waits for it any more: another failure was first.
         let _ = to.blocking_send(Err(failure));
-    }
-}
-
-/// Hands each record with the number and the length of its line to `each`, until that says stop.
-pub(crate) fn each_record(
-    file: Box<dyn Read + Send>,
-    mut each: impl FnMut(u64, Vec<u8>, Vec<u8>, u64) -> bool,
-) -> Result<(), Failure> {
-    let mut reader = BufReader::with_capacity(1 << 18, file);
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-        let bytes = read.with_context(|| format!("cannot read line {number}"))? as u64;
-        if bytes == 0 {
-            break;
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        } else if bytes == LINE_BYTES_MAX {
-            return Err(Failure::new("bad_input", format!("line {number}: longer than any record")));
-        }
-        let record = escape::read_record(&line)
-            .map_err(|why| Failure::new("bad_input", format!("line {number}: {why}")))?;
-        if !each(number, record.0, record.1, bytes) {
-            break;
-        }
-    }
-    Ok(())
+        None
+    })
 }
 
 pub(crate) async fn dump(context: &Context) -> Result<(), Failure> {
@@ -176,6 +186,10 @@ fn print(sorter: Sorter, is_json: bool) -> std::io::Result<()> {
     let mut stream = Stream::new();
     let mut separator = "{\"rows\":[\n";
     let mut line = Vec::new();
+    let mut records = Writer::default();
+    if !is_json {
+        stream.write(Writer::header().as_bytes());
+    }
     sorter.finish(|(key, value, version)| {
         line.clear();
         if is_json {
@@ -183,13 +197,16 @@ fn print(sorter: Sorter, is_json: bool) -> std::io::Result<()> {
             line.extend_from_slice(std::mem::replace(&mut separator, ",\n").as_bytes());
             line.extend_from_slice(row.to_string().as_bytes());
         } else {
-            escape::write_record(&mut line, &key, &value);
+            records.record(&mut line, &key, &value);
         }
         stream.write(&line);
         Ok(())
     })?;
     if is_json {
         stream.write(if separator == ",\n" { b"\n]}\n" } else { b"{\"rows\":[]}\n" });
+    } else {
+        // Only now: what ends before here is not a whole dump.
+        stream.write(records.trailer().as_bytes());
     }
     stream.finish();
     Ok(())
@@ -222,33 +239,4 @@ fn pages(clerk: &Clerk, shard: ShardId) -> impl futures::Stream<Item = Result<Ve
         let next = (!page.done && last.is_some()).then_some(last);
         Ok(Some((page.items, next)))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::each_record;
-
-    fn records(text: &'static str) -> (Vec<String>, Option<String>) {
-        let mut records = Vec::new();
-        let result = each_record(Box::new(text.as_bytes()), |number, key, value, bytes| {
-            let (key, value) = (String::from_utf8(key).unwrap(), String::from_utf8(value).unwrap());
-            records.push(format!("{number} {key}={value} {bytes}"));
-            true
-        });
-        (records, result.err().map(|failure| failure.message))
-    }
-
-    #[test]
-    fn a_file_is_read_line_by_line_with_or_without_a_last_newline() {
-        assert_eq!(records("a\t1\nb\t2").0, ["1 a=1 4", "2 b=2 3"]);
-        assert_eq!(records("a\t1\r\n").0, ["1 a=1\r 5"]);
-        assert_eq!(records(""), (Vec::new(), None));
-    }
-
-    #[test]
-    fn a_bad_line_is_named() {
-        let (records, failure) = records("a\t1\n\nb\t2\n");
-        assert_eq!(records.len(), 1);
-        assert!(failure.unwrap().starts_with("line 2: no tab"));
-    }
 }

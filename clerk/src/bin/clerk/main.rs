@@ -16,6 +16,7 @@ mod escape;
 mod failure;
 mod keys;
 mod output;
+mod records;
 mod settle;
 mod sort;
 mod status;

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::args;
-use crate::bulk::{each_record, open, read_all};
+use crate::bulk::{open, read_all};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::records::{Record, each_record};
 
 /// A piece that was appended: its key and text, and whether that was acknowledged.
 struct Piece {
@@ -33,7 +34,7 @@ pub(crate) async fn verify(context: &Context, verify: &args::Verify) -> Result<(
     let mut records = 0;
     if let Some(path) = &verify.records {
         let mut differing = None;
-        each_record(open(path)?.0, |line, key, value, _| {
+        each_record(open(path)?.0, false, |Record { line, key, value, .. }| {
             records += 1;
             let same = stored.get(&key).is_some_and(|stored| *stored == value);
             if !same {

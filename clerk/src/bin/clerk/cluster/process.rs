@@ -14,6 +14,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::file::{Cluster, Server};
 use crate::failure::Failure;
 
+/// Standard input, output and error: the descriptors below this one.
+const STANDARD_FILES: i32 = 3;
+
 /// The process that holds a data directory.
 pub(super) fn holder(data: &Path) -> Option<u32> {
     let lock = data.join("lock");
@@ -84,6 +87,10 @@ pub(super) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<C
     if is_new(server, &data) {
         command.arg("--new");
     }
+    // A server gets its three standard files and nothing else of what this process was given: it would hold the
+    // lock or the pipe of whatever started this process for as long as it runs. (What is opened here is closed by
+    // itself when another program starts.)
+    close_fds::set_fds_cloexec(STANDARD_FILES, &[]);
     command.stdin(Stdio::null()).stdout(out_file).stderr(err_file).current_dir("/").process_group(0);
     Ok(command.spawn().with_context(|| format!("cannot start {}", path.display()))?)
 }
