@@ -28,7 +28,7 @@ use std::path::Path;
 pub use disk::watch_disk;
 pub use fatal::{Fatal, end};
 pub use log::{LogError, start_log};
-pub use settings::{Members, ServerArgs, load};
+pub use settings::{Members, ServerArgs, check_asked, load};
 
 /// Ends the process with exit 1 after one line on stderr (and in the log, if there is one already).
 pub fn fail(why: &dyn fmt::Display) -> ! {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const CLERK: &str = env!("CARGO_BIN_EXE_clerk");
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "up",
     "down",
     "add-group",
@@ -33,6 +33,7 @@ const VERBS: [&str; 20] = [
     "history",
     "status",
     "bench",
+    "check",
     "completions",
 ];
 

@@ -119,7 +119,7 @@ fn help_version_and_completions_are_there() {
     assert!(cluster.ok(&["--version"]).starts_with("clerk "));
     let help = cluster.ok(&["--help"]);
     const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move query \
-                         history status bench completions";
+                         history status bench check completions";
     for verb in VERBS.split_whitespace() {
         assert!(help.contains(verb), "{verb} in {help}");
         let text = cluster.ok(&[verb, "--help"]);
@@ -247,6 +247,38 @@ fn servers_are_given_nothing_but_their_standard_files() {
     let open: Vec<_> = open.flatten().filter_map(|file| fs::read_link(file.path()).ok()).collect();
     assert!(open.len() > 3, "{open:?}");
     assert!(!open.contains(&held), "{open:?}");
+}
+
+#[test]
+fn a_directory_is_judged_while_its_server_is_down() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1", "--replicas", "1"]);
+    cluster.ok(&["put", "a", "one"]);
+    for name in ["101.1", "ctrl.1"] {
+        let place = cluster.path().join(name);
+        let directory = place.display().to_string();
+        assert_eq!(cluster.fails(1, &["check", &directory]), "not_checked", "it runs");
+        cluster.ok(&["down", name]);
+        let report = cluster.json(&["check", &directory]);
+        assert_eq!(keys_of(&report), ["directory", "parts", "server", "sound"]);
+        let keys = ["cluster", "group", "incarnation", "key", "members", "node"];
+        assert_eq!((keys_of(&report["server"]), &report["sound"]), (keys.to_vec(), &json!(true)), "{report}");
+        let parts: Vec<&str> =
+            report["parts"].as_array().unwrap().iter().map(|part| part["part"].as_str().unwrap()).collect();
+        assert_eq!(parts, ["identity", "peers", "log", "table", "log and table"]);
+        assert!(cluster.ok(&["check", &directory]).contains("identity       sound"));
+
+        let identity = fs::read(place.join("identity")).unwrap();
+        fs::write(place.join("identity"), &identity[..identity.len() - 2]).unwrap();
+        let report = cluster.clerk(&["check", &directory, "-o", "json"]);
+        assert_eq!((report.code, &report.json()["parts"][0]["verdict"]), (Some(1), &json!("damaged")));
+        assert_eq!(report.json()["sound"], false);
+        fs::write(place.join("identity"), identity).unwrap();
+        cluster.ok(&["start", name]);
+    }
+    assert_eq!(cluster.ok(&["get", "a"]), "one\n", "as it was");
+    assert_eq!(cluster.fails(1, &["check", "/nowhere/at/all"]), "io");
+    assert_eq!(cluster.fails(2, &["check", &cluster.path().display().to_string()]), "usage");
 }
 
 #[test]

@@ -66,7 +66,9 @@ fn only_in(words: &[&str], allowed: impl Fn(&str) -> bool) {
 #[test]
 fn only_the_storage_names_rocksdb() {
     only_in(&["rocksdb"], |name| {
-        name.starts_with("raft/src/storage/") || name == "raft/src/host.rs" || is_test(name)
+        name.starts_with("raft/src/storage/")
+            || ["raft/src/host.rs", "raft/src/check.rs"].contains(&name)
+            || is_test(name)
     });
     // The one who puts a server together names our module, never the library.
     only_in(&["rocksdb::DB", "rocksdb::Options", "use rocksdb", "extern crate rocksdb"], |name| {
@@ -131,6 +133,39 @@ fn clients_and_services_see_consensus_only_through_its_face() {
     only_in(&inner, |name| {
         is_test(name) || !(name.starts_with("shardkv/") || name.starts_with("shardctrler/"))
     });
+}
+
+/// The texts of the errors that a file declares, each as the pieces between what is filled in.
+fn error_texts(file: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(root().join(file)).unwrap();
+    let declared = text.split("#[error(").skip(1).filter_map(|rest| {
+        let literal = rest.trim_start().strip_prefix('"')?;
+        let end = literal.match_indices('"').find(|(at, _)| !literal[..*at].ends_with('\\'))?.0;
+        let joined = literal[..end].replace("\\\n", "");
+        let words = joined.split_whitespace().collect::<Vec<_>>().join(" ");
+        let pieces = words.split('{').enumerate().map(|(number, piece)| match number {
+            0 => piece,
+            _ => piece.split_once('}').map_or(piece, |(_, piece)| piece),
+        });
+        Some(pieces.map(str::to_owned).collect())
+    });
+    declared.collect()
+}
+
+/// Who meets a refusal looks for its words.
+#[test]
+fn each_refusal_of_a_start_and_of_a_connection_is_explained() {
+    let page = fs::read_to_string(root().join("docs/when-it-refuses.md")).unwrap();
+    let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+    let mut texts = 0;
+    for file in ["raft/src/storage/mod.rs", "base/src/socket/admit.rs"] {
+        for pieces in error_texts(file) {
+            texts += 1;
+            let shown = pieces.join("...");
+            assert!(quoted.contains(&shown.as_str()), "{file}: not in docs/when-it-refuses.md:\n> {shown}");
+        }
+    }
+    assert!(texts > 15, "only {texts} texts");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Reading order: [`types`], [`core`], [`storage`], [`transport`], the driver, [`rsm`].
 
 mod background;
+pub mod check;
 pub mod config;
 pub mod core;
 mod driver;

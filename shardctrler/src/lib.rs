@@ -6,6 +6,7 @@
 //! groups may ask; knows no sockets), [`server`] (the sockets).
 
 pub mod change;
+pub mod judge;
 pub mod rebalance;
 pub mod rows;
 pub mod server;

@@ -7,6 +7,7 @@
 
 pub mod command;
 mod configs;
+pub mod judge;
 mod kv;
 mod mover;
 mod moves;

@@ -9,9 +9,9 @@ use clerk::connection::{Options, TarpcConnection};
 use raft::host::{self, Host, HostError};
 use raft::rsm;
 use raft::types::NodeId;
-use shardkv::server;
 use shardkv::service::{Service, Settings};
 use shardkv::state_machine::Machine;
+use shardkv::{judge, server};
 use tracing::Instrument;
 
 /// A replica of a group, which serves the shards that the controllers give the group.
@@ -33,6 +33,7 @@ struct Args {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    raft::check::answer_if_asked(&mut judge::Table::default());
     let args = process::load::<Args>();
     process::run(async move {
         let host = host::open(&args.server, args.group).await?;

@@ -47,6 +47,10 @@ pub struct ServerArgs {
     /// twentieth of the disk where that is less].
     #[arg(long, value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
+    /// Judge --data-dir instead, which no server may have open: prints what is sound and what is not as JSON, changes
+    /// nothing, needs no other setting, and exits with 1 if something is not.
+    #[arg(long)]
+    pub check: bool,
     /// A TOML file with these settings under the same names; the command line counts more.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -139,7 +143,7 @@ enum Refused {
 fn parse<T: clap::Parser>(arguments: Vec<OsString>) -> Result<T, Refused> {
     let command = T::command().args_override_self(true);
     let mut all = arguments;
-    if let Some(path) = config_path(&all) {
+    if let Some(path) = path_named(&all, "--config") {
         let names = command.get_arguments().filter_map(clap::Arg::get_long).collect::<BTreeSet<_>>();
         let from_file =
             read_file(&path, &names).map_err(|why| Refused::Bad(format!("{}: {why}", path.display())))?;
@@ -156,13 +160,23 @@ fn parse<T: clap::Parser>(arguments: Vec<OsString>) -> Result<T, Refused> {
     })
 }
 
-/// The file named on the command line, found before the command line is understood.
-fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
+/// The data directory that this process is to judge instead of serving: `--check` needs no setting but that.
+pub fn check_asked() -> Option<PathBuf> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if !arguments.iter().skip(1).any(|argument| argument == "--check") {
+        return None;
+    }
+    let path = path_named(&arguments, "--data-dir");
+    Some(path.unwrap_or_else(|| super::fail(&"--check judges a data directory: name it with --data-dir")))
+}
+
+/// A path on the command line, found before the command line is understood.
+fn path_named(arguments: &[OsString], name: &str) -> Option<PathBuf> {
     let named = |position: usize| {
         let argument = arguments[position].to_str()?;
-        match argument.strip_prefix("--config=") {
+        match argument.strip_prefix(name)?.strip_prefix('=') {
             Some(path) => Some(PathBuf::from(path)),
-            None => (argument == "--config").then(|| arguments.get(position + 1).map(PathBuf::from))?,
+            None => (argument == name).then(|| arguments.get(position + 1).map(PathBuf::from))?,
         }
     };
     (1..arguments.len()).rev().find_map(named)

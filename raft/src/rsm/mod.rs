@@ -12,6 +12,7 @@ mod replica;
 pub mod sessions;
 
 pub use map::MapRows;
+pub(crate) use replica::start_rule;
 pub use replica::{
     ExecuteError, Leadership, Parts, Placed, Replica, Role, StartError, Status, Threads, start,
 };

@@ -216,7 +216,7 @@ impl Task {
 }
 
 /// The start rule (architecture: walks, snapshot): what the log and the table say must fit.
-fn start_rule(
+pub(crate) fn start_rule(
     restored: &mut Restored,
     applied: EntryId,
     installed: Option<EntryId>,

@@ -24,6 +24,8 @@
 //!
 //! Left out on purpose: servers' own logs and settings, which may lie beside these files.
 
+mod inspect;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -32,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use base::socket::LEVEL;
+pub(crate) use inspect::{Inspected, inspect};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
@@ -49,8 +52,8 @@ const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
 const PEERS: &str = "peers";
-const RAFT: &str = "raft";
-const STATE: &str = "state";
+pub(crate) const RAFT: &str = "raft";
+pub(crate) const STATE: &str = "state";
 
 /// Whose data a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,6 +263,15 @@ fn same_server(path: &str, found: &Identity, expected: &Identity) -> Result<(), 
     Ok(())
 }
 
+/// The process that holds a lock, as far as its text tells.
+fn holder(lock: &mut File) -> String {
+    let mut text = String::new();
+    match lock.read_to_string(&mut text) {
+        Ok(_) if !text.trim().is_empty() => format!("process {}", text.trim()),
+        _ => "another process".to_owned(),
+    }
+}
+
 fn take_lock(path: &Path) -> Result<File, OpenError> {
     let at = path.join(LOCK);
     let mut file = OpenOptions::new()
@@ -272,11 +284,7 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let holder = match file.read_to_string(&mut text) {
-                Ok(_) if !text.trim().is_empty() => format!("process {}", text.trim()),
-                _ => "another process".to_owned(),
-            };
+            let holder = holder(&mut file);
             return Err(OpenError::InUse { path: path.display().to_string(), holder });
         }
         Err(error) => return Err(unavailable(&at, &error)),

@@ -6,11 +6,13 @@
 mod buffer;
 mod files;
 mod generations;
+mod judge;
 mod options;
 mod staging;
 mod store;
 mod table;
 
+pub use judge::{JudgedTable, judge};
 pub use options::TableOptions;
 pub use table::open_table;
 

@@ -67,6 +67,11 @@ pub(crate) enum Verb {
     /// Prints the end of servers' logs.
     #[command(after_help = "Example:\n  clerk logs 101.1 --lines 50")]
     Logs(Logs),
+    /// Judges the data directory of a server that does not run: log, table, identity. Changes nothing.
+    #[command(
+        after_help = "Examples:\n  clerk check clerk-data/101.1\n  clerk check /var/lib/shardkv -o json"
+    )]
+    Check(Check),
     /// Prints the value of a key.
     #[command(after_help = "Examples:\n  clerk get greeting\n  clerk get --raw picture > picture.png")]
     Get(Get),
@@ -229,6 +234,13 @@ pub(crate) struct Load {
     /// records or another checksum than that says; a last line without a newline is left out.
     #[arg(long)]
     pub(crate) partial: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// The data directory of one server.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]

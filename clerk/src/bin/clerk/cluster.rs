@@ -29,6 +29,7 @@ use clerk::api::ctrl::Change;
 use serde_json::{Value, json};
 
 pub(crate) use self::file::{Cluster, Directory, name};
+pub(crate) use self::process::program;
 pub(crate) use self::stop::{down, kill};
 
 use crate::args::{self, Name};

@@ -10,6 +10,7 @@ mod admin;
 mod args;
 mod bench;
 mod bulk;
+mod check;
 mod cluster;
 mod context;
 mod escape;
@@ -81,6 +82,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Kill(names) => cluster::kill(&context, &names).await,
         Verb::Start(names) => cluster::start(&context, &names).await,
         Verb::Logs(logs) => cluster::logs(&context, &logs),
+        Verb::Check(check) => check::check(&context, &check),
         Verb::Get(get) => keys::get(&context, &get).await,
         Verb::Put(put) => keys::put(&context, &put).await,
         Verb::Append(append) => keys::append(&context, &append).await,

@@ -60,7 +60,7 @@ pub(super) fn signal(data: &Path, signal: Signal) -> Result<bool, Failure> {
 }
 
 /// The server programs: beside this one, wherever links to it lie.
-fn program(name: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn program(name: &str) -> Result<PathBuf, Failure> {
     let here = std::env::current_exe().and_then(|path| path.canonicalize());
     let here = here.context("cannot find this program itself")?;
     let path = here.with_file_name(name);
