@@ -216,6 +216,11 @@ fn the_status_of_a_dead_cluster_has_its_shape() {
         "refused",
         "refused_by",
         "owes",
+        "refused_messages",
+        "alarms",
+        "last_alarm",
+        "table_bad",
+        "refused_peers",
     ];
     assert!(names.iter().all(|name| server.contains_key(*name)) && server.len() == names.len());
     assert_eq!(server["up"], false);

@@ -40,7 +40,10 @@ fn append(criterion: &mut Criterion) {
     let entry = |index| Entry::new(EntryId::new(3, 1000 + index), Payload::Command(command.clone()));
     let entries = (1..=ENTRIES).map(entry).collect();
     let prev = EntryId::new(3, 1000);
-    let message = Message::new(Term(3), Body::Append { prev, entries, commit: Index(990), round: 8 });
+    let message = Message::new(
+        Term(3),
+        Body::Append { prev, entries, commit: Index(990), round: 8, acked: EntryId::ZERO, differs: None },
+    );
     both_ways(criterion, "an Append of 64 entries", &message, ENTRIES);
 }
 

@@ -340,10 +340,12 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let cluster = Cluster::up(&["--groups", "2", "--shards", "8"]);
     let document = cluster.json(&["status"]);
     assert_eq!(keys_of(&document), ["cluster", "config", "controllers", "groups", "settled"]);
-    const SERVER: [&str; 15] = [
+    const SERVER: [&str; 20] = [
         "address",
+        "alarms",
         "applied",
         "commit",
+        "last_alarm",
         "leader",
         "log_bytes",
         "name",
@@ -351,7 +353,10 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "pid",
         "refused",
         "refused_by",
+        "refused_messages",
+        "refused_peers",
         "role",
+        "table_bad",
         "table_hash",
         "term",
         "up",

@@ -20,6 +20,11 @@ fn a_group_survives_loss_reordering_partitions_crashes_and_power_cuts() {
 }
 
 #[test]
+fn a_table_that_was_damaged_is_found_and_replaced_and_nothing_wrong_is_answered_after_that() {
+    play("damaged_tables");
+}
+
+#[test]
 fn shards_move_under_faults_and_every_operation_happens_exactly_once() {
     play("shard_moves");
 }

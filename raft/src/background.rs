@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,8 @@ struct View {
     rows: Box<dyn Read>,
     opened: clock::Instant,
     used: clock::Instant,
+    /// CRC32 of all rows up to the key: of the chunk read last, and of the one before, in case it is asked for again.
+    sums: [(Option<Bytes>, u32); 2],
 }
 
 impl Streamer {
@@ -96,15 +99,22 @@ impl Streamer {
         if !held {
             let rows = self.table.view();
             let snapshot = applied(&*rows).id;
-            views.insert(order.to, View { snapshot, rows, opened: now, used: now });
+            let sums = [(None, 0), (None, 0)];
+            views.insert(order.to, View { snapshot, rows, opened: now, used: now, sums });
         }
         let view = views.get_mut(&order.to).expect("just put there");
         view.used = now;
+        let before = view.sums.iter().find(|(key, _)| *key == after).map_or(0, |(_, sum)| *sum);
         let start = after.as_ref().map_or_else(Vec::new, |key| [key, &b"\0"[..]].concat());
         let limit = ScanLimit { rows: usize::MAX, bytes: self.config.chunk_bytes };
         let source: &dyn Read = if base::mutant!("chunks-of-live-rows") { &*self.table } else { &*view.rows };
         let rows = source.scan(&start, None, limit);
         let full = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= limit.bytes;
-        Chunk::new(view.snapshot, self.membership.clone(), after, rows, !full)
+        let mut chunk = Chunk::new(view.snapshot, self.membership.clone(), after, rows, !full);
+        chunk.total = Chunk::sum_of(before, &chunk.rows);
+        if let Some((last, _)) = chunk.rows.last() {
+            view.sums = [(chunk.after.clone(), before), (Some(last.clone()), chunk.total)];
+        }
+        chunk
     }
 }

@@ -10,7 +10,7 @@
 //! hands over once a round: a wake-up costs more than an item.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::clock::{self, Ticker};
@@ -28,7 +28,7 @@ use crate::core::ready::{Apply, ReadId, Ready, StreamOrder};
 use crate::core::role::Role;
 use crate::core::{ProposeError, Raft, Refused};
 use crate::rsm::{ExecuteError, Leadership, Role as RoleName, Status};
-use crate::storage::Log;
+use crate::storage::{Applied, Log};
 use crate::transport::{Incoming, Mailbox, Transport};
 use crate::types::{EntryId, Index, NodeId};
 
@@ -75,6 +75,8 @@ pub(crate) enum Event {
     Chunk(NodeId, Chunk),
     /// The table is durable up to here.
     Durable(Index),
+    /// The table had this hash behind the entry at this position.
+    Hashed(Index, u64),
 }
 
 /// Things worth counting. Shared with the handle.
@@ -82,6 +84,7 @@ pub(crate) enum Event {
 pub(crate) struct Counters {
     pub(crate) refused_messages: AtomicU64,
     pub(crate) slow_saves: AtomicU64,
+    pub(crate) alarms: AtomicU64,
 }
 
 pub(crate) struct Driver<P, Q> {
@@ -107,6 +110,12 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) next_read: u64,
     pub(crate) compaction: Compaction,
     pub(crate) random: StdRng,
+    /// The newest alarm, in words.
+    pub(crate) last_alarm: Option<Arc<str>>,
+    /// The table is bad: whoever answers clients asks here (correctness rule 69).
+    pub(crate) table_bad: Arc<AtomicBool>,
+    /// What was applied at the last tick.
+    pub(crate) rested: Applied,
 }
 
 /// When to compact next.
@@ -193,6 +202,12 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         self.raft.set_disk_low(*self.disk_low.borrow());
         self.compaction.ticks_since = self.compaction.ticks_since.saturating_add(1);
         self.raft.tick();
+        // Nothing was left to apply for a tick: everybody in the group comes to rest at the same position.
+        let applied = self.status.borrow().applied;
+        if applied == self.rested && applied.id.index == self.raft.commit() {
+            self.raft.hashed(applied.id.index, applied.hash);
+        }
+        self.rested = applied;
     }
 
     fn on_event(&mut self, event: Event) {
@@ -202,6 +217,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             Event::Installed(snapshot) => self.raft.installed(snapshot),
             Event::NotInstalled(snapshot) => self.raft.not_installed(snapshot),
             Event::Chunk(to, chunk) => self.raft.chunk_read(to, chunk),
+            Event::Hashed(index, hash) => self.raft.hashed(index, hash),
             Event::Durable(index) => {
                 let dropped = self.raft.compact(index);
                 let _ = self.chores.send(Chore::Free(dropped));
@@ -265,6 +281,12 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
 
     async fn carry_out(&mut self, mut ready: Ready) {
         base::mutant!("answer-before-save", ready.appends.append(&mut ready.send));
+        self.table_bad.store(self.raft.is_table_bad(), Ordering::Relaxed);
+        for alarm in &ready.alarms {
+            self.counters.alarms.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%alarm, "alarm");
+            self.last_alarm = Some(alarm.to_string().into());
+        }
         for envelope in ready.appends {
             self.transport.send(envelope.to, envelope.message);
         }
@@ -318,6 +340,11 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 uncommitted_bytes_max: self.config.uncommitted_bytes_max,
                 syncs,
                 owes: raft.owes(),
+                refused_messages: self.counters.refused_messages.load(Ordering::Relaxed),
+                alarms: self.counters.alarms.load(Ordering::Relaxed),
+                last_alarm: self.last_alarm.clone(),
+                table_bad: raft.is_table_bad(),
+                disbelieved: raft.disbelieved().iter().copied().collect(),
             };
             let changed = *status != next;
             *status = next;

@@ -24,6 +24,10 @@ impl Term {
     /// everybody (correctness rule 10).
     pub const LIMIT: Self = Self(1 << 62);
 
+    /// No message may raise a server's term by more than this, unless the server is at term 0 (correctness rule
+    /// 10): elections, one a second, take 136 years to get so far.
+    pub const JUMP_MAX: u64 = 1 << 32;
+
     /// The term after this one.
     #[must_use]
     pub fn next(self) -> Self {

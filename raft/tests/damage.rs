@@ -3,11 +3,18 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
 
+use raft::config::Config;
+use raft::core::message::Message;
+use raft::rsm::{Parts, Rows, StateMachine, Threads, encode_command, start};
+use raft::storage::memory::MemoryDisk;
 use raft::storage::rocksdb::{TableOptions, open_table};
 use raft::storage::wal::{Judged, LogOptions, judge, open_log};
-use raft::storage::{Change, OpenError, Restored, Row, Save, ScanLimit};
-use raft::types::{Entry, EntryId, HardState, Payload, Term};
+use raft::storage::{Change, OpenError, Read, Restored, Row, Save, ScanLimit};
+use raft::transport::{Transport, mailbox};
+use raft::types::{Entry, EntryId, HardState, Membership, NodeId, Payload, Term};
 
 /// Set in the processes that the tests start.
 const DIRECTORY: &str = "DAMAGE_TEST_DIRECTORY";
@@ -125,6 +132,69 @@ fn a_process_that_died_left_everything_and_a_file_less_is_noticed() {
     // The process left no time for the mark to be synced; it was written all the same.
     std::fs::remove_file(path.join("0.log")).unwrap();
     assert_eq!(judge(path).unwrap().restored.promised, EntryId::new(1, 30));
+}
+
+struct Counter;
+
+impl StateMachine for Counter {
+    type Command = u64;
+    type Output = ();
+    type Query = ();
+    type Answer = ();
+
+    fn load(&mut self, _rows: &dyn Read) {}
+
+    fn apply(&mut self, _rows: &mut dyn Rows, _id: EntryId, number: u64) {
+        println!("applied {number}");
+    }
+
+    fn query(&self, _rows: &dyn Read, (): ()) {}
+}
+
+struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, _to: NodeId, _message: Message) {}
+}
+
+/// The other process of the test below; nothing when run by itself.
+#[tokio::test]
+async fn applies_an_entry_that_went_bad_in_memory() {
+    if std::env::var_os(DIRECTORY).is_none() {
+        return;
+    }
+    let entry =
+        |index, number: u64| Entry::new(EntryId::new(1, index), Payload::Command(encode_command(&number)));
+    let changed = Entry { payload: entry(2, 3).payload, ..entry(2, 2) };
+    let (mut log, table) = MemoryDisk::new().open();
+    log.save(&Save { entries: vec![entry(1, 1), changed], ..first_term() }).await;
+    let (_inbox, mailbox) = mailbox(16, 1 << 20);
+    let (_never, disk_low) = tokio::sync::watch::channel(false);
+    let parts = Parts {
+        me: NodeId(1),
+        membership: Membership::of([NodeId(1)]),
+        config: Config::default(),
+        log,
+        table,
+        transport: Arc::new(Nobody),
+        mailbox,
+        threads: Threads::Shared,
+        disk_low,
+    };
+    let _replica = start(parts, Counter).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    println!("still there");
+}
+
+/// Rule 66: what changed in memory behind the last check is not applied.
+#[test]
+fn an_entry_that_changed_in_memory_ends_the_process_before_it_is_applied() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = process("applies_an_entry_that_went_bad_in_memory", "ulimit -c 0", directory.path());
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success(), "{out}\n{err}");
+    assert!(err.contains("checksum is wrong: 2@1"), "{err}");
+    assert!(out.contains("applied 1") && !out.contains("applied 3") && !out.contains("still there"), "{out}");
 }
 
 /// The other process of the test below; nothing when run by itself.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use raft::config::Config;
 use raft::core::message::{Body, Verdict};
 use raft::core::role::Role;
+use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{EntryId, HardState, Index, Membership, NodeId, Term};
@@ -111,7 +112,12 @@ fn a_leader_takes_back_what_it_knew_of_a_server_that_owes() {
         _ => panic!("it leads"),
     };
     assert_eq!(matched(&cluster), (6, false));
-    let reply = |verdict, owes| message(1, Body::AppendReply { verdict, round: 0, disk_low: false, owes });
+    let reply = |verdict, owes| {
+        message(
+            1,
+            Body::AppendReply { verdict, round: 0, disk_low: false, owes, table: TableReport::default() },
+        )
+    };
     // A late answer moves nothing.
     cluster.step(TWO, ONE, reply(Verdict::Matched(Index(3)), false));
     cluster.step(TWO, ONE, reply(Verdict::Conflict { at: Index(6), try_at: EntryId::new(1, 2) }, false));
@@ -238,7 +244,11 @@ fn a_promise_is_compared_in_voting_order() {
     // Its log gets as long as it was, with older entries: that is not what it promised.
     let append = |raft: &mut Raft, term, entries| {
         let (prev, commit, acked) = (EntryId::new(1, 1), Index(0), EntryId::ZERO);
-        raft.step(THREE, message(term, Body::Append { prev, entries, commit, round: 0, acked })).unwrap();
+        raft.step(
+            THREE,
+            message(term, Body::Append { prev, entries, commit, round: 0, acked, differs: None }),
+        )
+        .unwrap();
         raft.check();
         let save = raft.take_ready().save.unwrap_or_default();
         raft.saved();
@@ -257,7 +267,7 @@ fn an_acknowledgement_that_cannot_be_is_refused() {
     let mut raft = Raft::new(TWO, members, small_config(1), Restored::default(), EntryId::ZERO);
     for acked in [EntryId::new(3, 1), EntryId::new(1, 1 << 62)] {
         let (prev, entries, commit) = (EntryId::ZERO, Vec::new(), Index(0));
-        let append = Body::Append { prev, entries, commit, round: 0, acked };
+        let append = Body::Append { prev, entries, commit, round: 0, acked, differs: None };
         let refused = raft.step(THREE, message(2, append));
         assert!(matches!(refused, Err(Refused::Impossible(_))), "{refused:?}");
         assert_eq!(raft.owes(), None);

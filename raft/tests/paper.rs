@@ -7,6 +7,7 @@ mod common;
 use raft::config::Config;
 use raft::core::message::{Body, Message, Verdict};
 use raft::core::role::{Leader, Role};
+use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};
@@ -31,7 +32,10 @@ fn entries(from: u64, terms: &[u64]) -> Vec<Entry> {
 }
 
 fn append(term: u64, prev: EntryId, entries: Vec<Entry>, commit: u64) -> Message {
-    message(term, Body::Append { prev, entries, commit: Index(commit), round: 0, acked: EntryId::ZERO })
+    message(
+        term,
+        Body::Append { prev, entries, commit: Index(commit), round: 0, acked: EntryId::ZERO, differs: None },
+    )
 }
 
 /// What the server answers to a message from server 2.
@@ -191,8 +195,13 @@ fn a_new_leader_starts_at_the_end_of_its_log_and_knows_of_no_agreement() {
         assert_eq!((follower.matched, follower.next), (Index(1), Index(2)));
     }
     // An old answer moves nothing back.
-    let reply =
-        Body::AppendReply { verdict: Verdict::Matched(Index(0)), round: 0, disk_low: false, owes: false };
+    let reply = Body::AppendReply {
+        verdict: Verdict::Matched(Index(0)),
+        round: 0,
+        disk_low: false,
+        owes: false,
+        table: TableReport::default(),
+    };
     cluster.step(TWO, ME, message(1, reply));
     assert_eq!(leader(&cluster).followers[&TWO].matched, Index(1));
 }
@@ -288,6 +297,7 @@ fn an_answer_carries_the_term_and_an_old_leader_gives_way_to_it() {
         round: 0,
         disk_low: false,
         owes: false,
+        table: TableReport::default(),
     };
     cluster.step(TWO, ME, message(5, reply));
     assert_eq!(cluster.raft(ME).term(), Term(5));
@@ -343,8 +353,15 @@ fn a_newer_term_makes_a_follower_of_everybody() {
             commit: Index(0),
             round: 0,
             acked: EntryId::ZERO,
+            differs: None,
         },
-        Body::AppendReply { verdict: refusal, round: 0, disk_low: false, owes: false },
+        Body::AppendReply {
+            verdict: refusal,
+            round: 0,
+            disk_low: false,
+            owes: false,
+            table: TableReport::default(),
+        },
         Body::ChunkReply { snapshot: EntryId::ZERO, cursor: None },
     ];
     for body in bodies {
@@ -558,6 +575,7 @@ fn a_leader_commits_what_a_majority_has_but_counts_only_its_own_term() {
         round: 0,
         disk_low: false,
         owes: false,
+        table: TableReport::default(),
     };
     cluster.step(TWO, ME, message(2, matched(2)));
     assert_eq!(cluster.raft(ME).commit(), Index(0), "entries of term 1 are not counted in term 2");

@@ -34,6 +34,7 @@ struct Run {
     cuts: u32,
     /// The server whose log loses its last saves now and then when it crashes, in runs that have one.
     frail: Option<NodeId>,
+    corruptions: u32,
     /// How fast time passes beside messages.
     haste: u32,
     /// How likely the next message is one of the oldest.
@@ -76,6 +77,7 @@ impl Run {
             crashes: mood(&mut random, 40),
             cuts: mood(&mut random, 20),
             frail: random.random_bool(0.6).then(|| NodeId(random.random_range(1..=size))),
+            corruptions: mood(&mut random, 4),
             haste: random.random_range(6..30),
             order: random.random_range(0.2..1.0),
             random,
@@ -104,6 +106,7 @@ impl Run {
             (self.doubles, Self::double),
             (self.crashes, Self::crash_or_restart),
             (self.cuts, Self::cut_or_heal),
+            (self.corruptions, Self::corrupt_table),
         ] {
             if fault < likely {
                 return happens(self);
@@ -136,6 +139,7 @@ impl Run {
             }),
             94..99 => self.draw(false).inspect(|id| {
                 self.cluster.tell_events(*id);
+                self.tell_hash(*id);
             }),
             _ => self.draw(false).inspect(|id| self.cluster.drop_views(*id)),
         };
@@ -238,6 +242,25 @@ impl Run {
         self.oracle.watch(&mut self.cluster);
     }
 
+    /// As the driver does when nothing is left to apply.
+    fn tell_hash(&mut self, id: NodeId) {
+        let (raft, table) = (self.cluster.raft(id), &self.cluster.servers[&id].table);
+        if table.applied().index == raft.commit() {
+            let (index, hash) = (table.applied().index, table.hash());
+            self.cluster.input_only(id, |raft| raft.hashed(index, hash));
+        }
+    }
+
+    /// One table at a time goes wrong: a minority.
+    fn corrupt_table(&mut self) {
+        if self.cluster.servers.values().all(|server| server.table.damage == 0) {
+            let ids = self.cluster.ids();
+            let id = ids[self.random.random_range(0..ids.len())];
+            self.cluster.server(id).table.damage = 1;
+            self.oracle.totals.corruptions += 1;
+        }
+    }
+
     fn cut_or_heal(&mut self) {
         if self.random.random_bool(0.4) {
             self.cluster.cut.clear();
@@ -272,11 +295,15 @@ impl Run {
             // What was proposed to a leader of the past may be lost: set another goal then.
             let term = self.cluster.ids().iter().map(|id| self.cluster.raft(*id).term()).max();
             goal = goal.filter(|goal| Some(goal.term) == term);
-            if let Some(goal) = goal
-                && self.cluster.ids().iter().all(|id| self.cluster.servers[id].table.applied() >= goal)
+            if let Some(wanted) = goal
+                && self.cluster.ids().iter().all(|id| self.cluster.servers[id].table.applied() >= wanted)
                 && self.oracle.open_reads(&self.cluster) == 0
             {
-                return;
+                if self.cluster.servers.values().all(|server| server.table.damage == 0) {
+                    return;
+                }
+                // A difference shows where something was applied.
+                goal = None;
             }
             if goal.is_none() {
                 goal = self.propose_and_read();
@@ -293,6 +320,7 @@ impl Run {
 
     fn quiet_tick(&mut self) {
         for id in self.cluster.ids() {
+            self.tell_hash(id);
             self.cluster.tick(id);
             self.oracle.watch(&mut self.cluster);
         }

@@ -121,8 +121,14 @@ fn what_is_refused_resets_no_election_timer() {
             let (term, last, prev) = (2 + u64::from(ticks), EntryId::ZERO, EntryId::new(2, 2));
             cluster.step(NodeId(1), NodeId(2), message(term, Body::Vote { last }));
             cluster.step(NodeId(1), NodeId(2), message(term, Body::PreVote { last }));
-            let old =
-                Body::Append { prev, entries: Vec::new(), commit: Index(0), round: 0, acked: EntryId::ZERO };
+            let old = Body::Append {
+                prev,
+                entries: Vec::new(),
+                commit: Index(0),
+                round: 0,
+                acked: EntryId::ZERO,
+                differs: None,
+            };
             cluster.step(NodeId(3), NodeId(2), message(2, old));
             cluster.effects(NodeId(2), None);
         }

@@ -316,7 +316,7 @@ async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on
     }
     let entries = vec![Entry::new(EntryId::new(5, 1), Payload::Empty)];
     let (prev, commit, acked) = (EntryId::ZERO, Index(1), EntryId::ZERO);
-    let append = Body::Append { prev, entries, commit, round: 1, acked };
+    let append = Body::Append { prev, entries, commit, round: 1, acked, differs: None };
     inbox.deliver(NodeId(2), of_leader(append));
     clock::sleep(Duration::from_millis(50)).await;
     assert_eq!(server.status().applied.id, EntryId::new(5, 1), "the applier is alive");

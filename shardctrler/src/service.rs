@@ -87,7 +87,7 @@ impl Service {
             CtrlRequest::Plan(change) => self.query(Query::Plan(change)).await,
             CtrlRequest::Query(num) => self.query(Query::Config(num)).await,
             CtrlRequest::History { after } => self.query(Query::History { after }).await,
-            CtrlRequest::Watch { after, book } => Ok(self.watch(after, book).await),
+            CtrlRequest::Watch { after, book } => self.watch(after, book).await,
             CtrlRequest::Status => Ok(CtrlReply::Status(Box::new(self.status()))),
         }
     }
@@ -118,7 +118,7 @@ impl Service {
         }
     }
 
-    async fn watch(&self, after: ConfigNum, book: u64) -> CtrlReply {
+    async fn watch(&self, after: ConfigNum, book: u64) -> Verdict {
         let mut head = self.head.clone();
         let is_news = |head: &Head| head.config.is_some_and(|config| config > after) || head.book > book;
         // Nothing new in time, or the follower gone because the node stops: answer what there is.
@@ -127,7 +127,11 @@ impl Service {
         // Configurations first: a book that is newer than they are is harmless.
         let configs = rows::configs_after(table, Some(after));
         let book: AddressBook = rows::book(table);
-        CtrlReply::Configs(configs, book)
+        // Asked last: what was read is not to be told once it is known for wrong (rule 69).
+        if self.replica.is_table_bad() {
+            return Err(self.refusal(ExecuteError::NotLeader { hint: self.replica.leadership().leader }));
+        }
+        Ok(CtrlReply::Configs(configs, book))
     }
 
     fn status(&self) -> CtrlStatus {
@@ -156,6 +160,11 @@ fn replica_status(status: &Status, settings: &Settings) -> ReplicaStatus {
         refused: settings.refusals.counted(),
         refused_by: settings.refusals.refused_by(),
         owes: status.owes.map(|entry| entry.to_string()),
+        refused_messages: status.refused_messages,
+        alarms: status.alarms,
+        last_alarm: status.last_alarm.as_deref().map(str::to_owned),
+        table_bad: status.table_bad,
+        refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
     }
 }
 

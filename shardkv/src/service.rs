@@ -220,6 +220,10 @@ impl Service {
             _ => rows::config(&**table),
         };
         let config = config.ok_or(KvRefusal::NotReady { config: ConfigNum(0) })?;
+        // Rule 69. What it adopted is a row like others.
+        if self.replica.is_table_bad() {
+            return Err(KvRefusal::NotLeader { hint: self.address(self.replica.leadership().leader) });
+        }
         Ok(KvReply::Config(Box::new(config), book))
     }
 

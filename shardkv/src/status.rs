@@ -60,6 +60,11 @@ fn replica(pid: u32, refusals: &Refusals, status: &Status) -> ReplicaStatus {
         refused: refusals.counted(),
         refused_by: refusals.refused_by(),
         owes: status.owes.map(|entry| entry.to_string()),
+        refused_messages: status.refused_messages,
+        alarms: status.alarms,
+        last_alarm: status.last_alarm.as_deref().map(str::to_owned),
+        table_bad: status.table_bad,
+        refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
     }
 }
 

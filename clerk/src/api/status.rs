@@ -48,6 +48,16 @@ pub struct ReplicaStatus {
     /// The entry (`index@term`) up to which this server must have its log again before it counts as before: it lost a part
     /// of it (correctness rule 62).
     pub owes: Option<String>,
+    /// Messages of peers that it refused since it started.
+    pub refused_messages: u64,
+    /// Alarms since it started: signs that a promise of the group, or of a member's disk, does not hold.
+    pub alarms: u64,
+    /// The newest of them, in words.
+    pub last_alarm: Option<String>,
+    /// Its table differs from those of most servers: it answers no client until a snapshot has replaced the table.
+    pub table_bad: bool,
+    /// Members whose messages it refuses, because they were wrong about their logs again and again.
+    pub refused_peers: Vec<u64>,
 }
 
 /// A controller replica.

@@ -1,6 +1,7 @@
 //! What must hold after every event of a simulated run. One property a file; each sees the replicas
 //! whose status changed in that turn.
 
+mod bad_tables;
 mod config_order;
 mod election_safety;
 mod leader_completeness;
@@ -41,6 +42,7 @@ pub fn watch(cluster: &Cluster) {
         Box::new(election_safety::ElectionSafety::default()),
         Box::new(log_matching::LogMatching::default()),
         Box::new(state_machine_safety::StateMachineSafety::default()),
+        Box::new(bad_tables::BadTables),
         Box::new(leader_completeness::LeaderCompleteness::default()),
         Box::new(progress::Progress::default()),
         Box::new(config_order::ConfigOrder::default()),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::{Here, Key, Refusals};
+use bytes::Bytes;
 use clerk::api::config::Params;
 use clerk::api::{Address, GroupId};
 use clerk::connection::Connection;
@@ -216,6 +217,8 @@ pub struct Seen {
     pub probe: Probe,
     /// What its log durably holds.
     pub journal: Arc<Mutex<Journal>>,
+    /// Its table was damaged, and not replaced since.
+    pub damaged: Arc<AtomicBool>,
 }
 
 /// The part of a node's name that it shares with its group.
@@ -325,6 +328,7 @@ impl Cluster {
                 floor: node.floor,
                 probe: running.probe.clone(),
                 journal: node.disk.journal(),
+                damaged: node.disk.damaged(),
             })
         };
         nodes.iter().filter_map(seen).collect()
@@ -496,6 +500,12 @@ impl Cluster {
             (running.drop_tasks)();
         }
         node.disk.power_cut();
+    }
+
+    /// Changes one row of a node's table behind its back; false: there is no such row.
+    pub fn corrupt(&self, name: &str, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
+        self.world.note(&format!("corrupt {name}"));
+        lock(&self.nodes).get(name).is_some_and(|node| node.disk.corrupt(key, change))
     }
 
     /// Makes all disks slow, or well again.

@@ -10,9 +10,11 @@
 //! cuts make of a log's files is the storage suite's to say; here its log lacks saves, and knows what it promised.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use raft::storage::memory::{MemoryDisk, Past};
 use raft::storage::{Batch, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
@@ -141,6 +143,8 @@ pub struct Disk {
     random: Arc<Mutex<Generator>>,
     temper: Temper,
     trouble: Arc<Mutex<Trouble>>,
+    /// Its table was damaged, and not replaced since.
+    damaged: Arc<AtomicBool>,
 }
 
 /// What ails a disk.
@@ -163,6 +167,7 @@ impl Disk {
             random,
             temper,
             trouble: Arc::default(),
+            damaged: Arc::default(),
         }
     }
 
@@ -172,6 +177,18 @@ impl Disk {
         journal.replace(&self.memory.restored());
         let copy = Self::new(&self.world, name, self.temper);
         Self { memory: self.memory.copied(None), journal: Arc::new(Mutex::new(journal)), ..copy }
+    }
+
+    /// Whether its table was damaged and not replaced since.
+    pub fn damaged(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.damaged)
+    }
+
+    /// Changes one row of its table behind the replica's back; false: there is no such row.
+    pub fn corrupt(&self, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
+        let found = self.memory.corrupt_row(key, change);
+        self.damaged.fetch_or(found, Ordering::Relaxed);
+        found
     }
 
     /// Makes the disk slow, or well again.
@@ -200,7 +217,7 @@ impl Disk {
             trouble: Arc::clone(&self.trouble),
         };
         let log = SlowLog { inner: log, pace: pace.clone(), journal: self.journal() };
-        (Box::new(log), Arc::new(SlowTable { inner: table, pace }))
+        (Box::new(log), Arc::new(SlowTable { inner: table, pace, damaged: self.damaged() }))
     }
 
     /// Bytes of the log and the hard state, and of the durable rows.
@@ -293,6 +310,7 @@ impl Log for SlowLog {
 struct SlowTable {
     inner: Arc<dyn Table>,
     pace: Pace,
+    damaged: Arc<AtomicBool>,
 }
 
 impl Read for SlowTable {
@@ -330,6 +348,18 @@ impl Table for SlowTable {
         self.inner.installed()
     }
 
+    fn mark_bad(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.pace.half("mark").await;
+            self.inner.mark_bad().await;
+            self.pace.half("marked").await;
+        })
+    }
+
+    fn is_bad(&self) -> bool {
+        self.inner.is_bad()
+    }
+
     fn stage_start(&self) {
         self.inner.stage_start();
     }
@@ -342,6 +372,7 @@ impl Table for SlowTable {
         Box::pin(async move {
             self.pace.half("switch").await;
             self.inner.switch(snapshot).await;
+            self.damaged.store(false, Ordering::Relaxed);
             self.pace.half("switched").await;
         })
     }

@@ -50,7 +50,8 @@ pub struct Change {
 /// What became of it: the version, or the version in the way.
 type Verdict = Result<u64, u64>;
 
-fn row_key(key: &[u8]) -> Vec<u8> {
+/// The key of the row of a key.
+pub(crate) fn row_key(key: &[u8]) -> Vec<u8> {
     [b"k", key].concat()
 }
 

@@ -4,6 +4,7 @@
 //! ([`crate::grading`]). And storms of our own ([`raft_faults`], [`shard_moves`]): each is a function of a
 //! seed; [`campaign`] plays many.
 
+pub mod damaged_tables;
 pub mod kvraft;
 pub mod kvraft1;
 pub mod kvsrv;
@@ -93,6 +94,7 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 pub fn suites() -> BTreeMap<&'static str, Play> {
     let suites: [(&'static str, Play); 5] = [
         ("raft_faults", raft_faults::play),
+        ("damaged_tables", damaged_tables::play),
         ("shard_moves", shard_moves::play),
         ("idle_restart", shard_moves::idle_restart),
         ("rings", shard_moves::rings),

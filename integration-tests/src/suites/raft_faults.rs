@@ -46,7 +46,7 @@ pub fn play(seed: u64) -> Result<Report, Failure> {
     Ok(Report { trace: done.trace, events: done.events, ..done.output })
 }
 
-fn store(cluster: &Cluster, servers: &[Name], name: &str) -> Box<ToyStore> {
+pub(super) fn store(cluster: &Cluster, servers: &[Name], name: &str) -> Box<ToyStore> {
     let mut random = cluster.world.generator(name);
     let at = random.random_range(0..servers.len());
     Box::new(ToyStore { calls: cluster.client(name), servers: servers.to_vec(), random, at })

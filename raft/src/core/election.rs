@@ -27,8 +27,8 @@ impl Raft {
     }
 
     pub(super) fn tick_election(&mut self) {
-        self.election_elapsed += 1;
-        if self.election_elapsed < self.election_timeout || !self.membership.is_voter(self.me) {
+        self.election_elapsed = self.election_elapsed.saturating_add(1);
+        if self.election_elapsed < self.election_timeout || !self.may_stand() {
             return;
         }
         if self.owes().is_some() && !base::mutant!("stands-while-it-owes") {
@@ -39,6 +39,13 @@ impl Raft {
         } else {
             self.become_pre_candidate();
         }
+    }
+
+    /// Who stands for election: voters whose log nobody had reason to doubt lately (rule 67), and whose table is as
+    /// it should be (rule 69).
+    fn may_stand(&self) -> bool {
+        let sound = !self.table.is_bad() || base::mutant!("bad-table-stands");
+        self.membership.is_voter(self.me) && self.abstains_ticks == 0 && sound
     }
 
     /// Whether a leader was heard within the shortest election timeout; a leader hears itself.
@@ -82,6 +89,7 @@ impl Raft {
     fn become_leader(&mut self) {
         let next = self.log.last().index.next();
         let uncommitted_bytes = self.log.bytes_after(self.commit);
+        let claims = self.own_claims();
         let others = self.membership.voters.iter().copied().filter(|voter| *voter != self.me);
         self.role = Role::Leader(Leader {
             followers: others.map(|voter| (voter, Progress::new(next))).collect(),
@@ -91,6 +99,7 @@ impl Raft {
             rounds: VecDeque::new(),
             heartbeat_elapsed: 0,
             uncommitted_bytes,
+            claims,
         });
         base::mutant!("skip-empty-entry", return);
         // Rule 12: without an entry of its own term a leader may commit nothing older (rule 11).

@@ -5,6 +5,7 @@ use base::codec::Skipped;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::table::{Mark, TableReport};
 use crate::storage::Row;
 use crate::types::{Entry, EntryId, Index, Membership, NodeId, Term};
 
@@ -62,6 +63,8 @@ pub enum Body {
         /// The last entry that the receiver has acknowledged to this leader in this term: if it has it no more, it
         /// learns here that it was set back (correctness rule 63).
         acked: EntryId,
+        /// The hash that most tables had at a position, told to a server that said otherwise (correctness rule 69).
+        differs: Option<Mark>,
     },
     /// Answer to [`Body::Append`].
     AppendReply {
@@ -74,6 +77,8 @@ pub enum Body {
         /// The follower has lost entries that it had acknowledged, and does not have them again yet (correctness rule
         /// 62): what the verdict says goes before what it said earlier.
         owes: bool,
+        /// What it has to say of its table.
+        table: TableReport,
     },
     /// A piece of a snapshot (section 7): rows of the leader's table in key order.
     Chunk(Chunk),

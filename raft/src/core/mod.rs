@@ -11,12 +11,15 @@
 //! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's prefix
 //!   goes, and followers that still need it get rows instead (`snapshot`).
 //! * `debt`: a server that lost a part of its log votes only for logs that reach what it has promised.
+//! * [`Raft::hashed`]: what the tables are compared by; one that differs from most is replaced (`table`).
 //! * [`Raft::saved`]: the last Ready's save is durable; only then do the own entries count.
 //!
 //! A message goes through one door each way: both ends of a conversation live in one file.
 //!
 //! Left out on purpose: change of membership, leadership transfer, leases.
 
+pub mod alarm;
+mod claims;
 mod debt;
 mod election;
 mod invariants;
@@ -29,6 +32,9 @@ pub mod ready;
 mod replication;
 pub mod role;
 mod snapshot;
+pub mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -36,12 +42,14 @@ use rand::rngs::StdRng;
 use crate::config::Config;
 use crate::storage::{Restored, Save};
 use crate::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
+use alarm::Alarm;
 use log::Log;
 use message::{Body, Envelope, Message};
 use progress::Progress;
 use ready::{Apply, Ready, StreamOrder};
 use role::Role;
 use snapshot::Staging;
+use table::OwnTable;
 
 /// Why a message was refused. Counted, never fatal but for the last (correctness rule 49).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,10 +63,21 @@ pub enum Refused {
     /// A term that would use up the number space.
     #[error("term {0} is beyond all reason")]
     TermLimit(Term),
+    /// A term so far past this server's that only a corrupt sender can have got there (rule 10).
+    #[error("term {found} is more than 2^32 past this server's {own}")]
+    TermJump {
+        /// The message's term.
+        found: Term,
+        /// This server's.
+        own: Term,
+    },
+    /// The sender was found to be wrong about its log again and again (rule 67).
+    #[error("sender {0} is not believed any more")]
+    Disbelieved(NodeId),
     /// A message that contradicts itself or what Raft can do.
     #[error("impossible message: {0}")]
     Impossible(&'static str),
-    /// A committed entry was about to be removed: the group's safety is broken (rule 13).
+    /// What the leader says of its log contradicts what is committed here: the group's safety is broken (rules 13, 65).
     #[error("safety violation: {0}")]
     SafetyViolation(String),
 }
@@ -113,11 +132,19 @@ pub struct Raft {
     /// Ticks since a message of the current leader; none when never.
     leader_silent: Option<u32>,
     staging: Option<Staging>,
+    table: OwnTable,
+    /// Ticks for which this server does not stand for election (rule 67).
+    abstains_ticks: u32,
+    /// How often each follower claimed entries that this server, leading, did not have.
+    claimed_beyond: BTreeMap<NodeId, u32>,
+    /// Peers whose messages are refused (rule 67).
+    disbelieved: BTreeSet<NodeId>,
 
     save: Save,
     send: Vec<Envelope>,
     apply: Vec<Apply>,
     streams: Vec<StreamOrder>,
+    alarms: Vec<Alarm>,
 }
 
 impl Raft {
@@ -156,10 +183,15 @@ impl Raft {
             election_timeout: 0,
             leader_silent: None,
             staging: None,
+            table: OwnTable::default(),
+            abstains_ticks: 0,
+            claimed_beyond: BTreeMap::new(),
+            disbelieved: BTreeSet::new(),
             save: Save::default(),
             send: Vec::new(),
             apply: Vec::new(),
             streams: Vec::new(),
+            alarms: Vec::new(),
         };
         raft.reset_election_timer();
         raft
@@ -169,6 +201,7 @@ impl Raft {
     pub fn tick(&mut self) {
         self.age = self.age.saturating_add(1);
         self.leader_silent = self.leader_silent.map(|ticks| ticks.saturating_add(1));
+        self.abstains_ticks = self.abstains_ticks.saturating_sub(1);
         if matches!(self.role, Role::Leader(_)) {
             self.tick_leader();
         } else {
@@ -190,8 +223,9 @@ impl Raft {
         {
             return Err(Refused::OtherMembers);
         }
-        if message.term >= Term::LIMIT {
-            return Err(Refused::TermLimit(message.term));
+        self.check_term(message.term)?;
+        if self.disbelieved.contains(&from) {
+            return Err(Refused::Disbelieved(from));
         }
         // Rule 5: who hears a leader votes for nobody, and is not moved to the asker's term either.
         let asks_vote = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
@@ -212,14 +246,28 @@ impl Raft {
             Body::PreVoteReply { asked, granted } => self.on_pre_vote_reply(from, asked, granted),
             Body::Vote { last } => self.on_vote(from, last),
             Body::VoteReply { granted } => self.on_vote_reply(from, granted),
-            Body::Append { prev, entries, commit, round, acked } => {
-                return self.on_append(from, prev, entries, commit, round, acked);
+            Body::Append { prev, entries, commit, round, acked, differs } => {
+                self.on_append(from, prev, entries, commit, round, acked)?;
+                self.on_differs(differs);
             }
-            Body::AppendReply { verdict, round, disk_low, owes } => {
-                return self.on_append_reply(from, verdict, round, disk_low, owes);
+            Body::AppendReply { verdict, round, disk_low, owes, table } => {
+                self.on_append_reply(from, verdict, round, disk_low, owes)?;
+                self.on_table_report(from, table);
             }
             Body::Chunk(chunk) => return self.on_chunk(from, chunk),
             Body::ChunkReply { snapshot, cursor } => self.on_chunk_reply(from, snapshot, cursor),
+        }
+        Ok(())
+    }
+
+    /// Rule 10. A server at term 0 knows nothing yet and follows any sane term.
+    fn check_term(&self, found: Term) -> Result<(), Refused> {
+        let own = self.hard_state.term;
+        if found >= Term::LIMIT {
+            return Err(Refused::TermLimit(found));
+        }
+        if own > Term(0) && found.0.saturating_sub(own.0) > Term::JUMP_MAX {
+            return Err(Refused::TermJump { found, own });
         }
         Ok(())
     }
@@ -289,11 +337,15 @@ impl Raft {
             send: std::mem::take(&mut self.send),
             apply: std::mem::take(&mut self.apply),
             streams: std::mem::take(&mut self.streams),
+            alarms: std::mem::take(&mut self.alarms),
         }
     }
 
     /// Hands committed entries to the applier, against its credit.
     fn hand_committed(&mut self) {
+        if self.table.is_bad() {
+            return;
+        }
         let room = self.config.apply_backlog_bytes_max;
         let mut handed = Vec::new();
         // Only what is on the own disk or in this Ready's save, which comes first: all of the log.
@@ -375,6 +427,11 @@ impl Raft {
     /// The commit index.
     pub fn commit(&self) -> Index {
         self.commit
+    }
+
+    /// Peers whose messages are refused since they were wrong about their logs again and again (rule 67).
+    pub fn disbelieved(&self) -> &BTreeSet<NodeId> {
+        &self.disbelieved
     }
 
     /// The log behind the marker.

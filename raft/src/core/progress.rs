@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::table::Mark;
 use crate::types::{EntryId, Index};
 
 /// How the follower is being fed.
@@ -63,6 +64,12 @@ pub struct Progress {
     pub owes: bool,
     /// A heartbeat is owed.
     pub due: bool,
+    /// It is to hear that its table differs from most, which had this hash (correctness rule 69).
+    pub differs: Option<Mark>,
+    /// It said that its table is bad, and needs a snapshot at or past this position.
+    pub needs: Option<Index>,
+    /// A snapshot for its table, beside the entries for its log.
+    pub repair: Option<Stream>,
 }
 
 impl Progress {
@@ -79,6 +86,17 @@ impl Progress {
             acked: EntryId::ZERO,
             owes: false,
             due: true,
+            differs: None,
+            needs: None,
+            repair: None,
+        }
+    }
+
+    /// The snapshot that is streamed to it, for whatever reason.
+    pub fn stream_mut(&mut self) -> Option<&mut Stream> {
+        match &mut self.feed {
+            Feed::Snapshot(stream) => Some(stream),
+            _ => self.repair.as_mut(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::alarm::Alarm;
 use super::message::{Chunk, Envelope};
 use crate::storage::Save;
 use crate::types::{Entry, EntryId, Index, NodeId, Term};
@@ -21,6 +22,8 @@ pub struct Ready {
     pub apply: Vec<Apply>,
     /// Snapshot chunks to be read from the table.
     pub streams: Vec<StreamOrder>,
+    /// To be logged, counted and shown.
+    pub alarms: Vec<Alarm>,
 }
 
 /// Name of a read, chosen by who asks.
@@ -38,6 +41,8 @@ pub enum Apply {
     ReadAborted(ReadId),
     /// A snapshot piece to stage; the last one makes the staged rows the live ones.
     Chunk(Chunk),
+    /// The table differs from those of most servers: it is to be marked so, durably (correctness rule 69).
+    TableBad,
     /// This server has seen a newer term: proposals of older ones may never be answered (rule 28).
     NewerTerm(Term),
 }

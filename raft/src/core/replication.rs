@@ -6,9 +6,11 @@
 //! (fast backup), and the leader goes on looking from there. What an answer proves comes from the
 //! answer alone (rule 16).
 
+use super::alarm::Alarm;
 use super::message::{Body, Envelope, Message, Verdict};
 use super::progress::{Feed, Progress};
 use super::role::{Leader, Role};
+use super::table::{Mark, TableReport};
 use super::{Raft, Refused};
 use crate::types::{Entry, EntryId, Index, NodeId};
 
@@ -31,13 +33,13 @@ impl Raft {
             follower.due |= beat || owes_commit;
             match &mut follower.feed {
                 Feed::Probe { waiting } if beat => *waiting = false,
-                Feed::Snapshot(stream) => {
-                    stream.idle_ticks += 1;
-                    if stream.idle_ticks >= patience {
-                        stalled.push(*id);
-                    }
-                }
                 _ => {}
+            }
+            if let Some(stream) = follower.stream_mut() {
+                stream.idle_ticks += 1;
+                if stream.idle_ticks >= patience {
+                    stalled.push(*id);
+                }
             }
         }
         if beat {
@@ -46,6 +48,7 @@ impl Raft {
         for follower in stalled {
             self.order_chunk(follower);
         }
+        self.tick_claims();
         self.maybe_step_down();
     }
 
@@ -100,10 +103,12 @@ impl Raft {
         };
         let prev = self.log.id_at(prev_index)?;
         note_sent(follower, &entries);
+        let differs = follower.differs;
         follower.due = false;
         follower.commit_told = self.commit;
         let acked = follower.acked;
-        Some(Message::new(term, Body::Append { prev, entries, commit: self.commit, round, acked }))
+        let commit = self.commit;
+        Some(Message::new(term, Body::Append { prev, entries, commit, round, acked, differs }))
     }
 
     /// An Append from the leader of this term.
@@ -118,12 +123,14 @@ impl Raft {
     ) -> Result<(), Refused> {
         self.check_append(prev, &entries)?;
         self.follow(from)?;
+        self.compare(prev, &entries)?;
         self.check_acked(acked)?;
         let covered = Index(prev.index.0 + entries.len() as u64);
         let agrees = self.log.contains(prev)
             || base::mutant!("ignore-previous-term") && prev.index <= self.log.last().index;
         let verdict = if covered <= self.commit {
-            // All of it is committed here, so it is in the leader's log as well (leader completeness).
+            // All of it is committed here and was compared, so all that is committed is in the leader's log as well (leader
+            // completeness).
             Verdict::Matched(self.commit)
         } else if prev.index >= self.log.marker().index && !agrees {
             let try_at = self.log.last_not_above(prev.index, prev.term);
@@ -141,8 +148,8 @@ impl Raft {
     }
 
     pub(super) fn answer_append(&mut self, to: NodeId, verdict: Verdict, round: u64) {
-        let (disk_low, owes) = (self.disk_low, self.owes().is_some());
-        self.send(to, Body::AppendReply { verdict, round, disk_low, owes });
+        let (disk_low, owes, table) = (self.disk_low, self.owes().is_some(), self.table_report());
+        self.send(to, Body::AppendReply { verdict, round, disk_low, owes, table });
     }
 
     fn check_append(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
@@ -165,22 +172,59 @@ impl Raft {
         Ok(())
     }
 
+    /// Rule 65: what a leader says of its log is held against what is committed here, wherever that is still
+    /// known, and against entries of the same name. Both are the same in every log for all time, and the leader of
+    /// a term has everything committed before it: so the first difference proves that safety is broken.
+    fn compare(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
+        base::mutant!("matched-unseen", return Ok(()));
+        self.compare_id(prev)?;
+        for entry in entries {
+            self.compare_id(entry.id)?;
+            let own = self.log.entry(entry.id.index).filter(|own| own.id == entry.id);
+            if own.is_some_and(|own| own != entry) {
+                return Err(Refused::SafetyViolation(format!(
+                    "the leader's entry {} does not carry what it carries here",
+                    entry.id
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for one name of an entry in the leader's log. Where the own entry is not known any more, or not
+    /// committed, terms still may not fall along the leader's log.
+    pub(super) fn compare_id(&self, said: EntryId) -> Result<(), Refused> {
+        let own = match self.log.id_at(said.index.min(self.commit)) {
+            Some(own) if own.index == said.index && own != said => own,
+            Some(own) if own.index < said.index && own.term > said.term => own,
+            None if said.term > self.log.marker().term => self.log.marker(),
+            _ => return Ok(()),
+        };
+        Err(Refused::SafetyViolation(format!(
+            "the leader's log has {said}, but the committed entry here is {own}; one of the two was replaced"
+        )))
+    }
+
     /// `from` leads this term: follow it, and be patient again (rule 7).
     pub(super) fn follow(&mut self, from: NodeId) -> Result<(), Refused> {
-        match &self.role {
-            Role::Leader(_) => return Err(Refused::Impossible("a second leader in one term")),
-            Role::Follower { leader: Some(leader) } if *leader != from => {
-                return Err(Refused::Impossible("a second leader in one term"));
-            }
-            _ => {}
-        }
-        if self.leader() != Some(from) {
-            self.become_follower(self.hard_state.term, Some(from));
+        match self.leader() {
+            Some(leader) if leader == from => {}
+            Some(leader) => return Err(self.leave_term_of_two(leader, from)),
+            None => self.become_follower(self.hard_state.term, Some(from)),
         }
         base::mutant!("heartbeat-not-heard", return Ok(()));
         self.leader_silent = Some(0);
         self.reset_election_timer();
         Ok(())
+    }
+
+    /// Rule 68. It is no proof that anything committed is lost, so nobody ends; but who forgets in a restart whom it
+    /// followed in this term could acknowledge the same positions to both. In the next term nobody can.
+    fn leave_term_of_two(&mut self, one: NodeId, other: NodeId) -> Refused {
+        let term = self.hard_state.term;
+        self.alarms.push(Alarm::TwoLeaders { term, one, other });
+        self.become_follower(term.next(), None);
+        Refused::Impossible("a second leader in one term")
     }
 
     /// Rules 13 and 15: skip what is there, truncate only at a real conflict of terms; truncation and
@@ -208,7 +252,9 @@ impl Raft {
     /// arrives its receiver may lead this very term, and rounds of another term prove nothing in it.
     pub(super) fn refuse_append(&mut self, from: NodeId, at: Index) {
         let verdict = Verdict::Conflict { at, try_at: self.log.last() };
-        self.answer_append(from, verdict, 0);
+        // (The hashes of the table are for the leader of this term.)
+        let (disk_low, owes, table) = (self.disk_low, self.owes().is_some(), TableReport::default());
+        self.send(from, Body::AppendReply { verdict, round: 0, disk_low, owes, table });
     }
 
     /// A follower's answer in this term.
@@ -225,8 +271,13 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return Ok(()) };
         let newest_round = leader.round;
         let Some(follower) = leader.followers.get_mut(&from) else { return Ok(()) };
-        if round > newest_round || matches!(verdict, Verdict::Matched(index) if index > last) {
+        if round > newest_round {
             return Err(Refused::Impossible("an answer to something never sent"));
+        }
+        if let Verdict::Matched(claimed) = verdict
+            && claimed > last
+        {
+            return Err(self.doubt_own_log(from, claimed));
         }
         follower.silent_ticks = 0;
         follower.round = follower.round.max(round);
@@ -263,6 +314,27 @@ impl Raft {
         }
         self.confirm_reads();
         Ok(())
+    }
+
+    /// Rule 67: a follower agrees beyond the end of this leader's log. Either this server lost entries, and others may
+    /// lead: one that has them is elected as soon as this one lets it, for its log is longer. Or the follower is
+    /// wrong: if it could not win three elections with what it claims, and nobody else ever claimed such a thing.
+    fn doubt_own_log(&mut self, peer: NodeId, claimed: Index) -> Refused {
+        const CLAIMS_MAX: u32 = 3;
+        const ABSTAINS_TIMEOUTS: u32 = 10;
+        let refused = Refused::Impossible("agreement beyond the leader's log");
+        base::mutant!("beyond-log-ignored", return refused);
+        let claims = self.claimed_beyond.entry(peer).or_default();
+        *claims += 1;
+        if *claims >= CLAIMS_MAX && self.claimed_beyond.len() == 1 {
+            self.disbelieved.insert(peer);
+            self.alarms.push(Alarm::PeerRefused { peer });
+            return refused;
+        }
+        self.alarms.push(Alarm::BeyondLog { peer, claimed, last: self.log.last() });
+        self.become_follower(self.hard_state.term, None);
+        self.abstains_ticks = self.config.election_ticks_max.saturating_mul(ABSTAINS_TIMEOUTS);
+        refused
     }
 
     /// Something sent to `peer` was lost.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::claims::Claims;
 use super::progress::Progress;
 use super::ready::ReadId;
 use crate::types::{Index, NodeId};
@@ -45,6 +46,8 @@ pub struct Leader {
     pub heartbeat_elapsed: u32,
     /// Bytes of entries not committed.
     pub uncommitted_bytes: usize,
+    /// What servers say of their tables.
+    pub(super) claims: Claims,
 }
 
 impl Role {

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -81,6 +82,10 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) status: Arc<watch::Sender<Status>>,
     pub(crate) stop: CancellationToken,
     pub(crate) applied: Applied,
+    /// The table is marked bad.
+    pub(crate) is_bad: bool,
+    /// The driver's word on that, which is the first to know.
+    pub(crate) table_bad: Arc<AtomicBool>,
     /// Bytes dealt with and not yet told to the driver, and how many of them are told.
     pub(crate) bytes_untold: usize,
     pub(crate) bytes_told_at: usize,
@@ -91,6 +96,9 @@ pub(crate) struct Applier<S: StateMachine> {
     /// Confirmed reads that wait for their index.
     pub(crate) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
 }
+
+/// The chained hash is told at every position that this divides: the same ones on every server.
+const HASHED_EVERY: u64 = 256;
 
 /// Commands and reads that are answered together. Clients that wait for each other's answers ask again
 /// together, too: one half of them should be on their way again while the other half is applied.
@@ -103,19 +111,29 @@ struct Answers<S: StateMachine> {
 }
 
 impl<S: StateMachine> Answers<S> {
-    fn leave(self, responses: &mpsc::UnboundedSender<Responses>) {
+    /// Rule 69: whether the table is bad is asked when the answers leave, on the thread that finds it out.
+    fn leave(self, responses: &mpsc::UnboundedSender<Responses>, table_bad: &Arc<AtomicBool>) {
         if self.commands.is_empty() && self.reads.is_empty() {
             return;
         }
-        let _ = responses.send(Box::new(|| {
+        let table_bad = Arc::clone(table_bad);
+        let _ = responses.send(Box::new(move || {
+            let is_bad = table_bad.load(Ordering::Relaxed);
             for (waiter, answer) in self.commands {
-                let _ = waiter.reply.send(answer);
+                let _ = waiter.reply.send(if is_bad { Err(ExecuteError::Unknown) } else { answer });
             }
             for (reply, answer) in self.reads {
-                let _ = reply.send(Ok(answer));
+                let nobody = Err(ExecuteError::NotLeader { hint: None });
+                let _ = reply.send(if is_bad { nobody } else { Ok(answer) });
             }
         }));
     }
+}
+
+/// What ends a run: it changes the whole table.
+enum Turning {
+    Chunk(Chunk),
+    Bad,
 }
 
 impl<S: StateMachine> Applier<S> {
@@ -135,11 +153,13 @@ impl<S: StateMachine> Applier<S> {
             let mut turn = rounds.drain(..).flatten().collect::<VecDeque<_>>();
             while !turn.is_empty() {
                 let mut answers = Answers { commands: Vec::new(), reads: Vec::new() };
-                if let Some(chunk) = self.apply_run(&mut turn, &mut answers) {
-                    self.on_chunk(chunk).await;
+                match self.apply_run(&mut turn, &mut answers) {
+                    Some(Turning::Chunk(chunk)) => self.on_chunk(chunk).await,
+                    Some(Turning::Bad) => self.on_bad_table().await,
+                    None => {}
                 }
                 self.answer_reads(&mut answers);
-                answers.leave(&self.responses);
+                answers.leave(&self.responses, &self.table_bad);
             }
         }
         for (_, waiter) in self.waiters {
@@ -147,16 +167,16 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// Applies some items, or all up to the next snapshot chunk, which it returns.
+    /// Applies some items, or all up to the next that changes the whole table, which it returns.
     fn apply_run(
         &mut self,
         turn: &mut VecDeque<Item<CommandWaiter<S>, QueryWaiter<S>>>,
         answers: &mut Answers<S>,
-    ) -> Option<Chunk> {
+    ) -> Option<Turning> {
         let table = Arc::clone(&self.table);
         let mut overlay = Overlay::new(&*table, self.applied);
         let mut bytes = 0;
-        let mut chunk = None;
+        let mut turning = None;
         let mut left = RUN_MAX;
         while left > 0
             && let Some(item) = turn.pop_front()
@@ -187,8 +207,12 @@ impl<S: StateMachine> Applier<S> {
                     base::mutant!("overthrown-is-not-executed", fate = ExecuteError::NotExecuted);
                     answers.commands.extend(self.waiters.drain(..old).map(|(_, waiter)| (waiter, Err(fate))));
                 }
-                Item::Apply(Apply::Chunk(piece)) => {
-                    chunk = Some(piece);
+                Item::Apply(Apply::Chunk(chunk)) => {
+                    turning = Some(Turning::Chunk(chunk));
+                    break;
+                }
+                Item::Apply(Apply::TableBad) => {
+                    turning = Some(Turning::Bad);
                     break;
                 }
             }
@@ -202,7 +226,7 @@ impl<S: StateMachine> Applier<S> {
         if self.bytes_untold >= self.bytes_told_at {
             let _ = self.events.send(Event::AppliedBytes(std::mem::take(&mut self.bytes_untold)));
         }
-        chunk
+        turning
     }
 
     fn apply_entry(&mut self, overlay: &mut Overlay<'_>, entry: Entry, answers: &mut Answers<S>) {
@@ -224,6 +248,9 @@ impl<S: StateMachine> Applier<S> {
             Payload::Command(command) => Some(self.machine.apply(overlay, id, decode::<S>(&command))),
         };
         overlay.finish_command(id);
+        if id.index.0.is_multiple_of(HASHED_EVERY) {
+            let _ = self.events.send(Event::Hashed(id.index, overlay.applied().hash));
+        }
         let mut output = output;
         while self.waiters.front().is_some_and(|(waiting, _)| waiting.index <= id.index) {
             let (waiting, waiter) = self.waiters.pop_front().expect("just seen");
@@ -233,6 +260,15 @@ impl<S: StateMachine> Applier<S> {
                 None => Err(ExecuteError::Unknown),
             };
             answers.commands.push((waiter, verdict));
+        }
+    }
+
+    /// Rule 69: nothing more is applied (the core hands nothing more) until a snapshot has replaced the table.
+    async fn on_bad_table(&mut self) {
+        self.is_bad = true;
+        self.table.mark_bad().await;
+        for (_, waiter) in self.waiters.drain(..) {
+            waiter.refuse(ExecuteError::Unknown);
         }
     }
 
@@ -252,11 +288,15 @@ impl<S: StateMachine> Applier<S> {
         self.table.stage(chunk.rows);
         let event = if !chunk.done {
             Event::Staged(snapshot)
-        } else if snapshot.index <= self.applied.id.index && !base::mutant!("snapshot-over-newer-rows") {
+        } else if (snapshot.index < self.applied.id.index
+            || snapshot.index == self.applied.id.index && !self.is_bad)
+            && !base::mutant!("snapshot-over-newer-rows")
+        {
             Event::NotInstalled(snapshot)
         } else {
             base::mutant!("installed-before-durable", drop(self.events.send(Event::Installed(snapshot))));
             self.table.switch(snapshot).await;
+            self.is_bad = false;
             self.applied = storage::applied(&*self.table);
             assert_eq!(self.applied.id, snapshot, "a snapshot's rows name the snapshot");
             self.machine.load(&*self.table);

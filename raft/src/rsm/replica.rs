@@ -1,7 +1,7 @@
 //! The handle of a running replica.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -113,6 +113,16 @@ pub struct Status {
     /// The last entry that this server had acknowledged, if it lost a part of its log and does not have it again yet
     /// (correctness rule 62).
     pub owes: Option<EntryId>,
+    /// Messages of peers that were refused since the start.
+    pub refused_messages: u64,
+    /// Alarms since the start ([`crate::core::alarm`]).
+    pub alarms: u64,
+    /// The newest of them, in words.
+    pub last_alarm: Option<Arc<str>>,
+    /// The table differs from those of most servers, and waits for a snapshot (correctness rule 69).
+    pub table_bad: bool,
+    /// Peers whose messages are refused (correctness rule 67).
+    pub disbelieved: Vec<NodeId>,
 }
 
 /// Who leads, as far as a replica knows. Published when it changes, which is seldom.
@@ -155,6 +165,7 @@ struct Shared<S: StateMachine> {
     status: watch::Receiver<Status>,
     leadership: watch::Receiver<Leadership>,
     table: Arc<dyn Table>,
+    table_bad: Arc<AtomicBool>,
     counters: Arc<Counters>,
     stop: CancellationToken,
     tasks: Mutex<Vec<Task>>,
@@ -265,7 +276,12 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     if threads == Threads::Own {
         log = Box::new(LogThread::start(log));
     }
-    let raft = Raft::new(me, membership.clone(), config.clone(), restored, applied.id);
+    let mut raft = Raft::new(me, membership.clone(), config.clone(), restored, applied.id);
+    let is_bad = table.is_bad() && !base::mutant!("bad-table-forgotten");
+    if is_bad {
+        raft.start_with_bad_table();
+    }
+    let table_bad = Arc::new(AtomicBool::new(is_bad));
     let (status_sender, status) = watch::channel(Status {
         me,
         role: Role::Follower,
@@ -278,6 +294,11 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         uncommitted_bytes_max: config.uncommitted_bytes_max,
         syncs: log.syncs(),
         owes: raft.owes(),
+        refused_messages: 0,
+        alarms: 0,
+        last_alarm: None,
+        table_bad: raft.is_table_bad(),
+        disbelieved: Vec::new(),
     });
     let status_sender = Arc::new(status_sender);
     let (leadership_sender, leadership) =
@@ -317,6 +338,8 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         status: Arc::clone(&status_sender),
         stop: stop.clone(),
         applied,
+        is_bad,
+        table_bad: Arc::clone(&table_bad),
         bytes_untold: 0,
         bytes_told_at: config.apply_backlog_bytes_max / 4,
         waiters: VecDeque::new(),
@@ -344,6 +367,9 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         next_read: 0,
         compaction,
         random,
+        last_alarm: None,
+        table_bad: Arc::clone(&table_bad),
+        rested: applied,
     };
     let tasks = vec![
         Task::Spawned(tokio::spawn(driver.run(phase).in_current_span())),
@@ -358,6 +384,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
             status,
             leadership,
             table,
+            table_bad,
             counters,
             stop,
             tasks: Mutex::new(tasks),
@@ -478,7 +505,13 @@ impl<S: StateMachine> Replica<S> {
         (counters.refused_messages.load(Ordering::Relaxed), counters.slow_saves.load(Ordering::Relaxed))
     }
 
-    /// The rows as applied so far: not linearizable, for background work and local answers.
+    /// Whether the table is bad (correctness rule 69): no client may be answered from it.
+    pub fn is_table_bad(&self) -> bool {
+        self.shared.table_bad.load(Ordering::Relaxed)
+    }
+
+    /// The rows as applied so far: not linearizable, for background work and local answers. Ask
+    /// [`Self::is_table_bad`] before a client is answered from them.
     pub fn table(&self) -> &Arc<dyn Table> {
         &self.shared.table
     }

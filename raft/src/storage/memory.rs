@@ -27,6 +27,7 @@ type RowMap = Arc<BTreeMap<Bytes, Bytes>>;
 struct Generation {
     rows: RowMap,
     installed: Option<EntryId>,
+    bad: bool,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +188,25 @@ impl MemoryDisk {
     /// What a restart would find in the log.
     pub fn restored(&self) -> Restored {
         self.lock().restored.clone()
+    }
+
+    /// Changes a row behind the back of whoever has the table open, as a disk might, durably; false: there is no such row.
+    pub fn corrupt_row(&self, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
+        let mut inner = self.lock();
+        let mut found = false;
+        let Inner { live, durable, .. } = &mut *inner;
+        for generation in [live, durable] {
+            if let Some(value) = Arc::make_mut(&mut generation.rows).get_mut(key) {
+                *value = change(value);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The live rows.
+    pub fn rows(&self) -> Vec<Row> {
+        self.lock().live.rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -376,6 +396,20 @@ impl Table for MemoryTable {
         self.handle.disk.lock().live.installed
     }
 
+    fn mark_bad(&self) -> BoxFuture<'_, ()> {
+        async {
+            self.handle.before(DiskStep::Flush).await;
+            // The durable rows are the same generation's: a switch makes both one.
+            self.handle.change(|inner| (inner.live.bad, inner.durable.bad) = (true, true));
+            self.handle.before(DiskStep::Flushed).await;
+        }
+        .boxed()
+    }
+
+    fn is_bad(&self) -> bool {
+        self.handle.disk.lock().live.bad
+    }
+
     fn stage_start(&self) {
         self.handle.change(|inner| inner.staged.clear());
     }
@@ -389,7 +423,7 @@ impl Table for MemoryTable {
             self.handle.before(DiskStep::Switch).await;
             self.handle.change(|inner| {
                 let rows = Arc::new(std::mem::take(&mut inner.staged));
-                inner.live = Generation { rows, installed: Some(snapshot) };
+                inner.live = Generation { rows, installed: Some(snapshot), bad: false };
                 inner.durable = inner.live.clone();
             });
             self.handle.before(DiskStep::Switched).await;

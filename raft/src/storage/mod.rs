@@ -147,6 +147,13 @@ pub trait Table: Read {
     /// The snapshot from which the live generation was made, if it was made from one.
     fn installed(&self) -> Option<EntryId>;
 
+    /// Durably marks the live generation as one whose rows are not what they should be (correctness rule 69). A
+    /// [`Self::switch`] leaves the mark behind with the rows that it is about.
+    fn mark_bad(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether the live generation is marked so.
+    fn is_bad(&self) -> bool;
+
     /// Drops what is staged and starts a fresh generation.
     fn stage_start(&self);
 

@@ -18,6 +18,10 @@ pub(crate) struct Table {
     staged: Vec<Entry>,
     /// The snapshot that the live rows began with.
     pub(crate) installed: Option<EntryId>,
+    /// Durably marked as not what it should be.
+    pub(crate) bad: bool,
+    /// What a broken disk mixed into the hash of the rows.
+    pub(crate) damage: u64,
 }
 
 impl Table {
@@ -43,6 +47,12 @@ impl Table {
         true
     }
 
+    /// A hash chained over all rows, as the replica's table has one.
+    pub(crate) fn hash(&self) -> u64 {
+        let ids = self.rows.iter().map(|entry| entry.id);
+        ids.fold(self.damage, |hash, id| hash.wrapping_mul(31).wrapping_add(id.index.0 ^ id.term.0 << 32))
+    }
+
     pub(crate) fn flush(&mut self) {
         self.durable = self.rows.len();
     }
@@ -62,6 +72,7 @@ impl Table {
         assert_eq!(self.applied(), snapshot, "a snapshot's rows name the snapshot");
         self.durable = self.rows.len();
         self.installed = Some(snapshot);
+        (self.bad, self.damage) = (false, 0);
     }
 
     /// The table is an older one: without rows behind `index`.
@@ -110,8 +121,11 @@ pub(crate) fn read_chunk(
     let after = order.after.clone().filter(|_| held);
     let rows: Vec<Row> = view.iter().map(row_of).filter(|(key, _)| Some(key) > after.as_ref()).collect();
     let done = rows.len() <= chunk_rows;
-    let rows = rows.into_iter().take(chunk_rows).collect();
-    Chunk::new(last(view), membership, after, rows, done)
+    let rows: Vec<Row> = rows.into_iter().take(chunk_rows).collect();
+    let end = rows.last().map(|(key, _)| key.clone()).or_else(|| after.clone());
+    let all: Vec<Row> = view.iter().map(row_of).filter(|(key, _)| Some(key) <= end.as_ref()).collect();
+    let total = Chunk::sum_of(0, &all);
+    Chunk { total, ..Chunk::new(last(view), membership, after, rows, done) }
 }
 
 /// What a save means for the log, checked hard: a hole or an overlap is the core's mistake.

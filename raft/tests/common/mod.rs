@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use raft::config::Config;
+use raft::core::alarm::Alarm;
 use raft::core::message::{Body, Chunk, Envelope, Message};
 use raft::core::ready::{Apply, ReadId, Ready, StreamOrder};
 use raft::core::role::Role;
@@ -52,6 +53,7 @@ pub(crate) enum Seen {
     Installed(NodeId, EntryId),
     Refused(NodeId, Refused),
     Role(NodeId, String),
+    Alarm(NodeId, Alarm),
     Crashed(NodeId),
 }
 
@@ -268,6 +270,9 @@ impl Cluster {
                 }
                 continue;
             }
+            for alarm in std::mem::take(&mut ready.alarms) {
+                self.seen.push(Seen::Alarm(id, alarm));
+            }
             for envelope in std::mem::take(&mut ready.appends) {
                 self.fly(id, envelope);
             }
@@ -338,6 +343,7 @@ impl Cluster {
         let Some(item) = server.queue.pop_front() else { return false };
         match item {
             Apply::Entry(entry) => {
+                assert!(!server.table.bad, "nothing is applied to a bad table");
                 server.events.push_back(Event::AppliedBytes(entry.weight()));
                 if server.table.apply(&entry) {
                     self.seen.push(Seen::Applied(id, entry));
@@ -346,13 +352,14 @@ impl Cluster {
             Apply::Read(read, index) => self.seen.push(Seen::Confirmed(id, read, index)),
             Apply::ReadAborted(read) => self.seen.push(Seen::Aborted(id, read)),
             Apply::NewerTerm(_) => {}
+            Apply::TableBad => server.table.bad = true,
             Apply::Chunk(chunk) => {
                 let snapshot = chunk.snapshot;
                 self.seen.push(Seen::Staged(id, chunk.clone()));
                 server.table.stage(&chunk);
                 let event = if !chunk.done {
                     Event::Staged(snapshot)
-                } else if snapshot.index <= server.table.applied().index {
+                } else if snapshot.index.0 + u64::from(server.table.bad) <= server.table.applied().index.0 {
                     Event::NotInstalled(snapshot)
                 } else {
                     server.table.switch(snapshot);
@@ -398,6 +405,13 @@ impl Cluster {
             });
         }
         any
+    }
+
+    /// Tells the core the hash of the table as it is.
+    pub(crate) fn tell_hash(&mut self, id: NodeId) {
+        let table = &self.servers[&id].table;
+        let (index, hash) = (table.applied().index, table.hash());
+        self.input(id, |raft| raft.hashed(index, hash));
     }
 
     /// Flushes the table and tells the core so, which may compact.
@@ -468,6 +482,9 @@ impl Cluster {
         // Another seed for each life: a restarted server must not repeat its luck.
         let config = Config { seed: config.seed.wrapping_add(server.lives << 32), ..config };
         server.raft = Some(Raft::new(id, membership, config, server.disk.clone(), applied));
+        if self.servers[&id].table.bad {
+            self.server(id).raft.as_mut().expect("just started").start_with_bad_table();
+        }
         self.raft(id).check();
         self.note_role(id);
     }

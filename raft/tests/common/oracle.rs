@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use raft::core::alarm::Alarm;
 use raft::core::ready::ReadId;
 use raft::core::role::Role;
 use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
@@ -33,6 +34,8 @@ pub(crate) struct Totals {
     pub(crate) snapshots: u64,
     pub(crate) crashes: u64,
     pub(crate) damages: u64,
+    pub(crate) corruptions: u64,
+    pub(crate) repairs: u64,
 }
 
 impl Totals {
@@ -47,6 +50,8 @@ impl Totals {
             snapshots,
             crashes,
             damages,
+            corruptions,
+            repairs,
         } = other;
         self.elections += elections;
         self.committed += committed;
@@ -57,6 +62,8 @@ impl Totals {
         self.snapshots += snapshots;
         self.crashes += crashes;
         self.damages += damages;
+        self.corruptions += corruptions;
+        self.repairs += repairs;
     }
 
     /// Runs in which nothing happened prove nothing.
@@ -66,6 +73,7 @@ impl Totals {
         assert!(self.confirmed_reads >= 10 * runs, "too few reads: {self:?}");
         assert!(self.crashes >= 2 * runs && self.compactions >= 2 * runs, "too few crashes: {self:?}");
         assert!(self.damages >= runs / 4, "too few damaged logs: {self:?}");
+        assert!(self.repairs >= runs / 4, "too few tables repaired: {self:?}");
         assert!(self.snapshots >= runs / 2 && self.truncations >= runs / 4, "too few of both: {self:?}");
     }
 }
@@ -122,6 +130,13 @@ impl Oracle {
                 self.totals.aborted_reads += 1;
             }
             Seen::Refused(id, refused) => panic!("{id} refused a peer's message: {refused}"),
+            Seen::Alarm(id, Alarm::TableBad { at }) => {
+                assert_ne!(cluster.servers[&id].table.damage, 0, "{id} gives up a sound table at {at}");
+                self.totals.repairs += 1;
+            }
+            Seen::Alarm(_, Alarm::PeerTable { .. } | Alarm::TablesDiffer { .. })
+                if self.totals.corruptions > 0 => {}
+            Seen::Alarm(id, alarm) => panic!("{id} raised an alarm among sound servers: {alarm}"),
             Seen::Crashed(_) => self.totals.crashes += 1,
             Seen::Sent { .. } | Seen::Staged(..) | Seen::Role(..) => {}
         }
@@ -165,6 +180,7 @@ impl Oracle {
         if !matches!(raft.role(), Role::Leader(_)) {
             return;
         }
+        assert!(!raft.is_table_bad(), "{id} leads although its table is bad");
         match self.leaders.get(&raft.term()) {
             Some(leader) => assert_eq!(*leader, id, "two leaders in term {}", raft.term()),
             None => {

@@ -17,6 +17,8 @@
 //! propose A text...               in one round; text*n: n times as long
 //! freeing A text                  a command that makes room
 //! read A number
+//! corrupt A                       its table goes wrong, which only its hash shows
+//! hash A|all                      the table's hash is told to its core
 //! low A   ok A                    its disk is nearly full, or not
 //! compact A                       flushes its table and lets the log go
 //! forget-views A                  it closes the views it streams snapshots from
@@ -31,6 +33,7 @@ use bytes::Bytes;
 use raft::core::Raft;
 use raft::core::message::{Body, Chunk, Verdict};
 use raft::core::ready::ReadId;
+use raft::core::table::TableReport;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};
 
 use super::machine::{Table, row_of};
@@ -114,6 +117,9 @@ impl Script {
                 cluster.instant = true;
                 cluster.ids().into_iter().for_each(|id| cluster.effects(id, None));
             }
+            ["corrupt", id] => cluster.server(node(id)).table.damage ^= 0xbad,
+            ["hash", "all"] => cluster.ids().into_iter().for_each(|id| cluster.tell_hash(id)),
+            ["hash", id] => cluster.tell_hash(node(id)),
             ["low", id] => cluster.input(node(id), |raft| raft.set_disk_low(true)),
             ["ok", id] => cluster.input(node(id), |raft| raft.set_disk_low(false)),
             ["say", link, term, ref body @ ..] => {
@@ -241,7 +247,7 @@ fn parse_body(words: &[&str]) -> Body {
     let round = option("round").map_or(0, number);
     let reply = |verdict| {
         let (disk_low, owes) = (words.contains(&"low"), words.contains(&"owes"));
-        Body::AppendReply { verdict, round, disk_low, owes }
+        Body::AppendReply { verdict, round, disk_low, owes, table: TableReport::default() }
     };
     match *words {
         ["pre-vote", last] => Body::PreVote { last: entry_id(last) },
@@ -259,6 +265,7 @@ fn parse_body(words: &[&str]) -> Body {
                 commit: Index(option("commit").map_or(0, number)),
                 round,
                 acked: option("acked").map_or(EntryId::ZERO, entry_id),
+                differs: None,
             }
         }
         ["matched", index, ..] => reply(Verdict::Matched(Index(number(index)))),

@@ -3,6 +3,7 @@
 use raft::core::message::{Body, Chunk, Message, Verdict};
 use raft::core::progress::{Feed, Progress};
 use raft::core::role::Role;
+use raft::core::table::Mark;
 use raft::storage::Save;
 use raft::types::{Entry, EntryId, Index, NodeId, Payload};
 
@@ -24,6 +25,7 @@ pub(crate) fn seen(seen: &Seen) -> Option<String> {
         Seen::Installed(id, snapshot) => format!("{id:?} installs {snapshot}"),
         Seen::Refused(id, refused) => format!("{id:?} refuses the message: {refused}"),
         Seen::Role(id, role) => format!("{id:?} {role}"),
+        Seen::Alarm(id, alarm) => format!("{id:?} raises an alarm: {alarm}"),
         Seen::Crashed(id) => format!("{id:?} is down"),
     })
 }
@@ -36,21 +38,30 @@ pub(crate) fn shown_message(message: &Message) -> String {
         Body::Vote { last } => format!("vote for me, my last is {last}"),
         Body::VoteReply { granted } => format!("{}, my vote", yes(*granted)),
         // (What the receiver has acknowledged is shown only if it does not have it: by what it saves.)
-        Body::Append { prev, entries, commit, round, acked: _ } => {
+        Body::Append { prev, entries, commit, round, acked: _, differs } => {
             let carried = if entries.is_empty() { "nothing".to_owned() } else { entries_of(entries) };
-            format!("append behind {prev}: {carried}; commit {commit}{}", shown_round(*round))
+            format!(
+                "append behind {prev}: {carried}; commit {commit}{}{}",
+                shown_round(*round),
+                shown_mark("; most had", differs)
+            )
         }
-        Body::AppendReply { verdict, round, disk_low, owes } => {
+        Body::AppendReply { verdict, round, disk_low, owes, table } => {
             let low = match (disk_low, owes) {
                 (true, false) => ", disk nearly full",
                 (false, true) => ", owes more",
                 (true, true) => ", disk nearly full, owes more",
                 (false, false) => "",
             };
+            let needs =
+                table.needs.map_or(String::new(), |index| format!(", needs a snapshot from {index} on"));
+            let table = shown_mark(", table", &table.mark) + &needs;
             match verdict {
-                Verdict::Matched(index) => format!("matched up to {index}{}{low}", shown_round(*round)),
+                Verdict::Matched(index) => {
+                    format!("matched up to {index}{}{low}{table}", shown_round(*round))
+                }
                 Verdict::Conflict { at, try_at } => {
-                    format!("conflict at {at}, try {try_at}{}{low}", shown_round(*round))
+                    format!("conflict at {at}, try {try_at}{}{low}{table}", shown_round(*round))
                 }
             }
         }
@@ -65,6 +76,10 @@ pub(crate) fn shown_message(message: &Message) -> String {
 
 fn shown_round(round: u64) -> String {
     if round == 0 { String::new() } else { format!(", round {round}") }
+}
+
+fn shown_mark(before: &str, mark: &Option<Mark>) -> String {
+    mark.map_or(String::new(), |(index, hash)| format!("{before} hash {:04x} at {index}", hash & 0xffff))
 }
 
 fn shown_chunk(chunk: &Chunk) -> String {

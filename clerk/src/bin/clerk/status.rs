@@ -75,6 +75,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
     let Server { name, address, status } = server;
     let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
     let leader = status.and_then(|status| status.leader).map(|leader| cluster::name(group, leader));
+    let refused_peers = status.map(|status| names(group, &status.refused_peers));
     json!({
         "name": name,
         "address": address,
@@ -92,7 +93,26 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "refused": field(|status| json!(status.refused)),
         "refused_by": field(|status| json!(status.refused_by)),
         "owes": field(|status| status.owes.clone().into()),
+        "refused_messages": field(|status| status.refused_messages.into()),
+        "alarms": field(|status| status.alarms.into()),
+        "last_alarm": field(|status| json!(status.last_alarm)),
+        "table_bad": field(|status| status.table_bad.into()),
+        "refused_peers": refused_peers,
     })
+}
+
+fn names(group: u64, ids: &[u64]) -> Vec<String> {
+    ids.iter().map(|id| cluster::name(group, *id)).collect()
+}
+
+/// What an operator has to hear of a server: nothing, of most.
+fn alarm_line(server: &Server<'_>) -> Option<String> {
+    let status = server.status?;
+    let alarm =
+        status.last_alarm.as_ref().map(|text| format!("{} alarms, the newest: {text}", status.alarms));
+    let bad = status.table_bad.then(|| "its table is bad and waits for a snapshot".to_owned());
+    let said: Vec<String> = bad.into_iter().chain(alarm).collect();
+    (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }
 
 fn shard_document(shard: &ShardStatus) -> Value {
@@ -136,7 +156,9 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     };
     let mut text = format!("cluster {}, configuration {num}, {settled}\n\n", reach.cluster);
     let groups = || survey.groups.keys().flat_map(|group| replicas(reach, survey, *group));
-    let rows = controllers(reach, survey).into_iter().chain(groups()).map(|server| server_row(&server));
+    let servers: Vec<Server<'_>> = controllers(reach, survey).into_iter().chain(groups()).collect();
+    text.extend(servers.iter().filter_map(alarm_line));
+    let rows = servers.iter().map(server_row);
     let head =
         ["SERVER", "ADDRESS", ">PID", "ROLE", ">TERM", ">COMMIT", ">APPLIED", ">LOG BYTES", "TABLE HASH"];
     text += &table(&head, rows);
@@ -217,7 +239,7 @@ mod tests {
     use clerk::api::{GroupId, ShardId};
     use serde_json::json;
 
-    use super::{Server, server_document, shard_document};
+    use super::{Server, alarm_line, server_document, shard_document};
 
     #[test]
     fn a_server_has_the_shape_of_the_contract_up_or_down() {
@@ -235,6 +257,11 @@ mod tests {
             refused: [("twin".to_owned(), 3)].into(),
             refused_by: [("127.0.0.1:7".to_owned(), "no".to_owned())].into(),
             owes: Some("17@3".into()),
+            refused_messages: 5,
+            alarms: 1,
+            last_alarm: Some("it rings".into()),
+            table_bad: true,
+            refused_peers: vec![3],
         };
         let address = "127.0.0.1:1".to_owned();
         let up = Server { name: "101.2".into(), address: &address, status: Some(&status) };
@@ -244,8 +271,11 @@ mod tests {
             "table_hash": "0000000000000abc", "wal_syncs": 12,
             "refused": {"twin": 3}, "refused_by": {"127.0.0.1:7": "no"},
             "owes": "17@3",
+            "refused_messages": 5, "alarms": 1, "last_alarm": "it rings", "table_bad": true, "refused_peers": ["101.3"],
         });
         assert_eq!(server_document(101, &up), expected);
+        let line = "ALARM 101.2: its table is bad and waits for a snapshot; 1 alarms, the newest: it rings\n";
+        assert_eq!(alarm_line(&up).as_deref(), Some(line));
         let down = server_document(101, &Server { status: None, ..up });
         assert_eq!((&down["up"], &down["role"], &down["pid"]), (&json!(false), &json!(null), &json!(null)));
         assert_eq!(down.as_object().unwrap().len(), expected.as_object().unwrap().len());

@@ -69,12 +69,14 @@ async fn ask_groups(reach: &Reach) -> Option<(Config, AddressBook)> {
     join_all(asked).await.into_iter().flatten().max_by_key(|(config, _)| config.num)
 }
 
-/// The replica that speaks for its group: the leader of the newest term, or else the most advanced one.
+/// The replica that speaks for its group: the leader of the newest term, or else the most advanced one whose table is
+/// not known to be wrong.
 pub(crate) fn speaker(answers: &Answers<KvStatus>) -> Option<&KvStatus> {
     let answered = answers.iter().filter_map(|(_, status)| status.as_ref().ok());
     answered.max_by_key(|status| {
         let leads = status.replica.role == Role::Leader;
-        (leads, if leads { status.replica.term } else { 0 }, status.config, status.replica.applied)
+        let sound = !status.replica.table_bad;
+        (leads, if leads { status.replica.term } else { 0 }, sound, status.config, status.replica.applied)
     })
 }
 
@@ -204,6 +206,11 @@ mod tests {
             refused: BTreeMap::new(),
             refused_by: BTreeMap::new(),
             owes: None,
+            refused_messages: 0,
+            alarms: 0,
+            last_alarm: None,
+            table_bad: false,
+            refused_peers: Vec::new(),
         };
         let moving =
             |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);

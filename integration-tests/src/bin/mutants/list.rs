@@ -67,6 +67,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("promise-by-position", &["debts"], "a log as long as the promise ends it, whatever its terms (rule 62)"),
     of("matched-not-set-back", &["damaged_tails", "set_back"], "a leader does not believe that a follower has less than before (rule 62)"),
     of("acked-ignored", &["set_back"], "a server that was set back does not listen to what it acknowledged (rule 63)"),
+    // Differences
+    of("matched-unseen", &["differences"], "what is below the commit index is answered without being compared (rule 65)"),
+    of("beyond-log-ignored", &["differences"], "a leader that lacks what a follower has goes on (rule 67)"),
+    of("chunk-sum-not-checked", &["differences"], "rows of a snapshot that changed on their way are taken (rule 66)"),
+    of("hash-not-compared", &["damaged_tables"], "nobody compares the tables of a group (rule 69)"),
+    of("bad-table-stands", &["damaged_tables"], "a server whose table is bad is elected (rule 69)"),
+    of("bad-table-forgotten", &["damaged_tables"], "a restart forgets that the table is bad (rule 69)"),
     // Reads
     of("read-without-round", GROUP, "a leader reads without asking whether it still leads (rule 23)"),
     of("read-before-own-term", GROUP, "a new leader reads before it knows what is committed (rule 23)"),

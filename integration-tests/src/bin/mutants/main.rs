@@ -6,6 +6,7 @@
 //!
 //! The table at the end is the one in the README of this crate. Success means that at most one escaped.
 
+mod cores;
 mod hunt;
 mod list;
 mod storms;

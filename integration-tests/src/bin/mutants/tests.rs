@@ -7,10 +7,12 @@ use integration_tests::move_model::campaign::sweeps;
 use integration_tests::sim::run;
 use integration_tests::suites::suites;
 
-use crate::storms;
+use crate::{cores, storms};
 
 /// It looks at everything that can happen, so a seed means nothing to it.
 const MODEL: &str = "move_model";
+/// The same, about messages that nobody should send.
+const DIFFERENCES: &str = "differences";
 const STORMS: [&str; 11] = [
     "elections",
     "snapshots",
@@ -31,12 +33,15 @@ fn graded(id: &str) -> Option<Test> {
 
 /// Whether there is such a test.
 pub(crate) fn exists(test: &str) -> bool {
-    test == MODEL || STORMS.contains(&test) || suites().contains_key(test) || graded(test).is_some()
+    [MODEL, DIFFERENCES].contains(&test)
+        || STORMS.contains(&test)
+        || suites().contains_key(test)
+        || graded(test).is_some()
 }
 
 /// How many seeds make sense.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if test == MODEL || test == "identity" { 1 } else { u64::MAX }
+    if [MODEL, DIFFERENCES, "identity"].contains(&test) { 1 } else { u64::MAX }
 }
 
 /// Plays one seed of a test.
@@ -51,6 +56,7 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
         "damaged_tails" => run(seed, storms::damage::damaged_tails).map(drop),
         "set_back" => run(seed, storms::damage::set_back).map(drop),
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
+        DIFFERENCES => return cores::differences(),
         "elections" => run(seed, storms::elections).map(drop),
         "snapshots" => run(seed, |world| storms::snapshots(world, false)).map(drop),
         "long_snapshots" => run(seed, |world| storms::snapshots(world, true)).map(drop),

@@ -13,6 +13,7 @@ use clerk::api::kv::{KvReply, KvRequest, Write};
 use clerk::api::{Address, ConfigNum, GroupId, Seq, SessionId, Ticket, Version};
 use clerk::connection::{CallError, Connection};
 use raft::core::message::{Body, Chunk, Message, Verdict};
+use raft::core::table::TableReport;
 use raft::transport::{Incoming, Mailbox, Transport, mailbox};
 use raft::types::{Entry, EntryId, Index, Membership, NodeId, Payload, Term};
 
@@ -464,7 +465,8 @@ fn words_are_short_and_need_no_code_beside_them() {
     let entry = |index| Entry::new(EntryId::new(3, index), Payload::Empty);
     let says = |term, body| Message::new(Term(term), body).text();
     let acked = EntryId::ZERO;
-    let append = |prev, entries| Body::Append { prev, entries, commit: Index(12), round: 7, acked };
+    let append =
+        |prev, entries| Body::Append { prev, entries, commit: Index(12), round: 7, acked, differs: None };
     let prev = EntryId::new(3, 12);
     assert_eq!(
         says(3, append(prev, vec![entry(13), entry(14)])),
@@ -474,7 +476,9 @@ fn words_are_short_and_need_no_code_beside_them() {
     assert_eq!(says(3, append(EntryId::ZERO, vec![])), "after the start, commit 12");
     assert_eq!(says(4, Body::PreVote { last: prev }), "last 12 (term 3), would run in term 5");
     assert_eq!(says(4, Body::PreVoteReply { asked: Term(5), granted: false }), "refused for term 5");
-    let answer = |verdict, disk_low| says(3, Body::AppendReply { verdict, round: 7, disk_low, owes: false });
+    let answer = |verdict, disk_low| {
+        says(3, Body::AppendReply { verdict, round: 7, disk_low, owes: false, table: TableReport::default() })
+    };
     assert_eq!(answer(Verdict::Matched(Index(14)), true), "has up to 14, disk nearly full");
     let conflict = Verdict::Conflict { at: Index(12), try_at: EntryId::new(2, 9) };
     assert_eq!(answer(conflict, false), "has another 12 or none, try 9 (term 2)");

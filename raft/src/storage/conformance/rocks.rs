@@ -267,7 +267,7 @@ fn a_table_of_a_newer_format_is_refused_and_one_without_its_first_row_too() {
         let database = ::rocksdb::DB::open_default(root.path()).unwrap();
         if value.is_empty() { database.delete(key) } else { database.put(key, value) }.unwrap();
     };
-    let newer = base::codec::encode(&(4_u32, 1_u32, 1_u32, None::<EntryId>));
+    let newer = base::codec::encode(&(4_u32, 1_u32, 1_u32, None::<EntryId>, 0_u32));
     put(b"\0\0\0\0generations", &newer);
     let refused = open_table(root.path(), &TableOptions::default()).err().unwrap();
     assert!(matches!(refused, OpenError::NewerFormat { found: 4, supported: 3, .. }), "{refused}");

@@ -22,6 +22,7 @@ on_both_disks!(
     staging_again_starts_from_nothing,
     a_view_of_the_old_generation_outlives_the_switch,
     writes_go_to_the_new_generation_after_a_switch,
+    a_bad_mark_survives_crashes_and_goes_with_the_rows_that_it_is_about,
 );
 
 fn put(key: &str, value: &str) -> Change {
@@ -232,6 +233,38 @@ async fn writes_go_to_the_new_generation_after_a_switch(disk: &mut dyn Disk) {
     assert_eq!(table.durable_applied(), EntryId::new(1, 8));
     table.flush().await;
     assert_eq!(table.durable_applied(), EntryId::new(1, 9));
+}
+
+async fn a_bad_mark_survives_crashes_and_goes_with_the_rows_that_it_is_about(disk: &mut dyn Disk) {
+    let mut stores = disk.open();
+    stores.1.write(vec![put_applied(1)]);
+    assert!(!stores.1.is_bad());
+    stores.1.mark_bad().await;
+    assert!(stores.1.is_bad());
+    for step in ["at once", "while rows are staged", "flushed"] {
+        disk.crash();
+        drop(stores);
+        stores = disk.open();
+        assert!(stores.1.is_bad(), "{step}");
+        stores.1.stage_start();
+        stores.1.stage(vec![applied_row(8)]);
+        if step == "flushed" {
+            stores.1.flush().await;
+        }
+        assert!(stores.1.is_bad(), "{step}");
+    }
+    drop(stores);
+    let stores = staged(disk).await;
+    assert!(stores.1.is_bad());
+    stores.1.switch(EntryId::new(1, 8)).await;
+    assert!(!stores.1.is_bad());
+    disk.crash();
+    drop(stores);
+    let (_log, table) = disk.open();
+    assert!(!table.is_bad());
+    assert_eq!(all(&*table), new_rows());
+    table.mark_bad().await;
+    assert!(table.is_bad(), "the new rows may go bad as well");
 }
 
 fn key() -> impl Strategy<Value = Bytes> {

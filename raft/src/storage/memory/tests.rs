@@ -60,6 +60,18 @@ async fn a_power_cut_falls_before_or_behind_a_flush_and_a_switch() {
 }
 
 #[tokio::test]
+async fn the_mark_of_bad_rows_goes_with_the_switch_or_stays_with_the_rows() {
+    for (step, bad) in [(DiskStep::Switch, true), (DiskStep::Switched, false)] {
+        let disk = cut_at(step);
+        let (_log, table) = disk.open();
+        table.mark_bad().await;
+        table.stage_start();
+        table.switch(EntryId::new(1, 1)).await;
+        assert_eq!(disk.open().1.is_bad(), bad, "{step:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_zombie_writes_goes_nowhere() {
     let disk = MemoryDisk::new();
     let (mut log, table) = disk.open();

@@ -22,6 +22,9 @@ pub(super) struct Names {
     pub(super) newest: u32,
     /// The snapshot from which the live one was made.
     pub(super) installed: Option<EntryId>,
+    /// The generation whose rows are not what they should be (correctness rule 69); 0 if none is. It is in the row that
+    /// names the live one, so that a switch to another one needs no second step to end it.
+    pub(super) bad: u32,
 }
 
 pub(super) fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> {

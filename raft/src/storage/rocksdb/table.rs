@@ -84,7 +84,9 @@ impl RocksTable {
         let found = store.db.get(NAMES_KEY).map_err(|error| open_error(path, &error))?;
         let mut names = match &found {
             Some(bytes) => read_names(path, bytes)?,
-            None if is_empty(&store.db) => Names { format: FORMAT, live: 1, newest: 1, installed: None },
+            None if is_empty(&store.db) => {
+                Names { format: FORMAT, live: 1, newest: 1, installed: None, bad: 0 }
+            }
             None => return Err(corrupt(path, "the row that names the live generation is missing")),
         };
         let leftovers = leftovers(&store.db, names.live);
@@ -335,6 +337,24 @@ impl Table for RocksTable {
 
     fn installed(&self) -> Option<EntryId> {
         lock(&self.inner).names.installed
+    }
+
+    fn mark_bad(&self) -> BoxFuture<'_, ()> {
+        async {
+            let names = {
+                let mut inner = lock(&self.inner);
+                inner.names.bad = inner.names.live;
+                inner.names
+            };
+            self.write_names(names);
+            self.flush_now();
+        }
+        .boxed()
+    }
+
+    fn is_bad(&self) -> bool {
+        let names = lock(&self.inner).names;
+        names.bad == names.live
     }
 
     fn stage_start(&self) {

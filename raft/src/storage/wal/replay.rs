@@ -197,6 +197,19 @@ fn check_terms(marker: EntryId, entries: &[Entry], current: Term) -> Result<(), 
 mod tests {
     use super::{Fault, decode};
     use crate::storage::Save;
+    use crate::types::{Entry, EntryId, Payload, Term};
+
+    /// Rule 66: the record's own checksum was made of a payload that had gone wrong before.
+    #[test]
+    fn an_entry_whose_payload_changed_before_it_was_written_is_named() {
+        let entry = |index, text: &'static str| {
+            Entry::new(EntryId::new(1, index), Payload::Command(text.as_bytes().into()))
+        };
+        let changed = Entry { payload: entry(2, "other").payload, ..entry(2, "said") };
+        let check = |entries: &[Entry]| super::check_terms(EntryId::ZERO, entries, Term(1));
+        assert_eq!(check(&[entry(1, "a"), entry(2, "said")]), Ok(()));
+        assert_eq!(check(&[entry(1, "a"), changed]), Err("the checksum of entry 2@1 is wrong".to_owned()));
+    }
 
     #[test]
     fn a_newer_and_an_older_format_are_named() {

@@ -185,7 +185,7 @@ pub(crate) fn debts() -> Result<(), String> {
     let mut raft = Raft::new(NodeId(2), members, config, restored, EntryId::ZERO);
     let (prev, commit, acked) = (EntryId::new(1, 1), Index(0), EntryId::ZERO);
     let entries = vec![entry(1, 2), entry(1, 3), entry(1, 4)];
-    let append = Body::Append { prev, entries, commit, round: 0, acked };
+    let append = Body::Append { prev, entries, commit, round: 0, acked, differs: None };
     raft.step(NodeId(3), Message::new(Term(3), append)).map_err(|refused| refused.to_string())?;
     let save = raft.take_ready().save.unwrap_or_default();
     match save.promised {
