@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 
-use crate::api::config::{AddressBook, Config};
+use crate::api::config::{AddressBook, Place, Sealed};
 use crate::api::kv::{KvReply, KvRequest};
 use crate::api::{Address, ConfigNum, GroupId};
 use crate::connection::Connection;
@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct View {
     /// The newest configuration known.
-    pub config: Arc<Config>,
+    pub config: Sealed,
     /// The newest addresses known.
     pub book: Arc<AddressBook>,
 }
@@ -149,9 +149,9 @@ impl ConfigCache {
         let _ = clock::timeout(until.since(clock::now()), asked).await;
     }
 
-    /// Takes in what somebody said; whatever is older changes nothing.
-    pub fn learn(&self, config: Config, book: AddressBook) {
-        self.shared.learn(Some(config), book);
+    /// Takes in what somebody said; whatever is older, or of another cluster, changes nothing.
+    pub fn learn(&self, config: Sealed, book: AddressBook) {
+        self.shared.learn(Some(config), book, false);
     }
 
     /// Starts a question if none of its kind is under way, and waits until that lands, or a view newer
@@ -189,7 +189,7 @@ impl Shared {
     async fn ask(self: Arc<Self>) {
         let error = match self.ctrl.query(None).await {
             Ok((config, book)) => {
-                self.learn(Some(config), book);
+                self.learn(Some(config), book, true);
                 None
             }
             Err(error) => {
@@ -205,13 +205,13 @@ impl Shared {
     async fn ask_groups(&self) {
         let Some(view) = self.view.borrow().clone() else { return };
         let mut servers: Vec<(GroupId, &Address)> = (view.book.groups.iter())
-            .flat_map(|(group, addresses)| addresses.iter().map(|address| (*group, address)))
+            .flat_map(|(group, at)| at.addresses.iter().map(|address| (*group, address)))
             .collect();
         servers.shuffle(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
         for (group, address) in servers.into_iter().take(GROUP_SERVERS) {
             let answer = self.connection.kv(address, group, KvRequest::Config, ASK_GROUP).await;
             if let Ok(Ok(KvReply::Config(config, book))) = answer {
-                self.learn(Some(*config), book);
+                self.learn(Some(config), book, false);
                 return;
             }
         }
@@ -219,12 +219,13 @@ impl Shared {
 
     async fn watch(self: Arc<Self>) {
         let (after, book) = match &*self.view.borrow() {
-            Some(view) => (view.config.num, view.book.version),
-            None => (ConfigNum(0), 0),
+            Some(view) => (view.config.place(), view.book.version),
+            None => (Place::default(), 0),
         };
         match self.ctrl.watch(after, book).await {
-            Ok((configs, book)) => {
-                self.learn(configs.into_iter().max_by_key(|config| config.num), book);
+            Ok(news) => {
+                let newest = news.configs.into_iter().max_by_key(|config| config.num);
+                self.learn(newest, news.book, false);
             }
             Err(error) => {
                 tracing::debug!(%error, "no configuration from a watch");
@@ -233,19 +234,25 @@ impl Shared {
         }
     }
 
-    fn learn(&self, config: Option<Config>, book: AddressBook) {
+    /// What the controllers' leader says now replaces also another configuration of the same number: one that
+    /// was made before the controllers lost their data.
+    fn learn(&self, config: Option<Sealed>, book: AddressBook, of_leader: bool) {
         self.view.send_if_modified(|view| match (view, config) {
             (None, None) => false,
             (view @ None, Some(config)) => {
-                *view = Some(View { config: Arc::new(config), book: Arc::new(book) });
+                *view = Some(View { config, book: Arc::new(book) });
                 true
             }
             (Some(view), config) => {
-                let config = config.filter(|config| config.num > view.config.num);
-                let book = Some(book).filter(|book| book.version > view.book.version);
+                let (present, key) = (view.config.place(), view.config.key);
+                let replaces = |it: &Sealed| it.num == present.num && it.place() != present && of_leader;
+                let newer = |it: &Sealed| it.num > present.num || replaces(it);
+                let config = config.filter(|config| config.key == key && newer(config));
+                let ours = |book: &AddressBook| book.key == key || book.key == 0;
+                let book = Some(book).filter(|book| book.version > view.book.version && ours(book));
                 let changed = config.is_some() || book.is_some();
                 if let Some(config) = config {
-                    view.config = Arc::new(config);
+                    view.config = config;
                 }
                 if let Some(book) = book {
                     view.book = Arc::new(book);

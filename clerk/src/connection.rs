@@ -14,6 +14,7 @@ pub use self::pool::{Options, TarpcConnection};
 
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::push::{PushReply, PushRequest, Sender};
 use crate::api::{Address, GroupId};
 
 /// A call that brought no answer.
@@ -55,6 +56,16 @@ pub trait Connection: Send + Sync {
         request: KvRequest,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>>;
+
+    /// Asks a server of group `group` as the group `sender`, which hands a shard over to it.
+    fn push<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>>;
 
     /// Asks a controller.
     fn ctrl<'a>(

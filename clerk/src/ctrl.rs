@@ -14,8 +14,8 @@ use base::clock::{self, Instant};
 use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use crate::api::config::{AddressBook, Config, Move};
-use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
+use crate::api::config::{AddressBook, Move, Place, Sealed};
+use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
 use crate::api::status::CtrlStatus;
 use crate::api::{Address, ConfigNum, Seq, SessionId, Ticket};
 use crate::connection::{CallError, Connection};
@@ -129,7 +129,7 @@ impl CtrlClerk {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn query(&self, num: Option<ConfigNum>) -> Result<(Config, AddressBook), Error> {
+    pub async fn query(&self, num: Option<ConfigNum>) -> Result<(Sealed, AddressBook), Error> {
         match self.read(&CtrlRequest::Query(num)).await? {
             CtrlReply::Config(config, book) => Ok((config, book)),
             reply => Err(odd(&reply)),
@@ -140,9 +140,9 @@ impl CtrlClerk {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn history(&self, after: Option<ConfigNum>) -> Result<Vec<Config>, Error> {
+    pub async fn history(&self, after: Option<ConfigNum>) -> Result<Vec<Sealed>, Error> {
         match self.read(&CtrlRequest::History { after }).await? {
-            CtrlReply::Configs(configs, _) => Ok(configs),
+            CtrlReply::Configs(news) => Ok(news.configs),
             reply => Err(odd(&reply)),
         }
     }
@@ -160,11 +160,11 @@ impl CtrlClerk {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn watch(&self, after: ConfigNum, book: u64) -> Result<(Vec<Config>, AddressBook), Error> {
+    pub async fn watch(&self, after: Place, book: u64) -> Result<News, Error> {
         let until = clock::now().after(self.deadline);
-        let request = CtrlRequest::Watch { after, book };
+        let request = CtrlRequest::Watch { after: after.num, digest: after.digest, book };
         match self.shared.servers.ask_any(&request, WATCH, until).await.map_err(unavailable)? {
-            CtrlReply::Configs(configs, book) => Ok((configs, book)),
+            CtrlReply::Configs(news) => Ok(*news),
             reply => Err(odd(&reply)),
         }
     }
@@ -207,6 +207,18 @@ impl CtrlClerk {
                 _ if attempts.may_have_acted => return Err(Error::Unknown),
                 error => return Err(unavailable(error)),
             }
+        }
+    }
+
+    /// Tells controllers that were started to be recovered what to go on from; the configuration they are at.
+    /// Harmless if they know it already.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn recover(&self, recovery: Recovery) -> Result<Place, Error> {
+        match self.read(&CtrlRequest::Recover(Box::new(recovery))).await? {
+            CtrlReply::Recovered(newest) => Ok(newest),
+            reply => Err(odd(&reply)),
         }
     }
 

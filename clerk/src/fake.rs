@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::push::{PushReply, PushRequest, Sender};
 use crate::api::{Address, GroupId};
 use crate::connection::{CallError, Connection};
 
@@ -90,6 +91,17 @@ impl Connection for Fake {
             }
         }
         .boxed()
+    }
+
+    fn push<'a>(
+        &'a self,
+        _: &'a Address,
+        _: GroupId,
+        _: Sender,
+        _: PushRequest,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+        panic!("clients push nothing")
     }
 
     fn ctrl<'a>(

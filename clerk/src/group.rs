@@ -391,17 +391,23 @@ impl GroupClient {
         answers.into_iter().map(|(address, answer)| (address, status(answer))).collect()
     }
 
-    /// The life of the group's data, from whichever server knows it; waits for a new group to draw it.
+    /// The life of the group's data and the key of the cluster that it belongs to, from whichever server knows
+    /// both; waits for a new group to draw the one and to learn the other.
     ///
     /// # Errors
     /// What the servers said last.
-    pub async fn incarnation(&self, until: Instant) -> Result<Incarnation, String> {
+    pub async fn data(&self, until: Instant) -> Result<(Incarnation, u64), String> {
         const PAUSE: Duration = Duration::from_millis(100);
         loop {
             let mut why = "no server's address is known".to_owned();
             for (_, status) in self.statuses().await {
                 match status {
-                    Ok(KvStatus { incarnation: Some(incarnation), .. }) => return Ok(incarnation),
+                    Ok(KvStatus { incarnation: Some(incarnation), key: Some(key), .. }) => {
+                        return Ok((incarnation, key));
+                    }
+                    Ok(KvStatus { incarnation: Some(_), .. }) => {
+                        why = format!("group {} has not heard from its controllers yet", self.group);
+                    }
                     Ok(_) => why = format!("group {} has no leader yet", self.group),
                     Err(error) => why = error,
                 }

@@ -451,7 +451,7 @@ impl Clerk {
 
     fn group(&self, view: &View, shard: ShardId) -> Option<Arc<GroupClient>> {
         let owner = view.config.owner(shard)?;
-        let addresses = view.book.groups.get(&owner).map_or(&[][..], Vec::as_slice);
+        let addresses = view.book.addresses(owner);
         let mut groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(group) = groups.get(&owner).filter(|group| group.addresses() == addresses) {
             return Some(Arc::clone(group));
@@ -499,8 +499,10 @@ fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<KvReply
     match result {
         Ok(reply) => Ok(reply),
         Err(Fault::Unknown) => Err(Error::Unknown),
-        // Not a recorded result: it says nothing of earlier attempts.
-        Err(Fault::Refused(KvRefusal::DiskFull)) if attempts.may_have_acted => Err(Error::Unknown),
+        // Not recorded results: they say nothing of earlier attempts.
+        Err(Fault::Refused(KvRefusal::DiskFull | KvRefusal::LostData { .. })) if attempts.may_have_acted => {
+            Err(Error::Unknown)
+        }
         Err(Fault::Refused(refusal)) => Err(refused(refusal)),
         Err(Fault::Late(_) | Fault::Controllers(_)) if attempts.may_have_acted => Err(Error::Unknown),
         Err(Fault::Late(why)) => Err(Error::Unavailable { why }),

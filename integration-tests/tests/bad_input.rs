@@ -346,6 +346,68 @@ fn sigterm_stops_a_server_cleanly_and_settings_come_from_a_file() {
     hand.start(&["--id", "1"]).kill();
 }
 
+/// One controller and a group of one, by hand: servers of a cluster whose name is not its own alone.
+struct Namesake {
+    cluster: Cluster,
+    group: u64,
+    place: String,
+    _servers: Vec<Server>,
+}
+
+impl Namesake {
+    fn new(group: u64) -> Self {
+        let place = Place::new();
+        let ports = free_ports(2);
+        let [ctrl, kv] = [0, 1].map(|at: usize| format!("127.0.0.1:{}", ports[at]));
+        let (ctrl_members, kv_members, id) = (format!("1={ctrl}"), format!("1={kv}"), group.to_string());
+        let both = ["--cluster", "prod", "--id", "1", "--new"];
+        let arguments = [&both[..], &["--members", &ctrl_members]].concat();
+        let controller = Server::start(place.path(), "ctrl", "shardctrler", &ctrl, &arguments);
+        let more = ["--group", &id, "--members", &kv_members, "--controllers", &ctrl];
+        let server = Server::start(place.path(), "kv", "shardkv", &kv, &[&both[..], &more].concat());
+        let cluster = Cluster::by_hand(place, ctrl);
+        cluster.ok(&["join", &format!("{group}={kv}")]);
+        Self { cluster, group, place: kv, _servers: vec![controller, server] }
+    }
+}
+
+#[test]
+fn a_second_cluster_of_the_same_name_is_refused_and_nothing_changes_on_either_side() {
+    let _machine = together();
+    let (one, other) = (Namesake::new(101), Namesake::new(201));
+    one.cluster.ok(&["put", "key", "of one"]);
+    other.cluster.ok(&["put", "key", "of the other"]);
+    let before = [one.cluster.json(&["query"]), other.cluster.json(&["query"])];
+    assert_ne!(before[0]["key"], before[1]["key"], "{before:?}");
+    // Its group under our controllers, from either side.
+    for (here, there) in [(&one, &other), (&other, &one)] {
+        let join = format!("{}={}", there.group, there.place);
+        let answer = here.cluster.clerk(&["--timeout", "2", "-o", "json", "join", &join]);
+        assert_eq!(answer.error(1), "unavailable");
+        assert!(answer.text().contains("two clusters are named"), "{}", answer.text());
+    }
+    // A client that met the one first, and then gets the addresses of the other.
+    let target = one.cluster.target();
+    let client = Client::new(&target);
+    client.run(async {
+        let connection = target.connection();
+        let limit = Duration::from_secs(5);
+        let ask = |address: &str, group: u64| {
+            let (connection, address) = (Arc::clone(&connection), address.to_owned());
+            async move { connection.kv(&address, GroupId(group), KvRequest::Config, limit).await }
+        };
+        assert!(matches!(ask(&one.place, 101).await, Ok(Ok(_))));
+        let refused = ask(&other.place, 201).await;
+        assert!(matches!(refused, Err(CallError::Refused { .. })), "{refused:?}");
+    });
+    assert_eq!([one.cluster.json(&["query"]), other.cluster.json(&["query"])], before);
+    assert_eq!(one.cluster.ok(&["get", "key"]), "of one\n");
+    assert_eq!(other.cluster.ok(&["get", "key"]), "of the other\n");
+    let status = other.cluster.status();
+    let refused = status.group(201)[0].refused.clone().unwrap_or_default();
+    assert!(refused.get("other_key").is_some_and(|count| *count > 0), "{refused:?}");
+}
+
 /// The command line of a server of a local cluster, with other members and another place to listen.
 fn by_hand(cluster: &Cluster, members: &str) -> Vec<String> {
     let status = cluster.status();

@@ -119,7 +119,7 @@ fn help_version_and_completions_are_there() {
     assert!(cluster.ok(&["--version"]).starts_with("clerk "));
     let help = cluster.ok(&["--help"]);
     const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move query \
-                         history status bench check completions";
+                         history status recover-controllers bench check completions";
     for verb in VERBS.split_whitespace() {
         assert!(help.contains(verb), "{verb} in {help}");
         let text = cluster.ok(&[verb, "--help"]);
@@ -286,7 +286,10 @@ fn configurations_are_asked_for_and_changed() {
     let _machine = together();
     let cluster = Cluster::up(&["--groups", "2", "--replicas", "1", "--shards", "12"]);
     let first = cluster.json(&["query"]);
-    assert_eq!((keys_of(&first), &first["num"]), (vec!["groups", "num", "shards"], &json!(1)));
+    assert_eq!(
+        (keys_of(&first), &first["num"]),
+        (vec!["digest", "groups", "key", "num", "shards"], &json!(1))
+    );
     assert_eq!(keys_of(&first["groups"]), ["101", "102"]);
     assert_eq!(first["groups"]["101"].as_array().map(Vec::len), Some(1));
     assert_eq!(cluster.json(&["query", "0"])["shards"], json!(vec![0; 12]));
@@ -339,7 +342,10 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let _machine = together();
     let cluster = Cluster::up(&["--groups", "2", "--shards", "8"]);
     let document = cluster.json(&["status"]);
-    assert_eq!(keys_of(&document), ["cluster", "config", "controllers", "groups", "settled"]);
+    assert_eq!(
+        keys_of(&document),
+        ["cluster", "config", "controllers", "digest", "groups", "key", "settled"]
+    );
     const SERVER: [&str; 20] = [
         "address",
         "alarms",
@@ -363,7 +369,23 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "wal_syncs",
     ];
     assert_eq!(keys_of(&document["controllers"][0]), SERVER);
-    assert_eq!(keys_of(&document["groups"][0]), ["gid", "joined", "replicas", "shards"]);
+    const GROUP: [&str; 12] = [
+        "config",
+        "digest",
+        "gid",
+        "history",
+        "history_text",
+        "incarnation",
+        "joined",
+        "key",
+        "lost_data",
+        "registered",
+        "replicas",
+        "shards",
+    ];
+    assert_eq!(keys_of(&document["groups"][0]), GROUP);
+    assert_eq!(document["groups"][0]["history"], "ok");
+    assert_eq!(document["groups"][0]["digest"], document["digest"]);
     assert_eq!(keys_of(&document["groups"][0]["replicas"][0]), SERVER);
     let shard = ["bytes", "peer", "progress", "rows", "shard", "state"];
     assert_eq!(keys_of(&document["groups"][0]["shards"][0]), shard);

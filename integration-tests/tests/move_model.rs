@@ -117,6 +117,8 @@ fn a_group_that_differs_from_the_products_state_machine_is_found() {
         Bug::NoAnswerOnceSettled,
         Bug::DoneAnsweredOnlyWhileTheShardIsSettled,
         Bug::WritesServedWhileHanding,
+        Bug::AdoptIgnoresTheDigest,
+        Bug::PushIgnoresTheDigest,
     ] {
         let options = Options { bug: Some(bug), mover: Mover::Early, ..Options::default() };
         let histories = (1..=4).flat_map(|length| classes(length, 3, 1).into_keys());

@@ -44,6 +44,11 @@ fn strangers_are_listened_to_by_nobody_and_learn_nothing() {
     play("strangers");
 }
 
+#[test]
+fn controllers_made_anew_and_groups_that_lost_their_data_lose_nothing_else() {
+    play("other_histories");
+}
+
 /// The trace of `seed` as another process sees it.
 fn trace_elsewhere(suite: &str, seed: u64) -> String {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_simulate"))

@@ -5,7 +5,8 @@
 //! groups it names. Refusals and no-ops leave no trace: the number does not grow.
 //!
 //! * Join: a joined group with the same data and servers is harmless; with other servers, or an id
-//!   whose first data is gone, refused. A group that left may return with its data, wherever it now is.
+//!   whose first data is gone, or of another cluster, refused. A group that left may return with its data,
+//!   wherever it now is.
 //! * Leave: every group must be joined; the last one only by force, which parks all shards.
 //! * Move: pins nothing. The next Join or Leave balances as if nobody had asked for it.
 //!
@@ -13,25 +14,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup};
+use base::codec::Skipped;
+use clerk::api::config::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, AddressBook, Assignment, Config, GROUPS_MAX, Move, NewGroup,
+    Registered, Sealed,
+};
 use clerk::api::ctrl::{Change, CtrlRefusal};
 use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 
 use crate::rebalance::{holder, rebalance};
 
-/// Group ids a cluster remembers, those that left included: the address book travels with every
-/// answer, so it has to end somewhere (correctness rule 22b).
-pub const GROUPS_MAX: u32 = 1024;
-/// Servers of one group.
-const ADDRESSES_MAX: usize = 9;
-/// Bytes of one address: a DNS name and a port.
-const ADDRESS_BYTES_MAX: usize = 261;
-
 /// What follows from a change that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
     /// The configuration after the present one.
-    pub config: Config,
+    pub config: Sealed,
     /// The address book, if it changes too.
     pub book: Option<AddressBook>,
     /// Group ids that are used for the first time.
@@ -42,7 +39,7 @@ pub struct Next {
 #[derive(Clone, Copy, Debug)]
 pub struct Present<'a> {
     /// The newest configuration.
-    pub config: &'a Config,
+    pub config: &'a Sealed,
     /// The newest address book.
     pub book: &'a AddressBook,
     /// The data each group id was first used with.
@@ -69,7 +66,7 @@ impl Present<'_> {
         for (group, new) in named {
             self.may_join(*group, new)?;
         }
-        let joins = |group: &&GroupId| !self.config.groups.contains(group);
+        let joins = |group: &&GroupId| !self.config.groups.contains_key(group);
         let joining = named.keys().filter(joins).copied().collect::<BTreeSet<_>>();
         if joining.is_empty() {
             return Ok(None);
@@ -85,31 +82,28 @@ impl Present<'_> {
         }
         let mut book = self.book.clone();
         for group in &joining {
-            book.groups.insert(*group, named[group].addresses.clone());
+            let NewGroup { incarnation, addresses, .. } = named[group].clone();
+            book.groups.insert(*group, Registered::new(incarnation, addresses));
         }
-        let book = (book != *self.book).then(|| AddressBook { version: self.book.version + 1, ..book });
-        let groups = &self.config.groups | &joining;
-        let owners = rebalance(&self.config.shards, &groups);
+        let version = self.book.version.saturating_add(1);
+        let book = (book != *self.book).then_some(AddressBook { version, ..book });
+        let joining = joining.iter().map(|group| (*group, named[group].incarnation));
+        let groups = self.config.groups.iter().map(|(group, it)| (*group, *it)).chain(joining).collect();
+        let owners = rebalance(&self.config.shards, &ids(&groups));
         Ok(Some(Next { config: self.succeed(groups, &owners), book, incarnations }))
     }
 
     fn may_join(&self, group: GroupId, new: &NewGroup) -> Result<(), CtrlRefusal> {
-        let addresses = &new.addresses;
-        let fits = |address: &String| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
-        if group == GroupId(0)
-            || addresses.is_empty()
-            || addresses.len() > ADDRESSES_MAX
-            || !addresses.iter().all(fits)
-        {
-            return Err(CtrlRefusal::InvalidGroup(group));
+        check_group(group, new)?;
+        let (key, own) = (new.key, self.config.key);
+        if key != own && !base::mutant!("join-ignores-cluster-key") {
+            return Err(CtrlRefusal::OtherCluster { group, key, own });
         }
         if self.incarnations.get(&group).is_some_and(|first| *first != new.incarnation) {
             return Err(CtrlRefusal::OtherIncarnation(group));
         }
-        let known = self.book.groups.get(&group);
-        if self.config.groups.contains(&group)
-            && !known.is_some_and(|known| are_same_servers(known, addresses))
-        {
+        let known = self.book.addresses(group);
+        if self.config.groups.contains_key(&group) && !are_same_servers(known, &new.addresses) {
             return Err(CtrlRefusal::OtherServers(group));
         }
         Ok(())
@@ -119,14 +113,15 @@ impl Present<'_> {
         if named.is_empty() {
             return Err(CtrlRefusal::NothingNamed);
         }
-        if let Some(unknown) = named.difference(&self.config.groups).next() {
+        if let Some(unknown) = named.iter().find(|group| !self.config.groups.contains_key(group)) {
             return Err(CtrlRefusal::UnknownGroup(*unknown));
         }
-        let groups = &self.config.groups - named;
+        let mut groups = self.config.groups.clone();
+        groups.retain(|group, _| !named.contains(group));
         if groups.is_empty() && !force {
             return Err(CtrlRefusal::LastGroup);
         }
-        let owners = rebalance(&self.config.shards, &groups);
+        let owners = rebalance(&self.config.shards, &ids(&groups));
         Ok(Some(self.only(self.succeed(groups, &owners))))
     }
 
@@ -134,34 +129,66 @@ impl Present<'_> {
         let mut owners = self.config.shards.iter().map(|assignment| assignment.owner).collect::<Vec<_>>();
         let last = ShardId(self.config.params.shard_count.saturating_sub(1));
         let owner = owners.get_mut(shard.0 as usize).ok_or(CtrlRefusal::UnknownShard { shard, last })?;
-        if !self.config.groups.contains(&group) {
+        if !self.config.groups.contains_key(&group) {
             return Err(CtrlRefusal::UnknownGroup(group));
         }
         if owner.replace(group) == Some(group) {
             return Ok(None);
         }
-        base::mutant!("move-undone", owners = rebalance(&self.config.shards, &self.config.groups));
+        base::mutant!("move-undone", owners = rebalance(&self.config.shards, &self.config.group_ids()));
         Ok(Some(self.only(self.succeed(self.config.groups.clone(), &owners))))
     }
 
-    fn only(&self, config: Config) -> Next {
+    fn only(&self, config: Sealed) -> Next {
         Next { config, book: None, incarnations: BTreeMap::new() }
     }
 
     /// The next configuration. Each shard remembers its newest owner in any earlier one, also over
     /// configurations in which it has none.
-    fn succeed(&self, groups: BTreeSet<GroupId>, owners: &[Option<GroupId>]) -> Config {
+    fn succeed(&self, groups: BTreeMap<GroupId, Incarnation>, owners: &[Option<GroupId>]) -> Sealed {
         let present = self.config;
         let next = |(old, owner): (&Assignment, &Option<GroupId>)| Assignment {
             owner: *owner,
             last_owner: if base::mutant!("last-owner-forgotten") { old.owner } else { holder(*old) },
         };
-        Config {
-            num: ConfigNum(present.num.0 + 1),
+        Sealed::new(Config {
+            num: ConfigNum(present.num.0.saturating_add(1)),
+            key: present.key,
+            before: present.digest(),
             params: present.params,
             shards: present.shards.iter().zip(owners).map(next).collect(),
             groups,
-        }
+            more: Skipped::NONE,
+        })
+    }
+}
+
+fn ids(groups: &BTreeMap<GroupId, Incarnation>) -> BTreeSet<GroupId> {
+    groups.keys().copied().collect()
+}
+
+/// Refuses what is wrong with a change by itself, whatever the present. Asked also before the change goes through
+/// the log: an entry that is larger than any frame could be logged and never be replicated (correctness rule 49).
+///
+/// # Errors
+/// [`CtrlRefusal`].
+pub fn check(change: &Change) -> Result<(), CtrlRefusal> {
+    let too_many = Err(CtrlRefusal::TooManyGroups { limit: GROUPS_MAX });
+    match change {
+        Change::Join(groups) if groups.len() > GROUPS_MAX as usize => too_many,
+        Change::Leave { groups, .. } if groups.len() > GROUPS_MAX as usize => too_many,
+        Change::Join(groups) => groups.iter().try_for_each(|(group, new)| check_group(*group, new)),
+        Change::Leave { .. } | Change::Move { .. } => Ok(()),
+    }
+}
+
+fn check_group(group: GroupId, new: &NewGroup) -> Result<(), CtrlRefusal> {
+    let fits = |address: &String| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
+    let addresses = &new.addresses;
+    match group != GroupId(0) && (1..=ADDRESSES_MAX).contains(&addresses.len()) && addresses.iter().all(fits)
+    {
+        true => Ok(()),
+        false => Err(CtrlRefusal::InvalidGroup(group)),
     }
 }
 

@@ -36,6 +36,10 @@ struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = Params::default().value_bytes_max,
           value_parser = clap::value_parser!(u32).range(1..=32 << 20))]
     value_bytes_max: u32,
+    /// Take the place of controllers that all lost their data: make no new cluster, wait for
+    /// `clerk recover-controllers`.
+    #[arg(long)]
+    recover: bool,
 }
 
 impl Args {
@@ -71,7 +75,15 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
     let replica = rsm::start(parts, Controller::default()).await?;
     let table = Arc::clone(replica.table());
     tokio::spawn(keeper.follow(replica.watch(), move || rows::cluster_key(&*table)).in_current_span());
-    let settings = Settings { members, params: args.params(), pid: std::process::id(), refusals };
+    let settings = Settings {
+        members,
+        params: args.params(),
+        key: rand::random_range(1..=u64::MAX),
+        sessions: rand::random_range(1 << 32..1 << 61),
+        recover: args.recover,
+        pid: std::process::id(),
+        refusals,
+    };
     let service = Arc::new(Service::new(replica.clone(), settings));
     tracing::info!(listen = %listener.address(), "serving");
     let signal = tokio::select! {

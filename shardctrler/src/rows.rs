@@ -8,14 +8,15 @@
 //! | 0x03, group (u64, big-endian) | the data the group id was first used with |
 //! | 0x04, number (u64, big-endian) | that configuration |
 //! | 0x05... | sessions ([`raft::rsm::sessions`]) |
+//! | 0x06 | number of the oldest configuration, if that is not 0: the controllers were recovered there |
 //!
-//! Every value is written by [`base::codec`]. Configurations are never deleted: the history is the
-//! cluster's memory of where rows may lie.
+//! Every value is written by [`base::codec`]; a configuration lies there as its maker wrote it. Configurations
+//! are never deleted: the history is the cluster's memory of where rows may lie.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use clerk::api::config::{AddressBook, Config};
+use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::{ConfigNum, GroupId, Incarnation};
 use raft::rsm::Rows;
 use raft::storage::{Read, ScanLimit, unreadable};
@@ -28,6 +29,7 @@ const INCARNATION: u8 = 0x03;
 const CONFIG: u8 = 0x04;
 /// Where the session rows start.
 pub const SESSIONS: &[u8] = &[0x05];
+const OLDEST: &[u8] = &[0x06];
 
 /// Configurations of one page.
 pub const PAGE_CONFIGS: usize = 64;
@@ -56,29 +58,53 @@ pub fn newest(rows: &dyn Read) -> Option<ConfigNum> {
     rows.get(NEWEST).map(|value| read(&value))
 }
 
-/// The key of the cluster; 0 before configuration 0.
-pub fn cluster_key(_rows: &dyn Read) -> u64 {
-    0
+/// The key of the cluster; 0 before the first configuration.
+pub fn cluster_key(rows: &dyn Read) -> u64 {
+    newest(rows).and_then(|newest| config(rows, newest)).map_or(0, |config| config.key)
+}
+
+/// The number of the oldest configuration; 0, unless the controllers were recovered.
+pub fn oldest(rows: &dyn Read) -> ConfigNum {
+    rows.get(OLDEST).map_or(ConfigNum(0), |value| read(&value))
+}
+
+/// The controllers know no configuration before this one.
+pub fn put_oldest(rows: &mut dyn Rows, num: ConfigNum) {
+    put(rows, OLDEST, &num);
+}
+
+/// A row that this build wrote and cannot read is a damaged store (correctness rule 29).
+fn unseal(value: &Bytes) -> Sealed {
+    Sealed::read(value.clone()).unwrap_or_else(|error| unreadable("decode a configuration", &error))
 }
 
 /// A configuration.
-pub fn config(rows: &dyn Read, num: ConfigNum) -> Option<Config> {
-    rows.get(&numbered(CONFIG, num.0)).map(|value| read(&value))
+pub fn config(rows: &dyn Read, num: ConfigNum) -> Option<Sealed> {
+    rows.get(&numbered(CONFIG, num.0)).map(|value| unseal(&value))
 }
 
 /// A page of the configurations with larger numbers than `after` (all, if none), without a gap.
-pub fn configs_after(rows: &dyn Read, after: Option<ConfigNum>) -> Vec<Config> {
+pub fn configs_after(rows: &dyn Read, after: Option<ConfigNum>) -> Vec<Sealed> {
     let Some(first) = after.map_or(Some(0), |after| after.0.checked_add(1)) else {
         return Vec::new();
     };
     let limit = ScanLimit { rows: PAGE_CONFIGS, bytes: PAGE_BYTES };
     let page = rows.scan(&numbered(CONFIG, first), Some(&[CONFIG + 1]), limit);
-    page.iter().map(|(_, value)| read(value)).collect()
+    page.iter().map(|(_, value)| unseal(value)).collect()
 }
 
 /// The newest address book.
 pub fn book(rows: &dyn Read) -> AddressBook {
-    rows.get(BOOK).map_or_else(AddressBook::default, |value| read(&value))
+    let Some(value) = rows.get(BOOK) else { return AddressBook::default() };
+    let book = read(&value);
+    if base::codec::encode(&book) != value {
+        // Written again it would lack a field, here and not at others.
+        unreadable(
+            "decode the address book: run the build that wrote it",
+            &"it has a field that this build does not know",
+        );
+    }
+    book
 }
 
 /// The data each group id was first used with.
@@ -95,8 +121,8 @@ pub fn incarnations(rows: &dyn Read) -> BTreeMap<GroupId, Incarnation> {
 }
 
 /// Adds the configuration that follows the newest.
-pub fn put_config(rows: &mut dyn Rows, config: &Config) {
-    put(rows, &numbered(CONFIG, config.num.0), config);
+pub fn put_config(rows: &mut dyn Rows, config: &Sealed) {
+    rows.put(Bytes::copy_from_slice(&numbered(CONFIG, config.num.0)), config.bytes().clone());
     put(rows, NEWEST, &config.num);
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::Refusals;
-use clerk::api::config::{AddressBook, Params};
-use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use clerk::api::config::{Params, Place, Sealed};
+use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
 use clerk::api::status::{CtrlStatus, ReplicaStatus, Role};
-use clerk::api::{Address, ConfigNum};
+use clerk::api::{Address, ConfigNum, Digest};
 use raft::rsm::{ExecuteError, Replica, Status};
 use raft::storage::Read;
 use raft::types::NodeId;
@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::rows;
-use crate::state_machine::{Command, Controller, Query, Verdict};
+use crate::state_machine::{Command, Controller, Query, Verdict, check_recovery};
+use crate::{change, rows};
 
 /// The longest a watch waits (architecture: shards, how configurations reach groups).
 pub const WATCH_MAX: Duration = Duration::from_secs(2);
@@ -41,6 +41,13 @@ pub struct Settings {
     pub members: BTreeMap<NodeId, Address>,
     /// The limits this cluster gets if it has no configuration yet.
     pub params: Params,
+    /// The key it gets then, drawn at random; never 0.
+    pub key: u64,
+    /// The first name of a session, should these controllers be recovered: drawn at random, far above any that
+    /// the lost ones can have given.
+    pub sessions: u64,
+    /// Wait to be recovered instead of making configuration 0.
+    pub recover: bool,
     /// Shown in the status.
     pub pid: u32,
     /// What was refused; shown in the status, too.
@@ -66,7 +73,7 @@ impl Service {
     /// A service over a started replica. To be called inside a runtime.
     pub fn new(replica: Replica<Controller>, settings: Settings) -> Self {
         let (sender, head) = watch::channel(Head::default());
-        let follower = follow(replica.clone(), settings.params, sender).in_current_span();
+        let follower = follow(replica.clone(), settings.clone(), sender).in_current_span();
         let follower = AbortOnDropHandle::new(tokio::spawn(follower));
         Self { replica, settings, head, _follower: follower }
     }
@@ -81,13 +88,23 @@ impl Service {
     /// # Errors
     /// [`CtrlRefusal`], which says what to do.
     pub async fn handle(&self, request: CtrlRequest) -> Verdict {
+        let is_answered = matches!(request, CtrlRequest::Recover(_) | CtrlRequest::Status);
+        if self.is_recovering() && !is_answered {
+            return Err(CtrlRefusal::Recovering);
+        }
         match request {
             CtrlRequest::Open => self.execute(&Command::Open).await,
-            CtrlRequest::Change { ticket, change } => self.execute(&Command::Change { ticket, change }).await,
+            CtrlRequest::Change { ticket, change } => {
+                change::check(&change)?;
+                self.execute(&Command::Change { ticket, change }).await
+            }
             CtrlRequest::Plan(change) => self.query(Query::Plan(change)).await,
             CtrlRequest::Query(num) => self.query(Query::Config(num)).await,
             CtrlRequest::History { after } => self.query(Query::History { after }).await,
-            CtrlRequest::Watch { after, book } => self.watch(after, book).await,
+            CtrlRequest::Watch { after, digest, book } => {
+                self.watch(Place { num: after, digest }, book).await
+            }
+            CtrlRequest::Recover(recovery) => self.recover(*recovery).await,
             CtrlRequest::Status => Ok(CtrlReply::Status(Box::new(self.status()))),
         }
     }
@@ -118,25 +135,68 @@ impl Service {
         }
     }
 
-    async fn watch(&self, after: ConfigNum, book: u64) -> Verdict {
+    /// Whether these controllers have no configuration and make none.
+    fn is_recovering(&self) -> bool {
+        self.settings.recover && rows::newest(&**self.replica.table()).is_none()
+    }
+
+    async fn recover(&self, recovery: Recovery) -> Verdict {
+        // Nothing may found a cluster by this that would otherwise found itself with a key of its own.
+        if !self.settings.recover && rows::newest(&**self.replica.table()).is_none() {
+            let why = "they were not started with --recover".to_owned();
+            return Err(CtrlRefusal::NotRecovered(why));
+        }
+        check_recovery(&recovery)?;
+        self.execute(&Command::Recover { recovery, sessions: self.settings.sessions }).await
+    }
+
+    async fn watch(&self, after: Place, book: u64) -> Verdict {
         let mut head = self.head.clone();
-        let is_news = |head: &Head| head.config.is_some_and(|config| config > after) || head.book > book;
+        let table = &**self.replica.table();
+        self.same_history(after)?;
+        let is_news = |head: &Head| head.config.is_some_and(|config| config > after.num) || head.book > book;
         // Nothing new in time, or the follower gone because the node stops: answer what there is.
         let _ = clock::timeout(WATCH_MAX, head.wait_for(is_news)).await;
-        let table = &**self.replica.table();
+        // This replica may have learned only now what `after` is here.
+        self.same_history(after)?;
         // Configurations first: a book that is newer than they are is harmless.
-        let configs = rows::configs_after(table, Some(after));
-        let book: AddressBook = rows::book(table);
+        let configs = rows::configs_after(table, Some(after.num));
+        // Who is before the oldest one lacks configurations that nobody has.
+        let (oldest, asked) = (rows::oldest(table), ConfigNum(after.num.0.saturating_add(1)));
+        if asked < oldest {
+            return Err(CtrlRefusal::ForgottenConfig { asked, oldest });
+        }
+        let newest = rows::newest(table).unwrap_or_default();
+        let news = News { configs, newest, book: rows::book(table) };
         // Asked last: what was read is not to be told once it is known for wrong (rule 69).
         if self.replica.is_table_bad() {
             return Err(self.refusal(ExecuteError::NotLeader { hint: self.replica.leadership().leader }));
         }
-        Ok(CtrlReply::Configs(configs, book))
+        Ok(CtrlReply::Configs(Box::new(news)))
+    }
+
+    /// Refuses a caller whose configuration is another one here. A replica that does not know the number yet may
+    /// only be late.
+    fn same_history(&self, after: Place) -> Result<(), CtrlRefusal> {
+        let here = rows::config(&**self.replica.table(), after.num);
+        match here.filter(|here| after.digest != Digest::default() && here.digest() != after.digest) {
+            Some(here) if !base::mutant!("watch-ignores-digest") => {
+                Err(CtrlRefusal::OtherHistory { here: here.place(), key: here.key })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn status(&self) -> CtrlStatus {
-        let config = rows::newest(&**self.replica.table()).unwrap_or_default();
-        CtrlStatus { replica: replica_status(&self.replica.status(), &self.settings), config }
+        let table = &**self.replica.table();
+        let newest = rows::newest(table).and_then(|newest| rows::config(table, newest));
+        CtrlStatus {
+            replica: replica_status(&self.replica.status(), &self.settings),
+            config: newest.as_ref().map(|newest| newest.num).unwrap_or_default(),
+            digest: newest.as_ref().map(Sealed::digest),
+            key: newest.as_ref().map(|newest| newest.key),
+            recovering: self.is_recovering(),
+        }
     }
 }
 
@@ -169,7 +229,8 @@ fn replica_status(status: &Status, settings: &Settings) -> ReplicaStatus {
 }
 
 /// Follows what the replica applies until it stops.
-async fn follow(replica: Replica<Controller>, params: Params, head: watch::Sender<Head>) {
+async fn follow(replica: Replica<Controller>, settings: Settings, head: watch::Sender<Head>) {
+    let Settings { params, key, recover, .. } = settings;
     let mut status = replica.watch();
     let mut read_at = None;
     let mut seen = Head::default();
@@ -182,8 +243,9 @@ async fn follow(replica: Replica<Controller>, params: Params, head: watch::Sende
             seen = read_head(&**replica.table());
             head.send_if_modified(|head| std::mem::replace(head, seen) != seen);
         }
-        if is_leader && seen.config.is_none() {
-            match replica.execute(&Command::Init { params }, REQUEST_MAX).await {
+        let founds = !recover || base::mutant!("init-while-recovering");
+        if is_leader && seen.config.is_none() && founds {
+            match replica.execute(&Command::Init { params, key }, REQUEST_MAX).await {
                 Ok(_) => continue,
                 Err(error) => tracing::debug!(%error, "the first configuration is not made yet"),
             }

@@ -1,7 +1,9 @@
 //! The replicated part: commands in, rows out.
 //!
 //! The first leader proposes [`Command::Init`], which makes configuration 0 with the cluster's
-//! parameters; the first one wins and later ones change nothing. Before it nothing is answered.
+//! parameters and its key; the first one wins and later ones change nothing. Before it nothing is answered.
+//! Controllers that take the place of others which all lost their data begin with [`Command::Recover`] instead,
+//! in the middle of the history that the groups hold.
 //!
 //! Changes are exactly-once like the operations of clients (correctness rules 26, 43): a session is
 //! opened by a logged command, and the verdict on each change, refusals included, is recorded in the
@@ -16,14 +18,15 @@ use std::collections::BTreeMap;
 
 use base::codec;
 use bytes::Bytes;
-use clerk::api::config::{AddressBook, Config, Params};
-use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply};
+use clerk::api::config::{AddressBook, Config, GROUPS_MAX, Params, Place, Sealed};
+use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, News, Recovery};
 use clerk::api::{ConfigNum, GroupId, Incarnation, SessionId, Ticket};
 use raft::rsm::sessions::{Check, Sessions};
 use raft::rsm::{Rows, StateMachine};
 use raft::storage::{Read, unreadable};
 use raft::types::EntryId;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::change::{Next, Present, moves};
 use crate::rows;
@@ -35,6 +38,8 @@ pub enum Command {
     Init {
         /// The limits of the cluster.
         params: Params,
+        /// Its key, drawn by the leader that proposes this.
+        key: u64,
     },
     /// Opens a session.
     Open,
@@ -44,6 +49,13 @@ pub enum Command {
         ticket: Ticket,
         /// The change.
         change: Change,
+    },
+    /// Goes on with a history that the groups hold, unless there is a configuration.
+    Recover {
+        /// What the groups hold.
+        recovery: Recovery,
+        /// Names of sessions begin after this one, drawn so that none of the lost ones returns.
+        sessions: u64,
     },
 }
 
@@ -64,6 +76,12 @@ pub enum Query {
 /// Why the controller did not do it, or what it did.
 pub type Verdict = Result<CtrlReply, CtrlRefusal>;
 
+/// Bytes of configurations in a recovery: it is one entry of the log, and must fit a frame.
+const RECOVERY_BYTES_MAX: usize = 24 << 20;
+
+/// Versions of the address book that recovered controllers pass over.
+const BOOK_VERSIONS_SKIPPED: u64 = 1 << 32;
+
 /// What a session's row remembers of its last change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Recorded {
@@ -80,11 +98,19 @@ enum Recorded {
 pub struct Controller {
     /// None before configuration 0.
     known: Option<Known>,
+    standing: watch::Sender<Standing>,
+}
+
+/// What a replica has applied so far, for those beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The key of the cluster; none before the first configuration.
+    pub key: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Known {
-    config: Config,
+    config: Sealed,
     book: AddressBook,
     incarnations: BTreeMap<GroupId, Incarnation>,
     sessions: Sessions,
@@ -122,7 +148,7 @@ impl Known {
 
     fn adopt(&mut self, rows: &mut dyn Rows, next: Next) {
         let Next { config, book, incarnations } = next;
-        tracing::info!(config = config.num.0, groups = ?config.groups, "new configuration");
+        tracing::info!(config = config.num.0, digest = %config.digest(), groups = ?config.groups.keys(), "new configuration");
         rows::put_config(rows, &config);
         self.config = config;
         if let Some(book) = book {
@@ -132,6 +158,20 @@ impl Known {
         for (group, incarnation) in incarnations {
             rows::put_incarnation(rows, group, incarnation);
             self.incarnations.insert(group, incarnation);
+        }
+    }
+
+    /// A recovery that was done already is harmless; any other is refused.
+    fn on_recover_again(&self, rows: &dyn Read, asked: Place) -> Verdict {
+        match rows::config(rows, asked.num).is_some_and(|config| config.place() == asked) {
+            true => Ok(CtrlReply::Recovered(self.config.place())),
+            false => {
+                let why = format!(
+                    "they have a configuration already, {}, and {asked} is none of theirs",
+                    self.config.num
+                );
+                Err(CtrlRefusal::NotRecovered(why))
+            }
         }
     }
 
@@ -164,12 +204,70 @@ impl Known {
     }
 }
 
+/// Why new controllers cannot go on from this; else the newest configuration of it.
+pub(crate) fn check_recovery(recovery: &Recovery) -> Result<&Sealed, CtrlRefusal> {
+    let refused = |why: &str| Err(CtrlRefusal::NotRecovered(why.to_owned()));
+    let Some(newest) = recovery.configs.last() else { return refused("no configuration is named") };
+    let follows = |pair: &[Sealed]| {
+        let [one, next] = pair else { return true };
+        next.num.0 == one.num.0 + 1 && next.before == one.digest()
+    };
+    let known = |(group, incarnation): (&GroupId, &Incarnation)| {
+        recovery.book.incarnation(*group) == Some(*incarnation)
+    };
+    let bytes: usize = recovery.configs.iter().map(|config| config.bytes().len()).sum();
+    if bytes > RECOVERY_BYTES_MAX || recovery.book.groups.len() > GROUPS_MAX as usize {
+        refused("more configurations or groups are named than there can be")
+    } else if !recovery.configs.windows(2).all(follows) {
+        refused("the configurations named do not follow each other")
+    } else if recovery.configs.iter().any(|it| it.key != newest.key || it.params != newest.params) {
+        refused("the configurations named are of several clusters")
+    } else if recovery.configs.iter().any(|it| !it.is_understood()) {
+        refused("a configuration has fields that this build does not know: use the build that wrote it")
+    } else if recovery.book.key != newest.key || !newest.groups.iter().all(known) {
+        refused("the address book named does not list every group")
+    } else {
+        Ok(newest)
+    }
+}
+
 /// What moved when configuration `num` was made.
 fn moves_into(rows: &dyn Read, num: ConfigNum) -> Vec<clerk::api::config::Move> {
     let before = num.0.checked_sub(1).and_then(|before| rows::config(rows, ConfigNum(before)));
     match (before, rows::config(rows, num)) {
         (Some(before), Some(after)) => moves(&before, &after),
         _ => unreadable("read the history", &format!("configuration {num} or the one before it is missing")),
+    }
+}
+
+/// Writes the rows with which recovered controllers begin.
+fn recover(rows: &mut dyn Rows, recovery: &Recovery, sessions: u64) {
+    for config in &recovery.configs {
+        rows::put_config(rows, config);
+    }
+    if let Some(first) = recovery.configs.first() {
+        rows::put_oldest(rows, first.num);
+        tracing::warn!(from = %first.num, configs = recovery.configs.len(), "the controllers are recovered");
+    }
+    // Above every version that the lost controllers can have given out after this one.
+    let version = recovery.book.version.saturating_add(BOOK_VERSIONS_SKIPPED);
+    rows::put_book(rows, &AddressBook { version, ..recovery.book.clone() });
+    for (group, registered) in &recovery.book.groups {
+        rows::put_incarnation(rows, *group, registered.incarnation);
+    }
+    Sessions::skip(Bytes::from_static(rows::SESSIONS), rows, sessions);
+}
+
+impl Controller {
+    /// Follows what is applied.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    fn know(&mut self, known: Option<Known>) {
+        let key = known.as_ref().map(|known| known.config.key);
+        self.known = known;
+        self.standing.send_if_modified(|standing| std::mem::replace(&mut standing.key, key) != key);
     }
 }
 
@@ -180,18 +278,28 @@ impl StateMachine for Controller {
     type Answer = Verdict;
 
     fn load(&mut self, rows: &dyn Read) {
-        self.known = Known::load(rows);
+        self.know(Known::load(rows));
     }
 
     fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, command: Command) -> Verdict {
         match (command, &mut self.known) {
-            (Command::Init { params }, known) => {
+            (Command::Init { params, key }, known) => {
                 if known.is_none() {
-                    rows::put_config(rows, &Config::zero(params));
-                    tracing::info!(?params, "new cluster");
-                    *known = Known::load(rows);
+                    rows::put_config(rows, &Sealed::new(Config::zero(key, params)));
+                    rows::put_book(rows, &AddressBook { key, ..AddressBook::default() });
+                    tracing::info!(?params, key = format!("{key:016x}"), "new cluster");
+                    self.know(Known::load(rows));
                 }
                 Ok(CtrlReply::Changed { config: ConfigNum(0), moves: Vec::new() })
+            }
+            (Command::Recover { recovery, sessions }, known) => {
+                let newest = check_recovery(&recovery)?.place();
+                if let Some(known) = known {
+                    return known.on_recover_again(rows, newest);
+                }
+                recover(rows, &recovery, sessions);
+                self.know(Known::load(rows));
+                Ok(CtrlReply::Recovered(newest))
             }
             // Not recorded: nothing is known of sessions before configuration 0.
             (_, None) => Err(CtrlRefusal::NotExecuted),
@@ -213,13 +321,18 @@ impl StateMachine for Controller {
                 let config = match asked.filter(old) {
                     None => known.config.clone(),
                     Some(asked) => {
+                        let oldest = rows::oldest(rows);
+                        if asked < oldest {
+                            return Err(CtrlRefusal::ForgottenConfig { asked, oldest });
+                        }
                         rows::config(rows, asked).ok_or(CtrlRefusal::UnknownConfig { asked, newest })?
                     }
                 };
                 Ok(CtrlReply::Config(config, known.book.clone()))
             }
             Query::History { after } => {
-                Ok(CtrlReply::Configs(rows::configs_after(rows, after), known.book.clone()))
+                let (configs, book) = (rows::configs_after(rows, after), known.book.clone());
+                Ok(CtrlReply::Configs(Box::new(News { configs, newest: known.config.num, book })))
             }
         }
     }

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clerk::api::config::NewGroup;
-use clerk::api::ctrl::Change;
+use clerk::api::config::{NewGroup, Place};
+use clerk::api::ctrl::{Change, News};
 use clerk::api::status::Role;
 use clerk::api::{ConfigNum, GroupId, Incarnation};
 use clerk::connection::{Options, TarpcConnection};
@@ -85,8 +85,8 @@ impl Drop for Cluster {
     }
 }
 
-fn join(id: u64) -> Change {
-    let group = NewGroup { incarnation: Incarnation(id), addresses: vec![format!("host:{id}")] };
+fn join(key: u64, id: u64) -> Change {
+    let group = NewGroup { key, incarnation: Incarnation(id), addresses: vec![format!("host:{id}")] };
     Change::Join(BTreeMap::from([(GroupId(id), group)]))
 }
 
@@ -107,21 +107,23 @@ async fn configurations_survive_the_leader_and_then_all_controllers_being_killed
     let mut cluster = Cluster::new();
     (1..=3).for_each(|id| cluster.start(id, &["--new"]));
     let clerk = cluster.clerk();
-    assert_eq!(clerk.change(join(101)).await.unwrap().config, ConfigNum(1));
+    let key = clerk.query(None).await.unwrap().0.key;
+    assert_eq!(clerk.change(join(key, 101)).await.unwrap().config, ConfigNum(1));
 
     let old = leader(&clerk).await.expect("who answered leads");
     cluster.kill(old);
-    assert_eq!(clerk.change(join(102)).await.unwrap().moves.len(), 5);
+    assert_eq!(clerk.change(join(key, 102)).await.unwrap().moves.len(), 5);
     cluster.start(old, &[]);
     let before = clerk.query(None).await.unwrap();
     // Any controller answers, also the one that is just back, with what it has.
-    let news = clerk.watch(ConfigNum(1), 1).await.unwrap();
-    assert_eq!((news.0.len(), news.1.version), (1, 2));
+    let after = |num| Place { num: ConfigNum(num), ..Place::default() };
+    let news = clerk.watch(after(1), 1).await.unwrap();
+    assert_eq!((news.configs.len(), news.book.version), (1, 2));
     let start = std::time::Instant::now();
     let (configs, book) = loop {
-        let (configs, book) = clerk.watch(ConfigNum(0), 0).await.unwrap();
+        let News { configs, book, .. } = clerk.watch(after(0), 0).await.unwrap();
         assert!(start.elapsed() < Duration::from_secs(10), "a controller stays behind: {configs:?}");
-        if book.version == news.1.version {
+        if book.version == news.book.version {
             break (configs, book);
         }
     };
@@ -130,7 +132,7 @@ async fn configurations_survive_the_leader_and_then_all_controllers_being_killed
     (1..=3).for_each(|id| cluster.kill(id));
     (1..=3).for_each(|id| cluster.start(id, &[]));
     assert_eq!(clerk.query(None).await.unwrap(), before);
-    assert_eq!(clerk.change(join(103)).await.unwrap().config, ConfigNum(3));
+    assert_eq!(clerk.change(join(key, 103)).await.unwrap().config, ConfigNum(3));
 }
 
 /// Runs a server that must not start; what it says on stderr.

@@ -7,9 +7,10 @@
 //! A batch to one shard is one command with one number, so it costs one session row.
 
 use bytes::Bytes;
-use clerk::api::config::Config;
-use clerk::api::kv::{Cursor, KvRefusal, KvReply, Write};
-use clerk::api::{ConfigNum, Incarnation, ShardId, Ticket};
+use clerk::api::config::{Place, Sealed};
+use clerk::api::kv::{KvRefusal, KvReply, Write};
+use clerk::api::push::{Cursor, PushReply};
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId, Ticket};
 use serde::{Deserialize, Serialize};
 
 /// A change of a group's state.
@@ -20,8 +21,8 @@ pub enum Command {
         /// Drawn by the leader that found none.
         incarnation: Incarnation,
     },
-    /// Goes on to this configuration, if it is the next one and every shard is settled.
-    Adopt(Config),
+    /// Goes on to this configuration, if it is the next one of the own history and every shard is settled.
+    Adopt(Sealed),
     /// Opens a session in a shard.
     Open {
         /// The shard.
@@ -47,7 +48,9 @@ pub enum Command {
         /// The shard.
         shard: ShardId,
         /// The configuration that moves it.
-        num: ConfigNum,
+        config: Place,
+        /// The group that hands it over.
+        from: GroupId,
         /// Where the sender believes the cursor is.
         after: Cursor,
         /// Raw rows behind it, ascending.
@@ -58,7 +61,9 @@ pub enum Command {
         /// The shard.
         shard: ShardId,
         /// The configuration that moves it.
-        num: ConfigNum,
+        config: Place,
+        /// The group that hands it over.
+        from: GroupId,
         /// The cursor that all rows make.
         end: Cursor,
     },
@@ -82,26 +87,43 @@ pub enum Command {
     },
 }
 
-/// What a command's sender is told.
+/// What the sender of a command or a question is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// To commands that come from outside.
+    /// To what comes from clients.
     Reply(Result<KvReply, KvRefusal>),
+    /// To what comes from another group that hands a shard over.
+    Push(Result<PushReply, KvRefusal>),
     /// To commands of the group itself: whether anything changed.
     Changed(bool),
 }
 
 impl Outcome {
-    /// The reply to a command that came from outside.
+    /// The reply to a client.
     ///
     /// # Errors
     /// The refusal.
     pub fn reply(self) -> Result<KvReply, KvRefusal> {
         match self {
             Self::Reply(reply) => reply,
-            Self::Changed(_) => Err(KvRefusal::Malformed("an internal command has no reply".to_owned())),
+            _ => Err(odd()),
         }
     }
+
+    /// The reply to another group.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn push(self) -> Result<PushReply, KvRefusal> {
+        match self {
+            Self::Push(reply) => reply,
+            _ => Err(odd()),
+        }
+    }
+}
+
+fn odd() -> KvRefusal {
+    KvRefusal::Malformed("an internal command has no reply".to_owned())
 }
 
 /// A question to the rows. Never leaves the process.
@@ -132,6 +154,10 @@ pub enum Query {
         /// The shard.
         shard: ShardId,
         /// The configuration that moves it.
-        num: ConfigNum,
+        config: Place,
+        /// The group that hands it over.
+        from: GroupId,
     },
+    /// The configurations that were adopted.
+    History,
 }

@@ -15,7 +15,7 @@
 //! Left out on purpose: transactions (a batch is no condition for its own parts), and values larger than
 //! one row.
 
-use base::codec;
+use base::codec::{self, Denied};
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write};
@@ -33,32 +33,53 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Rows of a page, whatever was asked for.
 const PAGE_ROWS_MAX: u32 = 10_000;
 
-/// What a session remembers of a write. Lies in rows: grows only at the end.
+/// What a session remembers of its last operation. Lies in rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Recorded {
-    Written(Version),
+pub(crate) struct Recorded {
+    what: What,
+    more: Denied,
+}
+
+/// Grows only at the end. Nothing in it contains itself: it is decoded from rows that other groups push.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum What {
+    Write(Written),
+    /// What became of each write.
+    Batch(#[serde(deserialize_with = "codec::bounded::<BATCH_WRITES_MAX, _, _>")] Vec<Written>),
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Written {
+    Done(Version),
     VersionMismatch(Version),
     ValueTooLarge(u64),
     InvalidKey(u64),
-    /// Of a batch: what became of each write. Never nested.
-    Batch(Vec<Recorded>),
 }
 
-impl Recorded {
-    fn answer(self, params: Params) -> Result<KvReply, KvRefusal> {
+impl Written {
+    fn answer(self, params: Params) -> Result<Version, KvRefusal> {
         match self {
-            Self::Written(version) => Ok(KvReply::Written { version }),
+            Self::Done(version) => Ok(version),
             Self::VersionMismatch(version) => Err(KvRefusal::VersionMismatch { version }),
             Self::ValueTooLarge(bytes) => {
                 Err(KvRefusal::ValueTooLarge { bytes, limit: params.value_bytes_max })
             }
             Self::InvalidKey(bytes) => Err(KvRefusal::InvalidKey { bytes, limit: params.key_bytes_max }),
-            Self::Batch(each) => {
-                let result = |recorded: Self| match recorded {
-                    Self::Written(version) => Ok(version),
-                    recorded => Err(recorded.answer(params).err().unwrap_or(KvRefusal::NotExecuted)),
-                };
-                Ok(KvReply::Batch { results: each.into_iter().map(result).collect() })
+        }
+    }
+}
+
+impl Recorded {
+    fn of(what: What) -> Self {
+        Self { what, more: Denied::NONE }
+    }
+
+    fn answer(self, params: Params) -> Result<KvReply, KvRefusal> {
+        match self.what {
+            What::Write(written) => written.answer(params).map(|version| KvReply::Written { version }),
+            What::Batch(each) => {
+                Ok(KvReply::Batch { results: each.into_iter().map(|it| it.answer(params)).collect() })
             }
         }
     }
@@ -70,6 +91,21 @@ impl Recorded {
     fn decode(bytes: &[u8]) -> Self {
         codec::decode(bytes, bytes.len())
             .unwrap_or_else(|error| unreadable("decode a session's reply", &error))
+    }
+
+    /// The record of a batch that was executed.
+    #[cfg(test)]
+    pub(crate) fn of_batch_for_tests(versions: &[Version]) -> Bytes {
+        Self::of(What::Batch(versions.iter().copied().map(Written::Done).collect())).encode()
+    }
+
+    /// Whether bytes that another group pushes can be decoded later.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+        let checked: Result<Self, _> = codec::decode(bytes, bytes.len());
+        checked.map(drop).map_err(|error| format!("a session's reply: {error}"))
     }
 }
 
@@ -105,7 +141,9 @@ impl Machine {
     ) -> Result<KvReply, KvRefusal> {
         let params = self.judge(shard, asked)?;
         check_home(key, shard, params)?;
-        self.once(rows, shard, params, ticket, |rows, meta| change(rows, meta, params, key, write))
+        self.once(rows, shard, params, ticket, |rows, meta| {
+            What::Write(change(rows, meta, params, key, write))
+        })
     }
 
     pub(crate) fn batch(
@@ -124,7 +162,7 @@ impl Machine {
         writes.iter().try_for_each(|(key, _)| check_home(key, shard, params))?;
         self.once(rows, shard, params, ticket, |rows, meta| {
             let each = writes.into_iter().map(|(key, write)| change(rows, meta, params, &key, write));
-            Recorded::Batch(each.collect())
+            What::Batch(each.collect())
         })
     }
 
@@ -135,7 +173,7 @@ impl Machine {
         shard: ShardId,
         params: Params,
         ticket: Option<Ticket>,
-        act: impl FnOnce(&mut dyn Rows, &mut Meta) -> Recorded,
+        act: impl FnOnce(&mut dyn Rows, &mut Meta) -> What,
     ) -> Result<KvReply, KvRefusal> {
         let served = self.served(rows, shard);
         if let Some(Ticket { session: SessionId(session), seq: Seq(seq) }) = ticket {
@@ -147,7 +185,7 @@ impl Machine {
             }
         }
         let mut meta = served.meta;
-        let recorded = act(rows, &mut meta);
+        let recorded = Recorded::of(act(rows, &mut meta));
         if meta != served.meta {
             served.meta = meta;
             rows::put_meta(rows, shard, &meta);
@@ -211,9 +249,9 @@ fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusa
 }
 
 /// Executes one write. The size limit holds for the *result* (correctness rule 22): appends grow values.
-fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], write: Write) -> Recorded {
+fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], write: Write) -> Written {
     if check_key(key, params).is_err() {
-        return Recorded::InvalidKey(key.len() as u64);
+        return Written::InvalidKey(key.len() as u64);
     }
     let row_key = rows::value_key(key);
     let old = rows.get(&row_key).map(|row| rows::parse_value(&row));
@@ -224,7 +262,7 @@ fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], writ
     let parts = match &write {
         Write::Put { value, expected } => match expected.is_some_and(|expected| expected != version) {
             true if base::mutant!("condition-ignored") => [&[][..], &value[..]],
-            true => return Recorded::VersionMismatch(version),
+            true => return Written::VersionMismatch(version),
             false => [&[][..], &value[..]],
         },
         Write::Append { piece } => [old_value, &piece[..]],
@@ -236,12 +274,12 @@ fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], writ
                 meta.bytes = meta.bytes.saturating_sub((key.len() + old_value.len()) as u64);
                 rows.delete(&row_key);
             }
-            return Recorded::Written(version);
+            return Written::Done(version);
         }
     };
     let bytes = (parts[0].len() + parts[1].len()) as u64;
     if bytes > u64::from(params.value_bytes_max) {
-        return Recorded::ValueTooLarge(bytes);
+        return Written::ValueTooLarge(bytes);
     }
     match old {
         Some(_) => meta.bytes = meta.bytes.saturating_sub(old_value.len() as u64).saturating_add(bytes),
@@ -253,5 +291,5 @@ fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], writ
     let below = if old.is_some() { version } else { meta.floor };
     let version = Version(below.0.saturating_add(1));
     rows.put(row_key, rows::value_row(version, &parts));
-    Recorded::Written(version)
+    Written::Done(version)
 }

@@ -10,16 +10,20 @@
 //! Left out on purpose: which shard goes first, and moving a shard while it is still served.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock;
+use clerk::api::config::{Place, Sealed};
+use clerk::api::push::Sender;
 use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use raft::rsm::{Leadership, Replica, Role};
+use raft::storage::Read;
 use raft::types::Term;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -27,6 +31,7 @@ use tokio::sync::watch;
 
 use crate::command::Command;
 use crate::configs::Knowledge;
+use crate::history::{self, Own};
 use crate::push::{Push, Receiver};
 use crate::rows;
 use crate::shard::ShardState;
@@ -71,6 +76,8 @@ pub(crate) struct Mover {
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
     pub(crate) random: StdRng,
+    /// The configuration that was found not to fit: it is told once.
+    pub(crate) refused: Option<Place>,
 }
 
 /// The pushes of one term.
@@ -140,16 +147,17 @@ impl Mover {
             let incarnation = Incarnation(self.random.random());
             self.execute(Command::Init { incarnation }).await;
         }
-        let adopted = rows::config_num(&*table);
+        let adopted = rows::place(&*table);
         let states = rows::states(&*table);
         if states.iter().all(|(_, state)| state.settled()) {
             let next = self.knowledge.borrow().next(adopted);
-            if let Some(config) = next {
-                self.execute(Command::Adopt(config.as_ref().clone())).await;
+            if let Some(config) = next.filter(|next| self.is_ours(&*table, next)) {
+                self.execute(Command::Adopt(config)).await;
             }
             return;
         }
-        let Some(num) = adopted else { return };
+        let Some(config) = adopted else { return };
+        let Some(incarnation) = rows::incarnation(&*table) else { return };
         let Some(shard_count) = self.standing.borrow().params.map(|params| params.shard_count) else {
             return;
         };
@@ -164,7 +172,8 @@ impl Mover {
                 continue;
             }
             *running += 1;
-            let push = self.push(pushes, shard, num, to, shard_count);
+            let sender = Sender { group: self.group, incarnation };
+            let push = self.push(pushes, shard, (config, to), sender, shard_count);
             pushes.shards.insert(shard, to);
             pushes.running.push(Box::pin(push.run()));
         }
@@ -172,12 +181,34 @@ impl Mover {
         pushes.receivers.retain(|group, _| receivers.contains(group));
     }
 
+    /// Whether a configuration may go through the log: it fits this group, whose data is not lost, and nothing in it
+    /// is unknown to this build.
+    fn is_ours(&mut self, table: &dyn Read, next: &Sealed) -> bool {
+        let (adopted, incarnation) = (rows::config(table), rows::incarnation(table));
+        let own = Own { group: self.group, incarnation, adopted: adopted.as_ref() };
+        let lost = {
+            let known = self.knowledge.borrow();
+            history::lost(self.group, incarnation, &self.standing.borrow(), &known.book).is_some()
+        };
+        let verdict = match history::fits(own, next, std::iter::empty()) {
+            Ok(()) if lost => "the group lost its data".to_owned(),
+            Ok(()) if !next.is_understood() => "a newer build made it: upgrade this server".to_owned(),
+            Ok(()) => return true,
+            Err(why) => format!("{why:?}"),
+        };
+        if self.refused != Some(next.place()) {
+            self.refused = Some(next.place());
+            tracing::error!(group = %self.group, config = %next.place(), why = verdict, "not adopted");
+        }
+        false
+    }
+
     fn push(
         &mut self,
         pushes: &mut Pushes,
         shard: ShardId,
-        num: ConfigNum,
-        to: GroupId,
+        (config, to): (Place, GroupId),
+        me: Sender,
         shard_count: u32,
     ) -> Push {
         let receiver = pushes.receivers.entry(to).or_default();
@@ -187,10 +218,11 @@ impl Mover {
             knowledge: self.knowledge.clone(),
             progress: self.progress.clone(),
             receiver: Arc::clone(receiver),
-            me: self.group,
+            me,
             shard,
-            num,
+            config,
             to,
+            complained: AtomicBool::new(false),
             shard_count,
             random: StdRng::seed_from_u64(self.random.random()),
         }

@@ -6,26 +6,45 @@
 //!
 //! Left out on purpose: who sends what when (`mover`, `push`).
 
-use clerk::api::config::Config;
-use clerk::api::kv::{Cursor, KvRefusal, KvReply};
-use clerk::api::{ConfigNum, ShardId};
+use clerk::api::config::{Place, Sealed};
+use clerk::api::kv::KvRefusal;
+use clerk::api::push::{Cursor, PushReply};
+use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
 use raft::rsm::Rows;
-use raft::storage::{Read, Row};
+use raft::storage::{Read, Row, unreadable};
 
-use crate::rows;
+use crate::history::{self, Own, Unfit};
 use crate::shard::{self, Activate, Install, ShardState};
 use crate::state_machine::Machine;
+use crate::{check, rows};
+
+/// What a push says about the move that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    /// The configuration that moves the shard.
+    pub(crate) config: Place,
+    /// The group that hands it over.
+    pub(crate) from: GroupId,
+}
 
 impl Machine {
-    /// Goes on to `config`, if it is the next one, every shard is settled, and it is of this cluster.
-    pub(crate) fn adopt(&mut self, rows: &mut dyn Rows, config: Config) -> bool {
-        let fits = config.shards.len() == config.params.shard_count as usize
-            && (1..=clerk::api::config::SLOTS).contains(&config.params.shard_count)
-            && self.params().is_none_or(|params| params == config.params);
-        if !fits || !shard::may_adopt(self.num(), config.num, self.shards().iter().copied()) {
-            return false;
+    /// Goes on to `config`, if it fits ([`history::fits`]).
+    pub(crate) fn adopt(&mut self, rows: &mut dyn Rows, config: Sealed) -> bool {
+        let own = Own { group: self.group, incarnation: self.incarnation, adopted: self.config.as_ref() };
+        match history::fits(own, &config, self.shards().iter().copied()) {
+            Ok(()) => {}
+            Err(Unfit::NotNext) => return false,
+            Err(why) => {
+                tracing::error!(group = %self.group, config = %config.place(), ?why, "not adopted");
+                return false;
+            }
         }
-        tracing::info!(group = %self.group, config = %config.num, "adopts");
+        if !config.is_understood() {
+            // A build that passes over a field would act otherwise than those that know it.
+            let doing = format!("adopt configuration {}: run the build that made it", config.num);
+            unreadable(&doing, &"it has a field that this build does not know");
+        }
+        tracing::info!(group = %self.group, config = %config.place(), "adopts");
         let (me, num) = (self.group, config.num);
         let assignments: Vec<_> = config.assignments().collect();
         self.set_config(rows, config);
@@ -50,14 +69,15 @@ impl Machine {
         &self,
         rows: &dyn Read,
         shard: ShardId,
-        num: ConfigNum,
-    ) -> Result<KvReply, KvRefusal> {
-        let state = self.pushed(shard)?;
-        let cursor = rows::cursor(rows, shard);
-        match shard::install(state, self.num(), num, &cursor, &cursor) {
+        claim: Claim,
+    ) -> Result<PushReply, KvRefusal> {
+        let (state, here) = self.pushed(rows, shard, claim)?;
+        let (cursor, num) = (rows::cursor(rows, shard), claim.config.num);
+        match shard::install(state, self.num(), claim.config, here, &cursor, &cursor) {
             Install::Behind => Err(self.behind()),
-            Install::AlreadyDone => Ok(KvReply::AlreadyDone { num }),
-            Install::Elsewhere | Install::Accept => Ok(KvReply::Cursor { num, cursor }),
+            Install::OtherHistory => Err(other_history(num, here)),
+            Install::AlreadyDone => Ok(PushReply::AlreadyDone { num }),
+            Install::Elsewhere | Install::Accept => Ok(PushReply::Cursor { num, cursor }),
         }
     }
 
@@ -65,28 +85,26 @@ impl Machine {
         &mut self,
         rows: &mut dyn Rows,
         shard: ShardId,
-        num: ConfigNum,
+        claim: Claim,
         after: &Cursor,
         chunk: Vec<Row>,
-    ) -> Result<KvReply, KvRefusal> {
-        let state = self.pushed(shard)?;
-        let cursor = rows::cursor(rows, shard);
-        match shard::install(state, self.num(), num, &cursor, after) {
+    ) -> Result<PushReply, KvRefusal> {
+        let (state, here) = self.pushed(rows, shard, claim)?;
+        let (cursor, num) = (rows::cursor(rows, shard), claim.config.num);
+        match shard::install(state, self.num(), claim.config, here, &cursor, after) {
             Install::Behind => Err(self.behind()),
-            Install::AlreadyDone => Ok(KvReply::AlreadyDone { num }),
-            Install::Elsewhere => Ok(KvReply::Cursor { num, cursor }),
+            Install::OtherHistory => Err(other_history(num, here)),
+            Install::AlreadyDone => Ok(PushReply::AlreadyDone { num }),
+            Install::Elsewhere => Ok(PushReply::Cursor { num, cursor }),
             Install::Accept => {
-                let count = self.params().map_or(1, |params| params.shard_count);
-                if !rows::continues(shard, count, &cursor, &chunk) {
-                    let why = "the rows do not ascend behind the cursor, or belong to another shard";
-                    return Err(KvRefusal::Malformed(why.to_owned()));
-                }
+                let params = self.params().unwrap_or_default();
+                check::chunk(shard, params, &cursor, &chunk).map_err(KvRefusal::Malformed)?;
                 let cursor = rows::advance(cursor, &chunk);
                 for (key, value) in chunk {
                     rows.put(key, value);
                 }
                 rows::put_cursor(rows, shard, &cursor);
-                Ok(KvReply::Cursor { num, cursor })
+                Ok(PushReply::Cursor { num, cursor })
             }
         }
     }
@@ -95,19 +113,20 @@ impl Machine {
         &mut self,
         rows: &mut dyn Rows,
         shard: ShardId,
-        num: ConfigNum,
+        claim: Claim,
         end: &Cursor,
-    ) -> Result<KvReply, KvRefusal> {
-        let state = self.pushed(shard)?;
-        let cursor = rows::cursor(rows, shard);
-        match shard::activate(state, self.num(), num, &cursor, end) {
+    ) -> Result<PushReply, KvRefusal> {
+        let (state, here) = self.pushed(rows, shard, claim)?;
+        let (cursor, num) = (rows::cursor(rows, shard), claim.config.num);
+        match shard::activate(state, self.num(), claim.config, here, &cursor, end) {
             Activate::Behind => Err(self.behind()),
-            Activate::AlreadyDone => Ok(KvReply::AlreadyDone { num }),
+            Activate::OtherHistory => Err(other_history(num, here)),
+            Activate::AlreadyDone => Ok(PushReply::AlreadyDone { num }),
             Activate::Serve => {
                 rows::delete_cursor(rows, shard);
                 self.set_state(rows, shard, ShardState::Serving);
                 tracing::info!(group = %self.group, config = %num, %shard, rows = end.rows, "shard arrived");
-                Ok(KvReply::AlreadyDone { num })
+                Ok(PushReply::AlreadyDone { num })
             }
             Activate::Wipe => {
                 self.drop_rows(rows, shard);
@@ -117,7 +136,7 @@ impl Machine {
                     group = %self.group, config = %num, %shard, ?cursor, ?end,
                     "a bug: the pushed rows are not the sender's; starting over"
                 );
-                Ok(KvReply::Cursor { num, cursor: Cursor::default() })
+                Ok(PushReply::Cursor { num, cursor: Cursor::default() })
             }
         }
     }
@@ -141,15 +160,35 @@ impl Machine {
         }
     }
 
-    /// The state of a shard that is pushed here. A group that knows no configuration yet is behind.
-    fn pushed(&self, shard: ShardId) -> Result<ShardState, KvRefusal> {
-        match self.config {
-            None => Err(self.behind()),
-            Some(_) => self.state(shard).ok_or(KvRefusal::UnknownShard(shard)),
+    /// The state of a shard that is pushed here, and the digest of the own configuration that the push names. A
+    /// group that knows no configuration yet is behind. The configuration in force must say what the sender says:
+    /// that it moves this shard from there to here (correctness rule 58).
+    fn pushed(
+        &self,
+        rows: &dyn Read,
+        shard: ShardId,
+        Claim { config, from }: Claim,
+    ) -> Result<(ShardState, Option<Digest>), KvRefusal> {
+        let Some(mine) = &self.config else { return Err(self.behind()) };
+        let state = self.state(shard).ok_or(KvRefusal::UnknownShard(shard))?;
+        let here = rows::digest(rows, config.num);
+        let assignment = mine.shards.get(shard.0 as usize).copied().unwrap_or_default();
+        if mine.place() == config
+            && state == ShardState::Awaiting
+            && !shard::moves_here(assignment, self.group, from)
+        {
+            let why =
+                format!("configuration {} does not move shard {shard} from group {from} to here", mine.num);
+            return Err(KvRefusal::Malformed(why));
         }
+        Ok((state, here))
     }
 
     fn behind(&self) -> KvRefusal {
         KvRefusal::NotReady { config: self.num().unwrap_or_default() }
     }
+}
+
+fn other_history(num: ConfigNum, here: Option<Digest>) -> KvRefusal {
+    KvRefusal::OtherHistory { here: Place { num, digest: here.unwrap_or_default() } }
 }

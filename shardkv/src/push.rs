@@ -11,13 +11,17 @@
 //!
 //! Left out on purpose: the check of what is there already before the end (Activate compares everything).
 
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::kv::{Cursor, KvRefusal, KvReply, KvRequest};
-use clerk::api::{Address, ConfigNum, GroupId, ShardId};
-use clerk::connection::Connection;
+use clerk::api::config::Place;
+use clerk::api::kv::KvRefusal;
+use clerk::api::push::{Cursor, PushReply, PushRequest, Sender};
+use clerk::api::{Address, GroupId, ShardId};
+use clerk::connection::{CallError, Connection};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use raft::rsm::Replica;
@@ -86,17 +90,19 @@ impl Receiver {
     }
 }
 
-/// A push of (`num`, `shard`).
+/// A push of (`config`, `shard`).
 pub(crate) struct Push {
     pub(crate) replica: Replica<Machine>,
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
     pub(crate) receiver: Arc<Receiver>,
-    pub(crate) me: GroupId,
+    pub(crate) me: Sender,
     pub(crate) shard: ShardId,
-    pub(crate) num: ConfigNum,
+    pub(crate) config: Place,
     pub(crate) to: GroupId,
+    /// A refusal that nobody expects is told once.
+    pub(crate) complained: AtomicBool,
     pub(crate) shard_count: u32,
     pub(crate) random: StdRng,
 }
@@ -163,20 +169,20 @@ impl Push {
     /// Whether the shard is (still) to be pushed. Asked before its rows are read, never after.
     fn handing(&self) -> bool {
         let table = self.replica.table();
-        rows::config_num(&**table) == Some(self.num)
+        rows::config_num(&**table) == Some(self.config.num)
             && rows::state(&**table, self.shard) == (ShardState::Handing { to: self.to })
     }
 
     fn arrived(&self, address: &Address, reached: &Cursor) {
         self.receiver.set_leader(Some(address.clone()));
-        self.progress.set(self.shard, self.num, reached.rows);
+        self.progress.set(self.shard, self.config.num, reached.rows);
     }
 
     /// Asks where the cursor is.
     async fn question(&self, address: &Address) -> Answer {
-        let (shard, num, from) = (self.shard, self.num, self.me);
+        let (shard, config, from) = (self.shard, self.config, self.me.group);
         let (after, rows) = (Cursor::default(), Vec::new());
-        self.ask(address, KvRequest::Install { shard, num, from, after, rows }, CALL).await
+        self.ask(address, PushRequest::Install { shard, config, from, after, rows }, CALL).await
     }
 
     /// Sends the rows behind `next`, and Activate when all have arrived. Returns the first answer that is not the
@@ -186,7 +192,7 @@ impl Push {
     /// It begins with one chunk, and each that is taken lets one more be on its way: where nothing is taken, one
     /// chunk at a time is sent in vain, not all that may be on its way.
     async fn send(&self, address: &Address, mut next: Cursor, counted: &mut Cursor) -> Option<Answer> {
-        let (shard, num, from) = (self.shard, self.num, self.me);
+        let (shard, config, from) = (self.shard, self.config, self.me.group);
         let mut under_way = FuturesOrdered::new();
         let mut taken = 0;
         loop {
@@ -207,7 +213,7 @@ impl Push {
                 if *counted == after {
                     *counted = expected.clone();
                 }
-                let request = KvRequest::Install { shard, num, from, after, rows };
+                let request = PushRequest::Install { shard, config, from, after, rows };
                 under_way.push_back(async move {
                     let answer = self.ask(address, request, self.receiver.time(weight)).await;
                     drop(room);
@@ -227,7 +233,7 @@ impl Push {
                 None => {
                     // Should it not do, all are counted anew.
                     let end = self.end(std::mem::take(counted)).await?;
-                    let activate = KvRequest::Activate { shard, num, from, end };
+                    let activate = PushRequest::Activate { shard, config, from, end };
                     return Some(self.ask(address, activate, CALL).await);
                 }
             }
@@ -252,7 +258,7 @@ impl Push {
     /// The `at`-th server of the receiving group in the newest book.
     fn address(&self, at: usize) -> Option<Address> {
         let book = Arc::clone(&self.knowledge.borrow().book);
-        let servers = book.groups.get(&self.to)?;
+        let servers = book.addresses(self.to);
         servers.get(at.checked_rem(servers.len())?).cloned()
     }
 
@@ -260,32 +266,52 @@ impl Push {
     /// again because its turn comes, for a silent one costs a second each time.
     fn after(&self, address: &Address, at: usize) -> usize {
         let book = Arc::clone(&self.knowledge.borrow().book);
-        let place = book.groups.get(&self.to).and_then(|servers| servers.iter().position(|it| it == address));
+        let place = book.addresses(self.to).iter().position(|it| it == address);
         place.unwrap_or(at) + 1
     }
 
-    async fn ask(&self, address: &Address, request: KvRequest, deadline: Duration) -> Answer {
-        match self.connection.kv(address, self.to, request, deadline).await {
-            Ok(Ok(KvReply::Cursor { num, cursor })) if num == self.num => Answer::At(cursor),
-            Ok(Ok(KvReply::AlreadyDone { num })) if num == self.num => Answer::Done,
+    async fn ask(&self, address: &Address, request: PushRequest, deadline: Duration) -> Answer {
+        let ours = self.config.num;
+        match self.connection.push(address, self.to, self.me, request, deadline).await {
+            Ok(Ok(PushReply::Cursor { num, cursor })) if num == ours => Answer::At(cursor),
+            Ok(Ok(PushReply::AlreadyDone { num })) if num == ours => Answer::Done,
             Ok(Err(KvRefusal::NotLeader { hint })) => Answer::Elsewhere(hint),
             // The receiver's own clients go first, or it has not come to this configuration yet.
             Ok(Err(KvRefusal::Busy | KvRefusal::DiskFull | KvRefusal::NotReady { .. })) => Answer::Wait,
+            // It stays refused until somebody mends it. The rows stay here.
+            Ok(Err(
+                why @ (KvRefusal::OtherHistory { .. } | KvRefusal::LostData { .. } | KvRefusal::Malformed(_)),
+            )) => {
+                self.complain(&why);
+                Answer::Wait
+            }
             Ok(answer) => {
-                tracing::debug!(shard = %self.shard, config = %self.num, to = %self.to, ?answer, "push");
+                tracing::debug!(shard = %self.shard, config = %ours, to = %self.to, ?answer, "push");
                 Answer::Wait
             }
             Err(_) if base::mutant!("release-unacknowledged") => Answer::Done,
             Err(error) => {
-                tracing::debug!(shard = %self.shard, config = %self.num, to = %self.to, %error, "push");
+                if let CallError::Refused { .. } = error {
+                    self.complain(&error);
+                }
+                tracing::debug!(shard = %self.shard, config = %ours, to = %self.to, %error, "push");
                 Answer::Elsewhere(None)
             }
         }
     }
 
+    fn complain(&self, why: &dyn fmt::Display) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                shard = %self.shard, config = %self.config, to = %self.to, %why,
+                "the new owner refuses a shard: its rows stay here, frozen"
+            );
+        }
+    }
+
     /// Drops the shard here. Whether the command's fate is known; if not, the rows will tell.
     async fn release(&self) -> bool {
-        let command = Command::Release { shard: self.shard, num: self.num };
+        let command = Command::Release { shard: self.shard, num: self.config.num };
         self.replica.execute_freeing(&command, RELEASE_DEADLINE).await.is_ok()
     }
 

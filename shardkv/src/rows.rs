@@ -8,8 +8,10 @@
 //!
 //! | kind | key behind it | value |
 //! |---|---|---|
-//! | `0x01` | `c` | the adopted [`Config`] |
+//! | `0x01` | `c`, number BE u64 | that configuration, as its maker wrote it ([`Sealed`]): the adopted one and some before |
+//! | `0x01` | `h`, number BE u64 | the [`Digest`] of each configuration that was adopted |
 //! | `0x01` | `i` | the [`Incarnation`] |
+//! | `0x01` | `j` | number of the first adopted configuration in which the group is named |
 //! | `0x01` | `n` | number of the adopted configuration (4 KiB are not decoded to compare a number) |
 //! | `0x01` | `s`, shard BE u32 | [`ShardState`], unless `Absent` |
 //! | `0x01` | `u`, shard BE u32 | install [`Cursor`] while `Awaiting` |
@@ -22,9 +24,9 @@
 
 use base::codec::{self, Denied};
 use bytes::{BufMut, Bytes, BytesMut};
-use clerk::api::config::{Config, slot_of, slots_of};
-use clerk::api::kv::Cursor;
-use clerk::api::{ConfigNum, Incarnation, ShardId, Version};
+use clerk::api::config::{Place, SLOTS, Sealed, slot_of, slots_of};
+use clerk::api::push::Cursor;
+use clerk::api::{ConfigNum, Digest, Incarnation, ShardId, Version};
 use raft::rsm::Rows;
 use raft::storage::{Read, Row, ScanLimit, unreadable};
 use serde::de::DeserializeOwned;
@@ -37,7 +39,7 @@ const META: u8 = 0x10;
 const SESSIONS: u8 = 0x11;
 const VALUES: u8 = 0x12;
 
-const CONFIG_KEY: &[u8] = &[GROUP, b'c'];
+const JOINED_KEY: &[u8] = &[GROUP, b'j'];
 const INCARNATION_KEY: &[u8] = &[GROUP, b'i'];
 const NUM_KEY: &[u8] = &[GROUP, b'n'];
 
@@ -117,9 +119,33 @@ pub(crate) fn parse_value(row: &Bytes) -> (Version, Bytes) {
     check_value_row(row).unwrap_or_else(|why| unreadable("read a value", &why))
 }
 
-fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> T {
+pub(crate) fn try_decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, codec::DecodeError> {
     codec::decode(bytes, bytes.len().saturating_mul(2).max(64))
-        .unwrap_or_else(|error| unreadable(&format!("decode {what}"), &error))
+}
+
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> T {
+    try_decode(bytes).unwrap_or_else(|error| unreadable(&format!("decode {what}"), &error))
+}
+
+/// What a key of a row that travels with a shard says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind<'a> {
+    /// The shard's own row.
+    Meta,
+    /// A row of its sessions, by what follows their prefix.
+    Session(&'a [u8]),
+    /// A client's key and the slot that it lies in.
+    Value { slot: u16, key: &'a [u8] },
+}
+
+/// The kind of a row that travels with a shard.
+pub(crate) fn kind_of(key: &[u8]) -> Option<Kind<'_>> {
+    match key {
+        [META, _, _, _, _] => Some(Kind::Meta),
+        [SESSIONS, _, _, _, _, rest @ ..] => Some(Kind::Session(rest)),
+        [VALUES, one, two, key @ ..] => Some(Kind::Value { slot: u16::from_be_bytes([*one, *two]), key }),
+        _ => None,
+    }
 }
 
 /// What a shard knows about itself besides sessions and values; travels with it.
@@ -152,17 +178,69 @@ pub(crate) fn put_incarnation(rows: &mut dyn Rows, incarnation: Incarnation) {
     rows.put(Bytes::from_static(INCARNATION_KEY), codec::encode(&incarnation));
 }
 
-pub(crate) fn config(rows: &dyn Read) -> Option<Config> {
-    rows.get(CONFIG_KEY).map(|bytes| decode("the configuration row", &bytes))
+/// Assignments in the configurations that are kept, and those configurations, at most: from them controllers that
+/// lost everything can be made anew, for groups that lag.
+const KEPT_ASSIGNMENTS: u32 = 16 * SLOTS;
+const KEPT_CONFIGS: u32 = 64;
+
+fn numbered(kind: u8, num: ConfigNum) -> Bytes {
+    let mut key = BytesMut::with_capacity(10);
+    key.put_slice(&[GROUP, kind]);
+    key.put_u64(num.0);
+    key.freeze()
+}
+
+fn unseal(value: &Bytes) -> Sealed {
+    Sealed::read(value.clone()).unwrap_or_else(|error| unreadable("decode a configuration", &error))
+}
+
+/// The adopted configuration.
+pub(crate) fn config(rows: &dyn Read) -> Option<Sealed> {
+    let key = numbered(b'c', config_num(rows)?);
+    let Some(row) = rows.get(&key) else { unreadable("read the adopted configuration", &"it is missing") };
+    Some(unseal(&row))
+}
+
+/// The adopted configuration and those before it that are kept, ascending.
+pub(crate) fn configs(rows: &dyn Read) -> Vec<Sealed> {
+    let (start, end) = (numbered(b'c', ConfigNum(0)), [GROUP, b'c' + 1]);
+    let limit = ScanLimit { rows: KEPT_CONFIGS as usize + 1, bytes: usize::MAX };
+    rows.scan(&start, Some(&end), limit).iter().map(|(_, value)| unseal(value)).collect()
 }
 
 pub(crate) fn config_num(rows: &dyn Read) -> Option<ConfigNum> {
     rows.get(NUM_KEY).map(|bytes| decode("the configuration number", &bytes))
 }
 
-pub(crate) fn put_config(rows: &mut dyn Rows, config: &Config) {
-    rows.put(Bytes::from_static(CONFIG_KEY), codec::encode(config));
+/// The digest of a configuration that was adopted.
+pub(crate) fn digest(rows: &dyn Read, num: ConfigNum) -> Option<Digest> {
+    rows.get(&numbered(b'h', num)).map(|bytes| decode("the digest of a configuration", &bytes))
+}
+
+/// The adopted configuration, by number and digest.
+pub(crate) fn place(rows: &dyn Read) -> Option<Place> {
+    let num = config_num(rows)?;
+    Some(Place { num, digest: digest(rows, num)? })
+}
+
+/// Writes the configuration that is adopted now, and drops the one that is the first not to be kept any more.
+pub(crate) fn put_config(rows: &mut dyn Rows, config: &Sealed) {
+    let kept = (KEPT_ASSIGNMENTS / config.params.shard_count.max(1)).clamp(2, KEPT_CONFIGS);
+    rows.put(numbered(b'c', config.num), config.bytes().clone());
+    rows.put(numbered(b'h', config.num), codec::encode(&config.digest()));
     rows.put(Bytes::from_static(NUM_KEY), codec::encode(&config.num));
+    if let Some(old) = config.num.0.checked_sub(u64::from(kept)) {
+        rows.delete(&numbered(b'c', ConfigNum(old)));
+    }
+}
+
+/// The first adopted configuration in which the group is named.
+pub(crate) fn joined(rows: &dyn Read) -> Option<ConfigNum> {
+    rows.get(JOINED_KEY).map(|bytes| decode("the row of the first configuration", &bytes))
+}
+
+pub(crate) fn put_joined(rows: &mut dyn Rows, num: ConfigNum) {
+    rows.put(Bytes::from_static(JOINED_KEY), codec::encode(&num));
 }
 
 pub(crate) fn state(rows: &dyn Read, shard: ShardId) -> ShardState {
@@ -283,7 +361,8 @@ pub(crate) fn advance(mut cursor: Cursor, rows: &[Row]) -> Cursor {
     for (key, value) in rows {
         let before = cursor.hash ^ (key.len() as u64).rotate_left(32);
         cursor.hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, before));
-        cursor.rows += 1;
+        // Not counted by us alone: a push begins with the receiver's cursor.
+        cursor.rows = cursor.rows.wrapping_add(1);
     }
     if let Some((last, _)) = rows.last() {
         cursor.last = Some(last.clone());

@@ -6,8 +6,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use base::socket::{Arrival, Here, Listener, Refusal, Service as Purpose};
-use clerk::api::rpc;
+use base::socket::{Arrival, Here, Known, Listener, Service as Purpose, admit};
+use clerk::api::push::Sender;
+use clerk::api::{GroupId, Incarnation, rpc};
 use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
 
@@ -27,13 +28,30 @@ pub async fn serve(
         let connection = async move {
             match arrival.hello().service {
                 Purpose::Client => serve_client(arrival, &here, service).await,
+                Purpose::Push => serve_push(arrival, &here, service).await,
                 Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
-                Purpose::Push => arrival.refuse(&Refusal::NoShards).await,
             }
         };
         connection.instrument(span.clone())
     };
     listener.run(handle).await
+}
+
+/// Serves a group that hands shards over, if it is the one that the cluster knows (correctness rule 58).
+async fn serve_push(arrival: Arrival, here: &Here, service: Arc<Service>) {
+    let hello = arrival.hello();
+    let sender = Sender { group: GroupId(hello.from_group), incarnation: Incarnation(hello.incarnation) };
+    let incarnation = service.registered(sender.group).map(|incarnation| incarnation.0);
+    if let Err(refusal) = admit(hello, here, &Known { incarnation, ..Known::default() }) {
+        return arrival.refuse(&refusal).await;
+    }
+    let Some(stream) = arrival.admit(here).await else { return };
+    let group = service.group();
+    let handle = move |request| {
+        let service = Arc::clone(&service);
+        async move { service.handle_push(group, sender, request).await }
+    };
+    rpc::serve_push(stream, group, handle).await;
 }
 
 async fn serve_client(arrival: Arrival, here: &Here, service: Arc<Service>) {

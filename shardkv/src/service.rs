@@ -4,6 +4,9 @@
 //! What the leader can refuse from what it has applied is refused before it costs a log entry: such a
 //! refusal promises nothing about later. Requests that any replica answers come from its own rows.
 //!
+//! Groups that push shards are a service of their own ([`Service::handle_push`]): what a client can send makes no
+//! rows but a client's. A group that lost its data answers nothing but that (correctness rules 57, 58).
+//!
 //! The service owns two tasks, one that follows the controllers and the mover; both end with it.
 //! Left out on purpose: sockets (`server`), and waiting for a shard to arrive (the clerk asks again).
 
@@ -15,7 +18,8 @@ use base::socket::Refusals;
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
-use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::api::push::{PushReply, PushRequest, Sender};
+use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
 use raft::rsm::{ExecuteError, Replica, Role};
 use raft::storage::Row;
@@ -26,12 +30,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::command::{Command, Query};
+use crate::command::{Command, Outcome, Query};
 use crate::configs::{Follower, Knowledge};
 use crate::kv::check_key;
 use crate::mover::{Mover, Progress};
 use crate::state_machine::{Machine, Standing};
-use crate::{rows, status};
+use crate::{check, rows, status};
 
 /// A request that has no answer after this long gets one that says so.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -87,9 +91,11 @@ impl Service {
             knowledge: knowledge.subscribe(),
             progress: progress.clone(),
             random: random("mover"),
+            refused: None,
         };
         let (named, named_receiver) = watch::channel(ConfigNum(0));
         let follower = Follower {
+            group,
             named: named_receiver,
             connection,
             controllers,
@@ -130,18 +136,86 @@ impl Service {
     /// # Errors
     /// [`KvRefusal`], which says what to do next.
     pub async fn handle(&self, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
-        if group != self.group {
-            let text = format!("this server belongs to group {}, not to {group}", self.group);
-            return Err(KvRefusal::Malformed(text));
+        self.meant(group)?;
+        if !matches!(request, KvRequest::Status) {
+            self.has_its_data()?;
         }
         let named = named(&request);
         let answer = self.answer(request).await;
-        if let Err(KvRefusal::NotReady { config }) = answer
-            && named > config
-        {
-            self.named.send_if_modified(|newest| named > std::mem::replace(newest, named.max(*newest)));
+        if let Err(KvRefusal::NotReady { config }) = answer {
+            self.heard_of(named, config);
         }
         answer
+    }
+
+    /// Answers one request to `group` of a group that hands a shard over.
+    ///
+    /// # Errors
+    /// [`KvRefusal`], which says what to do next.
+    pub async fn handle_push(
+        &self,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+    ) -> Result<PushReply, KvRefusal> {
+        self.meant(group)?;
+        self.has_its_data()?;
+        self.knows(sender).map_err(KvRefusal::Malformed)?;
+        if request.from() != sender.group {
+            let text =
+                format!("a push of group {} on a connection of group {}", request.from(), sender.group);
+            return Err(KvRefusal::Malformed(text));
+        }
+        let named = request.config().num;
+        let answer = self.answer_push(request).await;
+        if let Err(KvRefusal::NotReady { config }) = answer {
+            self.heard_of(named, config);
+        }
+        answer
+    }
+
+    /// Whether a group that wants to push shards is the one that the cluster knows.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn knows(&self, sender: Sender) -> Result<(), String> {
+        match self.registered(sender.group).filter(|registered| *registered != sender.incarnation) {
+            Some(registered) if !base::mutant!("pusher-not-checked") => Err(format!(
+                "group {} has other data ({}) than the group that joined ({registered}): nothing is taken from it",
+                sender.group, sender.incarnation
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The life of a group's data that the cluster knows, as far as this replica has heard.
+    pub fn registered(&self, group: GroupId) -> Option<Incarnation> {
+        self.knowledge.borrow().book.incarnation(group)
+    }
+
+    fn meant(&self, group: GroupId) -> Result<(), KvRefusal> {
+        match group == self.group {
+            true => Ok(()),
+            false => {
+                let text = format!("this server belongs to group {}, not to {group}", self.group);
+                Err(KvRefusal::Malformed(text))
+            }
+        }
+    }
+
+    /// A group that lost its data is never served as an empty one (correctness rule 57).
+    fn has_its_data(&self) -> Result<(), KvRefusal> {
+        match self.knowledge.borrow().lost {
+            Some((registered, own)) => Err(KvRefusal::LostData { group: self.group, registered, own }),
+            None => Ok(()),
+        }
+    }
+
+    /// Somebody knows a newer configuration than this group.
+    fn heard_of(&self, named: ConfigNum, adopted: ConfigNum) {
+        if named > adopted {
+            self.named.send_if_modified(|newest| named > std::mem::replace(newest, named.max(*newest)));
+        }
     }
 
     async fn answer(&self, request: KvRequest) -> Result<KvReply, KvRefusal> {
@@ -152,7 +226,7 @@ impl Service {
             }
             KvRequest::Get { key, config } => {
                 let shard = self.home(&key, config)?;
-                self.query(Query::Get { shard, key, config }).await
+                self.query(Query::Get { shard, key, config }).await?.reply()
             }
             KvRequest::Write { key, write, ticket, config } => {
                 let shard = self.home(&key, config)?;
@@ -179,22 +253,7 @@ impl Service {
             }
             KvRequest::Scan { shard, after, limit, config } => {
                 self.admit(shard, config)?;
-                self.query(Query::Scan { shard, after, limit, config }).await
-            }
-            KvRequest::Install { shard, num, rows, .. } if rows.is_empty() => {
-                self.query(Query::Cursor { shard, num }).await
-            }
-            KvRequest::Install { shard, num, from: _, after, rows } => {
-                self.leading()?;
-                check_chunk(&rows, self.params()?)?;
-                let status = self.replica.status();
-                if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
-                    return Err(KvRefusal::Busy);
-                }
-                self.execute(Command::Install { shard, num, after, rows }).await
-            }
-            KvRequest::Activate { shard, num, from: _, end } => {
-                self.execute_freeing(Command::Activate { shard, num, end }).await
+                self.query(Query::Scan { shard, after, limit, config }).await?.reply()
             }
             KvRequest::Config => self.config(),
             KvRequest::Status => Ok(KvReply::Status(Box::new(status::of(
@@ -204,7 +263,35 @@ impl Service {
                 &self.replica.status(),
                 &**self.replica.table(),
                 &self.progress,
+                &self.knowledge.borrow(),
             )))),
+            KvRequest::History => self.query(Query::History).await?.reply(),
+        }
+    }
+
+    async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {
+        match request {
+            PushRequest::Install { shard, config, from, rows, .. } if rows.is_empty() => {
+                self.query(Query::Cursor { shard, config, from }).await?.push()
+            }
+            PushRequest::Install { shard, config, from, after, rows } => {
+                self.leading()?;
+                let params = self.params()?;
+                check_chunk(&rows, params)?;
+                check::cursor(&after, params).map_err(KvRefusal::Malformed)?;
+                check::chunk(shard, params, &after, &rows).map_err(KvRefusal::Malformed)?;
+                let status = self.replica.status();
+                if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
+                    return Err(KvRefusal::Busy);
+                }
+                let command = Command::Install { shard, config, from, after, rows };
+                self.run(self.replica.execute(&command, DEADLINE).await)?.push()
+            }
+            PushRequest::Activate { shard, config, from, end } => {
+                check::cursor(&end, self.params()?).map_err(KvRefusal::Malformed)?;
+                let command = Command::Activate { shard, config, from, end };
+                self.run(self.replica.execute_freeing(&command, DEADLINE).await)?.push()
+            }
         }
     }
 
@@ -216,7 +303,7 @@ impl Service {
         };
         let table = self.replica.table();
         let config = match newest {
-            Some(newest) if Some(newest.num) >= rows::config_num(&**table) => Some(newest.as_ref().clone()),
+            Some(newest) if Some(newest.num) >= rows::config_num(&**table) => Some(newest),
             _ => rows::config(&**table),
         };
         let config = config.ok_or(KvRefusal::NotReady { config: ConfigNum(0) })?;
@@ -224,7 +311,7 @@ impl Service {
         if self.replica.is_table_bad() {
             return Err(KvRefusal::NotLeader { hint: self.address(self.replica.leadership().leader) });
         }
-        Ok(KvReply::Config(Box::new(config), book))
+        Ok(KvReply::Config(config, book))
     }
 
     fn leading(&self) -> Result<(), KvRefusal> {
@@ -260,18 +347,20 @@ impl Service {
     }
 
     async fn execute(&self, command: Command) -> Result<KvReply, KvRefusal> {
-        let outcome = self.replica.execute(&command, DEADLINE).await;
-        outcome.map_err(|error| self.refusal(error))?.reply()
+        self.run(self.replica.execute(&command, DEADLINE).await)?.reply()
     }
 
     async fn execute_freeing(&self, command: Command) -> Result<KvReply, KvRefusal> {
-        let outcome = self.replica.execute_freeing(&command, DEADLINE).await;
-        outcome.map_err(|error| self.refusal(error))?.reply()
+        self.run(self.replica.execute_freeing(&command, DEADLINE).await)?.reply()
     }
 
-    async fn query(&self, query: Query) -> Result<KvReply, KvRefusal> {
+    fn run(&self, outcome: Result<Outcome, ExecuteError>) -> Result<Outcome, KvRefusal> {
+        outcome.map_err(|error| self.refusal(error))
+    }
+
+    async fn query(&self, query: Query) -> Result<Outcome, KvRefusal> {
         match self.replica.query(query, DEADLINE).await {
-            Ok(answer) => answer,
+            Ok(answer) => Ok(answer),
             // Reading changes nothing: there is no unknown fate.
             Err(ExecuteError::Unknown) => Err(KvRefusal::NotExecuted),
             Err(error) => Err(self.refusal(error)),
@@ -297,8 +386,7 @@ fn named(request: &KvRequest) -> ConfigNum {
         | KvRequest::Write { config, .. }
         | KvRequest::Batch { config, .. }
         | KvRequest::Scan { config, .. } => *config,
-        KvRequest::Install { num, .. } | KvRequest::Activate { num, .. } => *num,
-        KvRequest::Config | KvRequest::Status => ConfigNum(0),
+        KvRequest::Config | KvRequest::Status | KvRequest::History => ConfigNum(0),
     }
 }
 

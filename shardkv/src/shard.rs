@@ -16,12 +16,16 @@
 //! are judged when the log entry is applied, by the exact (shard, configuration number) and the cursor
 //! (rule 37), so repeats, delays, reordering and any number of old leaders are harmless.
 //!
+//! A number means something in one history only, so configurations are compared by their digests too: a group
+//! adopts n+1 only if that follows its own n, and of another n nothing is done and nothing is "already done"
+//! (rule 55).
+//!
 //! Everything here is a pure function: what a model checker explores is the code that runs.
 //! Left out on purpose: sending, rows, and time (`push`, `moves`, `mover`).
 
-use clerk::api::config::Assignment;
-use clerk::api::kv::Cursor;
-use clerk::api::{ConfigNum, GroupId};
+use clerk::api::config::{Assignment, Place};
+use clerk::api::push::Cursor;
+use clerk::api::{ConfigNum, Digest, GroupId};
 use serde::{Deserialize, Serialize};
 
 /// State of a shard in a group, as it lies in the group's rows. Grows only at the end.
@@ -69,16 +73,22 @@ impl ShardState {
     }
 }
 
-/// Whether a group at `current` may go on to `next`: strictly the next one, the first being 0, and only
-/// when every shard is settled (correctness rule 36).
+/// Whether a group at `current` may go on to the configuration `next`, which follows one with the digest
+/// `before`: strictly the next one of its own history, the first being 0, and only when every shard is settled
+/// (correctness rules 36, 55).
 pub fn may_adopt(
-    current: Option<ConfigNum>,
+    current: Option<Place>,
     next: ConfigNum,
+    before: Digest,
     mut shards: impl Iterator<Item = ShardState>,
 ) -> bool {
-    let expected = current.map_or(ConfigNum(0), |current| ConfigNum(current.0.saturating_add(1)));
+    let Place { num: expected, digest } = current.map_or(Place::default(), |current| Place {
+        num: ConfigNum(current.num.0.saturating_add(1)),
+        digest: current.digest,
+    });
+    let follows = before == digest || base::mutant!("adopt-ignores-digest");
     let skips = next > expected && base::mutant!("skip-configuration");
-    (next == expected || skips) && shards.all(ShardState::settled)
+    (next == expected && follows || skips) && shards.all(ShardState::settled)
 }
 
 /// What a client's request meets.
@@ -108,18 +118,27 @@ pub fn access(state: ShardState, mine: ConfigNum, asked: ConfigNum) -> Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Push {
     Behind,
+    OtherHistory,
     Awaited,
     Done,
 }
 
-fn push(state: ShardState, mine: Option<ConfigNum>, num: ConfigNum) -> Push {
+/// `here`: the digest of this group's own configuration of that number.
+fn push(state: ShardState, mine: Option<ConfigNum>, config: Place, here: Option<Digest>) -> Push {
+    let (num, same) = (config.num, here == Some(config.digest) || base::mutant!("push-ignores-digest"));
     match mine {
         None => Push::Behind,
         Some(mine) if mine < num && !base::mutant!("behind-says-done") => Push::Behind,
+        Some(mine) if mine >= num && !same => Push::OtherHistory,
         Some(_) if state == ShardState::Awaiting && base::mutant!("old-push-accepted") => Push::Awaited,
         Some(mine) if mine == num && state == ShardState::Awaiting => Push::Awaited,
         Some(_) => Push::Done,
     }
+}
+
+/// Whether a configuration that assigns a shard so moves it from the group `from` to `me`.
+pub fn moves_here(assignment: Assignment, me: GroupId, from: GroupId) -> bool {
+    assignment.owner == Some(me) && assignment.last_owner == Some(from)
 }
 
 /// Verdict on an Install.
@@ -127,6 +146,8 @@ fn push(state: ShardState, mine: Option<ConfigNum>, num: ConfigNum) -> Push {
 pub enum Install {
     /// The group is behind the sender: `NotReady`.
     Behind,
+    /// The sender's configuration is not this group's: nothing is done.
+    OtherHistory,
     /// The sender may release.
     AlreadyDone,
     /// Awaited, but the rows do not continue what is here: the answer is the cursor.
@@ -135,17 +156,19 @@ pub enum Install {
     Accept,
 }
 
-/// Judges an Install for (`num`, this shard) that continues `after`, at a group that adopted `mine` and
-/// whose cursor for the shard is `cursor`.
+/// Judges an Install for (`config`, this shard) that continues `after`, at a group that adopted `mine`, whose own
+/// configuration of that number has the digest `here`, and whose cursor for the shard is `cursor`.
 pub fn install(
     state: ShardState,
     mine: Option<ConfigNum>,
-    num: ConfigNum,
+    config: Place,
+    here: Option<Digest>,
     cursor: &Cursor,
     after: &Cursor,
 ) -> Install {
-    match push(state, mine, num) {
+    match push(state, mine, config, here) {
         Push::Behind => Install::Behind,
+        Push::OtherHistory => Install::OtherHistory,
         Push::Done => Install::AlreadyDone,
         Push::Awaited if after == cursor => Install::Accept,
         Push::Awaited => Install::Elsewhere,
@@ -157,6 +180,8 @@ pub fn install(
 pub enum Activate {
     /// The group is behind the sender: `NotReady`.
     Behind,
+    /// The sender's configuration is not this group's: nothing is done.
+    OtherHistory,
     /// The sender may release.
     AlreadyDone,
     /// All rows are here: serve.
@@ -166,16 +191,19 @@ pub enum Activate {
     Wipe,
 }
 
-/// Judges an Activate for (`num`, this shard) of a sender whose rows make the cursor `end`.
+/// Judges an Activate for (`config`, this shard) of a sender whose rows make the cursor `end`; the rest as for an
+/// Install.
 pub fn activate(
     state: ShardState,
     mine: Option<ConfigNum>,
-    num: ConfigNum,
+    config: Place,
+    here: Option<Digest>,
     cursor: &Cursor,
     end: &Cursor,
 ) -> Activate {
-    match push(state, mine, num) {
+    match push(state, mine, config, here) {
         Push::Behind => Activate::Behind,
+        Push::OtherHistory => Activate::OtherHistory,
         Push::Done => Activate::AlreadyDone,
         Push::Awaited if cursor == end => Activate::Serve,
         Push::Awaited => Activate::Wipe,

@@ -7,10 +7,9 @@
 //! Left out on purpose: everything that waits or sends; snapshots and recovery, which are copies of rows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use clerk::api::config::{Config, Params};
-use clerk::api::kv::{KvRefusal, KvReply};
+use clerk::api::config::{Params, Place, Sealed};
+use clerk::api::kv::{Adopted, KvRefusal, KvReply};
 use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 use raft::rsm::sessions::Sessions;
 use raft::rsm::{Rows, StateMachine};
@@ -19,14 +18,17 @@ use raft::types::{EntryId, Index};
 use tokio::sync::watch;
 
 use crate::command::{Command, Outcome, Query};
+use crate::moves::Claim;
 use crate::rows::{self, Meta};
 use crate::shard::{self, Access, ShardState};
 
 /// The replicated state machine of a group.
 pub struct Machine {
     pub(crate) group: GroupId,
-    pub(crate) config: Option<Arc<Config>>,
-    incarnation: Option<Incarnation>,
+    pub(crate) config: Option<Sealed>,
+    pub(crate) incarnation: Option<Incarnation>,
+    /// Whether a configuration was adopted in which the group is named: with the data that is here.
+    joined: bool,
     /// One for each shard of the cluster; empty before configuration 0.
     shards: Vec<ShardState>,
     served: BTreeMap<ShardId, Served>,
@@ -47,6 +49,12 @@ pub(crate) struct Served {
 pub struct Standing {
     /// The configuration adopted.
     pub config: Option<ConfigNum>,
+    /// The same, with its digest.
+    pub place: Option<Place>,
+    /// The key of the cluster, known with configuration 0.
+    pub key: Option<u64>,
+    /// Whether a configuration was adopted in which the group is named: with the data that is here.
+    pub joined: bool,
     /// The cluster's limits, known with configuration 0.
     pub params: Option<Params>,
     /// State of each shard.
@@ -91,6 +99,7 @@ impl Machine {
             group,
             config: None,
             incarnation: None,
+            joined: false,
             shards: Vec::new(),
             served: BTreeMap::new(),
             applying: Index(0),
@@ -138,18 +147,26 @@ impl Machine {
     }
 
     /// Writes the configuration that is adopted now and remembers it.
-    pub(crate) fn set_config(&mut self, rows: &mut dyn Rows, config: Config) {
+    pub(crate) fn set_config(&mut self, rows: &mut dyn Rows, config: Sealed) {
         rows::put_config(rows, &config);
+        if !self.joined && config.groups.contains_key(&self.group) {
+            rows::put_joined(rows, config.num);
+            self.joined = true;
+        }
         self.shards.resize(config.shards.len(), ShardState::Absent);
-        self.config = Some(Arc::new(config));
+        self.config = Some(config);
         self.publish();
     }
 
     /// Tells the tasks beside the state machine where it is.
     fn publish(&self) {
         let (config, params, incarnation) = (self.num(), self.params(), self.incarnation);
+        let (place, key) = (self.config.as_ref().map(Sealed::place), self.config.as_ref().map(|it| it.key));
         self.standing.send_modify(|standing| {
             standing.config = config;
+            standing.place = place;
+            standing.key = key;
+            standing.joined = self.joined;
             standing.params = params;
             standing.incarnation = incarnation;
             standing.shards.clone_from(&self.shards);
@@ -191,14 +208,15 @@ impl StateMachine for Machine {
     type Command = Command;
     type Output = Outcome;
     type Query = Query;
-    type Answer = Result<KvReply, KvRefusal>;
+    type Answer = Outcome;
 
     fn load(&mut self, rows: &dyn Read) {
         if !base::mutant!("cache-survives-snapshot") {
             self.served.clear();
         }
         self.incarnation = rows::incarnation(rows);
-        self.config = rows::config(rows).map(Arc::new);
+        self.joined = rows::joined(rows).is_some();
+        self.config = rows::config(rows);
         self.shards = vec![ShardState::Absent; self.config.as_ref().map_or(0, |config| config.shards.len())];
         for (shard, state) in rows::states(rows) {
             if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
@@ -220,21 +238,29 @@ impl StateMachine for Machine {
             Command::Batch { shard, writes, ticket, config } => {
                 Outcome::Reply(self.batch(rows, shard, writes, ticket, config))
             }
-            Command::Install { shard, num, after, rows: chunk } => {
-                Outcome::Reply(self.install(rows, shard, num, &after, chunk))
+            Command::Install { shard, config, from, after, rows: chunk } => {
+                Outcome::Push(self.install(rows, shard, Claim { config, from }, &after, chunk))
             }
-            Command::Activate { shard, num, end } => Outcome::Reply(self.activate(rows, shard, num, &end)),
+            Command::Activate { shard, config, from, end } => {
+                Outcome::Push(self.activate(rows, shard, Claim { config, from }, &end))
+            }
             Command::Release { shard, num } => Outcome::Changed(self.release(rows, shard, num)),
         }
     }
 
-    fn query(&self, rows: &dyn Read, query: Query) -> Result<KvReply, KvRefusal> {
+    fn query(&self, rows: &dyn Read, query: Query) -> Outcome {
         match query {
-            Query::Get { shard, key, config } => self.get(rows, shard, &key, config),
+            Query::Get { shard, key, config } => Outcome::Reply(self.get(rows, shard, &key, config)),
             Query::Scan { shard, after, limit, config } => {
-                self.scan(rows, shard, after.as_deref(), limit, config)
+                Outcome::Reply(self.scan(rows, shard, after.as_deref(), limit, config))
             }
-            Query::Cursor { shard, num } => self.cursor(rows, shard, num),
+            Query::Cursor { shard, config, from } => {
+                Outcome::Push(self.cursor(rows, shard, Claim { config, from }))
+            }
+            Query::History => {
+                let adopted = Adopted { configs: rows::configs(rows), incarnation: self.incarnation };
+                Outcome::Reply(Ok(KvReply::Adopted(Box::new(adopted))))
+            }
         }
     }
 }

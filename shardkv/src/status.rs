@@ -1,12 +1,13 @@
 //! What a replica says about itself, from its own rows: true a moment ago, and not linearizable.
 
 use base::socket::Refusals;
-use clerk::api::config::Config;
+use clerk::api::config::{Config, Sealed};
 use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
 use raft::rsm::Status;
 use raft::storage::Read;
 
+use crate::configs::Knowledge;
 use crate::mover::Progress;
 use crate::rows;
 use crate::shard::ShardState;
@@ -19,6 +20,7 @@ pub(crate) fn of(
     status: &Status,
     rows: &dyn Read,
     progress: &Progress,
+    known: &Knowledge,
 ) -> KvStatus {
     let config = rows::config(rows);
     let states = rows::states(rows);
@@ -34,6 +36,10 @@ pub(crate) fn of(
         replica: replica(pid, refusals, status),
         group,
         incarnation: rows::incarnation(rows),
+        digest: config.as_ref().map(Sealed::digest),
+        key: config.as_ref().map(|config| config.key),
+        history: known.history.clone(),
+        lost: known.lost.map(|(registered, _)| registered),
         config: config.map(|config| config.num).unwrap_or_default(),
         settled,
         shards,

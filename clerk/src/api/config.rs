@@ -1,10 +1,19 @@
 //! Configurations: which group serves which shard, and where groups are.
+//!
+//! All configurations of a cluster form one history: each carries the digest of the one before, so equal
+//! digests mean equal configurations from number 0 on (correctness rule 55). The digest is taken over the
+//! bytes that the maker wrote, and they are kept and sent on as they are ([`Sealed`]).
+
+mod sealed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use base::codec::Skipped;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Address, ConfigNum, GroupId, Incarnation, ShardId};
+pub use sealed::{Place, Sealed};
+
+use super::{Address, ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
 /// Slots of the key space, as in Redis Cluster.
 pub const SLOTS: u32 = 16_384;
@@ -23,6 +32,31 @@ pub struct Params {
     pub sessions_max: u32,
 }
 
+/// Longest key that a cluster may allow.
+pub const KEY_BYTES_LIMIT: u32 = 65_536;
+/// Longest value that a cluster may allow.
+pub const VALUE_BYTES_LIMIT: u32 = 32 << 20;
+/// Most sessions of a shard that a cluster may allow.
+pub const SESSIONS_LIMIT: u32 = 1 << 20;
+
+impl Params {
+    /// What of these limits no cluster may have: they come from the network, and are calculated with
+    /// (correctness rule 49).
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |what: &str, value: u32, limit: u32| match (1..=limit).contains(&value) {
+            true => Ok(()),
+            false => Err(format!("{value} {what}, allowed are 1 to {limit}")),
+        };
+        within("shards", self.shard_count, SLOTS)?;
+        within("bytes of a key", self.key_bytes_max, KEY_BYTES_LIMIT)?;
+        within("bytes of a value", self.value_bytes_max, VALUE_BYTES_LIMIT)?;
+        within("sessions of a shard", self.sessions_max, SESSIONS_LIMIT)
+    }
+}
+
 impl Default for Params {
     fn default() -> Self {
         Self { shard_count: 64, key_bytes_max: 4096, value_bytes_max: 1 << 20, sessions_max: 4096 }
@@ -39,24 +73,88 @@ pub struct Assignment {
     pub last_owner: Option<GroupId>,
 }
 
+/// Group ids that a cluster remembers, those that left included: the address book travels with every
+/// answer, so it has to end somewhere (correctness rule 22b).
+pub const GROUPS_MAX: u32 = 1024;
+/// Servers of one group.
+pub const ADDRESSES_MAX: usize = 9;
+/// Bytes of one address: a DNS name and a port.
+pub const ADDRESS_BYTES_MAX: usize = 261;
+
+/// Entries of a list of groups that are read at all.
+const GROUPS_READ: usize = 4 * GROUPS_MAX as usize;
+/// Addresses of one group that are read at all.
+const ADDRESSES_READ: usize = 64;
+
+/// Reads a map of groups with a bound on its entries (correctness rule 47).
+pub(super) fn few_groups<'de, V, D>(deserializer: D) -> Result<BTreeMap<GroupId, V>, D::Error>
+where
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let entries: Vec<(GroupId, V)> = base::codec::bounded::<GROUPS_READ, _, _>(deserializer)?;
+    Ok(entries.into_iter().collect())
+}
+
 /// A numbered configuration. Never changes once made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Its number.
     pub num: ConfigNum,
+    /// The key of its cluster, drawn at random when the controllers were made; never 0. Two clusters of
+    /// one name differ in it.
+    pub key: u64,
+    /// The digest of the configuration before; of configuration 0: 0.
+    pub before: Digest,
     /// The cluster's limits, the same in all configurations.
     pub params: Params,
     /// The assignment of each shard; position = [`ShardId`].
+    #[serde(deserialize_with = "base::codec::bounded::<{ SLOTS as usize }, _, _>")]
     pub shards: Vec<Assignment>,
-    /// The groups that are joined.
-    pub groups: BTreeSet<GroupId>,
+    /// The groups that are joined, each with the life of its data.
+    #[serde(deserialize_with = "few_groups")]
+    pub groups: BTreeMap<GroupId, Incarnation>,
+    /// Room for later fields. Who only looks passes over them; who acts by a configuration does not
+    /// ([`Sealed::is_understood`]).
+    pub more: Skipped,
 }
 
 impl Config {
-    /// Configuration 0: no groups, nobody ever owned anything.
-    pub fn zero(params: Params) -> Self {
+    /// Configuration 0 of the cluster with this key: no groups, nobody ever owned anything.
+    pub fn zero(key: u64, params: Params) -> Self {
         let shards = vec![Assignment::default(); params.shard_count as usize];
-        Self { num: ConfigNum(0), params, shards, groups: BTreeSet::new() }
+        let (before, groups) = (Digest::default(), BTreeMap::new());
+        Self { num: ConfigNum(0), key, before, params, shards, groups, more: Skipped::NONE }
+    }
+
+    /// What of it contradicts itself, or goes beyond what there may be.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        self.params.check()?;
+        let (shards, expected) = (self.shards.len(), self.params.shard_count);
+        let named = |group: GroupId| self.groups.contains_key(&group);
+        if shards != expected as usize {
+            Err(format!("{shards} assignments for {expected} shards"))
+        } else if self.num >= ConfigNum::LIMIT {
+            Err(format!("the number {}", self.num))
+        } else if self.key == 0 {
+            Err("no cluster key".to_owned())
+        } else if self.num == ConfigNum(0) && self.before != Digest::default() {
+            Err("a configuration 0 that follows another one".to_owned())
+        } else if named(GroupId(0)) || self.groups.len() > GROUPS_MAX as usize {
+            Err(format!("{} groups, or the group 0", self.groups.len()))
+        } else if let Some(owner) = self.shards.iter().filter_map(|it| it.owner).find(|it| !named(*it)) {
+            Err(format!("shards of group {owner}, which is not joined"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The ids of the groups that are joined.
+    pub fn group_ids(&self) -> BTreeSet<GroupId> {
+        self.groups.keys().copied().collect()
     }
 
     /// The group that serves `shard`.
@@ -76,16 +174,56 @@ impl Config {
 pub struct AddressBook {
     /// Grows with every change.
     pub version: u64,
-    /// The servers of every group that ever joined.
-    pub groups: BTreeMap<GroupId, Vec<Address>>,
+    /// The key of its cluster; 0: nobody wrote it yet.
+    pub key: u64,
+    /// Every group that ever joined.
+    #[serde(deserialize_with = "few_groups")]
+    pub groups: BTreeMap<GroupId, Registered>,
+    /// Room for later fields.
+    pub more: Skipped,
+}
+
+/// What the controllers know of a group besides its shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The life of its data. A group whose own differs lost its data (correctness rule 57).
+    pub incarnation: Incarnation,
+    /// Its servers.
+    #[serde(deserialize_with = "base::codec::bounded::<ADDRESSES_READ, _, _>")]
+    pub addresses: Vec<Address>,
+    /// Room for later fields.
+    pub more: Skipped,
+}
+
+impl Registered {
+    /// A group with this data and these servers.
+    pub fn new(incarnation: Incarnation, addresses: Vec<Address>) -> Self {
+        Self { incarnation, addresses, more: Skipped::NONE }
+    }
+}
+
+impl AddressBook {
+    /// The servers of a group; none of one that never joined.
+    pub fn addresses(&self, group: GroupId) -> &[Address] {
+        self.groups.get(&group).map_or(&[], |group| &group.addresses)
+    }
+
+    /// The life of a group's data that the cluster knows.
+    pub fn incarnation(&self, group: GroupId) -> Option<Incarnation> {
+        self.groups.get(&group).map(|group| group.incarnation)
+    }
 }
 
 /// A group as it joins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewGroup {
+    /// The key of the cluster that its data belongs to. It comes with configuration 0, from the group's own
+    /// controllers; 0, "not known yet", is refused.
+    pub key: u64,
     /// The life of its data: an id once used is accepted only with its first incarnation.
     pub incarnation: Incarnation,
     /// Its servers.
+    #[serde(deserialize_with = "base::codec::bounded::<ADDRESSES_READ, _, _>")]
     pub addresses: Vec<Address>,
 }
 

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{AddressBook, Config, Move, NewGroup};
+use super::config::{AddressBook, Move, NewGroup, Place, Sealed, few_groups};
 use super::status::CtrlStatus;
-use super::{Address, ConfigNum, GroupId, SessionId, ShardId, Ticket};
+use super::{Address, ConfigNum, Digest, GroupId, SessionId, ShardId, Ticket};
+
+/// Configurations of one message.
+const CONFIGS_READ: usize = 1024;
 
 /// A change of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Adds groups and rebalances.
-    Join(BTreeMap<GroupId, NewGroup>),
+    Join(#[serde(deserialize_with = "few_groups")] BTreeMap<GroupId, NewGroup>),
     /// Removes groups and rebalances.
     Leave {
         /// The groups.
@@ -51,15 +54,44 @@ pub enum CtrlRequest {
         after: Option<ConfigNum>,
     },
     /// Waits up to two seconds for configurations after a number, or an address book newer than the
-    /// version; then answers what there is. Any replica answers, from what it has applied.
+    /// version; then answers what there is. Any replica answers, from what it has applied. It refuses if
+    /// its own configuration of that number is another one.
     Watch {
         /// Those with a larger number.
         after: ConfigNum,
+        /// The digest of the configuration `after`; 0: not known.
+        digest: Digest,
         /// The version of the address book that is known.
         book: u64,
     },
     /// How this replica is.
     Status,
+    /// To controllers that were started to be recovered, all others having lost their data: go on with the
+    /// history that the groups hold.
+    Recover(Box<Recovery>),
+}
+
+/// What new controllers go on from after all of them lost their data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The end of the history, without a gap: from the configuration that the slowest group needs next, or
+    /// before, to the newest.
+    #[serde(deserialize_with = "base::codec::bounded::<CONFIGS_READ, _, _>")]
+    pub configs: Vec<Sealed>,
+    /// The newest address book that a group holds.
+    pub book: AddressBook,
+}
+
+/// Configurations, as one replica of the controllers knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// In order, without a gap.
+    #[serde(deserialize_with = "base::codec::bounded::<CONFIGS_READ, _, _>")]
+    pub configs: Vec<Sealed>,
+    /// The newest one that this replica knows.
+    pub newest: ConfigNum,
+    /// The newest address book it knows.
+    pub book: AddressBook,
 }
 
 /// The controller's answer.
@@ -76,12 +108,13 @@ pub enum CtrlReply {
         moves: Vec<Move>,
     },
     /// To [`CtrlRequest::Query`].
-    Config(Config, AddressBook),
-    /// To [`CtrlRequest::History`] and [`CtrlRequest::Watch`]: configurations in order, without a
-    /// gap, and the newest address book known.
-    Configs(Vec<Config>, AddressBook),
+    Config(Sealed, AddressBook),
+    /// To [`CtrlRequest::History`] and [`CtrlRequest::Watch`].
+    Configs(Box<News>),
     /// To [`CtrlRequest::Status`].
     Status(Box<CtrlStatus>),
+    /// To [`CtrlRequest::Recover`]: the newest configuration, from which it goes on.
+    Recovered(Place),
 }
 
 /// Why the controller did not do it. The text says what to do.
@@ -128,8 +161,11 @@ pub enum CtrlRefusal {
     /// The group is joined with other servers.
     #[error("group {0} is joined already with other servers: leave it first, or use a new id")]
     OtherServers(GroupId),
-    /// The id belonged to a group whose rows are gone (correctness: a wiped group needs a new id).
-    #[error("group {0} had other data under this id before: start it under a new id")]
+    /// The id belonged to a group with other data (correctness rule 57).
+    #[error(
+        "group {0} had other data under this id before, which is not there: start its servers on the data \
+         that it joined with, or a new group under an id that was never used"
+    )]
     OtherIncarnation(GroupId),
     /// Nobody would be left.
     #[error("no group would be left to serve: add --force to park all shards at their last holders")]
@@ -151,4 +187,42 @@ pub enum CtrlRefusal {
         /// The limit.
         limit: u32,
     },
+    /// The group belongs to another cluster, whatever its name.
+    #[error(
+        "group {group} belongs to another cluster of this name (key {key:016x}, this one has {own:016x}): \
+         nothing was changed; start the group with the --controllers of this cluster"
+    )]
+    OtherCluster {
+        /// The group.
+        group: GroupId,
+        /// Its cluster's key; 0: it does not know it yet.
+        key: u64,
+        /// The key of this cluster.
+        own: u64,
+    },
+    /// The caller's configuration is not this cluster's: one of them was made anew, or set back.
+    #[error(
+        "configuration {} is another one here (digest {}, cluster key {key:016x}): these controllers were made \
+         anew or set back; `clerk status` shows what the groups hold", .here.num, .here.digest
+    )]
+    OtherHistory {
+        /// The configuration here.
+        here: Place,
+        /// The key of this cluster.
+        key: u64,
+    },
+    /// These controllers were recovered and know no older ones.
+    #[error("configuration {asked} is not known any more: the controllers were recovered at {oldest}")]
+    ForgottenConfig {
+        /// The number asked for.
+        asked: ConfigNum,
+        /// The oldest one known.
+        oldest: ConfigNum,
+    },
+    /// There is no configuration yet, and none is made.
+    #[error("the controllers wait to be recovered, nothing was done: run `clerk recover-controllers`")]
+    Recovering,
+    /// A recovery that does not fit.
+    #[error("the controllers were not recovered: {0}")]
+    NotRecovered(String),
 }

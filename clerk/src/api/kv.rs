@@ -1,15 +1,18 @@
-//! What a replica group is asked and answers, by clients and by other groups.
+//! What a replica group is asked and answers by clients.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::config::{AddressBook, Config};
+use super::config::{AddressBook, Place, Sealed};
 use super::status::KvStatus;
-use super::{Address, ConfigNum, GroupId, SessionId, ShardId, Ticket, Version};
+use super::{Address, ConfigNum, GroupId, Incarnation, SessionId, ShardId, Ticket, Version};
 
 /// Rows of one request or answer: more than fit the bytes of a chunk or a page, few enough that a frame
 /// made of tiny ones stays small in memory (correctness rule 47).
-const ELEMENTS_MAX: usize = 1 << 16;
+pub(super) const ELEMENTS_MAX: usize = 1 << 16;
+
+/// Configurations of one answer.
+const CONFIGS_READ: usize = 1024;
 
 /// Writes of one [`KvRequest::Batch`]: what a session remembers of them stays small.
 pub const BATCH_WRITES_MAX: usize = 256;
@@ -76,31 +79,6 @@ pub enum KvRequest {
         /// Newest configuration the clerk knows.
         config: ConfigNum,
     },
-    /// From the group that hands the shard over: rows behind the cursor.
-    Install {
-        /// The shard.
-        shard: ShardId,
-        /// The configuration that moves it.
-        num: ConfigNum,
-        /// The sender.
-        from: GroupId,
-        /// The cursor that the sender believes the receiver has.
-        after: Cursor,
-        /// Raw rows behind it, ascending. Empty: a question about the cursor.
-        #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
-        rows: Vec<(Bytes, Bytes)>,
-    },
-    /// From the group that hands the shard over: everything was sent; serve it.
-    Activate {
-        /// The shard.
-        shard: ShardId,
-        /// The configuration that moves it.
-        num: ConfigNum,
-        /// The sender.
-        from: GroupId,
-        /// The cursor that all rows make.
-        end: Cursor,
-    },
     /// The newest configuration and address book this replica knows of. Any replica answers.
     Config,
     /// How this replica is. Any replica answers.
@@ -118,17 +96,18 @@ pub enum KvRequest {
         /// Newest configuration the clerk knows.
         config: ConfigNum,
     },
+    /// The configurations that the group adopted, as many as it keeps. Linearizable.
+    History,
 }
 
-/// How far a shard's rows have been installed: equal cursors name equal prefixes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Cursor {
-    /// Key of the last row; none before the first.
-    pub last: Option<Bytes>,
-    /// Rows so far.
-    pub rows: u64,
-    /// Rolling hash over the rows so far, however they were cut into chunks.
-    pub hash: u64,
+/// The end of the history of configurations, as a group adopted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// In order, without a gap; the last one is the one that the group is at. Empty: it adopted none yet.
+    #[serde(deserialize_with = "base::codec::bounded::<CONFIGS_READ, _, _>")]
+    pub configs: Vec<Sealed>,
+    /// The life of the group's data.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// One row of a scan.
@@ -168,22 +147,8 @@ pub enum KvReply {
         /// Nothing follows.
         done: bool,
     },
-    /// To [`KvRequest::Install`] and [`KvRequest::Activate`] while the shard is awaited: how far the
-    /// receiver is.
-    Cursor {
-        /// The configuration this is about.
-        num: ConfigNum,
-        /// How far.
-        cursor: Cursor,
-    },
-    /// To [`KvRequest::Install`] and [`KvRequest::Activate`] in every later state: the sender may
-    /// release the shard of this configuration, and of no other.
-    AlreadyDone {
-        /// That configuration.
-        num: ConfigNum,
-    },
     /// To [`KvRequest::Config`].
-    Config(Box<Config>, AddressBook),
+    Config(Sealed, AddressBook),
     /// To [`KvRequest::Status`].
     Status(Box<KvStatus>),
     /// To [`KvRequest::Batch`]: what became of each write, in their order.
@@ -192,6 +157,8 @@ pub enum KvReply {
         #[serde(deserialize_with = "base::codec::bounded::<BATCH_WRITES_MAX, _, _>")]
         results: Vec<Result<Version, KvRefusal>>,
     },
+    /// To [`KvRequest::History`].
+    Adopted(Box<Adopted>),
 }
 
 /// Why a group did not do it.
@@ -261,4 +228,24 @@ pub enum KvRefusal {
     /// The request contradicts itself.
     #[error("refused: {0}")]
     Malformed(String),
+    /// To a push: the configuration that it names is another one here. One of the two groups follows
+    /// controllers that were made anew or set back.
+    #[error("configuration {} is another one in this group (digest {}): nothing was done", .here.num, .here.digest)]
+    OtherHistory {
+        /// The one here.
+        here: Place,
+    },
+    /// The group's data is not the data that joined the cluster: nothing of it is served (correctness rule 57).
+    #[error(
+        "group {group} lost its data: the cluster knows it as {registered}, and it has {own}, so nothing was done; \
+         stop its servers and start them on the data directories that it joined with"
+    )]
+    LostData {
+        /// The group.
+        group: GroupId,
+        /// The life of its data that the cluster knows.
+        registered: Incarnation,
+        /// The life of the data that is there.
+        own: Incarnation,
+    },
 }

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod ctrl;
 pub mod kv;
+pub mod push;
 pub mod rpc;
 pub mod status;
 
@@ -67,8 +68,37 @@ id!(
     Incarnation(u64)
 );
 
+impl ConfigNum {
+    /// Numbers end before this one: what comes from outside is calculated with (correctness rule 49).
+    pub const LIMIT: Self = Self(1 << 62);
+}
+
 /// Where a server listens: `host:port` (in a simulation, a name).
 pub type Address = String;
+
+/// What bytes their maker wrote: xxh3 over them. Written as 16 hexadecimal digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(pub u64);
+
+impl Digest {
+    /// The digest of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:016x})", self.0)
+    }
+}
 
 /// One operation of one session: the same on every retry (correctness rule 26).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! The two services as they are called over the network, and the server's side of a client connection.
+//! The three services as they are called over the network, and the server's side of a client connection.
 //!
 //! A connection's requests are handled concurrently, up to a bound, and answered in whatever order they
 //! finish: the caller tells answers apart, and who needs an order waits for one answer before the next
@@ -24,6 +24,7 @@ use tarpc::server::Serve;
 use super::GroupId;
 use super::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use super::kv::{KvRefusal, KvReply, KvRequest};
+use super::push::{PushReply, PushRequest};
 
 /// Requests of one connection handled at the same time. Callers keep below it by themselves; beyond it
 /// the answer is "busy", and nothing is done.
@@ -37,6 +38,13 @@ const IDLE_MAX: Duration = Duration::from_secs(600);
 pub trait ShardKv {
     /// Asks a server of `group`.
     async fn kv(group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal>;
+}
+
+/// A server of a replica group, as another group pushes shards to it.
+#[tarpc::service]
+pub trait ShardPush {
+    /// Asks a server of `group`.
+    async fn push(group: GroupId, request: PushRequest) -> Result<PushReply, KvRefusal>;
 }
 
 /// A shard controller.
@@ -67,6 +75,25 @@ where
 }
 
 #[derive(Clone)]
+struct PushServer<F> {
+    group: GroupId,
+    handle: F,
+}
+
+impl<F, Fut> ShardPush for PushServer<F>
+where
+    F: Fn(PushRequest) -> Fut,
+    Fut: Future<Output = Result<PushReply, KvRefusal>>,
+{
+    async fn push(self, _: Context, group: GroupId, request: PushRequest) -> Result<PushReply, KvRefusal> {
+        if group != self.group {
+            return Err(KvRefusal::Malformed(format!("this is group {}, not {group}", self.group)));
+        }
+        Box::pin((self.handle)(request)).await
+    }
+}
+
+#[derive(Clone)]
 struct CtrlServer<F>(F);
 
 impl<F, Fut> ShardCtrler for CtrlServer<F>
@@ -86,6 +113,15 @@ where
     Fut: Future<Output = Result<KvReply, KvRefusal>>,
 {
     serve(wire::server(stream, IN_FLIGHT_MAX), KvServer { group, handle }.serve()).await;
+}
+
+/// Serves an admitted connection of a group that pushes shards to `group`, until it ends.
+pub async fn serve_push<F, Fut>(stream: Stream, group: GroupId, handle: F)
+where
+    F: Fn(PushRequest) -> Fut + Clone,
+    Fut: Future<Output = Result<PushReply, KvRefusal>>,
+{
+    serve(wire::server(stream, IN_FLIGHT_MAX), PushServer { group, handle }.serve()).await;
 }
 
 /// Serves an admitted client connection of a controller until it ends.

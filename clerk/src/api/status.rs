@@ -1,10 +1,12 @@
 //! What servers say about themselves.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigNum, GroupId, Incarnation, ShardId};
+use super::config::Place;
+use super::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
 /// A replica's part in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,12 @@ pub struct CtrlStatus {
     pub replica: ReplicaStatus,
     /// Newest configuration applied.
     pub config: ConfigNum,
+    /// Its digest; none before configuration 0.
+    pub digest: Option<Digest>,
+    /// The key of the cluster; none before configuration 0.
+    pub key: Option<u64>,
+    /// Whether it waits to be recovered and makes no configuration 0.
+    pub recovering: bool,
 }
 
 /// State of a shard in a group (architecture: shards).
@@ -100,6 +108,70 @@ pub struct ShardStatus {
     pub progress: Option<u64>,
 }
 
+/// How the configurations that a group adopted compare with those of the controllers, as far as a replica
+/// has heard (correctness rule 56). In all cases but the first the group adopts nothing and serves on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum History {
+    /// They are the beginning of the controllers', or nothing else was heard.
+    #[default]
+    Same,
+    /// The controllers have not made the configuration that the group adopted.
+    Ahead {
+        /// Their newest.
+        newest: ConfigNum,
+    },
+    /// The controllers have another configuration of this number.
+    Other {
+        /// Theirs.
+        theirs: Place,
+        /// The key of their cluster.
+        key: u64,
+    },
+    /// The controllers were recovered and do not know the configuration that the group needs next.
+    Forgotten {
+        /// The oldest one that they know.
+        oldest: ConfigNum,
+    },
+    /// The controllers refuse the group.
+    Refused {
+        /// In their words.
+        why: String,
+    },
+}
+
+impl History {
+    /// In one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Same => "ok",
+            Self::Ahead { .. } => "ahead",
+            Self::Forgotten { .. } => "forgotten",
+            Self::Other { .. } | Self::Refused { .. } => "other",
+        }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same => write!(f, "as the controllers'"),
+            Self::Ahead { newest } => {
+                write!(f, "ahead of the controllers, whose newest configuration is {newest}")
+            }
+            Self::Other { theirs, key } => {
+                write!(
+                    f,
+                    "not the controllers': their configuration {theirs} of cluster {key:016x} is another one"
+                )
+            }
+            Self::Forgotten { oldest } => {
+                write!(f, "older than the controllers', who know none before configuration {oldest}")
+            }
+            Self::Refused { why } => write!(f, "refused by the controllers: {why}"),
+        }
+    }
+}
+
 /// A replica of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvStatus {
@@ -111,6 +183,15 @@ pub struct KvStatus {
     pub incarnation: Option<Incarnation>,
     /// The configuration adopted.
     pub config: ConfigNum,
+    /// Its digest; none before configuration 0.
+    pub digest: Option<Digest>,
+    /// The key of the cluster that the group belongs to; none before configuration 0.
+    pub key: Option<u64>,
+    /// How what the group adopted compares with the controllers'.
+    pub history: History,
+    /// The life of the group's data that the cluster knows, if it is another one: the group lost its data
+    /// and serves nothing (correctness rule 57).
+    pub lost: Option<Incarnation>,
     /// Every shard is where that configuration wants it.
     pub settled: bool,
     /// The shards held.

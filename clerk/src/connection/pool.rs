@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::wire::{self, ClientTransport};
-use base::socket::{self, DialError, FRAME_BYTES_MAX, Hello, Refusals, Stream, admit_server, dial};
+use base::socket::{self, DialError, FRAME_BYTES_MAX, Hello, Refusals, Service, Stream, admit_server, dial};
 use dashmap::DashMap;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -42,11 +42,12 @@ use tokio::sync::Semaphore;
 use super::{CallError, Connection};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::push::{PushReply, PushRequest, Sender};
 use crate::api::rpc::{
     ShardCtrlerClient, ShardCtrlerRequest, ShardCtrlerResponse, ShardKvClient, ShardKvRequest,
-    ShardKvResponse,
+    ShardKvResponse, ShardPushClient, ShardPushRequest, ShardPushResponse,
 };
-use crate::api::{Address, GroupId};
+use crate::api::{Address, GroupId, Incarnation};
 
 /// Longest deadline of a call; a longer one means this.
 const DEADLINE_MAX: Duration = Duration::from_secs(600);
@@ -104,6 +105,7 @@ impl Options {
 /// the call that opened them.
 pub struct TarpcConnection {
     kv: Pool<ShardKvClient>,
+    push: Pool<ShardPushClient>,
     ctrl: Pool<ShardCtrlerClient>,
 }
 
@@ -111,7 +113,8 @@ impl TarpcConnection {
     /// A pool without connections: they are opened when they are needed.
     pub fn new(options: Options) -> Self {
         let options = Arc::new(options);
-        Self { kv: Pool::new(Arc::clone(&options)), ctrl: Pool::new(options) }
+        let (kv, push) = (Pool::new(Arc::clone(&options)), Pool::new(Arc::clone(&options)));
+        Self { kv, push, ctrl: Pool::new(options) }
     }
 }
 
@@ -123,10 +126,24 @@ impl Connection for TarpcConnection {
         request: KvRequest,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
-        let key = Key { address: to.clone(), group, watch: false };
+        let key = Key { address: to.clone(), group, sender: None, watch: false };
         let ask =
             move |client: ShardKvClient, context| async move { client.kv(context, group, request).await };
         Box::pin(self.kv.call(key, deadline, ask))
+    }
+
+    fn push<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+        let key = Key { address: to.clone(), group, sender: Some(sender), watch: false };
+        let ask =
+            move |client: ShardPushClient, context| async move { client.push(context, group, request).await };
+        Box::pin(self.push.call(key, deadline, ask))
     }
 
     fn ctrl<'a>(
@@ -136,7 +153,7 @@ impl Connection for TarpcConnection {
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
         let watch = matches!(request, CtrlRequest::Watch { .. });
-        let key = Key { address: to.clone(), group: GroupId(0), watch };
+        let key = Key { address: to.clone(), group: GroupId(0), sender: None, watch };
         let ask =
             move |client: ShardCtrlerClient, context| async move { client.ctrl(context, request).await };
         Box::pin(self.ctrl.call(key, deadline, ask))
@@ -161,12 +178,15 @@ macro_rules! client {
     };
 }
 client!(ShardKvClient, ShardKvRequest, ShardKvResponse);
+client!(ShardPushClient, ShardPushRequest, ShardPushResponse);
 client!(ShardCtrlerClient, ShardCtrlerRequest, ShardCtrlerResponse);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     address: Address,
     group: GroupId,
+    /// Who pushes; none: a client.
+    sender: Option<Sender>,
     watch: bool,
 }
 
@@ -288,8 +308,14 @@ impl<C: Client> Pool<C> {
     /// Dials in a task of its own, so that a caller who gives up leaves the others their dial.
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
-        let (cluster, known) = (options.cluster.clone(), options.key.get());
-        let hello = Hello { cluster, key: known, group: key.group.0, ..Hello::default() };
+        let (cluster, known, group) = (options.cluster.clone(), options.key.get(), key.group.0);
+        let hello = Hello { cluster, key: known, group, ..Hello::default() };
+        let hello = match key.sender {
+            None => hello,
+            Some(Sender { group: GroupId(from_group), incarnation: Incarnation(incarnation) }) => {
+                Hello { service: Service::Push, from_group, incarnation, ..hello }
+            }
+        };
         let task = tokio::spawn(open(address.clone(), hello, options));
         let result = task.map(move |joined| match joined {
             Ok(result) => result.map(Arc::new),

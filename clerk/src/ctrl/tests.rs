@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Changed, CtrlClerk, Error};
-use crate::api::config::AddressBook;
-use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
+use crate::api::config::{AddressBook, Place};
+use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News};
 use crate::api::{ConfigNum, GroupId, SessionId};
 use crate::connection::Connection;
 use crate::fake::{Answer, Ask, Fake};
@@ -92,8 +92,11 @@ async fn nobody_there_is_unavailable_but_a_lost_change_is_unknown() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_goes_to_whoever_answers() {
     let fake = Fake::new(|to, _| match to {
-        "b" => Answer::Ctrl(Ok(CtrlReply::Configs(Vec::new(), AddressBook::default()))),
+        "b" => {
+            let (configs, book) = (Vec::new(), AddressBook::default());
+            Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(News { configs, newest: ConfigNum(1), book }))))
+        }
         _ => Answer::NotSent,
     });
-    assert!(clerk(&fake).watch(ConfigNum(1), 0).await.is_ok());
+    assert!(clerk(&fake).watch(Place::default(), 0).await.is_ok());
 }

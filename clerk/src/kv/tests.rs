@@ -7,34 +7,36 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::{Clerk, Error, Got, Options};
-use crate::api::config::{AddressBook, Assignment, Config, Params, shard_of};
-use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+use crate::api::config::{AddressBook, Assignment, Config, Params, Registered, Sealed, shard_of};
+use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
 use crate::api::kv::{BATCH_WRITES_MAX, KvRefusal, KvReply, KvRequest, Write};
-use crate::api::{ConfigNum, GroupId, SessionId, ShardId, Ticket, Version};
+use crate::api::{ConfigNum, GroupId, Incarnation, SessionId, ShardId, Ticket, Version};
 use crate::connection::Connection;
 use crate::fake::{Answer, Ask, Fake};
 
 const SHARDS: u32 = 4;
 const DONE: Result<KvReply, KvRefusal> = Ok(KvReply::Written { version: Version(1) });
 
-fn config(num: u64, owner: Option<u64>) -> Config {
+fn config(num: u64, owner: Option<u64>) -> Sealed {
     let params = Params { shard_count: SHARDS, value_bytes_max: 100, ..Params::default() };
     let assignment = Assignment { owner: owner.map(GroupId), last_owner: None };
-    Config {
+    Sealed::new(Config {
         num: ConfigNum(num),
         shards: vec![assignment; SHARDS as usize],
-        groups: owner.map(GroupId).into_iter().collect(),
-        ..Config::zero(params)
-    }
+        groups: owner.map(|group| (GroupId(group), Incarnation(group))).into_iter().collect(),
+        ..Config::zero(7, params)
+    })
 }
 
 /// Each group has one server of its own name.
 fn book() -> AddressBook {
-    let groups = [1, 2].map(|group| (GroupId(group), vec![format!("group {group}")]));
-    AddressBook { version: 1, groups: BTreeMap::from(groups) }
+    let addresses = |group| vec![format!("group {group}")];
+    let of = |group| Registered::new(Incarnation(group), addresses(group));
+    let groups = [1, 2].map(|group| (GroupId(group), of(group)));
+    AddressBook { version: 1, key: 7, groups: BTreeMap::from(groups), ..AddressBook::default() }
 }
 
-fn told(config: Config) -> Answer {
+fn told(config: Sealed) -> Answer {
     Answer::Ctrl(Ok(CtrlReply::Config(config, book())))
 }
 
@@ -153,7 +155,8 @@ async fn a_leader_of_old_that_goes_on_saying_later_is_doubted_soon() {
         let fake = Fake::new(move |server, ask| match ask {
             Ask::Ctrl(_) => {
                 let servers = ["old", "new", "other"].map(str::to_owned).to_vec();
-                let book = AddressBook { version: 1, groups: BTreeMap::from([(GroupId(1), servers)]) };
+                let groups = BTreeMap::from([(GroupId(1), Registered::new(Incarnation(1), servers))]);
+                let book = AddressBook { version: 1, key: 7, groups, ..AddressBook::default() };
                 Answer::Ctrl(Ok(CtrlReply::Config(config(1, Some(1)), book)))
             }
             Ask::Kv(..) if server == "old" => kv(Err(refusal.clone())),
@@ -173,7 +176,9 @@ async fn a_leader_of_old_that_goes_on_saying_later_is_doubted_soon() {
 async fn a_shard_without_owner_is_waited_for_by_one_watch() {
     let fake = Fake::new(|_, ask| match ask {
         Ask::Ctrl(CtrlRequest::Watch { after: ConfigNum(1), .. }) => {
-            Answer::Ctrl(Ok(CtrlReply::Configs(vec![config(2, None), config(3, Some(1))], book())))
+            let configs = vec![config(2, None), config(3, Some(1))];
+            let news = News { newest: ConfigNum(3), configs, book: book() };
+            Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(news))))
         }
         Ask::Ctrl(_) => told(config(1, None)),
         Ask::Kv(..) => kv(Ok(KvReply::Value { value: None, version: Version(0) })),
@@ -194,9 +199,7 @@ async fn when_no_controller_answers_the_groups_tell_their_configuration() {
             asked += 1;
             if asked == 1 { told(config(1, Some(1))) } else { Answer::NotSent }
         }
-        Ask::Kv(GroupId(1), KvRequest::Config) => {
-            kv(Ok(KvReply::Config(Box::new(config(2, Some(2))), book())))
-        }
+        Ask::Kv(GroupId(1), KvRequest::Config) => kv(Ok(KvReply::Config(config(2, Some(2)), book()))),
         Ask::Kv(GroupId(2), KvRequest::Config) => kv(Err(KvRefusal::NotReady { config: ConfigNum(0) })),
         Ask::Kv(GroupId(1), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(2) })),
         Ask::Kv(..) => kv(DONE),

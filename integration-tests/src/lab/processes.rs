@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow, ensure};
 use base::clock;
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
+use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::status::{ReplicaStatus, Role};
 use clerk::api::{Address, GroupId};
 use clerk::connection::{CallError, Connection, Options, TarpcConnection};
@@ -61,6 +62,17 @@ impl Connection for Counted {
     ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.kv(to, group, request, deadline)
+    }
+
+    fn push<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+        self.inner.push(to, group, sender, request, deadline)
     }
 
     fn ctrl<'a>(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure};
 use base::clock;
 use clerk::api::config::{Config, NewGroup, shard_of};
-use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
+use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::ctrl::CtrlClerk;
 use clerk::group::GroupClient;
 
@@ -114,9 +114,9 @@ impl Store {
                 addresses.clone(),
                 self.lab.derive(&name),
             );
-            let incarnation = client.incarnation(clock::now().after(UP_WITHIN)).await;
-            let incarnation: Incarnation = incarnation.map_err(|why| anyhow!("group {group}: {why}"))?;
-            newcomers.insert(GroupId(*group), NewGroup { incarnation, addresses });
+            let data = client.data(clock::now().after(UP_WITHIN)).await;
+            let (incarnation, key) = data.map_err(|why| anyhow!("group {group}: {why}"))?;
+            newcomers.insert(GroupId(*group), NewGroup { key, incarnation, addresses });
         }
         Ok(Change::Join(newcomers))
     }
@@ -162,7 +162,7 @@ impl Store {
     /// # Errors
     /// When there is none of this number.
     pub async fn query(&self, num: Option<u64>) -> anyhow::Result<Config> {
-        Ok(self.admin.query(num.map(ConfigNum)).await?.0)
+        Ok(self.admin.query(num.map(ConfigNum)).await?.0.config().as_ref().clone())
     }
 
     /// Who owns a shard in the newest configuration (0: nobody).

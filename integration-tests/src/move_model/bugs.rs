@@ -56,10 +56,15 @@ pub enum Bug {
     PushesToTheNewestOwner,
     /// A group that lost its rows comes back under its id.
     WipedGroupReturnsUnderItsId,
+    /// A group adopts what follows another history than its own.
+    AdoptIgnoresTheDigest,
+    /// A receiver takes and acknowledges pushes of a sender that follows another history.
+    PushIgnoresTheDigest,
 }
 
 impl Bug {
-    /// All of them.
+    /// All that the search finds. It knows one history of configurations; the last two are found when its groups
+    /// are compared with the product's, which are shown another one.
     pub const ALL: [Self; 25] = [
         Self::InstallIgnoresTheCursor,
         Self::InstallAcceptedForAnotherConfig,

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use clerk::api::ConfigNum;
-use clerk::api::config::Assignment;
+use clerk::api::config::{Assignment, Place};
+use clerk::api::{ConfigNum, Digest};
 use shardkv::shard::{self, Access, Activate, Install, ShardState};
 
 use super::bugs::Bug;
@@ -31,6 +31,17 @@ pub(super) struct Model {
     pub(super) library: Library,
     pub(super) messages: Messages,
     pub(super) sets: Sets,
+}
+
+/// A configuration of the history that all groups follow, or of another one.
+fn place(num: ConfigNum, other: bool) -> Place {
+    // Both begin with the same configuration 0.
+    Place { num, digest: Digest(num.0 * 2 + u64::from(other && num > ConfigNum(0))) }
+}
+
+/// The digest of a group's own configuration of a number, which it keeps for ever.
+fn here(mine: Option<ConfigNum>, num: ConfigNum) -> Option<Digest> {
+    mine.filter(|mine| *mine >= num).map(|_| place(num, false).digest)
 }
 
 /// What a request does to the shard it is about.
@@ -83,7 +94,8 @@ impl Model {
     }
 
     /// The group after a leader, maybe an old one, wanted configuration `next`; nothing, if nothing happens.
-    pub(super) fn adopt(&self, me: usize, group: &Group, next: ConfigNum) -> Option<Group> {
+    /// `other`: it is one of another history.
+    pub(super) fn adopt(&self, me: usize, group: &Group, next: ConfigNum, other: bool) -> Option<Group> {
         let states = group.shards[..self.shards].iter().map(|shard| match shard.state {
             ShardState::Handing { .. } if self.has(Bug::AdoptWhileHanding) => ShardState::Absent,
             ShardState::Awaiting if self.has(Bug::AdoptWhileAwaiting) => ShardState::Absent,
@@ -93,7 +105,12 @@ impl Model {
             Some(num) if self.has(Bug::AdoptSkipsConfigs) && num < next => Some(ConfigNum(next.0 - 1)),
             num => num,
         };
-        if !shard::may_adopt(current, next, states) {
+        let other = other && !self.has(Bug::AdoptIgnoresTheDigest);
+        let before = match next.0.checked_sub(1) {
+            Some(before) => place(ConfigNum(before), other).digest,
+            None => Digest::default(),
+        };
+        if !shard::may_adopt(current.map(|num| place(num, false)), next, before, states) {
             return None;
         }
         let mut after = Group { num: Some(next), ..*group };
@@ -117,10 +134,17 @@ impl Model {
 
     /// What a request does at the group it is sent to.
     pub(super) fn apply(&mut self, message: Message, group: &Group) -> Applied {
+        self.apply_from(message, group, false)
+    }
+
+    /// What a request does whose sender may follow another history.
+    pub(super) fn apply_from(&mut self, message: Message, group: &Group, other: bool) -> Applied {
+        let other = other && !self.has(Bug::PushIgnoresTheDigest);
+        let config = place(message.num, other);
         let shard = group.shards[usize::from(message.shard)];
         let mut applied = match message.body {
-            Body::Install { after, rows } => self.install(message.num, group.num, shard, after, rows),
-            Body::Activate { end } => self.activate(message.num, group.num, shard, end),
+            Body::Install { after, rows } => self.install(config, group.num, shard, after, rows),
+            Body::Activate { end } => self.activate(config, group.num, shard, end),
             Body::Cursor(_) | Body::Done => Applied { shard, answer: None, wiped: false },
         };
         let past = group.num > Some(message.num);
@@ -150,12 +174,13 @@ impl Model {
 
     fn install(
         &mut self,
-        num: ConfigNum,
+        config: Place,
         mine: Option<ConfigNum>,
         shard: Shard,
         after: RowsId,
         rows: RowsId,
     ) -> Applied {
+        let num = config.num;
         let mine = self.compared(mine, num, Bug::InstallAcceptedForAnotherConfig);
         let late = self.has(Bug::InstallAcceptedByAServingShard)
             && shard.state == ShardState::Serving
@@ -165,8 +190,8 @@ impl Model {
         let anywhere = rows == NO_ROWS || late || self.has(Bug::InstallIgnoresTheCursor);
         let after = if anywhere { cursor } else { self.library.cursor(after) };
         let unchanged = |answer| Applied { shard, answer, wiped: false };
-        match shard::install(state, mine, num, cursor, after) {
-            Install::Behind => unchanged(None),
+        match shard::install(state, mine, config, here(mine, num), cursor, after) {
+            Install::Behind | Install::OtherHistory => unchanged(None),
             Install::AlreadyDone => unchanged(Some(Body::Done)),
             Install::Elsewhere => unchanged(Some(Body::Cursor(shard.cursor))),
             Install::Accept if rows == NO_ROWS => unchanged(Some(Body::Cursor(shard.cursor))),
@@ -197,13 +222,14 @@ impl Model {
         self.library.id(&merged.into_iter().collect::<Vec<_>>())
     }
 
-    fn activate(&self, num: ConfigNum, mine: Option<ConfigNum>, shard: Shard, end: RowsId) -> Applied {
+    fn activate(&self, config: Place, mine: Option<ConfigNum>, shard: Shard, end: RowsId) -> Applied {
+        let num = config.num;
         let mine = self.compared(mine, num, Bug::ActivateAcceptedForAnotherConfig);
         let end = if self.has(Bug::ActivateDoesNotCompare) { shard.cursor } else { end };
         let (cursor, end) = (self.library.cursor(shard.cursor), self.library.cursor(end));
         let unchanged = |answer| Applied { shard, answer, wiped: false };
-        match shard::activate(shard.state, mine, num, cursor, end) {
-            Activate::Behind => unchanged(None),
+        match shard::activate(shard.state, mine, config, here(mine, num), cursor, end) {
+            Activate::Behind | Activate::OtherHistory => unchanged(None),
             Activate::AlreadyDone => unchanged(Some(Body::Done)),
             Activate::Serve => {
                 let cursor = if self.has(Bug::CursorSurvivesTheLife) { shard.cursor } else { NO_ROWS };

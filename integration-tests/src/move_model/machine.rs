@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use clerk::api::config::{Assignment, Config};
-use clerk::api::kv::{Cursor, KvRefusal, KvReply};
+use clerk::api::config::{Assignment, Sealed};
+use clerk::api::kv::{KvRefusal, KvReply};
+use clerk::api::push::{Cursor, PushReply};
 use clerk::api::{ConfigNum, ShardId};
 use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row as RealRow;
@@ -24,7 +25,7 @@ use super::Options;
 use super::group::Model;
 use super::histories::History;
 use super::messages::{Body, Message, both};
-use super::product::{Real, asked, configs, data, key, real, served, write};
+use super::product::{Real, asked, born, configs, data, key, real, served, write};
 use super::search::explore;
 use super::values::{Group, NO_ROWS, Packed, Row, RowsId, group_id};
 
@@ -32,9 +33,18 @@ use super::values::{Group, NO_ROWS, Packed, Row, RowsId, group_id};
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Adopt(ConfigNum),
-    Request(Message),
-    Release { shard: usize, num: ConfigNum },
-    Write { value: u8, delete: bool },
+    /// A configuration of this number and these owners, in another history.
+    AdoptOther(ConfigNum),
+    /// A message of a push, and whether its sender follows another history.
+    Request(Message, bool),
+    Release {
+        shard: usize,
+        num: ConfigNum,
+    },
+    Write {
+        value: u8,
+        delete: bool,
+    },
 }
 
 /// What the group says to it.
@@ -71,7 +81,7 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
     let mut compared = Compared::default();
     for me in 0..model.groups {
         let reached: BTreeSet<Packed> = explored.worlds().iter().map(|world| world.groups[me]).collect();
-        let mut tables = BTreeMap::from([(Group::new().pack(), MapRows::default())]);
+        let mut tables = BTreeMap::from([(Group::new().pack(), born(me))]);
         let mut open: Vec<Packed> = tables.keys().copied().collect();
         while let Some(packed) = open.pop() {
             let (group, before) = (Group::unpack(packed), tables[&packed].clone());
@@ -108,9 +118,14 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
 /// Everything that might happen to a group, whether or not it can in this state.
 fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
     let nums = || (0..=model.newest().0).map(ConfigNum);
-    let mut events: Vec<Event> = nums().map(Event::Adopt).collect();
+    // A group that knows nothing may begin later, where controllers were recovered; the search lets all begin at 0.
+    let begins = |num: &ConfigNum| group.num.is_some() || num.0 == 0;
+    let mut events: Vec<Event> = nums().filter(begins).map(Event::Adopt).collect();
+    // Configuration 1 of another history follows the configuration 0 of both.
+    events.extend(nums().filter(|num| num.0 > 1 && begins(num)).map(Event::AdoptOther));
     let requests = &model.messages.requests_to[me];
-    events.extend(both(requests, requests).map(|id| Event::Request(model.messages.get(id))));
+    events.extend(both(requests, requests).map(|id| Event::Request(model.messages.get(id), false)));
+    events.extend(both(requests, requests).map(|id| Event::Request(model.messages.get(id), true)));
     events.extend(nums().flat_map(|num| (0..model.shards).map(move |shard| Event::Release { shard, num })));
     let rows = model.library.rows(group.shards[0].rows);
     let value = rows.first().map_or(0, |row| row.1 / 2) + 1;
@@ -127,12 +142,17 @@ impl Model {
         let mut after = *group;
         let said = match event {
             Event::Adopt(num) => {
-                let adopted = self.adopt(me, group, num);
+                let adopted = self.adopt(me, group, num, false);
                 after = adopted.unwrap_or(after);
                 Said::Changed(adopted.is_some())
             }
-            Event::Request(message) => {
-                let applied = self.apply(message, group);
+            Event::AdoptOther(num) => {
+                let adopted = self.adopt(me, group, num, true);
+                after = adopted.unwrap_or(after);
+                Said::Changed(adopted.is_some())
+            }
+            Event::Request(message, other) => {
+                let applied = self.apply_from(message, group, other);
                 after.shards[usize::from(message.shard)] = applied.shard;
                 Said::Answer(applied.answer)
             }
@@ -155,7 +175,9 @@ impl Model {
 
 /// The product's side.
 struct Product {
-    configs: Vec<Config>,
+    configs: Vec<Sealed>,
+    /// The same owners in a history of other configurations.
+    others: Vec<Sealed>,
     rows: BTreeMap<Row, RealRow>,
     cursors: BTreeMap<RowsId, Cursor>,
 }
@@ -163,8 +185,8 @@ struct Product {
 impl Product {
     /// Learns which real rows every sequence of writes makes.
     fn learn(model: &mut Model) -> Result<Self, String> {
-        let configs_here = configs(&model.true_configs);
-        let mut product = Self { configs: configs_here, rows: BTreeMap::new(), cursors: BTreeMap::new() };
+        let (configs, others) = (configs(&model.true_configs, false), configs(&model.true_configs, true));
+        let mut product = Self { configs, others, rows: BTreeMap::new(), cursors: BTreeMap::new() };
         if model.options.writes > 0 {
             assert!(
                 model.shards == 1 && model.options.keys == 1,
@@ -201,6 +223,11 @@ impl Product {
         Ok(())
     }
 
+    /// The configurations that the groups follow, or those of another history.
+    fn history(&self, other: bool) -> &[Sealed] {
+        if other { &self.others } else { &self.configs }
+    }
+
     fn list(&self, model: &Model, rows: RowsId) -> Vec<RealRow> {
         model.library.rows(rows).iter().filter_map(|row| self.rows.get(row).cloned()).collect()
     }
@@ -214,11 +241,13 @@ impl Product {
             return Ok(cursor.clone());
         }
         let coming = Assignment { owner: Some(group_id(0)), last_owner: Some(group_id(1)) };
-        let awaiting = served(&[vec![Assignment::default()], vec![coming]]);
-        let chunk = self.list(model, rows);
-        let (shard, num, after) = (ShardId(0), ConfigNum(1), Cursor::default());
-        let reply = real(0, &awaiting, Command::Install { shard, num, after, rows: chunk }).outcome.reply();
-        let Ok(KvReply::Cursor { cursor, .. }) = reply else { return Err(format!("no cursor: {reply:?}")) };
+        let assignments = [vec![Assignment::default()], vec![coming]];
+        let (awaiting, chunk) = (served(&assignments), self.list(model, rows));
+        let (shard, after, from) = (ShardId(0), Cursor::default(), group_id(1));
+        let config = configs(&assignments, false)[1].place();
+        let install = Command::Install { shard, config, from, after, rows: chunk };
+        let reply = real(0, &awaiting, install).outcome.push();
+        let Ok(PushReply::Cursor { cursor, .. }) = reply else { return Err(format!("no cursor: {reply:?}")) };
         self.cursors.insert(rows, cursor.clone());
         Ok(cursor)
     }
@@ -233,23 +262,29 @@ impl Product {
         expected: (Group, Said),
     ) -> Result<MapRows, String> {
         let Real { machine, table, outcome } = match event {
-            Event::Adopt(num) => real(me, before, Command::Adopt(self.configs[num.0 as usize].clone())),
+            Event::Adopt(num) => {
+                real(me, before, Command::Adopt(self.history(false)[num.0 as usize].clone()))
+            }
+            Event::AdoptOther(num) => {
+                real(me, before, Command::Adopt(self.history(true)[num.0 as usize].clone()))
+            }
             Event::Release { shard, num } => {
                 real(me, before, Command::Release { shard: ShardId(shard as u32), num })
             }
             Event::Write { value, delete } => real(me, before, write(model.shards, value, delete)),
-            Event::Request(Message { num, shard, body, .. }) => {
-                let shard = ShardId(shard.into());
+            Event::Request(Message { num, shard, from, body, .. }, other) => {
+                let (shard, from) = (ShardId(shard.into()), group_id(from.into()));
+                let config = self.history(other)[num.0 as usize].place();
                 match body {
                     Body::Install { after, rows } if rows != NO_ROWS => {
                         let (after, rows) = (self.cursor(model, after)?, self.list(model, rows));
-                        real(me, before, Command::Install { shard, num, after, rows })
+                        real(me, before, Command::Install { shard, config, from, after, rows })
                     }
                     Body::Activate { end } => {
                         let end = self.cursor(model, end)?;
-                        real(me, before, Command::Activate { shard, num, end })
+                        real(me, before, Command::Activate { shard, config, from, end })
                     }
-                    _ => asked(me, before, Query::Cursor { shard, num }),
+                    _ => asked(me, before, Query::Cursor { shard, config, from }),
                 }
             }
         };
@@ -266,22 +301,23 @@ impl Product {
         outcome: Outcome,
     ) -> Result<(), String> {
         let (group, said) = expected;
-        let num = if let Event::Request(message) = event { message.num } else { ConfigNum(0) };
+        let num = if let Event::Request(message, _) = event { message.num } else { ConfigNum(0) };
         let same = match (said, &outcome) {
             (Said::Changed(expected), Outcome::Changed(changed)) => expected == *changed,
             (Said::Written(true), Outcome::Reply(Ok(KvReply::Written { .. }))) => true,
             (Said::Written(false), Outcome::Reply(Err(refusal))) => {
                 matches!(refusal, KvRefusal::WrongGroup { .. } | KvRefusal::NotReady { .. })
             }
-            (Said::Answer(Some(Body::Done)), Outcome::Reply(reply)) => {
-                *reply == Ok(KvReply::AlreadyDone { num })
+            (Said::Answer(Some(Body::Done)), Outcome::Push(reply)) => {
+                *reply == Ok(PushReply::AlreadyDone { num })
             }
-            (Said::Answer(Some(Body::Cursor(at))), Outcome::Reply(reply)) => {
-                *reply == Ok(KvReply::Cursor { num, cursor: self.cursor(model, at)? })
+            (Said::Answer(Some(Body::Cursor(at))), Outcome::Push(reply)) => {
+                *reply == Ok(PushReply::Cursor { num, cursor: self.cursor(model, at)? })
             }
-            (Said::Answer(None), Outcome::Reply(Err(refusal))) => match group.num < Some(num) {
-                true => matches!(refusal, KvRefusal::NotReady { .. }),
-                false => matches!(refusal, KvRefusal::Malformed(_)),
+            (Said::Answer(None), Outcome::Push(Err(refusal))) => match (group.num < Some(num), event) {
+                (true, _) => matches!(refusal, KvRefusal::NotReady { .. }),
+                (false, Event::Request(_, true)) => matches!(refusal, KvRefusal::OtherHistory { .. }),
+                (false, _) => matches!(refusal, KvRefusal::Malformed(_)),
             },
             _ => false,
         };
@@ -308,9 +344,11 @@ impl Product {
         }
         for (number, shard) in (0..).zip(shards).filter(|(_, shard)| shard.state == ShardState::Awaiting) {
             let (shard_id, num) = (ShardId(number), group.num.unwrap_or_default());
-            let answer = machine.query(table, Query::Cursor { shard: shard_id, num });
-            let expected = Ok(KvReply::Cursor { num, cursor: self.cursor(model, shard.cursor)? });
-            if answer != expected {
+            let config = self.configs[num.0 as usize].place();
+            let from = model.assignment(num, number as usize).last_owner.unwrap_or_default();
+            let answer = machine.query(table, Query::Cursor { shard: shard_id, config, from });
+            let expected = Ok(PushReply::Cursor { num, cursor: self.cursor(model, shard.cursor)? });
+            if answer != Outcome::Push(expected.clone()) {
                 return Err(format!("{expected:?} here, {answer:?} there"));
             }
         }

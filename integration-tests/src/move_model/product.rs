@@ -3,9 +3,9 @@
 //! Left out on purpose: everything between a group's log and its state machine.
 
 use bytes::Bytes;
-use clerk::api::config::{Assignment, Config, Params, shard_of};
+use clerk::api::config::{Assignment, Config, Params, Sealed, shard_of};
 use clerk::api::kv::Write;
-use clerk::api::{ConfigNum, ShardId};
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row;
 use raft::types::EntryId;
@@ -13,6 +13,9 @@ use shardkv::command::{Command, Outcome, Query};
 use shardkv::state_machine::Machine;
 
 use super::values::group_id;
+
+/// The key of the cluster.
+const KEY: u64 = 7;
 
 /// Rows that belong to no shard's data: the group's own.
 const GROUP_ROWS: u8 = 0x01;
@@ -37,10 +40,29 @@ pub(super) fn real(me: usize, before: &MapRows, command: Command) -> Real {
     Real { machine, table, outcome }
 }
 
-pub(super) fn configs(assignments: &[Vec<Assignment>]) -> Vec<Config> {
+/// The life of a group's data.
+fn life(group: GroupId) -> Incarnation {
+    Incarnation(group.0 + 1000)
+}
+
+/// The rows of a group that has its name and knows no configuration.
+pub(super) fn born(me: usize) -> MapRows {
+    real(me, &MapRows::default(), Command::Init { incarnation: life(group_id(me)) }).table
+}
+
+/// One history: each configuration follows the one before. Another one has a group more, from configuration 1 on.
+pub(super) fn configs(assignments: &[Vec<Assignment>], other: bool) -> Vec<Sealed> {
     let params = Params { shard_count: assignments[0].len() as u32, ..Params::default() };
-    let numbered = (0..).map(ConfigNum).zip(assignments);
-    numbered.map(|(num, shards)| Config { num, shards: shards.clone(), ..Config::zero(params) }).collect()
+    let mut configs: Vec<Sealed> = Vec::new();
+    for (num, shards) in (0..).map(ConfigNum).zip(assignments) {
+        let before = configs.last().map(Sealed::digest).unwrap_or_default();
+        let more = (other && num > ConfigNum(0)).then_some(GroupId(999));
+        let groups = shards.iter().filter_map(|it| it.owner).chain(more);
+        let groups = groups.map(|group| (group, life(group))).collect();
+        let config = Config { num, before, shards: shards.clone(), groups, ..Config::zero(KEY, params) };
+        configs.push(Sealed::new(config));
+    }
+    configs
 }
 
 /// A client's key in a shard.
@@ -61,12 +83,12 @@ pub(super) fn write(shards: usize, value: u8, delete: bool) -> Command {
 pub(super) fn asked(me: usize, before: &MapRows, query: Query) -> Real {
     let mut machine = Machine::new(group_id(me));
     machine.load(before);
-    let outcome = Outcome::Reply(machine.query(before, query));
+    let outcome = machine.query(before, query);
     Real { machine, table: before.clone(), outcome }
 }
 
 /// The rows of group 0 after it adopted some configurations.
 pub(super) fn served(assignments: &[Vec<Assignment>]) -> MapRows {
-    let adopt = |table: MapRows, config: Config| real(0, &table, Command::Adopt(config)).table;
-    configs(assignments).into_iter().fold(MapRows::default(), adopt)
+    let adopt = |table: MapRows, config: Sealed| real(0, &table, Command::Adopt(config)).table;
+    configs(assignments, false).into_iter().fold(born(0), adopt)
 }

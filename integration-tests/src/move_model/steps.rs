@@ -87,7 +87,7 @@ impl Model {
 
     fn adoptions(&mut self, looking: &mut Looking<'_>, group: usize) {
         for num in (0..=self.newest().0).map(ConfigNum) {
-            let Some(after) = self.adopt(group, &looking.groups[group], num) else { continue };
+            let Some(after) = self.adopt(group, &looking.groups[group], num, false) else { continue };
             let mut world = self.after(looking, group, after, None);
             for shard in 0..self.shards {
                 // The shard's first life begins without rows.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
-use clerk::api::kv::Cursor;
+use clerk::api::push::Cursor;
 use clerk::api::{ConfigNum, GroupId};
 use shardkv::shard::ShardState;
 

@@ -122,6 +122,8 @@ fn limit(arguments: &[&str]) -> Duration {
 pub struct Status {
     pub cluster: String,
     pub config: Option<u64>,
+    pub digest: Option<String>,
+    pub key: Option<String>,
     pub settled: bool,
     pub controllers: Vec<Replica>,
     pub groups: Vec<Group>,
@@ -134,6 +136,14 @@ pub struct Status {
 pub struct Group {
     pub gid: u64,
     pub joined: bool,
+    pub history: Option<String>,
+    pub history_text: Option<String>,
+    pub config: Option<u64>,
+    pub digest: Option<String>,
+    pub key: Option<String>,
+    pub incarnation: Option<String>,
+    pub registered: Option<String>,
+    pub lost_data: bool,
     pub replicas: Vec<Replica>,
     pub shards: Vec<Shard>,
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use base::clock;
 use bytes::Bytes;
+use clerk::api::config::NewGroup;
 use clerk::api::ctrl::Change;
 use clerk::api::kv::Write;
-use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId, Version};
+use clerk::api::{Address, ConfigNum, GroupId, ShardId, Version};
 use clerk::connection::Connection;
 use clerk::ctrl::CtrlClerk;
 use clerk::group::GroupClient;
@@ -55,13 +56,14 @@ impl Admin {
         Ok(config.assignments().filter_map(|(shard, owner)| Some((shard, owner.owner?))).collect())
     }
 
-    /// The name of the life of a group's data.
+    /// A group as it joins.
     ///
     /// # Errors
     /// When the group does not tell.
-    pub async fn incarnation(&self, group: GroupId, servers: &[Address]) -> Result<Incarnation, String> {
-        let client = GroupClient::new(Arc::clone(&self.connection), group, servers.to_vec(), self.seed);
-        client.incarnation(clock::now().after(PATIENCE)).await
+    pub async fn newcomer(&self, group: GroupId, addresses: Vec<Address>) -> Result<NewGroup, String> {
+        let client = GroupClient::new(Arc::clone(&self.connection), group, addresses.clone(), self.seed);
+        let (incarnation, key) = client.data(clock::now().after(PATIENCE)).await?;
+        Ok(NewGroup { key, incarnation, addresses })
     }
 
     /// The newest configuration that any running controller has applied.

@@ -201,6 +201,9 @@ pub struct Cluster {
     /// Nodes in whose place strangers run.
     aside: Arc<Mutex<BTreeMap<Name, Node>>>,
     lives: Arc<AtomicU64>,
+    /// The key that controllers draw; 0: as the world says.
+    key: Arc<AtomicU64>,
+    recovering: Arc<AtomicBool>,
 }
 
 /// One replica as it is at present.
@@ -243,6 +246,8 @@ impl Cluster {
             nodes: Arc::default(),
             aside: Arc::default(),
             lives: Arc::default(),
+            key: Arc::default(),
+            recovering: Arc::default(),
         }
     }
 
@@ -304,6 +309,39 @@ impl Cluster {
     /// The servers of a group, as addresses.
     pub fn addresses(&self, group: &str) -> Vec<Address> {
         self.names().iter().filter(|name| *group_of(name) == *group).map(ToString::to_string).collect()
+    }
+
+    /// The key of a cluster that controllers make here.
+    pub fn key(&self) -> u64 {
+        match self.key.load(Ordering::Relaxed) {
+            0 => self.world.derive("cluster key").max(1),
+            key => key,
+        }
+    }
+
+    /// Controllers that start from now on draw this key, if they make a cluster.
+    pub fn set_key(&self, key: u64) {
+        self.key.store(key, Ordering::Relaxed);
+    }
+
+    /// Controllers that start from now on make no cluster and wait to be recovered, or do as usual.
+    pub fn set_recovering(&self, recovering: bool) {
+        self.recovering.store(recovering, Ordering::Relaxed);
+    }
+
+    /// All servers of a group lose everything, and start anew as if they had never been.
+    pub fn wipe(&self, group: &str) {
+        for name in self.names().into_iter().filter(|name| *group_of(name) == *group) {
+            self.crash(&name);
+            if let Some(node) = lock(&self.nodes).get_mut(&name) {
+                let unique = format!("{name} anew after life {}", node.life);
+                let (kind, peers) = (&node.kind, &node.peers);
+                node.passport = Passport::new(&self.world, &self.name, kind, &unique, node.id, peers);
+                node.disk = Disk::new(&self.world, &name, self.shape.disks);
+                node.floor = EntryId::ZERO;
+            }
+            self.start(&name);
+        }
     }
 
     /// Grows whenever a node comes up or goes down.
@@ -693,6 +731,9 @@ impl Boot<'_> {
         let settings = shardctrler::service::Settings {
             members: self.members(),
             params: self.cluster.shape.params,
+            key: self.cluster.key(),
+            sessions: 1 << 32,
+            recover: self.cluster.recovering.load(Ordering::Relaxed),
             pid: 0,
             refusals: Arc::default(),
         };
@@ -701,7 +742,7 @@ impl Boot<'_> {
             Box::pin(async move {
                 match request {
                     Request::Ctrl(request) => Reply::Ctrl(service.handle(request).await),
-                    Request::Kv(..) => Reply::Refused("this is a controller".to_owned()),
+                    Request::Kv(..) | Request::Push(..) => Reply::Refused("this is a controller".to_owned()),
                 }
             })
         }))
@@ -725,6 +766,9 @@ impl Boot<'_> {
             Box::pin(async move {
                 match request {
                     Request::Kv(group, request) => Reply::Kv(service.handle(group, request).await),
+                    Request::Push(group, sender, request) => {
+                        Reply::Push(service.handle_push(group, sender, request).await)
+                    }
                     Request::Ctrl(_) => Reply::Refused("this is a replica group".to_owned()),
                 }
             })

@@ -12,6 +12,7 @@ pub mod kvsrv1;
 pub mod lock;
 pub mod network;
 mod one_group;
+pub mod other_histories;
 pub mod raft;
 pub mod raft_faults;
 pub mod rsm;
@@ -92,13 +93,14 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
 pub fn suites() -> BTreeMap<&'static str, Play> {
-    let suites: [(&'static str, Play); 5] = [
+    let suites: [(&'static str, Play); 7] = [
         ("raft_faults", raft_faults::play),
         ("damaged_tables", damaged_tables::play),
         ("shard_moves", shard_moves::play),
         ("idle_restart", shard_moves::idle_restart),
         ("rings", shard_moves::rings),
         ("strangers", strangers::play),
+        ("other_histories", other_histories::play),
     ];
     suites.into()
 }

@@ -176,7 +176,7 @@ pub async fn types(lab: Lab) -> anyhow::Result<()> {
     ensure!(held[0].as_ptr() != key.as_ptr(), "the server holds the client's key");
     ensure!(held[1].as_ptr() != value.as_ptr(), "the client holds the server's value");
 
-    let group = NewGroup { incarnation: Incarnation(5), addresses: vec!["x".into(), "y".into()] };
+    let group = NewGroup { key: 1, incarnation: Incarnation(5), addresses: vec!["x".into(), "y".into()] };
     let change = Change::Join([(GroupId(1), group.clone()), (GroupId(2), group)].into());
     let ticket = Ticket { session: SessionId(7), seq: Seq(40) };
     let request = CtrlRequest::Change { ticket, change: change.clone() };

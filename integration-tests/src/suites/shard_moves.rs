@@ -89,8 +89,7 @@ impl Stage {
         let mut newcomers = BTreeMap::new();
         for group in GROUPS {
             let addresses = cluster.addresses(&group.to_string());
-            let incarnation = admin.incarnation(group, &addresses).await?;
-            newcomers.insert(group, NewGroup { incarnation, addresses });
+            newcomers.insert(group, admin.newcomer(group, addresses).await?);
         }
         let keys = keys();
         Ok(Self { world, cluster, admin, newcomers, recorder: Recorder::default(), keys })

@@ -54,13 +54,16 @@ pub fn tests() -> Vec<Test> {
 struct Controllers {
     lab: Lab,
     store: Store,
+    /// The key of the cluster.
+    key: u64,
 }
 
 impl Controllers {
     async fn up(lab: Lab) -> anyhow::Result<Self> {
         let store = lab.store(Setup { shards: SHARDS, controllers: SERVERS, raft_state_max: None }).await?;
         lab.set_peers(SERVERS);
-        Ok(Self { lab, store })
+        let key = store.query(None).await?.key;
+        Ok(Self { lab, store, key })
     }
 
     async fn change(&self, change: Change) -> anyhow::Result<()> {
@@ -69,7 +72,7 @@ impl Controllers {
     }
 
     async fn join(&self, group: u64, servers: &[&str]) -> anyhow::Result<()> {
-        self.change(join(&[(group, servers)])).await
+        self.change(join(self.key, &[(group, servers)])).await
     }
 
     async fn leave(&self, groups: &[u64]) -> anyhow::Result<()> {
@@ -88,9 +91,9 @@ impl Controllers {
     /// The labs' `check`: exactly these groups, every shard on one of them, as evenly as can be.
     async fn check(&self, groups: &[u64]) -> anyhow::Result<Config> {
         let config = self.query().await?;
-        let found: Vec<u64> = config.groups.iter().map(|group| group.0).collect();
+        let found: Vec<u64> = config.groups.keys().map(|group| group.0).collect();
         ensure!(found == groups, "the groups are {found:?}, expected {groups:?}");
-        let mut counts: BTreeMap<GroupId, u32> = config.groups.iter().map(|group| (*group, 0)).collect();
+        let mut counts: BTreeMap<GroupId, u32> = config.groups.keys().map(|group| (*group, 0)).collect();
         for (shard, assignment) in config.assignments() {
             let Some(owner) = assignment.owner else {
                 ensure!(groups.is_empty(), "shard {shard} has no owner");
@@ -114,14 +117,14 @@ impl Controllers {
 }
 
 fn book_of(book: &AddressBook, group: u64) -> Vec<String> {
-    book.groups.get(&GroupId(group)).cloned().unwrap_or_default()
+    book.addresses(GroupId(group)).to_vec()
 }
 
-fn join(groups: &[(u64, &[&str])]) -> Change {
+fn join(key: u64, groups: &[(u64, &[&str])]) -> Change {
     let group = |(group, servers): &(u64, &[&str])| {
         let addresses = servers.iter().map(|server| (*server).to_owned()).collect();
         // An id comes back with the life of its data that it had: these have one life each.
-        (GroupId(*group), NewGroup { incarnation: Incarnation(*group), addresses })
+        (GroupId(*group), NewGroup { key, incarnation: Incarnation(*group), addresses })
     };
     Change::Join(groups.iter().map(group).collect())
 }
@@ -208,12 +211,15 @@ async fn give(controllers: &Controllers, owner: impl Fn(u32) -> u64) -> anyhow::
 }
 
 /// Ten clerks at once; all of them must succeed.
-async fn ten_clerks<F>(controllers: &Controllers, act: impl Fn(CtrlClerk, u64) -> F) -> anyhow::Result<()>
+async fn ten_clerks<F>(
+    controllers: &Controllers,
+    act: impl Fn((CtrlClerk, u64), u64) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     const CLERKS: u64 = 10;
-    let clerk = |number| controllers.store.admin_named(&format!("clerk {number}"));
+    let clerk = |number| (controllers.store.admin_named(&format!("clerk {number}")), controllers.key);
     let tasks: Vec<_> = (0..CLERKS).map(|number| tokio::spawn(act(clerk(number), number))).collect();
     for task in tasks {
         task.await??;
@@ -227,10 +233,10 @@ async fn concurrent_leave_join(lab: Lab) -> anyhow::Result<()> {
 }
 
 async fn ten_join(controllers: &Controllers) -> anyhow::Result<()> {
-    ten_clerks(controllers, |clerk, number| async move {
+    ten_clerks(controllers, |(clerk, key), number| async move {
         let group = 100 + 10 * number;
-        clerk.change(join(&[(group + 1000, &[&format!("s{group}a")])])).await?;
-        clerk.change(join(&[(group, &[&format!("s{group}b")])])).await?;
+        clerk.change(join(key, &[(group + 1000, &[&format!("s{group}a")])])).await?;
+        clerk.change(join(key, &[(group, &[&format!("s{group}b")])])).await?;
         clerk.change(forced(&[group + 1000])).await?;
         Ok(())
     })
@@ -240,12 +246,14 @@ async fn ten_join(controllers: &Controllers) -> anyhow::Result<()> {
 }
 
 async fn ten_multi_join(controllers: &Controllers) -> anyhow::Result<()> {
-    ten_clerks(controllers, |clerk, number| async move {
+    ten_clerks(controllers, |(clerk, key), number| async move {
         let group = 1000 + number;
         let servers = three(group);
         let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
         let (one, two) = (format!("s{}a", group + 1000), format!("s{}a", group + 2000));
-        clerk.change(join(&[(group, &servers), (group + 1000, &[&one]), (group + 2000, &[&two])])).await?;
+        clerk
+            .change(join(key, &[(group, &servers), (group + 1000, &[&one]), (group + 2000, &[&two])]))
+            .await?;
         clerk.change(forced(&[group + 1000, group + 2000])).await?;
         Ok(())
     })
@@ -268,7 +276,7 @@ async fn fifteen(lab: Lab, at_once: bool) -> anyhow::Result<(Controllers, Config
         servers.iter().map(|three| three.iter().map(String::as_str).collect()).collect();
     let five: Vec<(u64, &[&str])> = (11..=15).zip(servers.iter().map(Vec::as_slice)).collect();
     if at_once {
-        controllers.change(join(&five)).await?;
+        controllers.change(join(controllers.key, &five)).await?;
     } else {
         for (group, servers) in five {
             controllers.join(group, servers).await?;
@@ -293,7 +301,7 @@ fn nothing_moved_between(groups: &BTreeSet<GroupId>, before: &Config, after: &Co
 async fn minimal_after_joins(lab: Lab, at_once: bool) -> anyhow::Result<()> {
     let (controllers, before) = fifteen(lab, at_once).await?;
     let after = controllers.query().await?;
-    nothing_moved_between(&before.groups, &before, &after)
+    nothing_moved_between(&before.group_ids(), &before, &after)
 }
 
 async fn minimal_after_leaves(lab: Lab, at_once: bool) -> anyhow::Result<()> {
@@ -308,7 +316,7 @@ async fn minimal_after_leaves(lab: Lab, at_once: bool) -> anyhow::Result<()> {
     }
     let after = controllers.query().await?;
     for (shard, assignment) in before.assignments() {
-        let stayed = assignment.owner.filter(|owner| after.groups.contains(owner));
+        let stayed = assignment.owner.filter(|owner| after.groups.contains_key(owner));
         ensure!(
             stayed.is_none() || stayed == after.owner(shard),
             "shard {shard} left {stayed:?}, which is still there"
@@ -354,7 +362,7 @@ async fn minimal_again(lab: Lab) -> anyhow::Result<()> {
 async fn multi_leave_join(lab: Lab) -> anyhow::Result<()> {
     let controllers = Controllers::up(lab).await?;
     controllers.check(&[]).await?;
-    controllers.change(join(&[(1, &["x", "y", "z"]), (2, &["a", "b", "c"])])).await?;
+    controllers.change(join(controllers.key, &[(1, &["x", "y", "z"]), (2, &["a", "b", "c"])])).await?;
     controllers.check(&[1, 2]).await?;
     controllers.join(3, &["j", "k", "l"]).await?;
     controllers.check(&[1, 2, 3]).await?;

@@ -10,7 +10,7 @@ use super::alarm::Alarm;
 use super::message::{Body, Envelope, Message, Verdict};
 use super::progress::{Feed, Progress};
 use super::role::{Leader, Role};
-use super::table::{Mark, TableReport};
+use super::table::TableReport;
 use super::{Raft, Refused};
 use crate::types::{Entry, EntryId, Index, NodeId};
 

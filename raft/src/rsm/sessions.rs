@@ -57,6 +57,9 @@ pub enum Check {
     Expired,
 }
 
+/// Numbers in rows from outside are smaller than this: they are counted on from.
+const COUNTERS_MAX: u64 = 1 << 62;
+
 const COUNTER: u8 = 0;
 const SESSION: u8 = 1;
 
@@ -88,6 +91,43 @@ impl Sessions {
                 sessions.by_use.insert(session.used, id);
                 sessions.by_id.insert(id, session);
             }
+        }
+    }
+
+    /// Makes names begin after `names`, in a scope that has no sessions: those up to it were given by others whose
+    /// rows are lost, and none of them may return.
+    pub fn skip(prefix: Bytes, rows: &mut dyn Rows, names: u64) {
+        let mut sessions = Self::load(prefix, rows);
+        sessions.counter.names = sessions.counter.names.max(names.min(COUNTERS_MAX));
+        rows.put(sessions.counter_key(), codec::encode(&sessions.counter));
+    }
+
+    /// Whether a row that comes from elsewhere can be one of a scope's sessions: `rest` is its key behind the scope's
+    /// prefix. The reply in it, if it has one, is for the caller to judge (correctness rule 49).
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check_row(rest: &[u8], value: &[u8]) -> Result<Option<Bytes>, String> {
+        let malformed = |error: codec::DecodeError| format!("a session's row: {error}");
+        match rest.split_first() {
+            Some((&COUNTER, [])) => {
+                let Counter { names, operations, .. } =
+                    codec::decode(value, value.len()).map_err(malformed)?;
+                match names.max(operations) < COUNTERS_MAX {
+                    true => Ok(None),
+                    false => Err(format!("counters of sessions beyond all reason: {names}, {operations}")),
+                }
+            }
+            Some((&SESSION, id)) if id.len() == 8 => {
+                let Session { seq, used, reply, .. } =
+                    codec::decode(value, value.len()).map_err(malformed)?;
+                let is_new = seq == 0;
+                if used >= COUNTERS_MAX || is_new != reply.is_empty() {
+                    return Err(format!("a session's row with number {seq}, used at {used}"));
+                }
+                Ok((!is_new).then_some(reply))
+            }
+            _ => Err("a session's row with a key of another length".to_owned()),
         }
     }
 

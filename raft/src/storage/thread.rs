@@ -100,7 +100,6 @@ mod tests {
     use super::LogThread;
     use crate::storage::{Log, OpenError, Restored, Save};
     use crate::types::{HardState, Term};
-    use base::process::{Fatal, end};
     use futures::FutureExt;
     use futures::future::BoxFuture;
     use std::sync::{Arc, Mutex};

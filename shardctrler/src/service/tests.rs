@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::config::{NewGroup, Params};
-use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
-use clerk::api::status::Role;
-use clerk::api::{ConfigNum, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
+use clerk::api::config::{GROUPS_MAX, NewGroup, Params};
+use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
+use clerk::api::status::{CtrlStatus, Role};
+use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use raft::config::Config;
 use raft::core::message::Message;
 use raft::rsm::{Parts, Threads, start};
@@ -17,6 +17,8 @@ use raft::types::{Membership, NodeId};
 use super::{Service, Settings, WATCH_MAX};
 use crate::state_machine::{Controller, Verdict};
 
+const KEY: u64 = 7;
+
 /// A way to nobody.
 struct Nowhere;
 
@@ -26,6 +28,11 @@ impl Transport for Nowhere {
 
 /// A controller that is one of `voters` and cannot reach the others.
 async fn controller(disk: &MemoryDisk, voters: u64) -> Service {
+    controller_that(disk, voters, false).await
+}
+
+/// The same, perhaps started to be recovered.
+async fn controller_that(disk: &MemoryDisk, voters: u64, recover: bool) -> Service {
     let (log, table) = disk.open();
     let (_inbox, mailbox) = mailbox(16, 1 << 20);
     let (_low, disk_low) = tokio::sync::watch::channel(false);
@@ -43,7 +50,8 @@ async fn controller(disk: &MemoryDisk, voters: u64) -> Service {
     let replica = start(parts, Controller::default()).await.expect("an empty disk is in order");
     let members = (1..=voters).map(|node| (NodeId(node), format!("host{node}:1"))).collect();
     let params = Params { shard_count: 10, ..Params::default() };
-    Service::new(replica, Settings { members, params, pid: 42, refusals: Arc::default() })
+    let (key, sessions, refusals) = (KEY, 1 << 32, Arc::default());
+    Service::new(replica, Settings { members, params, key, sessions, recover, pid: 42, refusals })
 }
 
 /// Repeats `request` while the controller has no leader or no configuration yet.
@@ -58,8 +66,12 @@ async fn ask(service: &Service, request: CtrlRequest) -> Verdict {
     }
 }
 
+fn watch(after: u64) -> CtrlRequest {
+    CtrlRequest::Watch { after: ConfigNum(after), digest: Digest::default(), book: 0 }
+}
+
 fn join(id: u64) -> Change {
-    let group = NewGroup { incarnation: Incarnation(id), addresses: vec![format!("host:{id}")] };
+    let group = NewGroup { key: KEY, incarnation: Incarnation(id), addresses: vec![format!("host:{id}")] };
     Change::Join(BTreeMap::from([(GroupId(id), group)]))
 }
 
@@ -86,9 +98,10 @@ async fn a_new_cluster_gets_configuration_0_by_itself_and_keeps_what_it_was_told
     assert_eq!(ask(&restarted, change).await, first);
     match ask(&restarted, CtrlRequest::Query(None)).await {
         Ok(CtrlReply::Config(config, book)) => {
-            assert_eq!(config.groups, BTreeSet::from([GroupId(101)]));
+            assert_eq!(config.group_ids(), BTreeSet::from([GroupId(101)]));
             assert_eq!(config.owner(ShardId(9)), Some(GroupId(101)));
-            assert_eq!(book.groups[&GroupId(101)], ["host:101"]);
+            assert_eq!(book.addresses(GroupId(101)), ["host:101"]);
+            assert_eq!(book.incarnation(GroupId(101)), Some(Incarnation(101)));
         }
         other => panic!("{other:?}"),
     }
@@ -107,11 +120,11 @@ async fn a_new_cluster_gets_configuration_0_by_itself_and_keeps_what_it_was_told
 async fn a_watch_waits_for_news_and_no_longer_than_two_seconds() {
     let service = Arc::new(controller(&MemoryDisk::new(), 1).await);
     let session = open(&service).await;
-    let watch = CtrlRequest::Watch { after: ConfigNum(0), book: 0 };
+    let watch = self::watch(0);
 
     let asked = clock::now();
     let nothing = service.handle(watch.clone()).await;
-    assert!(matches!(nothing, Ok(CtrlReply::Configs(configs, _)) if configs.is_empty()));
+    assert!(matches!(nothing, Ok(CtrlReply::Configs(news)) if news.configs.is_empty()));
     assert!(asked.elapsed() >= WATCH_MAX);
 
     let asked = clock::now();
@@ -123,9 +136,9 @@ async fn a_watch_waits_for_news_and_no_longer_than_two_seconds() {
     let ticket = Ticket { session, seq: Seq(1) };
     ask(&service, CtrlRequest::Change { ticket, change: join(101) }).await.unwrap();
     match watching.await.unwrap() {
-        Ok(CtrlReply::Configs(configs, book)) => {
-            let numbers = configs.iter().map(|config| config.num).collect::<Vec<_>>();
-            assert_eq!((numbers, book.version), (vec![ConfigNum(1)], 1));
+        Ok(CtrlReply::Configs(news)) => {
+            let numbers = news.configs.iter().map(|config| config.num).collect::<Vec<_>>();
+            assert_eq!((numbers, news.book.version), (vec![ConfigNum(1)], 1));
         }
         other => panic!("{other:?}"),
     }
@@ -133,7 +146,7 @@ async fn a_watch_waits_for_news_and_no_longer_than_two_seconds() {
 
     // Who knows the configuration but an older book is told at once, too.
     let asked = clock::now();
-    service.handle(CtrlRequest::Watch { after: ConfigNum(1), book: 0 }).await.unwrap();
+    service.handle(self::watch(1)).await.unwrap();
     assert!(asked.elapsed() < WATCH_MAX / 2);
 }
 
@@ -144,7 +157,78 @@ async fn a_replica_without_a_majority_refuses_changes_and_queries_and_still_answ
     let refusal = Err(CtrlRefusal::NotLeader { hint: None });
     assert_eq!(service.handle(CtrlRequest::Open).await, refusal);
     assert_eq!(service.handle(CtrlRequest::Query(None)).await, refusal);
-    let watch = CtrlRequest::Watch { after: ConfigNum(0), book: 0 };
-    assert!(matches!(service.handle(watch).await, Ok(CtrlReply::Configs(configs, _)) if configs.is_empty()));
+    let watch = self::watch(0);
+    assert!(matches!(service.handle(watch).await, Ok(CtrlReply::Configs(news)) if news.configs.is_empty()));
     assert!(matches!(service.handle(CtrlRequest::Status).await, Ok(CtrlReply::Status(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn controllers_that_wait_to_be_recovered_found_no_cluster_and_answer_nothing_else() {
+    let (old, new) = (MemoryDisk::new(), MemoryDisk::new());
+    let lost = controller(&old, 1).await;
+    let session = open(&lost).await;
+    let ticket = Ticket { session, seq: Seq(1) };
+    ask(&lost, CtrlRequest::Change { ticket, change: join(101) }).await.unwrap();
+    let Ok(CtrlReply::Configs(news)) = ask(&lost, CtrlRequest::History { after: None }).await else {
+        panic!("no history")
+    };
+    let News { configs, book, .. } = *news;
+    let recovery = Box::new(Recovery { configs, book });
+    // One that founds a cluster of its own is not to be recovered.
+    let founded = controller(&MemoryDisk::new(), 3).await;
+    let refused = founded.handle(CtrlRequest::Recover(recovery.clone())).await;
+    assert!(matches!(refused, Err(CtrlRefusal::NotRecovered(_))), "{refused:?}");
+
+    let service = controller_that(&new, 1, true).await;
+    clock::sleep(Duration::from_secs(5)).await;
+    for request in [CtrlRequest::Open, CtrlRequest::Query(None), watch(0), CtrlRequest::Plan(join(102))] {
+        assert_eq!(service.handle(request).await, Err(CtrlRefusal::Recovering));
+    }
+    let status = |service: &Service| match service.status() {
+        CtrlStatus { key, recovering, .. } => (key, recovering),
+    };
+    assert_eq!(status(&service), (None, true));
+    let recovered = ask(&service, CtrlRequest::Recover(recovery.clone())).await;
+    assert!(matches!(recovered, Ok(CtrlReply::Recovered(place)) if place.num == ConfigNum(1)));
+    assert_eq!(status(&service), (Some(KEY), false));
+    assert_eq!(ask(&service, CtrlRequest::Recover(recovery)).await, recovered, "harmless");
+    let session = open(&service).await;
+    assert!(session.0 > 1 << 32);
+    let ticket = Ticket { session, seq: Seq(1) };
+    let joined = ask(&service, CtrlRequest::Change { ticket, change: join(102) }).await;
+    assert!(matches!(joined, Ok(CtrlReply::Changed { config: ConfigNum(2), .. })), "{joined:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_another_configuration_is_told_so_at_once() {
+    let service = controller(&MemoryDisk::new(), 1).await;
+    open(&service).await;
+    let Ok(CtrlReply::Config(zero, _)) = ask(&service, CtrlRequest::Query(None)).await else {
+        panic!("none")
+    };
+    let watch = |num, digest| CtrlRequest::Watch { after: ConfigNum(num), digest, book: 0 };
+    let asked = clock::now();
+    let refused = service.handle(watch(0, Digest(5))).await;
+    assert_eq!(refused, Err(CtrlRefusal::OtherHistory { here: zero.place(), key: KEY }));
+    assert!(asked.elapsed() < Duration::from_millis(10));
+    assert!(service.handle(watch(0, zero.digest())).await.is_ok());
+    // This replica may only be late: a number that it does not know says nothing.
+    let Ok(CtrlReply::Configs(news)) = service.handle(watch(7, Digest(5))).await else { panic!("refused") };
+    assert_eq!(news.newest, ConfigNum(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_impossible_size_is_refused_before_the_log() {
+    let service = controller(&MemoryDisk::new(), 1).await;
+    let ticket = Ticket { session: open(&service).await, seq: Seq(1) };
+    let before = service.replica().status().commit;
+    let wide = NewGroup { key: KEY, incarnation: Incarnation(1), addresses: vec!["x".repeat(1 << 20)] };
+    let change = Change::Join(BTreeMap::from([(GroupId(101), wide)]));
+    let refused = service.handle(CtrlRequest::Change { ticket, change }).await;
+    assert_eq!(refused, Err(CtrlRefusal::InvalidGroup(GroupId(101))));
+    let groups = (1..=GROUPS_MAX + 1).map(|group| GroupId(group.into())).collect();
+    let change = Change::Leave { groups, force: true };
+    let refused = service.handle(CtrlRequest::Change { ticket, change }).await;
+    assert_eq!(refused, Err(CtrlRefusal::TooManyGroups { limit: GROUPS_MAX }));
+    assert_eq!(service.replica().status().commit, before);
 }

@@ -1,13 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params};
-use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply};
-use clerk::api::{ConfigNum, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
+use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params, Sealed};
+use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, Recovery};
+use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use proptest::prelude::*;
 use raft::rsm::{MapRows, StateMachine};
 use raft::types::EntryId;
 
 use super::{Command, Controller, Query, Verdict};
+
+const KEY: u64 = 7;
 
 /// A controller with its rows and one open session.
 struct Cluster {
@@ -22,7 +24,9 @@ impl Cluster {
         let mut cluster =
             Self { machine: Controller::default(), rows: MapRows::default(), session: SessionId(0), seq: 0 };
         cluster.machine.load(&cluster.rows);
-        cluster.apply(Command::Init { params: Params { shard_count, ..Params::default() } }).unwrap();
+        cluster
+            .apply(Command::Init { params: Params { shard_count, ..Params::default() }, key: KEY })
+            .unwrap();
         cluster.session = cluster.open();
         cluster
     }
@@ -53,7 +57,7 @@ impl Cluster {
         self.machine.query(&self.rows, query)
     }
 
-    fn newest(&self) -> (Config, AddressBook) {
+    fn newest(&self) -> (Sealed, AddressBook) {
         match self.query(Query::Config(None)) {
             Ok(CtrlReply::Config(config, book)) => (config, book),
             other => panic!("{other:?}"),
@@ -63,7 +67,7 @@ impl Cluster {
 
 fn new_group(id: u64) -> NewGroup {
     let addresses = (1..=3).map(|node| format!("host{node}:{id}")).collect();
-    NewGroup { incarnation: Incarnation(id * 1000), addresses }
+    NewGroup { key: KEY, incarnation: Incarnation(id * 1000), addresses }
 }
 
 fn join(ids: impl IntoIterator<Item = u64>) -> Change {
@@ -98,10 +102,12 @@ fn nothing_is_answered_before_configuration_0_and_the_first_parameters_win() {
     assert_eq!(machine.apply(&mut rows, EntryId::ZERO, Command::Open), Err(CtrlRefusal::NotExecuted));
     for shard_count in [10, 20] {
         let params = Params { shard_count, ..Params::default() };
-        machine.apply(&mut rows, EntryId::ZERO, Command::Init { params }).unwrap();
+        machine
+            .apply(&mut rows, EntryId::ZERO, Command::Init { params, key: u64::from(shard_count) })
+            .unwrap();
     }
-    let zero = Config::zero(Params { shard_count: 10, ..Params::default() });
-    let expected = Ok(CtrlReply::Config(zero, AddressBook::default()));
+    let zero = Sealed::new(Config::zero(10, Params { shard_count: 10, ..Params::default() }));
+    let expected = Ok(CtrlReply::Config(zero, AddressBook { key: 10, ..AddressBook::default() }));
     assert_eq!(machine.query(&rows, Query::Config(None)), expected);
 }
 
@@ -115,7 +121,7 @@ fn several_groups_that_join_or_leave_at_once_are_one_configuration() {
     let (config, moves) = changed(cluster.change(leave([101, 103], false)));
     assert_eq!((config, moves.len()), (3, 4));
     let (newest, book) = cluster.newest();
-    assert_eq!(newest.groups, BTreeSet::from([GroupId(102), GroupId(104), GroupId(105)]));
+    assert_eq!(newest.group_ids(), BTreeSet::from([GroupId(102), GroupId(104), GroupId(105)]));
     assert_eq!(book.version, 2);
     assert_eq!(book.groups.len(), 5, "the book keeps groups that left: rows may still lie there");
 }
@@ -145,7 +151,7 @@ fn one_bad_group_of_several_lets_none_of_them_in() {
     assert_eq!(cluster.change(join([0, 101])), Err(CtrlRefusal::InvalidGroup(GroupId(0))));
     changed(cluster.change(join([101])));
     assert_eq!(cluster.change(leave([101, 102], true)), Err(CtrlRefusal::UnknownGroup(GroupId(102))));
-    assert_eq!(cluster.newest().0.groups, BTreeSet::from([GroupId(101)]));
+    assert_eq!(cluster.newest().0.group_ids(), BTreeSet::from([GroupId(101)]));
 }
 
 #[test]
@@ -158,7 +164,7 @@ fn a_group_that_left_returns_with_its_data_wherever_it_is_now_and_never_with_oth
     let moved = NewGroup { addresses: vec!["elsewhere:1".into()], ..new_group(101) };
     assert_eq!(changed(cluster.change(join_as(101, moved.clone()))).0, 3);
     let (_, book) = cluster.newest();
-    assert_eq!((book.version, &book.groups[&GroupId(101)]), (2, &moved.addresses));
+    assert_eq!((book.version, book.addresses(GroupId(101))), (2, &moved.addresses[..]));
 }
 
 #[test]
@@ -273,8 +279,8 @@ fn history_comes_in_pages_without_a_gap() {
     loop {
         let after = numbers.last().copied();
         match cluster.query(Query::History { after }) {
-            Ok(CtrlReply::Configs(page, _)) if page.is_empty() => break,
-            Ok(CtrlReply::Configs(page, _)) => numbers.extend(page.iter().map(|config| config.num)),
+            Ok(CtrlReply::Configs(news)) if news.configs.is_empty() => break,
+            Ok(CtrlReply::Configs(news)) => numbers.extend(news.configs.iter().map(|config| config.num)),
             other => panic!("{other:?}"),
         }
         pages += 1;
@@ -282,7 +288,7 @@ fn history_comes_in_pages_without_a_gap() {
     assert_eq!(numbers, (0..=101).map(ConfigNum).collect::<Vec<_>>());
     assert_eq!(pages, 2);
     let beyond = Query::History { after: Some(ConfigNum(u64::MAX)) };
-    assert!(matches!(cluster.query(beyond), Ok(CtrlReply::Configs(page, _)) if page.is_empty()));
+    assert!(matches!(cluster.query(beyond), Ok(CtrlReply::Configs(news)) if news.configs.is_empty()));
     let unknown = CtrlRefusal::UnknownConfig { asked: ConfigNum(102), newest: ConfigNum(101) };
     assert_eq!(cluster.query(Query::Config(Some(ConfigNum(102)))), Err(unknown));
 }
@@ -290,7 +296,7 @@ fn history_comes_in_pages_without_a_gap() {
 #[test]
 fn a_cluster_remembers_a_bounded_number_of_group_ids() {
     let mut cluster = Cluster::of(10);
-    let limit = crate::change::GROUPS_MAX;
+    let limit = clerk::api::config::GROUPS_MAX;
     changed(cluster.change(join(1..=u64::from(limit))));
     let next = u64::from(limit) + 1;
     assert_eq!(cluster.change(join([next])), Err(CtrlRefusal::TooManyGroups { limit }));
@@ -330,11 +336,110 @@ proptest! {
                 for (old, new) in before.shards.iter().zip(&after.shards) {
                     prop_assert_eq!(new.last_owner, old.owner.or(old.last_owner));
                     prop_assert_eq!(new.owner.is_none(), after.groups.is_empty());
-                    prop_assert!(new.owner.is_none_or(|owner| after.groups.contains(&owner)));
+                    prop_assert!(new.owner.is_none_or(|owner| after.groups.contains_key(&owner)));
                 }
             } else {
                 prop_assert_eq!(before, after);
             }
         }
     }
+}
+
+#[test]
+fn configurations_are_chained_by_their_digests_and_name_each_group_with_its_data() {
+    let mut cluster = Cluster::of(10);
+    changed(cluster.change(join([101, 102])));
+    changed(cluster.change(leave([101], false)));
+    let Ok(CtrlReply::Configs(news)) = cluster.query(Query::History { after: None }) else {
+        panic!("no history")
+    };
+    assert_eq!(news.configs[0].before, Digest(0));
+    for pair in news.configs.windows(2) {
+        assert_eq!((pair[1].before, pair[1].key), (pair[0].digest(), KEY));
+    }
+    let named = &news.configs[1].groups;
+    assert_eq!(named[&GroupId(102)], Incarnation(102_000));
+    assert_eq!(news.book.incarnation(GroupId(101)), Some(Incarnation(101_000)), "also of one that left");
+}
+
+#[test]
+fn a_group_of_another_cluster_does_not_join_whatever_its_name() {
+    let mut cluster = Cluster::of(10);
+    for key in [0, KEY + 1] {
+        let refused = cluster.change(join_as(101, NewGroup { key, ..new_group(101) }));
+        assert_eq!(refused, Err(CtrlRefusal::OtherCluster { group: GroupId(101), key, own: KEY }));
+    }
+    assert_eq!(cluster.newest().0.num, ConfigNum(0));
+}
+
+/// The end of a cluster's history, as groups hold it.
+fn recovery(cluster: &Cluster, from: u64) -> Recovery {
+    let after = from.checked_sub(1).map(ConfigNum);
+    match cluster.query(Query::History { after }) {
+        Ok(CtrlReply::Configs(news)) => Recovery { configs: news.configs, book: news.book },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn recovered(recovery: &Recovery) -> (Cluster, Verdict) {
+    let mut cluster =
+        Cluster { machine: Controller::default(), rows: MapRows::default(), session: SessionId(0), seq: 0 };
+    cluster.machine.load(&cluster.rows);
+    let verdict = cluster.apply(Command::Recover { recovery: recovery.clone(), sessions: 1 << 40 });
+    (cluster, verdict)
+}
+
+#[test]
+fn recovered_controllers_go_on_with_the_history_that_the_groups_hold() {
+    let mut lost = Cluster::of(10);
+    changed(lost.change(join([101, 102])));
+    changed(lost.change(give(0, 102)));
+    let (newest, book) = lost.newest();
+    let (mut new, verdict) = recovered(&recovery(&lost, 1));
+    assert_eq!(verdict, Ok(CtrlReply::Recovered(newest.place())));
+    assert_eq!(new.newest().0, newest);
+    assert!(new.newest().1.version > book.version + (1 << 31), "no version of the book returns");
+    assert_eq!(new.machine.standing().borrow().key, Some(KEY));
+    new.session = new.open();
+    assert!(new.session.0 > 1 << 32, "no name of a session returns: {:?}", new.session);
+    let (num, moves) = changed(new.change(join([103])));
+    assert_eq!((num, moves.len()), (3, 3));
+    assert_eq!(new.newest().0.before, newest.digest());
+    // What only the lost ones knew is said to be gone.
+    let forgotten = CtrlRefusal::ForgottenConfig { asked: ConfigNum(0), oldest: ConfigNum(1) };
+    assert_eq!(new.query(Query::Config(Some(ConfigNum(0)))), Err(forgotten));
+    // Known data stays known data.
+    let wiped = NewGroup { incarnation: Incarnation(7), ..new_group(101) };
+    assert_eq!(new.change(join_as(101, wiped)), Err(CtrlRefusal::OtherIncarnation(GroupId(101))));
+    // Done once more it is harmless, and anything else is refused.
+    let sessions = 1 << 50;
+    let again = new.apply(Command::Recover { recovery: recovery(&lost, 1), sessions });
+    assert_eq!(again, Ok(CtrlReply::Recovered(new.newest().0.place())));
+    changed(lost.change(join([104])));
+    let other = new.apply(Command::Recover { recovery: recovery(&lost, 1), sessions });
+    assert!(matches!(other, Err(CtrlRefusal::NotRecovered(_))), "{other:?}");
+    let restarted = Controller::default();
+    let before = new.newest();
+    new.machine = restarted;
+    new.machine.load(&new.rows);
+    assert_eq!(new.newest(), before);
+}
+
+#[test]
+fn a_recovery_that_contradicts_itself_is_refused() {
+    let mut lost = Cluster::of(10);
+    changed(lost.change(join([101, 102])));
+    changed(lost.change(give(0, 102)));
+    let good = recovery(&lost, 0);
+    let mut gap = good.clone();
+    gap.configs.remove(1);
+    let no_group = Recovery { book: AddressBook { key: KEY, ..AddressBook::default() }, ..good.clone() };
+    let other_key = Recovery { book: AddressBook { key: 9, ..good.book.clone() }, ..good.clone() };
+    let nothing = Recovery { configs: Vec::new(), ..good.clone() };
+    for wrong in [gap, no_group, other_key, nothing] {
+        let (cluster, verdict) = recovered(&wrong);
+        assert!(matches!(verdict, Err(CtrlRefusal::NotRecovered(_))), "{verdict:?}");
+        assert!(cluster.rows.0.is_empty());
+    }
+    assert!(recovered(&good).1.is_ok());
 }

@@ -1,18 +1,17 @@
 //! Two groups of one replica each, a controller of paper, and a network that loses answers: what the
 //! tasks beside the state machine do by themselves.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::clock;
 use bytes::Bytes;
-use clerk::api::config::{AddressBook, Assignment, Config, Params};
-use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
-use clerk::api::kv::Cursor;
+use clerk::api::config::{AddressBook, Assignment, Config, Params, Place, Registered, Sealed};
+use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
+use clerk::api::push::Cursor;
 use clerk::api::status::{KvStatus, ShardPhase};
-use clerk::api::{Seq, SessionId, Ticket, Version};
+use clerk::api::{Digest, Incarnation, Seq, SessionId, Ticket, Version};
 use clerk::connection::CallError;
 use futures::future::BoxFuture;
 use raft::core::message::Message;
@@ -24,12 +23,14 @@ use raft::types::Membership;
 use super::*;
 use crate::push::IN_FLIGHT_BYTES_MAX;
 
+const KEY: u64 = 7;
 const A: GroupId = GroupId(101);
 const B: GroupId = GroupId(102);
 const PARAMS: Params =
     Params { shard_count: 4, key_bytes_max: 64, value_bytes_max: 1 << 20, sessions_max: 8 };
 
 type KvResult = Result<KvReply, KvRefusal>;
+type PushResult = Result<PushReply, KvRefusal>;
 
 /// What a reliable network saw of Installs with rows, and which of them it spoils, by number.
 #[derive(Default)]
@@ -57,7 +58,9 @@ struct World {
     disks: Mutex<BTreeMap<GroupId, MemoryDisk>>,
     /// Whether the disks of group A are nearly full.
     full: watch::Sender<bool>,
-    configs: watch::Sender<Vec<Config>>,
+    configs: watch::Sender<Vec<Sealed>>,
+    /// What the controller says of groups.
+    book: Mutex<AddressBook>,
     calls: AtomicU64,
 }
 
@@ -66,9 +69,10 @@ impl World {
     fn publish(&self, owners: [Option<GroupId>; 4]) {
         self.configs.send_modify(|configs| {
             let next = match configs.last() {
-                None => Config::zero(PARAMS),
+                None => Config::zero(KEY, PARAMS),
                 Some(before) => Config {
                     num: ConfigNum(before.num.0 + 1),
+                    before: before.digest(),
                     shards: before
                         .shards
                         .iter()
@@ -78,12 +82,36 @@ impl World {
                             last_owner: before.owner.or(before.last_owner),
                         })
                         .collect(),
-                    groups: owners.into_iter().flatten().collect::<BTreeSet<_>>(),
-                    ..before.clone()
+                    groups: owners.into_iter().flatten().map(|group| (group, self.life(group))).collect(),
+                    ..before.config().as_ref().clone()
                 },
             };
-            configs.push(next);
+            configs.push(Sealed::new(next));
         });
+    }
+
+    /// The life of a group's data, which it drew.
+    fn life(&self, group: GroupId) -> Incarnation {
+        self.service(group).standing.borrow().incarnation.expect("it has its name")
+    }
+
+    /// The controllers know the groups as they are.
+    fn register(&self) {
+        // Two ways to the same server.
+        let addresses = |group: GroupId| vec![group.to_string(), format!("{group}, too")];
+        let of = |group: GroupId| (group, Registered::new(self.life(group), addresses(group)));
+        let groups = BTreeMap::from([A, B].map(of));
+        *self.book.lock().expect("no panic") =
+            AddressBook { version: 1, key: KEY, groups, ..AddressBook::default() };
+    }
+
+    /// A configuration as its number and digest.
+    fn place(&self, num: u64) -> Place {
+        self.configs.borrow()[num as usize].place()
+    }
+
+    fn sender(&self, group: GroupId) -> Sender {
+        Sender { group, incarnation: self.life(group) }
     }
 
     fn service(&self, group: GroupId) -> Arc<Service> {
@@ -173,14 +201,28 @@ impl World {
         look(self.installs.lock().expect("no panic").get_or_insert_default())
     }
 
-    /// Like [`Connection::kv`], on a reliable network.
+    /// Asks a group for a push until it does not say "later".
+    async fn push_to(&self, group: GroupId, from: GroupId, request: PushRequest) -> PushResult {
+        for _ in 0..1000 {
+            match self.service(group).handle_push(group, self.sender(from), request.clone()).await {
+                Err(KvRefusal::NotReady { .. } | KvRefusal::NotLeader { .. }) => {
+                    clock::sleep(Duration::from_millis(10)).await;
+                }
+                answer => return answer,
+            }
+        }
+        panic!("group {group} is never ready for {request:?}")
+    }
+
+    /// Like [`Connection::push`], on a reliable network.
     async fn watched(
         &self,
         to: &Address,
         group: GroupId,
-        request: KvRequest,
+        sender: Sender,
+        request: PushRequest,
         deadline: Duration,
-    ) -> Result<KvResult, CallError> {
+    ) -> Result<PushResult, CallError> {
         let (hint, silent) = self.installs(|installs| {
             let silent = installs.silent.as_ref() == Some(to);
             installs.in_vain += usize::from(silent);
@@ -195,7 +237,7 @@ impl World {
             return Ok(Err(KvRefusal::NotLeader { hint }));
         }
         let bytes = match &request {
-            KvRequest::Install { rows, .. } => rows.iter().map(rows::weight).sum(),
+            PushRequest::Install { rows, .. } => rows.iter().map(rows::weight).sum(),
             _ => 0,
         };
         let lost = self.installs(|installs| {
@@ -213,16 +255,26 @@ impl World {
         let answer = match (lost, refused) {
             (true, _) => Err(CallError::Lost { address: to.clone(), why: "lost".to_owned() }),
             (false, true) => Ok(Err(KvRefusal::Busy)),
-            (false, false) => Ok(self.service(group).handle(group, request).await),
+            (false, false) => Ok(self.service(group).handle_push(group, sender, request).await),
         };
         clock::sleep(Duration::from_millis(1)).await;
         self.installs(|installs| installs.bytes_under_way -= bytes);
         answer
     }
 
-    async fn watch(&self, after: ConfigNum) -> Vec<Config> {
+    fn newest(&self) -> ConfigNum {
+        self.configs.borrow().last().map(|newest| newest.num).unwrap_or_default()
+    }
+
+    /// The controller's configuration of a number, if it is another one.
+    fn other(&self, after: ConfigNum, digest: Digest) -> Option<Sealed> {
+        let here = self.configs.borrow().get(after.0 as usize).cloned();
+        here.filter(|here| here.digest() != digest)
+    }
+
+    async fn watch(&self, after: ConfigNum) -> Vec<Sealed> {
         let mut configs = self.configs.subscribe();
-        let newer = |configs: &Vec<Config>| configs.last().is_some_and(|last| last.num > after);
+        let newer = |configs: &Vec<Sealed>| configs.last().is_some_and(|last| last.num > after);
         let _ = clock::timeout(Duration::from_secs(2), configs.wait_for(newer)).await;
         self.configs.borrow().iter().filter(|config| config.num > after).take(64).cloned().collect()
     }
@@ -234,14 +286,32 @@ impl Connection for World {
         to: &'a Address,
         group: GroupId,
         request: KvRequest,
-        deadline: Duration,
+        _deadline: Duration,
     ) -> BoxFuture<'a, Result<KvResult, CallError>> {
         Box::pin(async move {
-            if self.installs.lock().expect("no panic").is_some() {
-                return self.watched(to, group, request, deadline).await;
-            }
             clock::sleep(Duration::from_millis(1)).await;
             let answer = self.service(group).handle(group, request).await;
+            match self.calls.fetch_add(1, Ordering::Relaxed) % 2 {
+                0 => Err(CallError::Lost { address: to.clone(), why: "lost".to_owned() }),
+                _ => Ok(answer),
+            }
+        })
+    }
+
+    fn push<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<PushResult, CallError>> {
+        Box::pin(async move {
+            if self.installs.lock().expect("no panic").is_some() {
+                return self.watched(to, group, sender, request, deadline).await;
+            }
+            clock::sleep(Duration::from_millis(1)).await;
+            let answer = self.service(group).handle_push(group, sender, request).await;
             match self.calls.fetch_add(1, Ordering::Relaxed) % 2 {
                 0 => Err(CallError::Lost { address: to.clone(), why: "lost".to_owned() }),
                 _ => Ok(answer),
@@ -259,15 +329,22 @@ impl Connection for World {
             if to != "ctrl" {
                 return Err(CallError::NotSent { address: to.clone(), why: "nobody there".to_owned() });
             }
-            // Two ways to the same server.
-            let groups = [A, B].map(|group| (group, vec![group.to_string(), format!("{group}, too")]));
-            let book = AddressBook { version: 1, groups: BTreeMap::from(groups) };
+            let book = || self.book.lock().expect("no panic").clone();
             Ok(match request {
-                CtrlRequest::Query(Some(num)) => {
-                    let config = self.configs.borrow().get(num.0 as usize).cloned();
-                    config.map(|config| CtrlReply::Config(config, book)).ok_or(CtrlRefusal::NotExecuted)
+                CtrlRequest::Query(Some(asked)) => {
+                    let newest = self.newest();
+                    let config = self.configs.borrow().get(asked.0 as usize).cloned();
+                    let unknown = CtrlRefusal::UnknownConfig { asked, newest };
+                    config.map(|config| CtrlReply::Config(config, book())).ok_or(unknown)
                 }
-                CtrlRequest::Watch { after, .. } => Ok(CtrlReply::Configs(self.watch(after).await, book)),
+                CtrlRequest::Watch { after, digest, .. } => match self.other(after, digest) {
+                    Some(here) => Err(CtrlRefusal::OtherHistory { here: here.place(), key: here.key }),
+                    None => {
+                        let configs = self.watch(after).await;
+                        let (newest, book) = (self.newest(), book());
+                        Ok(CtrlReply::Configs(Box::new(News { configs, newest, book })))
+                    }
+                },
                 other => panic!("a group never asks {other:?}"),
             })
         })
@@ -299,6 +376,11 @@ async fn two_groups() -> Arc<World> {
     world.publish([None; 4]);
     world.start(A).await;
     world.start(B).await;
+    world.settled(0).await;
+    while [A, B].iter().any(|group| world.service(*group).standing.borrow().incarnation.is_none()) {
+        clock::sleep(Duration::from_millis(10)).await;
+    }
+    world.register();
     world
 }
 
@@ -475,23 +557,25 @@ async fn a_chunk_that_would_make_too_large_an_entry_is_refused_before_the_log() 
     let world = two_groups().await;
     world.publish([Some(A); 4]);
     world.settled(1).await;
-    let chunk = |count: usize| KvRequest::Install {
-        shard: ShardId(0),
-        num: ConfigNum(1),
+    let row = |it: usize| {
+        let key = Bytes::from(format!("{{chunk}}{it:06}"));
+        (rows::value_key(&key), rows::value_row(Version(1), &[&[b'x'; 5000]]))
+    };
+    let chunk = |count: usize| PushRequest::Install {
+        shard: shard_of(b"{chunk}", PARAMS.shard_count),
+        config: world.place(1),
         from: B,
         after: Cursor::default(),
-        rows: (0..count)
-            .map(|it| (Bytes::from(it.to_be_bytes().to_vec()), Bytes::from(vec![b'x'; 5000])))
-            .collect(),
+        rows: (0..count).map(row).collect(),
     };
-    let refused = world.ask(A, chunk(220)).await;
+    let refused = world.push_to(A, B, chunk(220)).await;
     assert!(
         matches!(&refused, Err(KvRefusal::Malformed(why)) if why.contains("exceeds the limit")),
         "{refused:?}"
     );
     // One that is small enough goes on to be judged by what the shard is: here served already.
-    let judged = world.ask(A, chunk(20)).await;
-    assert!(!matches!(judged, Err(KvRefusal::Malformed(_))), "{judged:?}");
+    let judged = world.push_to(A, B, chunk(20)).await;
+    assert_eq!(judged, Ok(PushReply::AlreadyDone { num: ConfigNum(1) }));
 }
 
 /// Group A serves everything, with `count` rows of 100 kB in one shard; what is sent of it is watched.
@@ -585,4 +669,152 @@ async fn a_receiver_that_went_silent_is_asked_once_and_then_the_others() {
     world.settled(3).await;
     assert_eq!(world.installs(|installs| installs.in_vain), 1);
     assert!(started.elapsed() < Duration::from_millis(1300), "{:?}", started.elapsed());
+}
+
+/// Waits until a group's status says so.
+async fn until(world: &World, group: GroupId, says: impl Fn(&KvStatus) -> bool) {
+    for _ in 0..2000 {
+        if says(&world.status(group).await) {
+            return;
+        }
+        clock::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {:?}", world.status(group).await);
+}
+
+/// The controllers are made anew, with this key: they know configuration 0 and what `owners` make of it.
+fn remade(world: &World, key: u64, owners: &[[Option<GroupId>; 4]]) {
+    let params = Params { sessions_max: 9, ..PARAMS };
+    world.configs.send_replace(vec![Sealed::new(Config::zero(key, params))]);
+    world.book.lock().expect("no panic").key = key;
+    owners.iter().for_each(|owners| world.publish(*owners));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_does_not_follow_controllers_that_were_made_anew_and_says_so() {
+    for key in [KEY, KEY + 1] {
+        let world = two_groups().await;
+        world.publish([Some(A); 4]);
+        world.settled(1).await;
+        let piece = Bytes::from_static(b"x");
+        world.ask(A, append(0, &piece, None, 1)).await.expect("written");
+        // They would move everything to group B, and group A would drop it.
+        remade(&world, key, &[[Some(B); 4], [Some(B); 4]]);
+        until(&world, A, |status| status.history.word() == "other").await;
+        clock::sleep(Duration::from_secs(20)).await;
+        let status = world.status(A).await;
+        assert_eq!((status.config, status.shards.len()), (ConfigNum(1), 4), "{status:?}");
+        let get = KvRequest::Get { key: key_of_first(), config: ConfigNum(2) };
+        let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+        assert_eq!(world.ask(A, get).await, expected, "it serves what it serves");
+    }
+}
+
+fn key_of_first() -> Bytes {
+    key(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_ahead_of_the_controllers_serves_on_and_says_so_until_they_are_back() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.publish([Some(B); 4]);
+    world.settled(2).await;
+    let all = world.configs.borrow().clone();
+    world.configs.send_replace(all[..2].to_vec());
+    until(&world, B, |status| status.history.word() == "ahead").await;
+    let write = append(0, &Bytes::from_static(b"x"), None, 2);
+    assert_eq!(world.ask(B, write).await, Ok(KvReply::Written { version: Version(1) }));
+    world.configs.send_replace(all);
+    until(&world, B, |status| status.history.word() == "ok").await;
+    world.publish([Some(A); 4]);
+    world.settled(3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_heard_of_lost_controllers_and_not_adopted_is_forgotten() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    // Group A hands everything to a group that is not there, and hears of one more configuration.
+    world.publish([Some(GroupId(103)); 4]);
+    world.publish([Some(B); 4]);
+    until(&world, A, |status| status.config == ConfigNum(2)).await;
+    let held = |world: &World| world.service(A).knowledge.borrow().newest.as_ref().map(|it| it.num);
+    while held(&world) != Some(ConfigNum(3)) {
+        clock::sleep(Duration::from_millis(10)).await;
+    }
+    let known = world.configs.borrow()[..3].to_vec();
+    world.configs.send_replace(known);
+    world.publish([Some(A); 4]);
+    let here = world.place(3);
+    for _ in 0..2000 {
+        let newest = world.service(A).knowledge.borrow().newest.as_ref().map(Sealed::place);
+        if newest == Some(here) {
+            assert_eq!(world.status(A).await.history.word(), "ok");
+            return;
+        }
+        clock::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never hears of {here}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_lost_its_data_answers_nothing_but_that() {
+    let world = two_groups().await;
+    world.publish([Some(A), Some(A), Some(B), Some(B)]);
+    world.settled(1).await;
+    let registered = world.life(B);
+    // Both servers are one here: its disk is replaced by an empty one.
+    let service = world.groups.lock().expect("no panic").remove(&B).expect("it runs");
+    service.replica().kill();
+    drop(service);
+    world.disks.lock().expect("no panic").insert(B, MemoryDisk::new());
+    world.start(B).await;
+    until(&world, B, |status| status.lost == Some(registered)).await;
+    let own = world.life(B);
+    assert_ne!(own, registered);
+    let lost = KvRefusal::LostData { group: B, registered, own };
+    let get = |n| KvRequest::Get { key: key(n), config: ConfigNum(1) };
+    for request in (0..20).map(get).chain([KvRequest::Config, KvRequest::History]) {
+        assert_eq!(world.service(B).handle(B, request).await, Err(lost.clone()));
+    }
+    let question = PushRequest::Install {
+        shard: ShardId(2),
+        config: world.place(1),
+        from: A,
+        after: Cursor::default(),
+        rows: Vec::new(),
+    };
+    let answer = world.service(B).handle_push(B, world.sender(A), question).await;
+    assert_eq!(answer, Err(lost));
+    // Nor does it push anything to others.
+    let from_wiped =
+        PushRequest::Activate { shard: ShardId(0), config: world.place(1), from: B, end: Cursor::default() };
+    let answer = world.service(A).handle_push(A, world.sender(B), from_wiped).await;
+    assert!(matches!(&answer, Err(KvRefusal::Malformed(why)) if why.contains("other data")), "{answer:?}");
+    assert_eq!(world.status(B).await.shards, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_none_are_refused_before_the_log() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let before = world.service(A).replica().status().commit;
+    let shard = ShardId(0);
+    let key = Bytes::from([&[0x10][..], &shard.0.to_be_bytes()].concat());
+    let install = PushRequest::Install {
+        shard,
+        config: world.place(1),
+        from: B,
+        after: Cursor::default(),
+        rows: vec![(key, Bytes::from_static(b"garbage"))],
+    };
+    let answer = world.push_to(A, B, install).await;
+    assert!(matches!(answer, Err(KvRefusal::Malformed(_))), "{answer:?}");
+    assert_eq!(world.service(A).replica().status().commit, before);
+    let long = Cursor { last: Some(vec![0; 1 << 20].into()), ..Cursor::default() };
+    let activate = PushRequest::Activate { shard, config: world.place(1), from: B, end: long };
+    assert!(matches!(world.push_to(A, B, activate).await, Err(KvRefusal::Malformed(_))));
 }

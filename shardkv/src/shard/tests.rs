@@ -1,11 +1,13 @@
 //! Every state meets every event; what is not listed changes nothing.
 
 use bytes::Bytes;
-use clerk::api::config::Assignment;
-use clerk::api::kv::Cursor;
-use clerk::api::{ConfigNum, GroupId};
+use clerk::api::config::{Assignment, Place};
+use clerk::api::push::Cursor;
+use clerk::api::{ConfigNum, Digest, GroupId};
 
-use super::{Access, Activate, Install, ShardState, access, activate, install, may_adopt, release};
+use super::{
+    Access, Activate, Install, ShardState, access, activate, install, may_adopt, moves_here, release,
+};
 
 const ME: GroupId = GroupId(1);
 const OTHER: GroupId = GroupId(2);
@@ -20,6 +22,10 @@ const STATES: [ShardState; 5] = [
 
 fn at(num: u64) -> Option<ConfigNum> {
     Some(ConfigNum(num))
+}
+
+fn place(num: u64) -> Place {
+    Place { num: ConfigNum(num), digest: Digest(num * 1000 + 7) }
 }
 
 fn cursor(rows: u64) -> Cursor {
@@ -76,17 +82,55 @@ fn adopting_moves_each_state_as_the_table_says() {
 #[test]
 fn only_the_next_configuration_is_adopted_and_only_when_all_shards_are_settled() {
     let settled = [ShardState::Absent, ShardState::Serving, ShardState::Parked];
-    let may =
-        |current, next, shards: &[ShardState]| may_adopt(current, ConfigNum(next), shards.iter().copied());
+    let here = Some(place(4));
+    let may = |current: Option<Place>, next, shards: &[ShardState]| {
+        let before = current.map(|current| current.digest).unwrap_or_default();
+        may_adopt(current, ConfigNum(next), before, shards.iter().copied())
+    };
     assert!(may(None, 0, &[]));
     assert!(!may(None, 1, &[]));
-    assert!(may(at(4), 5, &settled));
+    assert!(may(here, 5, &settled));
     for next in [0, 3, 4, 6, 7, u64::MAX] {
-        assert!(!may(at(4), next, &settled));
+        assert!(!may(here, next, &settled));
     }
     for unsettled in [ShardState::Awaiting, ShardState::Handing { to: OTHER }] {
-        assert!(!may(at(4), 5, &[ShardState::Serving, unsettled]));
+        assert!(!may(here, 5, &[ShardState::Serving, unsettled]));
     }
+}
+
+#[test]
+fn only_what_follows_the_own_history_is_adopted() {
+    let may = |current, next, before| may_adopt(current, ConfigNum(next), before, std::iter::empty());
+    assert!(may(Some(place(4)), 5, place(4).digest));
+    for before in [place(3).digest, place(5).digest, Digest(0), Digest(1)] {
+        assert!(!may(Some(place(4)), 5, before), "{before:?}");
+    }
+    assert!(!may(None, 0, Digest(1)), "nothing comes before configuration 0");
+}
+
+#[test]
+fn a_push_of_another_history_is_neither_taken_nor_done() {
+    let (config, nothing) = (place(5), Cursor::default());
+    for state in STATES {
+        for other in [None, Some(Digest(1)), Some(place(4).digest)] {
+            for mine in [at(5), at(6), at(100)] {
+                let judged = install(state, mine, config, other, &nothing, &nothing);
+                assert_eq!(judged, Install::OtherHistory, "{state:?} {mine:?}");
+                let judged = activate(state, mine, config, other, &nothing, &nothing);
+                assert_eq!(judged, Activate::OtherHistory, "{state:?} {mine:?}");
+            }
+            // Who is not there yet cannot know.
+            assert_eq!(install(state, at(4), config, other, &nothing, &nothing), Install::Behind);
+        }
+    }
+}
+
+#[test]
+fn a_shard_comes_from_its_last_owner_only() {
+    let coming = Assignment { owner: Some(ME), last_owner: Some(OTHER) };
+    assert!(moves_here(coming, ME, OTHER));
+    assert!(!moves_here(coming, ME, THIRD) && !moves_here(coming, OTHER, OTHER));
+    assert!(!moves_here(Assignment { last_owner: None, ..coming }, ME, OTHER));
 }
 
 #[test]
@@ -108,19 +152,20 @@ fn a_served_shard_serves_any_number_and_otherwise_the_number_decides_before_the_
 fn a_push_is_handled_only_by_the_group_that_is_there_and_waits_for_it() {
     for state in STATES {
         let (here, end) = (cursor(3), cursor(3));
+        let (config, same) = (place(5), Some(place(5).digest));
         // A group without any configuration, or one that is behind, knows nothing about (n, s) yet.
         for mine in [None, at(0), at(4)] {
-            assert_eq!(install(state, mine, ConfigNum(5), &here, &here), Install::Behind);
-            assert_eq!(activate(state, mine, ConfigNum(5), &here, &end), Activate::Behind);
+            assert_eq!(install(state, mine, config, same, &here, &here), Install::Behind);
+            assert_eq!(activate(state, mine, config, same, &here, &end), Activate::Behind);
         }
         // One that is past it answers "already done", whatever the shard is doing by then.
         for mine in [at(6), at(100)] {
-            assert_eq!(install(state, mine, ConfigNum(5), &here, &here), Install::AlreadyDone);
-            assert_eq!(activate(state, mine, ConfigNum(5), &here, &end), Activate::AlreadyDone);
+            assert_eq!(install(state, mine, config, same, &here, &here), Install::AlreadyDone);
+            assert_eq!(activate(state, mine, config, same, &here, &end), Activate::AlreadyDone);
         }
         let awaited = state == ShardState::Awaiting;
-        let install_here = |after: &Cursor| install(state, at(5), ConfigNum(5), &here, after);
-        let activate_here = |end: &Cursor| activate(state, at(5), ConfigNum(5), &here, end);
+        let install_here = |after: &Cursor| install(state, at(5), config, same, &here, after);
+        let activate_here = |end: &Cursor| activate(state, at(5), config, same, &here, end);
         assert_eq!(install_here(&here), if awaited { Install::Accept } else { Install::AlreadyDone });
         assert_eq!(activate_here(&end), if awaited { Activate::Serve } else { Activate::AlreadyDone });
         for other in [

@@ -5,9 +5,10 @@ mod moves;
 mod storm;
 
 use bytes::Bytes;
-use clerk::api::config::{Assignment, Config, Params, shard_of};
-use clerk::api::kv::{Cursor, KvRefusal, KvReply, Write};
-use clerk::api::{ConfigNum, GroupId, Seq, SessionId, ShardId, Ticket, Version};
+use clerk::api::config::{Assignment, Config, Params, Sealed, shard_of};
+use clerk::api::kv::{KvRefusal, KvReply, Write};
+use clerk::api::push::{Cursor, PushReply};
+use clerk::api::{ConfigNum, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::sessions::Sessions;
 use raft::rsm::{MapRows, StateMachine};
 use raft::storage::{Read, Row};
@@ -21,19 +22,30 @@ use crate::shard::ShardState;
 type Reply = Result<KvReply, KvRefusal>;
 
 const PARAMS: Params = Params { shard_count: 2, key_bytes_max: 16, value_bytes_max: 32, sessions_max: 3 };
+const KEY: u64 = 7;
 const A: GroupId = GroupId(1);
 const B: GroupId = GroupId(2);
 
+type PushVerdict = Result<PushReply, KvRefusal>;
+
+/// The life of a group's data in these tests.
+fn life(group: GroupId) -> Incarnation {
+    Incarnation(group.0 + 1000)
+}
+
 /// Configurations 0, 1, ... of a cluster with one owner for each shard and configuration.
-fn history(params: Params, owners: &[&[Option<GroupId>]]) -> Vec<Config> {
-    let mut configs = vec![Config::zero(params)];
+fn history(params: Params, owners: &[&[Option<GroupId>]]) -> Vec<Sealed> {
+    let mut configs = vec![Sealed::new(Config::zero(KEY, params))];
     for (num, owners) in (1..).zip(owners) {
         let before = configs.last().expect("configuration 0").clone();
         let shards = before.shards.iter().zip(owners.iter()).map(|(before, owner)| Assignment {
             owner: *owner,
             last_owner: before.owner.or(before.last_owner),
         });
-        configs.push(Config { num: ConfigNum(num), shards: shards.collect(), ..before });
+        let groups = owners.iter().flatten().map(|group| (*group, life(*group))).collect();
+        let (num, shards, digest) = (ConfigNum(num), shards.collect(), before.digest());
+        let next = Config { num, shards, groups, before: digest, ..before.config().as_ref().clone() };
+        configs.push(Sealed::new(next));
     }
     configs
 }
@@ -81,7 +93,14 @@ struct Group {
 }
 
 impl Group {
+    /// A group whose data has its name.
     fn new(id: GroupId, params: Params) -> Self {
+        let mut group = Self::unnamed(id, params);
+        group.apply(Command::Init { incarnation: life(id) });
+        group
+    }
+
+    fn unnamed(id: GroupId, params: Params) -> Self {
         Self { machine: Machine::new(id), rows: MapRows::default(), index: 0, params }
     }
 
@@ -90,7 +109,7 @@ impl Group {
         self.machine.apply(&mut self.rows, EntryId::new(1, self.index), command)
     }
 
-    fn adopt(&mut self, config: &Config) -> bool {
+    fn adopt(&mut self, config: &Sealed) -> bool {
         self.apply(Command::Adopt(config.clone())) == Outcome::Changed(true)
     }
 
@@ -120,15 +139,16 @@ impl Group {
 
     fn get(&self, key: &Bytes) -> Reply {
         let (shard, key, config) = (self.home(key), key.clone(), ConfigNum(0));
-        self.machine.query(&self.rows, Query::Get { shard, key, config })
+        self.machine.query(&self.rows, Query::Get { shard, key, config }).reply()
     }
 
     fn scan(&self, shard: ShardId, after: Option<Bytes>, limit: u32) -> Reply {
-        self.machine.query(&self.rows, Query::Scan { shard, after, limit, config: ConfigNum(0) })
+        self.machine.query(&self.rows, Query::Scan { shard, after, limit, config: ConfigNum(0) }).reply()
     }
 
-    fn ask(&self, shard: ShardId, num: u64) -> Reply {
-        self.machine.query(&self.rows, Query::Cursor { shard, num: ConfigNum(num) })
+    fn ask(&self, shard: ShardId, config: &Sealed) -> PushVerdict {
+        let (config, from) = (config.place(), last_owner(config, shard));
+        self.machine.query(&self.rows, Query::Cursor { shard, config, from }).push()
     }
 
     fn state(&self, shard: ShardId) -> ShardState {
@@ -147,6 +167,7 @@ impl Group {
         assert_eq!(fresh.config, self.machine.config);
         assert_eq!(fresh.shards, self.machine.shards);
         assert_eq!(fresh.incarnation, self.machine.incarnation);
+        assert_eq!(fresh.joined, self.machine.joined);
         for (shard, served) in &self.machine.served {
             assert_eq!(served.meta, rows::meta(&self.rows, *shard));
             assert_eq!(served.sessions, Sessions::load(rows::sessions_prefix(*shard), &self.rows));
@@ -159,22 +180,29 @@ impl Group {
     }
 }
 
-fn install(shard: ShardId, num: u64, after: &Cursor, rows: &[Row]) -> Command {
-    Command::Install { shard, num: ConfigNum(num), after: after.clone(), rows: rows.to_vec() }
+/// The group that hands a shard over in a configuration.
+fn last_owner(config: &Sealed, shard: ShardId) -> GroupId {
+    config.shards.get(shard.0 as usize).and_then(|it| it.last_owner).unwrap_or_default()
 }
 
-fn activate(shard: ShardId, num: u64, end: &Cursor) -> Command {
-    Command::Activate { shard, num: ConfigNum(num), end: end.clone() }
+fn install(shard: ShardId, config: &Sealed, after: &Cursor, rows: &[Row]) -> Command {
+    let (config, from) = (config.place(), last_owner(config, shard));
+    Command::Install { shard, config, from, after: after.clone(), rows: rows.to_vec() }
+}
+
+fn activate(shard: ShardId, config: &Sealed, end: &Cursor) -> Command {
+    let (config, from) = (config.place(), last_owner(config, shard));
+    Command::Activate { shard, config, from, end: end.clone() }
 }
 
 fn release(shard: ShardId, num: u64) -> Command {
     Command::Release { shard, num: ConfigNum(num) }
 }
 
-fn at_cursor(num: u64, cursor: &Cursor) -> Reply {
-    Ok(KvReply::Cursor { num: ConfigNum(num), cursor: cursor.clone() })
+fn at_cursor(num: u64, cursor: &Cursor) -> PushVerdict {
+    Ok(PushReply::Cursor { num: ConfigNum(num), cursor: cursor.clone() })
 }
 
-fn already_done(num: u64) -> Reply {
-    Ok(KvReply::AlreadyDone { num: ConfigNum(num) })
+fn already_done(num: u64) -> PushVerdict {
+    Ok(PushReply::AlreadyDone { num: ConfigNum(num) })
 }

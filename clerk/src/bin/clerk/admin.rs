@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use base::clock;
-use clerk::api::config::{AddressBook, Config, Move, NewGroup};
+use clerk::api::config::{AddressBook, Config, Move, NewGroup, Sealed};
 use clerk::api::ctrl::Change;
-use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::api::{Address, ConfigNum, Digest, GroupId, ShardId};
 use clerk::ctrl::{Changed, CtrlClerk};
 use serde_json::{Value, json};
 
@@ -53,11 +53,11 @@ pub(crate) async fn newcomers(
             None => known_addresses(&reach.ctrl(), *group).await?,
         };
         let client = reach.group(*group, addresses.clone());
-        let incarnation = client.incarnation(until).await.map_err(|why| {
+        let (incarnation, key) = client.data(until).await.map_err(|why| {
             Failure::new("unavailable", format!("group {group} does not answer: {why}"))
-                .next("a group joins when its servers run: `clerk status` shows them")
+                .next("a group joins when its servers run and know its cluster: check them, and their --controllers")
         })?;
-        groups.insert(*group, NewGroup { incarnation, addresses });
+        groups.insert(*group, NewGroup { key, incarnation, addresses });
     }
     Ok(groups)
 }
@@ -65,7 +65,7 @@ pub(crate) async fn newcomers(
 /// The address book knows every group that ever joined.
 async fn known_addresses(ctrl: &CtrlClerk, group: GroupId) -> Result<Vec<Address>, Failure> {
     let (_, mut book) = ctrl.query(None).await?;
-    book.groups.remove(&group).ok_or_else(|| {
+    book.groups.remove(&group).map(|group| group.addresses).ok_or_else(|| {
         Failure::new("unknown_group", format!("where group {group} runs is not known")).next(format!(
             "name its servers: clerk join {group}=HOST:PORT,...  (or start it: clerk add-group)"
         ))
@@ -179,15 +179,12 @@ pub(crate) async fn query(context: &Context, query: &args::Query) -> Result<(), 
     Ok(())
 }
 
-fn config_document(config: &Config, book: &AddressBook) -> Value {
+fn config_document(config: &Sealed, book: &AddressBook) -> Value {
     let shards: Vec<u64> = config.shards.iter().map(|assignment| id(assignment.owner)).collect();
     let groups: BTreeMap<String, &[Address]> =
-        config.groups.iter().map(|group| (group.to_string(), addresses(book, *group))).collect();
-    json!({"num": config.num.0, "shards": shards, "groups": groups})
-}
-
-fn addresses(book: &AddressBook, group: GroupId) -> &[Address] {
-    book.groups.get(&group).map_or(&[], Vec::as_slice)
+        config.groups.keys().map(|group| (group.to_string(), book.addresses(*group))).collect();
+    let (digest, key) = (config.digest().to_string(), Digest(config.key).to_string());
+    json!({"num": config.num.0, "digest": digest, "key": key, "shards": shards, "groups": groups})
 }
 
 fn owned(config: &Config, owner: Option<GroupId>) -> Vec<ShardId> {
@@ -196,9 +193,9 @@ fn owned(config: &Config, owner: Option<GroupId>) -> Vec<ShardId> {
 
 fn config_text(config: &Config, book: &AddressBook) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for group in &config.groups {
+    for group in config.groups.keys() {
         let shards = owned(config, Some(*group));
-        let servers = addresses(book, *group).join(" ");
+        let servers = book.addresses(*group).join(" ");
         rows.push(vec![group.to_string(), shards.len().to_string(), ranges(&shards), servers]);
     }
     let free = owned(config, None);
@@ -210,7 +207,7 @@ fn config_text(config: &Config, book: &AddressBook) -> String {
 
 pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
     let ctrl = context.reach().await?.ctrl().with_deadline(context.data_timeout());
-    let mut configs: Vec<Config> = Vec::new();
+    let mut configs: Vec<Sealed> = Vec::new();
     loop {
         let after: Option<ConfigNum> = configs.last().map(|config| config.num);
         let page = ctrl.history(after).await?;
@@ -222,8 +219,9 @@ pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
     let documents: Vec<Value> = with_moved(&configs)
         .map(|(config, moved)| {
             let shards: Vec<u64> = config.shards.iter().map(|assignment| id(assignment.owner)).collect();
-            let groups: Vec<u64> = config.groups.iter().map(|group| group.0).collect();
-            json!({"num": config.num.0, "shards": shards, "groups": groups, "moved": moved})
+            let groups: Vec<u64> = config.groups.keys().map(|group| group.0).collect();
+            let digest = config.digest().to_string();
+            json!({"num": config.num.0, "digest": digest, "shards": shards, "groups": groups, "moved": moved})
         })
         .collect();
     context.output.answer(&json!({"configs": documents}), || history_text(&configs));
@@ -231,7 +229,7 @@ pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
 }
 
 /// Each configuration with the number of shards that changed hands in it.
-fn with_moved(configs: &[Config]) -> impl Iterator<Item = (&Config, usize)> {
+fn with_moved(configs: &[Sealed]) -> impl Iterator<Item = (&Sealed, usize)> {
     let before = std::iter::once(None).chain(configs.iter().map(Some));
     configs.iter().zip(before).map(|(config, before)| {
         let moved = before.map_or(0, |before| {
@@ -242,10 +240,10 @@ fn with_moved(configs: &[Config]) -> impl Iterator<Item = (&Config, usize)> {
     })
 }
 
-fn history_text(configs: &[Config]) -> String {
+fn history_text(configs: &[Sealed]) -> String {
     let rows: Vec<Vec<String>> = with_moved(configs)
         .map(|(config, moved)| {
-            let groups: Vec<String> = config.groups.iter().map(GroupId::to_string).collect();
+            let groups: Vec<String> = config.groups.keys().map(GroupId::to_string).collect();
             let groups = if groups.is_empty() { "none".to_owned() } else { groups.join(" ") };
             vec![config.num.to_string(), moved.to_string(), groups]
         })
@@ -255,8 +253,8 @@ fn history_text(configs: &[Config]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clerk::api::config::{AddressBook, Assignment, Config, Move, Params};
-    use clerk::api::{ConfigNum, GroupId, ShardId};
+    use clerk::api::config::{AddressBook, Assignment, Config, Move, Params, Registered, Sealed};
+    use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
     use clerk::ctrl::Changed;
     use serde_json::json;
 
@@ -283,14 +281,20 @@ mod tests {
 
     #[test]
     fn a_configuration_has_the_shape_of_the_contract() {
-        let mut config = Config::zero(Params { shard_count: 2, ..Params::default() });
+        let mut config = Config::zero(0xabc, Params { shard_count: 2, ..Params::default() });
         config.num = ConfigNum(4);
         config.shards[1] = Assignment { owner: Some(GroupId(101)), last_owner: None };
-        config.groups.insert(GroupId(101));
+        config.groups.insert(GroupId(101), Incarnation(1));
         let mut book = AddressBook::default();
-        book.groups.insert(GroupId(101), vec!["a:1".into()]);
-        book.groups.insert(GroupId(102), vec!["b:1".into()]);
-        let expected = json!({"num": 4, "shards": [0, 101], "groups": {"101": ["a:1"]}});
+        for (group, address) in [(101, "a:1"), (102, "b:1")] {
+            let registered = Registered::new(Incarnation(group), vec![address.into()]);
+            book.groups.insert(GroupId(group), registered);
+        }
+        let config = Sealed::new(config);
+        let expected = json!({
+            "num": 4, "digest": config.digest().to_string(), "key": "0000000000000abc", "shards": [0, 101],
+            "groups": {"101": ["a:1"]},
+        });
         assert_eq!(config_document(&config, &book), expected);
     }
 }

@@ -120,6 +120,9 @@ pub(crate) enum Verb {
     /// Prints how every server and shard is.
     #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
     Status,
+    /// Starts new controllers after all of them lost their data, from the configurations that the groups hold.
+    #[command(after_help = RECOVER_HELP)]
+    RecoverControllers(RecoverControllers),
     /// Loads the cluster and measures it; compares results.
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<Bench>),
@@ -129,6 +132,17 @@ pub(crate) enum Verb {
     )]
     Completions(Completions),
 }
+
+const RECOVER_HELP: &str = "Every group that the newest configuration names has to answer. Nothing is changed \
+before that.
+
+A cluster of this machine: the remains of the controllers are stopped, their directories renamed, new ones started.
+Elsewhere: start every controller at its address with an empty directory, --new and --recover, and then run
+  clerk --controllers HOST:PORT,... recover-controllers 101=HOST:PORT,...
+
+Examples:
+  clerk recover-controllers
+  clerk recover-controllers --without 103";
 
 const BENCH_EXAMPLES: &str = "Examples:
   clerk bench --clients 64 --seconds 10 --reads 50 --appends 10
@@ -283,6 +297,16 @@ pub(crate) struct Give {
     pub(crate) group: GroupId,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecoverControllers {
+    /// Groups and their servers, if this is no cluster of this machine; one that runs is enough.
+    #[arg(value_name = "GROUP=HOST:PORT,...")]
+    pub(crate) groups: Vec<Joining>,
+    /// A group that is lost for ever: what it alone knows is given up.
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    pub(crate) without: Vec<GroupId>,
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]

@@ -83,9 +83,10 @@ async fn join_first_groups(
 ) -> Result<(), Failure> {
     let mut groups = std::collections::BTreeMap::new();
     for (group, addresses) in cluster.first_groups() {
-        let incarnation = reach.group(group, addresses.clone()).incarnation(until).await;
-        let incarnation = incarnation.map_err(|why| Failure::new("unavailable", why))?;
-        groups.insert(group, NewGroup { incarnation, addresses });
+        let data = reach.group(group, addresses.clone()).data(until).await;
+        let (incarnation, key) = data.map_err(|why| Failure::new("unavailable", why))?;
+        reach.key.learn(key);
+        groups.insert(group, NewGroup { key, incarnation, addresses });
     }
     let changed = reach.ctrl().change(Change::Join(groups)).await?;
     let settled = settle(reach, changed.config, &BTreeSet::new(), until, context.output).await;
@@ -139,6 +140,46 @@ pub(crate) async fn start_group(
     let reach = Reach::local(cluster.clone());
     health::wait_for_leader(context, &reach, added, until).await?;
     Ok((reach, names))
+}
+
+/// Replaces the controllers by new ones that make no cluster of their own and wait to be recovered. What is left of
+/// the old ones is stopped, and their directories are renamed; where they lie now. Harmless if that was done already.
+pub(crate) async fn controllers_anew(
+    context: &Context,
+    directory: &Directory,
+    until: base::clock::Instant,
+) -> Result<Vec<String>, Failure> {
+    let _lock = directory.lock().await?;
+    let mut cluster = directory.load()?;
+    let names = cluster.select(&[Name::Group(0)])?;
+    let mut aside = Vec::new();
+    if !cluster.recovering {
+        stop::stop(context, directory, &names).await?;
+        for name in &names {
+            aside.extend(directory.set_aside(name)?.map(|path| path.display().to_string()));
+        }
+        // Only now: controllers that still have the old directories must not be taken for the new ones.
+        for name in &names {
+            if let Some(server) = cluster.servers.get_mut(name) {
+                server.made = false;
+            }
+        }
+        cluster.recovering = true;
+        directory.save(&cluster)?;
+    }
+    health::start(context, directory, &mut cluster, &names, until).await?;
+    let reach = Reach::local(cluster);
+    health::wait_for_leader(context, &reach, GroupId(0), until).await?;
+    Ok(aside)
+}
+
+/// The controllers know the groups' history: from now on they start like any others.
+pub(crate) async fn recovered(context: &Context) -> Result<(), Failure> {
+    let directory = Directory::new(&context.directory);
+    let _lock = directory.lock().await?;
+    let mut cluster = directory.load()?;
+    cluster.recovering = false;
+    directory.save(&cluster)
 }
 
 pub(crate) async fn start(context: &Context, names: &args::Names) -> Result<(), Failure> {

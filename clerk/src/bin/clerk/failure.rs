@@ -120,6 +120,11 @@ fn code_of(refusal: &CtrlRefusal) -> &'static str {
         CtrlRefusal::UnknownConfig { .. } => "unknown_config",
         CtrlRefusal::NothingNamed => "nothing_named",
         CtrlRefusal::TooManyGroups { .. } => "too_many_groups",
+        CtrlRefusal::OtherCluster { .. } => "other_cluster",
+        CtrlRefusal::OtherHistory { .. } => "other_history",
+        CtrlRefusal::ForgottenConfig { .. } => "forgotten_config",
+        CtrlRefusal::Recovering => "recovering",
+        CtrlRefusal::NotRecovered(_) => "not_recovered",
         CtrlRefusal::DiskFull => "disk_full",
         _ => "refused",
     }

@@ -18,6 +18,7 @@ mod failure;
 mod keys;
 mod output;
 mod records;
+mod recover;
 mod settle;
 mod sort;
 mod status;
@@ -96,6 +97,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
         Verb::Status => status::status(&context).await,
+        Verb::RecoverControllers(verb) => recover::recover_controllers(&context, &verb).await,
         Verb::Bench(bench) => bench::bench(&context, &bench).await,
         Verb::Completions(completions) => args::completions(&context, &completions),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
-use clerk::api::{Address, ConfigNum, GroupId};
+use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
 use crate::cluster;
@@ -87,8 +87,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "commit": field(|status| status.commit.into()),
         "applied": field(|status| status.applied.into()),
         "log_bytes": field(|status| status.log_bytes.into()),
-        // Too wide for the numbers of many JSON readers.
-        "table_hash": field(|status| format!("{:016x}", status.table_hash).into()),
+        "table_hash": field(|status| hex(status.table_hash).into()),
         "wal_syncs": field(|status| status.wal_syncs.into()),
         "refused": field(|status| json!(status.refused)),
         "refused_by": field(|status| json!(status.refused_by)),
@@ -126,13 +125,27 @@ fn shard_document(shard: &ShardStatus) -> Value {
     })
 }
 
+/// Too wide for the numbers of many JSON readers.
+fn hex(word: u64) -> String {
+    Digest(word).to_string()
+}
+
 fn document(reach: &Reach, survey: &Survey) -> Value {
     let groups = survey.groups.iter().map(|(group, answers)| {
-        let shards = speaker(answers).map_or(&[][..], |status| &status.shards);
+        let status = speaker(answers);
+        let shards = status.map_or(&[][..], |status| &status.shards);
         let servers = replicas(reach, survey, *group);
         json!({
             "gid": group.0,
             "joined": survey.is_joined(*group),
+            "history": status.map(|status| status.history.word()),
+            "history_text": status.map(|status| status.history.to_string()),
+            "config": status.map(|status| status.config.0),
+            "digest": status.and_then(|status| status.digest).map(|digest| digest.to_string()),
+            "key": status.and_then(|status| status.key).map(hex),
+            "incarnation": status.and_then(|status| status.incarnation).map(|it| hex(it.0)),
+            "registered": status.and_then(|status| status.lost).map(|it| hex(it.0)),
+            "lost_data": status.is_some_and(|status| status.lost.is_some()),
             "replicas": servers.iter().map(|server| server_document(group.0, server)).collect::<Vec<_>>(),
             "shards": shards.iter().map(shard_document).collect::<Vec<_>>(),
         })
@@ -141,6 +154,8 @@ fn document(reach: &Reach, survey: &Survey) -> Value {
     json!({
         "cluster": reach.cluster,
         "config": newest(survey).0,
+        "digest": survey.config.as_ref().map(|config| config.digest().to_string()),
+        "key": survey.config.as_ref().map(|config| hex(config.key)),
         "settled": survey.pending(newest(survey), &BTreeSet::new()).is_empty(),
         "controllers": servers.iter().map(|server| server_document(0, server)).collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),

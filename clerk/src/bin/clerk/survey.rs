@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::config::{AddressBook, Config};
+use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::kv::{KvReply, KvRequest};
-use clerk::api::status::{CtrlStatus, KvStatus, Role, ShardPhase};
+use clerk::api::status::{CtrlStatus, History, KvStatus, Role, ShardPhase};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::group::Attempts;
 use futures::future::join_all;
@@ -24,7 +24,7 @@ pub(crate) type Answers<T> = Vec<(Address, Result<T, String>)>;
 
 pub(crate) struct Survey {
     /// The newest configuration known to anybody who answered.
-    pub(crate) config: Option<Config>,
+    pub(crate) config: Option<Sealed>,
     pub(crate) controllers: Answers<CtrlStatus>,
     /// Of every group that ever joined, and of those that only run here.
     pub(crate) groups: BTreeMap<GroupId, Answers<KvStatus>>,
@@ -44,7 +44,8 @@ pub(crate) async fn survey(reach: &Reach) -> Survey {
         None => ask_groups(reach).await,
     };
     let (config, book) = known.map_or((None, AddressBook::default()), |(config, book)| (Some(config), book));
-    let mut places = book.groups;
+    let mut places: BTreeMap<GroupId, Vec<Address>> =
+        book.groups.into_iter().map(|(group, registered)| (group, registered.addresses)).collect();
     for (group, addresses) in reach.local.iter().flat_map(|cluster| cluster.groups()) {
         places.entry(group).or_insert(addresses);
     }
@@ -56,13 +57,13 @@ pub(crate) async fn survey(reach: &Reach) -> Survey {
 }
 
 /// Without controllers: the newest configuration of the groups whose place is known here.
-async fn ask_groups(reach: &Reach) -> Option<(Config, AddressBook)> {
+async fn ask_groups(reach: &Reach) -> Option<(Sealed, AddressBook)> {
     let groups = reach.local.iter().flat_map(|cluster| cluster.groups());
     let asked = groups.map(|(group, addresses)| async move {
         let client = reach.group(group, addresses);
         let until = clock::now().after(QUERY);
         match client.ask(&KvRequest::Config, until, &mut Attempts::repeatable()).await {
-            Ok(KvReply::Config(config, book)) => Some((*config, book)),
+            Ok(KvReply::Config(config, book)) => Some((config, book)),
             _ => None,
         }
     });
@@ -82,7 +83,7 @@ pub(crate) fn speaker(answers: &Answers<KvStatus>) -> Option<&KvStatus> {
 
 impl Survey {
     pub(crate) fn is_joined(&self, group: GroupId) -> bool {
-        self.config.as_ref().is_some_and(|config| config.groups.contains(&group))
+        self.config.as_ref().is_some_and(|config| config.groups.contains_key(&group))
     }
 
     /// What is still to happen until configuration `num` (or a later one) is settled, in words, the most
@@ -93,8 +94,11 @@ impl Survey {
         };
         // What keeps everything else from happening comes first.
         let (mut causes, mut pending) = (Vec::new(), Vec::new());
+        if self.controllers.iter().any(|(_, status)| status.as_ref().is_ok_and(|it| it.recovering)) {
+            causes.push("the controllers wait to be recovered: clerk recover-controllers".to_owned());
+        }
         for (group, answers) in &self.groups {
-            let joined = config.groups.contains(group);
+            let joined = config.groups.contains_key(group);
             let Some(status) = speaker(answers) else {
                 // A group that left may be stopped; one that is to be stopped has to say that it may.
                 if joined || leaving.contains(group) {
@@ -106,6 +110,7 @@ impl Survey {
                 // Started, but never joined, or left long ago: it has nothing to do with this.
                 continue;
             }
+            causes.extend(trouble(*group, answers));
             let before = pending.len();
             pending_of_group(config, *group, status, &mut pending);
             if status.replica.role != Role::Leader && pending.len() > before {
@@ -113,7 +118,7 @@ impl Survey {
                 causes.push(format!("group {group}: no leader, {up} of {} servers answer", answers.len()));
             }
         }
-        for group in config.groups.iter().filter(|group| !self.groups.contains_key(group)) {
+        for group in config.groups.keys().filter(|group| !self.groups.contains_key(group)) {
             causes.push(format!("group {group}: its servers are not known"));
         }
         causes.extend(pending);
@@ -130,7 +135,26 @@ impl Survey {
     }
 }
 
-fn pending_of_group(config: &Config, group: GroupId, status: &KvStatus, pending: &mut Vec<String>) {
+/// Why a group adopts nothing, in words: it lost its data, or follows another history than the controllers.
+pub(crate) fn trouble(group: GroupId, answers: &Answers<KvStatus>) -> Option<String> {
+    let mut answered = answers.iter().filter_map(|(_, status)| status.as_ref().ok());
+    let place = |status: &KvStatus| match status.digest {
+        Some(digest) => format!("configuration {} ({digest})", status.config),
+        None => "no configuration".to_owned(),
+    };
+    answered.find_map(|status| match (&status.lost, &status.history) {
+        (Some(registered), _) => {
+            let own = status.incarnation.unwrap_or_default();
+            Some(format!(
+                "group {group} LOST ITS DATA: it joined as {registered} and is now {own}; it serves nothing"
+            ))
+        }
+        (None, History::Same) => None,
+        (None, history) => Some(format!("group {group} at {} is {history}", place(status))),
+    })
+}
+
+fn pending_of_group(config: &Sealed, group: GroupId, status: &KvStatus, pending: &mut Vec<String>) {
     for shard in &status.shards {
         let peer = shard.peer.map_or_else(|| "nobody".to_owned(), |peer| format!("group {peer}"));
         let rows = shard.progress.unwrap_or(0);
@@ -168,19 +192,20 @@ fn pending_of_group(config: &Config, group: GroupId, status: &KvStatus, pending:
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use clerk::api::config::{Assignment, Config, Params};
-    use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
-    use clerk::api::{ConfigNum, GroupId, ShardId};
+    use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
+    use clerk::api::status::{History, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
     use super::{Answers, Survey};
 
     const NONE: BTreeSet<GroupId> = BTreeSet::new();
 
-    fn config(num: u64, owners: &[Option<u64>]) -> Config {
+    fn config(num: u64, owners: &[Option<u64>]) -> Sealed {
         let params = Params { shard_count: owners.len() as u32, ..Params::default() };
         let assignment = |owner: &Option<u64>| Assignment { owner: owner.map(GroupId), last_owner: None };
-        let groups = owners.iter().flatten().copied().map(GroupId).collect();
-        Config { num: ConfigNum(num), params, shards: owners.iter().map(assignment).collect(), groups }
+        let groups = owners.iter().flatten().map(|group| (GroupId(*group), Incarnation(*group))).collect();
+        let shards = owners.iter().map(assignment).collect();
+        Sealed::new(Config { num: ConfigNum(num), shards, groups, ..Config::zero(7, params) })
     }
 
     fn answers(group: u64, num: u64, shards: &[(u32, ShardPhase)]) -> Answers<KvStatus> {
@@ -219,13 +244,17 @@ mod tests {
             group: GroupId(group),
             incarnation: None,
             config: ConfigNum(num),
+            digest: None,
+            key: None,
+            history: History::Same,
+            lost: None,
             settled: !shards.iter().any(moving),
             shards: shards.iter().map(shard).collect(),
         };
         vec![("a".to_owned(), Ok(status)), ("b".to_owned(), Err("down".to_owned()))]
     }
 
-    fn survey(config: Config, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
+    fn survey(config: Sealed, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
         let groups = groups.into_iter().map(|(group, answers)| (GroupId(group), answers));
         Survey { config: Some(config), controllers: Vec::new(), groups: groups.collect::<BTreeMap<_, _>>() }
     }
@@ -250,6 +279,29 @@ mod tests {
     fn an_older_configuration_than_the_one_waited_for_settles_nothing() {
         let survey = survey(config(1, &[None]), Vec::new());
         assert_eq!(survey.pending(ConfigNum(2), &NONE).len(), 1);
+    }
+
+    #[test]
+    fn a_group_that_lost_its_data_or_follows_another_history_is_never_settled() {
+        let here = config(0, &[None]);
+        let pending = |change: fn(&mut KvStatus)| {
+            let mut one = answers(1, 0, &[]);
+            if let Some(Ok(status)) = one.first_mut().map(|(_, status)| status.as_mut()) {
+                change(status);
+            }
+            survey(here.clone(), vec![(1, one)]).pending(ConfigNum(0), &NONE)
+        };
+        assert!(pending(|_| {}).is_empty());
+        let lost = pending(|status| status.lost = Some(Incarnation(5)));
+        assert!(lost[0].contains("LOST ITS DATA"), "{lost:?}");
+        let ahead = pending(|status| status.history = History::Ahead { newest: ConfigNum(0) });
+        assert!(ahead[0].contains("ahead of the controllers"), "{ahead:?}");
+        let theirs = Place { num: ConfigNum(0), digest: Digest(9) };
+        let other = pending(move |status| {
+            status.history =
+                History::Other { theirs: Place { num: ConfigNum(0), digest: Digest(9) }, key: 8 };
+        });
+        assert!(other[0].contains(&theirs.to_string()), "{other:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::{Options, TarpcConnection};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
-use crate::api::{ConfigNum, GroupId, SessionId, Version, rpc};
+use crate::api::{ConfigNum, Digest, GroupId, SessionId, Version, rpc};
 use crate::connection::{CallError, Connection};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -129,7 +129,7 @@ async fn many_calls_share_one_connection_and_a_slow_one_delays_nobody() {
 #[tokio::test]
 async fn a_watch_has_a_connection_of_its_own() {
     let (server, pool) = (server(ANY, 0).await, pool());
-    let watch = CtrlRequest::Watch { after: ConfigNum(0), book: 0 };
+    let watch = CtrlRequest::Watch { after: ConfigNum(0), digest: Digest::default(), book: 0 };
     let watching = pool.ctrl(&server.address, watch, DEADLINE);
     let opened = async {
         for _ in 0..3 {

@@ -33,7 +33,8 @@ pub(crate) async fn status(ours: &Ours, group: u64, address: &Address) -> Result
 /// The addresses of a group's servers.
 pub(crate) async fn addresses(ours: &Ours, group: u64) -> Result<Vec<Address>> {
     let (_, book) = controllers(ours).query(None).await?;
-    book.groups.get(&GroupId(group)).cloned().with_context(|| format!("group {group} is not known"))
+    let registered = book.groups.get(&GroupId(group));
+    registered.map(|it| it.addresses.clone()).with_context(|| format!("group {group} is not known"))
 }
 
 /// The leader of a group.

@@ -99,6 +99,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("last-owner-forgotten", &["shard_moves"], "where a parked shard's rows lie is forgotten"),
     of("old-number-shows-newest", &["C02"], "a query for an old number answers the newest configuration"),
     of("skip-configuration", &["shard_moves"], "a group goes on to the newest configuration it knows (rule 36)"),
+    // One cluster, one history
+    of("join-ignores-cluster-key", &["other_histories"], "groups of another cluster may join (rules 43, 48)"),
+    of("adopt-ignores-digest", &["other_histories", "two_histories"], "a group adopts what follows another history than its own (rule 55)"),
+    of("push-ignores-digest", &["two_histories", "other_histories"], "rows and acknowledgements of another history count (rule 55)"),
+    of("watch-ignores-digest", &["other_histories"], "controllers tell nobody that they have another history (rule 56)"),
+    of("adopt-ignores-incarnation", &["other_histories"], "a configuration is adopted that means other data (rule 57)"),
+    of("book-incarnation-ignored", &["other_histories"], "a group that lost its data goes on as an empty one (rule 57)"),
+    of("rows-not-checked", &["other_histories"], "whatever another group pushes becomes rows (rule 58)"),
+    of("pusher-not-checked", &["other_histories"], "a group with other data pushes under the id of one that joined (rule 58)"),
+    of("init-while-recovering", &["other_histories"], "controllers that are to be recovered found a cluster of their own (rule 59)"),
     // Shards
     of("adopt-while-awaiting", &["shard_moves", "move_model"], "a group goes on while it still awaits a shard (rule 36)"),
     of("serve-without-rows", MOVES, "a shard is served before its rows arrived (rule 38)"),

@@ -216,7 +216,8 @@ pub(crate) async fn moves(world: World) -> Result<(), String> {
     cluster.ready(Duration::from_secs(10)).await?;
     let admin = Admin::new(&cluster);
     for group in GROUPS {
-        let newcomer = NewGroup { incarnation: Incarnation(group.0), addresses: vec![group.to_string()] };
+        let (key, incarnation) = (cluster.key(), Incarnation(group.0));
+        let newcomer = NewGroup { key, incarnation, addresses: vec![group.to_string()] };
         admin.change(Change::Join([(group, newcomer)].into())).await;
     }
     let mut owners = admin.owners().await?;
@@ -250,8 +251,8 @@ pub(crate) async fn clerks(world: World, sessions: bool) -> Result<(), String> {
     cluster.ready(Duration::from_secs(10)).await?;
     let admin = Admin::new(&cluster);
     let addresses = cluster.addresses(&GROUP.to_string());
-    let incarnation = admin.incarnation(GROUP, &addresses).await?;
-    admin.change(Change::Join([(GROUP, NewGroup { incarnation, addresses })].into())).await;
+    let newcomer = admin.newcomer(GROUP, addresses).await?;
+    admin.change(Change::Join([(GROUP, newcomer)].into())).await;
     let recorder = Recorder::default();
     let mix = mix([25, 20, 30, 5, 20]);
     let clients: Vec<_> = (0..CLIENTS)

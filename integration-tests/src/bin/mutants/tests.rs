@@ -4,6 +4,8 @@
 use integration_tests::grading::{self, Test, Verdict};
 use integration_tests::lab::Options;
 use integration_tests::move_model::campaign::sweeps;
+use integration_tests::move_model::classes;
+use integration_tests::move_model::machine::compare;
 use integration_tests::sim::run;
 use integration_tests::suites::suites;
 
@@ -13,6 +15,8 @@ use crate::{cores, storms};
 const MODEL: &str = "move_model";
 /// The same, about messages that nobody should send.
 const DIFFERENCES: &str = "differences";
+/// Nor to this one: groups of the search and of the product, shown another history.
+const TWO_HISTORIES: &str = "two_histories";
 const STORMS: [&str; 11] = [
     "elections",
     "snapshots",
@@ -33,7 +37,7 @@ fn graded(id: &str) -> Option<Test> {
 
 /// Whether there is such a test.
 pub(crate) fn exists(test: &str) -> bool {
-    [MODEL, DIFFERENCES].contains(&test)
+    [MODEL, DIFFERENCES, TWO_HISTORIES].contains(&test)
         || STORMS.contains(&test)
         || suites().contains_key(test)
         || graded(test).is_some()
@@ -41,7 +45,7 @@ pub(crate) fn exists(test: &str) -> bool {
 
 /// How many seeds make sense.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if [MODEL, DIFFERENCES, "identity"].contains(&test) { 1 } else { u64::MAX }
+    if [MODEL, DIFFERENCES, TWO_HISTORIES, "identity"].contains(&test) { 1 } else { u64::MAX }
 }
 
 /// Plays one seed of a test.
@@ -57,6 +61,11 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
         "set_back" => run(seed, storms::damage::set_back).map(drop),
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
         DIFFERENCES => return cores::differences(),
+        TWO_HISTORIES => {
+            let histories = (2..=3).flat_map(|length| classes(length, 2, 1).into_keys());
+            let options = integration_tests::move_model::Options::default();
+            return histories.map(|history| compare(&history, options).map(drop)).collect();
+        }
         "elections" => run(seed, storms::elections).map(drop),
         "snapshots" => run(seed, |world| storms::snapshots(world, false)).map(drop),
         "long_snapshots" => run(seed, |world| storms::snapshots(world, true)).map(drop),

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::config::{AddressBook, Assignment, Config, Params};
+use clerk::api::config::{AddressBook, Assignment, Config, Params, Registered, Sealed};
 use clerk::api::ctrl::CtrlReply;
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
-use clerk::api::{ConfigNum, GroupId, SessionId, Version};
+use clerk::api::{ConfigNum, GroupId, Incarnation, SessionId, Version};
 use clerk::kv::{Clerk, Options};
 use futures::future::BoxFuture;
 
@@ -26,13 +26,21 @@ fn server(network: &Network, answer: Result<KvReply, KvRefusal>) -> Arc<AtomicU6
     let count = Arc::clone(&asked);
     let owned = Assignment { owner: Some(GROUP), last_owner: None };
     let params = Params { shard_count: 1, ..Params::default() };
-    let config =
-        Config { num: ConfigNum(1), shards: vec![owned], groups: [GROUP].into(), ..Config::zero(params) };
-    let book = AddressBook { version: 1, groups: BTreeMap::from([(GROUP, vec![SERVER.to_owned()])]) };
+    let groups = BTreeMap::from([(GROUP, Incarnation(1))]);
+    let config = Config { num: ConfigNum(1), shards: vec![owned], groups, ..Config::zero(7, params) };
+    let config = Sealed::new(config);
+    let registered = Registered::new(Incarnation(1), vec![SERVER.to_owned()]);
+    let book = AddressBook {
+        version: 1,
+        key: 7,
+        groups: BTreeMap::from([(GROUP, registered)]),
+        ..AddressBook::default()
+    };
     let handler = move |request| -> BoxFuture<'static, Reply> {
         let reply = match request {
             Request::Ctrl(_) => Reply::Ctrl(Ok(CtrlReply::Config(config.clone(), book.clone()))),
             Request::Kv(_, KvRequest::Open { .. }) => Reply::Kv(Ok(KvReply::Opened(SessionId(1)))),
+            Request::Push(..) => Reply::Refused("nobody pushes here".to_owned()),
             Request::Kv(..) => {
                 count.fetch_add(1, Ordering::Relaxed);
                 Reply::Kv(answer.clone())

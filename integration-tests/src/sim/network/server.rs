@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use clerk::api::GroupId;
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
+use clerk::api::push::{PushReply, PushRequest, Sender};
 use futures::future::BoxFuture;
 use raft::core::message::Message;
 use raft::transport::Inbox;
@@ -24,6 +25,8 @@ use super::{Identity, lock};
 pub enum Request {
     /// To a group.
     Kv(GroupId, KvRequest),
+    /// To a group, from another one that hands a shard over.
+    Push(GroupId, Sender, PushRequest),
     /// To a controller.
     Ctrl(CtrlRequest),
 }
@@ -32,7 +35,7 @@ impl Request {
     /// The group that is meant; 0: the controllers.
     pub(super) fn group(&self) -> u64 {
         match self {
-            Self::Kv(group, _) => group.0,
+            Self::Kv(group, _) | Self::Push(group, ..) => group.0,
             Self::Ctrl(_) => 0,
         }
     }
@@ -43,6 +46,8 @@ impl Request {
 pub enum Reply {
     /// From a group.
     Kv(Result<KvReply, KvRefusal>),
+    /// From a group, to one that hands a shard over.
+    Push(Result<PushReply, KvRefusal>),
     /// From a controller.
     Ctrl(Result<CtrlReply, CtrlRefusal>),
     /// This server serves something else.

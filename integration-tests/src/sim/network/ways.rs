@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::clock;
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
+use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::{Address, GroupId};
 use clerk::connection::{CallError, Connection};
 use futures::future::BoxFuture;
@@ -83,6 +84,22 @@ impl Connection for Calls {
         Box::pin(async move {
             match self.within(to, Request::Kv(group, request), deadline).await? {
                 Reply::Kv(reply) => Ok(reply),
+                _ => Err(odd(to)),
+            }
+        })
+    }
+
+    fn push<'a>(
+        &'a self,
+        to: &'a Address,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+        Box::pin(async move {
+            match self.within(to, Request::Push(group, sender, request), deadline).await? {
+                Reply::Push(reply) => Ok(reply),
                 _ => Err(odd(to)),
             }
         })

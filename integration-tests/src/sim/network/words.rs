@@ -7,7 +7,8 @@
 
 use clerk::api::config::Config;
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
-use clerk::api::kv::{Cursor, KvRefusal, KvReply, KvRequest, Write};
+use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
+use clerk::api::push::{Cursor, PushReply, PushRequest};
 use clerk::api::{Address, Ticket};
 use raft::core::message::{Body, Chunk, Message, Verdict};
 use raft::types::{Entry, EntryId, Index};
@@ -77,6 +78,7 @@ impl Said for Request {
     fn text(&self) -> String {
         match self {
             Self::Kv(_, request) => kv(request),
+            Self::Push(_, _, request) => push(request),
             Self::Ctrl(request) => ctrl(request),
         }
     }
@@ -96,6 +98,9 @@ impl Said for Reply {
             Self::Kv(Ok(reply)) => kv_reply(reply),
             Self::Kv(Err(KvRefusal::NotLeader { hint })) => not_leader(hint.as_ref()),
             Self::Kv(Err(refusal)) => format!("refused: {refusal}"),
+            Self::Push(Ok(reply)) => push_reply(reply),
+            Self::Push(Err(KvRefusal::NotLeader { hint })) => not_leader(hint.as_ref()),
+            Self::Push(Err(refusal)) => format!("refused: {refusal}"),
             Self::Ctrl(Ok(reply)) => ctrl_reply(reply),
             Self::Ctrl(Err(CtrlRefusal::NotLeader { hint })) => not_leader(hint.as_ref()),
             Self::Ctrl(Err(refusal)) => format!("refused: {refusal}"),
@@ -195,20 +200,7 @@ fn kv(request: &KvRequest) -> String {
             let behind = after.as_ref().map_or_else(String::new, |after| format!(" behind {}", shown(after)));
             format!("scan shard {shard}{behind}, at most {limit} rows (config {config})")
         }
-        KvRequest::Install { shard, num, from, rows, .. } if rows.is_empty() => {
-            format!("how much of shard {shard} from group {from} is there? (config {num})")
-        }
-        KvRequest::Install { shard, num, from, after, rows } => format!(
-            "shard {shard} from group {from}: {} rows {} (config {num})",
-            rows.len(),
-            cursor_text(after)
-        ),
-        KvRequest::Activate { shard, num, from, end } => {
-            format!(
-                "shard {shard} from group {from} is complete with {} rows: serve it (config {num})",
-                end.rows
-            )
-        }
+        KvRequest::History => "which configurations were adopted?".to_owned(),
         KvRequest::Config => "which configuration?".to_owned(),
         KvRequest::Status => "status?".to_owned(),
     }
@@ -225,8 +217,7 @@ fn kv_reply(reply: &KvReply) -> String {
         KvReply::Page { items, done } => {
             format!("{} rows, {}", items.len(), if *done { "last" } else { "more follow" })
         }
-        KvReply::Cursor { num, cursor } => format!("has {} rows (config {num})", cursor.rows),
-        KvReply::AlreadyDone { num } => format!("already done (config {num})"),
+        KvReply::Adopted(adopted) => format!("{} configs", adopted.configs.len()),
         KvReply::Config(config, _) => config_text(config),
         KvReply::Status(_) => "status".to_owned(),
         KvReply::Batch { results } => {
@@ -238,6 +229,33 @@ fn kv_reply(reply: &KvReply) -> String {
                 .collect();
             format!("written ({})", each.join("; "))
         }
+    }
+}
+
+fn push(request: &PushRequest) -> String {
+    let num = request.config().num;
+    match request {
+        PushRequest::Install { shard, from, rows, .. } if rows.is_empty() => {
+            format!("how much of shard {shard} from group {from} is there? (config {num})")
+        }
+        PushRequest::Install { shard, from, after, rows, .. } => format!(
+            "shard {shard} from group {from}: {} rows {} (config {num})",
+            rows.len(),
+            cursor_text(after)
+        ),
+        PushRequest::Activate { shard, from, end, .. } => {
+            format!(
+                "shard {shard} from group {from} is complete with {} rows: serve it (config {num})",
+                end.rows
+            )
+        }
+    }
+}
+
+fn push_reply(reply: &PushReply) -> String {
+    match reply {
+        PushReply::Cursor { num, cursor } => format!("has {} rows (config {num})", cursor.rows),
+        PushReply::AlreadyDone { num } => format!("already done (config {num})"),
     }
 }
 
@@ -254,6 +272,7 @@ fn ctrl(request: &CtrlRequest) -> String {
         CtrlRequest::History { after: Some(num) } => format!("configs after {num}?"),
         CtrlRequest::Watch { after, .. } => format!("wait for a config after {after}"),
         CtrlRequest::Status => "status?".to_owned(),
+        CtrlRequest::Recover(recovery) => format!("go on from {} configs", recovery.configs.len()),
     }
 }
 
@@ -262,7 +281,8 @@ fn ctrl_reply(reply: &CtrlReply) -> String {
         CtrlReply::Opened(session) => format!("session {session}"),
         CtrlReply::Changed { config, moves } => format!("config {config}, {} shards move", moves.len()),
         CtrlReply::Config(config, _) => config_text(config),
-        CtrlReply::Configs(configs, _) => match configs.as_slice() {
+        CtrlReply::Recovered(place) => format!("recovered at config {place}"),
+        CtrlReply::Configs(news) => match news.configs.as_slice() {
             [] => "no newer config".to_owned(),
             [only] => config_text(only),
             [first, .., last] => format!("configs {}-{}", first.num, last.num),
@@ -284,7 +304,7 @@ fn change_text(change: &Change) -> String {
 }
 
 fn config_text(config: &Config) -> String {
-    let groups: Vec<String> = config.groups.iter().map(ToString::to_string).collect();
+    let groups: Vec<String> = config.groups.keys().map(ToString::to_string).collect();
     match groups.as_slice() {
         [] => format!("config {}: no groups", config.num),
         groups => format!("config {}: groups {}", config.num, groups.join(", ")),

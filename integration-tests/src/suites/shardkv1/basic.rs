@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use base::clock;
-use clerk::api::config::{AddressBook, Config, NewGroup, Params};
+use clerk::api::config::{AddressBook, Config, NewGroup, Params, Sealed};
 use clerk::api::{GroupId, Incarnation, ShardId};
 use shardctrler::change::Present;
 use shardctrler::rebalance::rebalance;
@@ -16,14 +16,15 @@ use crate::lab::{Change, Lab, Setup, leave};
 use crate::suites::versioned::{Done, check_get};
 
 /// A Join of a group that nobody runs.
-fn join_of_names(group: u64, servers: &[&str]) -> Change {
+fn join_of_names(key: u64, group: u64, servers: &[&str]) -> Change {
     let addresses = servers.iter().map(|server| (*server).to_owned()).collect();
-    Change::Join(BTreeMap::from([(GroupId(group), NewGroup { incarnation: Incarnation(group), addresses })]))
+    let group_data = NewGroup { key, incarnation: Incarnation(group), addresses };
+    Change::Join(BTreeMap::from([(GroupId(group), group_data)]))
 }
 
 /// Configurations without a server: what the controllers would make of changes.
 struct Configs {
-    config: Config,
+    config: Sealed,
     book: AddressBook,
     incarnations: BTreeMap<GroupId, Incarnation>,
 }
@@ -39,7 +40,7 @@ impl Configs {
     }
 
     fn servers_are(&self, group: u64, expected: &[&str]) -> anyhow::Result<()> {
-        let found = self.book.groups.get(&GroupId(group)).map_or(&[][..], Vec::as_slice);
+        let found = self.book.addresses(GroupId(group));
         ensure!(found == expected, "the servers of group {group} are {found:?}, expected {expected:?}");
         Ok(())
     }
@@ -47,14 +48,18 @@ impl Configs {
 
 /// N00.
 pub(super) async fn shardcfg(_: Lab) -> anyhow::Result<()> {
+    const KEY: u64 = 7;
     let params = Params { shard_count: SHARDS, ..Params::default() };
     let (one, two) = (["x", "y", "z"], ["a", "b", "c"]);
-    let mut configs =
-        Configs { config: Config::zero(params), book: AddressBook::default(), incarnations: BTreeMap::new() };
+    let mut configs = Configs {
+        config: Sealed::new(Config::zero(KEY, params)),
+        book: AddressBook::default(),
+        incarnations: BTreeMap::new(),
+    };
     check_config(&configs.config, &[])?;
-    configs.change(&join_of_names(1, &one))?;
+    configs.change(&join_of_names(KEY, 1, &one))?;
     check_config(&configs.config, &[1])?;
-    configs.change(&join_of_names(2, &two))?;
+    configs.change(&join_of_names(KEY, 2, &two))?;
     check_config(&configs.config, &[1, 2])?;
     configs.servers_are(1, &one)?;
     configs.servers_are(2, &two)?;
@@ -69,7 +74,8 @@ pub(super) async fn shardcfg(_: Lab) -> anyhow::Result<()> {
 pub(super) async fn init_query(lab: Lab) -> anyhow::Result<()> {
     let store = lab.store(Setup { shards: SHARDS, controllers: SERVERS, raft_state_max: None }).await?;
     lab.set_peers(SERVERS);
-    store.change(join_of_names(FIRST, &["xxx"])).await?;
+    let key = store.query(None).await?.key;
+    store.change(join_of_names(key, FIRST, &["xxx"])).await?;
     let config = store.query(None).await?;
     lab.count_op();
     ensure!(config.num.0 == 1, "the first configuration has number {}, expected 1", config.num);
@@ -199,7 +205,8 @@ fn stable_shards(config: &Config, group: GroupId) -> BTreeSet<u32> {
     let mut shards = config.shards.clone();
     let (mut moved, mut part) = (BTreeSet::new(), BTreeSet::new());
     for round in 0..2 * ROUNDS {
-        let groups = if round % 2 == 0 { with(&config.groups) } else { config.groups.clone() };
+        let ids = config.group_ids();
+        let groups = if round % 2 == 0 { with(&ids) } else { ids };
         let owners = rebalance(&shards, &groups);
         for ((number, assignment), owner) in (0..).zip(&mut shards).zip(owners) {
             if assignment.owner != owner {

@@ -42,15 +42,15 @@ impl Controller {
         let now = self.query().await?;
         // A group adopts a configuration when it is done with the one before, so nothing older matters.
         let before = match now.num.0.checked_sub(1) {
-            Some(num) => self.clerk.query(Some(ConfigNum(num))).await?.0.groups,
+            Some(num) => self.clerk.query(Some(ConfigNum(num))).await?.0.group_ids(),
             None => BTreeSet::new(),
         };
-        self.done(now.num, &now.groups | &before).await
+        self.done(now.num, &now.group_ids() | &before).await
     }
 
     /// The newest configuration.
     pub(super) async fn query(&self) -> anyhow::Result<Config> {
-        Ok(self.clerk.query(None).await?.0)
+        Ok(self.clerk.query(None).await?.0.config().as_ref().clone())
     }
 
     /// The labs' ChangeConfigTo: makes a change and waits until it is done.

@@ -156,7 +156,7 @@ async fn partition_controller(stage: &mut Stage, fate: Fate) -> anyhow::Result<(
     let config = new.query().await?;
     let (num, at) = (config.num, *lock(&old.at));
     ensure!(num > before, "the configuration is still {num} behind what the old controller began");
-    let is_member = config.groups.contains(&GroupId(group.id));
+    let is_member = config.groups.contains_key(&GroupId(group.id));
     ensure!(
         is_member == (at == At::Joining),
         "the old controller was at {at:?} group {}; is it a member of {num}: {is_member}",

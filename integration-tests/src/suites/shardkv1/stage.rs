@@ -149,7 +149,7 @@ impl Stage {
 
     /// Whether a group is joined.
     pub(super) async fn is_member(&self, group: u64) -> anyhow::Result<bool> {
-        Ok(self.controller.query().await?.groups.contains(&GroupId(group)))
+        Ok(self.controller.query().await?.groups.contains_key(&GroupId(group)))
     }
 
     /// The labs' checkShutdownSharding: without this group not all keys can be read, and those that can are
@@ -208,9 +208,9 @@ pub(super) async fn start_group(store: &Store, id: u64) -> anyhow::Result<Group>
 
 /// The labs' CheckConfig: exactly these groups, every shard on one of them, as evenly as can be.
 pub(super) fn check_config(config: &Config, groups: &[u64]) -> anyhow::Result<()> {
-    let found: Vec<u64> = config.groups.iter().map(|group| group.0).collect();
+    let found: Vec<u64> = config.groups.keys().map(|group| group.0).collect();
     ensure!(found == groups, "the groups are {found:?}, expected {groups:?}");
-    let mut counts: BTreeMap<GroupId, u32> = config.groups.iter().map(|group| (*group, 0)).collect();
+    let mut counts: BTreeMap<GroupId, u32> = config.groups.keys().map(|group| (*group, 0)).collect();
     for (shard, assignment) in config.assignments() {
         let Some(owner) = assignment.owner else {
             ensure!(groups.is_empty(), "shard {shard} has no owner");

@@ -215,16 +215,15 @@ fn counters_follow_the_rows() {
 
 #[test]
 fn a_group_without_a_configuration_is_not_ready_and_keeps_its_first_name() {
-    let mut group = Group::new(A, PARAMS);
+    let mut group = Group::unnamed(A, PARAMS);
     let key = key_in(ShardId(0), 0);
     let not_ready = Err(KvRefusal::NotReady { config: ConfigNum(0) });
     assert_eq!(group.write(&key, put("a")), not_ready);
     assert_eq!(group.get(&key), not_ready);
-    assert_eq!(group.ask(ShardId(0), 0), not_ready);
     assert_eq!(group.apply(Command::Init { incarnation: Incarnation(5) }), Outcome::Changed(true));
     assert_eq!(group.apply(Command::Init { incarnation: Incarnation(6) }), Outcome::Changed(false));
     assert_eq!(rows::incarnation(&group.rows), Some(Incarnation(5)));
-    let configs = history(PARAMS, &[&[Some(A), Some(A)]]);
+    let configs = history(PARAMS, &[&[Some(B), Some(B)]]);
     assert!(!group.adopt(&configs[1]), "the first one is configuration 0");
     assert!(group.adopt(&configs[0]));
     assert_eq!(group.write(&key, put("a")), Err(KvRefusal::WrongGroup { config: ConfigNum(0) }));
@@ -236,12 +235,14 @@ fn a_group_without_a_configuration_is_not_ready_and_keeps_its_first_name() {
 #[test]
 fn a_configuration_of_another_cluster_is_not_adopted() {
     let mut group = serving();
-    let mut next = history(PARAMS, &[&[Some(A), Some(A)], &[Some(A), Some(B)]]).remove(2);
-    let good = next.clone();
-    next.params.value_bytes_max += 1;
-    assert!(!group.adopt(&next));
-    next = good.clone();
-    next.shards.pop();
-    assert!(!group.adopt(&next));
+    let good = history(PARAMS, &[&[Some(A), Some(A)], &[Some(A), Some(B)]]).remove(2);
+    let bent = |bend: fn(&mut Config)| {
+        let mut next = good.config().as_ref().clone();
+        bend(&mut next);
+        Sealed::new(next)
+    };
+    assert!(!group.adopt(&bent(|next| next.params.value_bytes_max += 1)));
+    assert!(!group.adopt(&bent(|next| next.key += 1)));
+    assert!(!group.adopt(&bent(|next| next.before.0 += 1)));
     assert!(group.adopt(&good));
 }

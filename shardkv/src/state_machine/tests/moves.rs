@@ -5,7 +5,7 @@ use super::*;
 const S: ShardId = ShardId(0);
 
 /// Two groups; A serves both shards in configuration 1, and B gets shard 0 in configuration 2, and so on.
-fn two_groups(owners: &[Option<GroupId>]) -> (Group, Group, Vec<Config>) {
+fn two_groups(owners: &[Option<GroupId>]) -> (Group, Group, Vec<Sealed>) {
     let owners: Vec<_> = owners.iter().map(|owner| [*owner, Some(A)]).collect();
     let owners: Vec<_> = owners.iter().map(|owners| &owners[..]).collect();
     let configs = history(PARAMS, &owners);
@@ -17,13 +17,14 @@ fn two_groups(owners: &[Option<GroupId>]) -> (Group, Group, Vec<Config>) {
 }
 
 /// Carries shard 0 from one to the other in one chunk, and releases it.
-fn carry(from: &mut Group, to: &mut Group, num: u64) {
+fn carry(from: &mut Group, to: &mut Group, config: &Sealed) {
+    let num = config.num.0;
     let rows = from.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
     if !rows.is_empty() {
-        assert_eq!(to.apply(install(S, num, &Cursor::default(), &rows)).reply(), at_cursor(num, &end));
+        assert_eq!(to.apply(install(S, config, &Cursor::default(), &rows)).push(), at_cursor(num, &end));
     }
-    assert_eq!(to.apply(activate(S, num, &end)).reply(), already_done(num));
+    assert_eq!(to.apply(activate(S, config, &end)).push(), already_done(num));
     assert_eq!(from.apply(release(S, num)), Outcome::Changed(true));
 }
 
@@ -50,7 +51,7 @@ fn values_versions_floor_and_sessions_move_with_the_shard() {
         b.write_at(2, &key, append("y"), ticket(session, 2)),
         Err(KvRefusal::NotReady { config: num })
     );
-    carry(&mut a, &mut b, 2);
+    carry(&mut a, &mut b, &configs[2]);
     assert_eq!(b.write_at(2, &key, append("x"), ticket(session, 1)), written(4), "the session came along");
     assert_eq!(b.write_at(2, &key, append("y"), ticket(session, 2)), written(5));
     assert_eq!(b.get(&key), value("xy", 5));
@@ -72,21 +73,29 @@ fn chunks_that_are_doubled_reordered_or_cut_differently_are_harmless() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     let rows = a.pushed(S);
     let at = |n: usize| rows::advance(Cursor::default(), &rows[..n]);
-    assert_eq!(b.apply(install(S, 2, &at(5), &rows[5..])).reply(), at_cursor(2, &at(0)), "too early");
-    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..5])).reply(), at_cursor(2, &at(5)));
-    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..5])).reply(), at_cursor(2, &at(5)), "doubled");
-    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..7])).reply(), at_cursor(2, &at(5)), "cut differently");
-    assert_eq!(b.apply(install(S, 2, &at(5), &rows[5..6])).reply(), at_cursor(2, &at(6)));
-    assert_eq!(b.ask(S, 2), at_cursor(2, &at(6)), "a new mover asks");
-    assert_eq!(b.apply(install(S, 2, &at(6), &rows[6..])).reply(), at_cursor(2, &at(rows.len())));
-    assert_eq!(b.apply(activate(S, 2, &at(rows.len()))).reply(), already_done(2));
+    assert_eq!(
+        b.apply(install(S, &configs[2], &at(5), &rows[5..])).push(),
+        at_cursor(2, &at(0)),
+        "too early"
+    );
+    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), at_cursor(2, &at(5)));
+    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), at_cursor(2, &at(5)), "doubled");
+    assert_eq!(
+        b.apply(install(S, &configs[2], &at(0), &rows[..7])).push(),
+        at_cursor(2, &at(5)),
+        "cut differently"
+    );
+    assert_eq!(b.apply(install(S, &configs[2], &at(5), &rows[5..6])).push(), at_cursor(2, &at(6)));
+    assert_eq!(b.ask(S, &configs[2]), at_cursor(2, &at(6)), "a new mover asks");
+    assert_eq!(b.apply(install(S, &configs[2], &at(6), &rows[6..])).push(), at_cursor(2, &at(rows.len())));
+    assert_eq!(b.apply(activate(S, &configs[2], &at(rows.len()))).push(), already_done(2));
     assert_eq!(b.pushed(S), a.pushed(S));
     assert!(b.rows.get(&[0x01, b'u', 0, 0, 0, 0]).is_none(), "Activate deletes the cursor");
     // Whatever arrives late gets the acknowledgement, and changes nothing.
     let before = b.rows.clone();
-    assert_eq!(b.apply(install(S, 2, &at(0), &rows[..5])).reply(), already_done(2));
-    assert_eq!(b.apply(activate(S, 2, &at(3))).reply(), already_done(2));
-    assert_eq!(b.ask(S, 2), already_done(2));
+    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), already_done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &at(3))).push(), already_done(2));
+    assert_eq!(b.ask(S, &configs[2]), already_done(2));
     assert_eq!(b.rows, before);
 }
 
@@ -99,12 +108,12 @@ fn an_activate_that_does_not_match_wipes_and_starts_over() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     let rows = a.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
-    b.apply(install(S, 2, &Cursor::default(), &rows[..3])).reply().expect("a cursor");
-    assert_eq!(b.apply(activate(S, 2, &end)).reply(), at_cursor(2, &Cursor::default()));
+    b.apply(install(S, &configs[2], &Cursor::default(), &rows[..3])).push().expect("a cursor");
+    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), at_cursor(2, &Cursor::default()));
     assert_eq!(b.state(S), ShardState::Awaiting);
     assert!(b.pushed(S).is_empty());
     assert_eq!(b.machine.standing().borrow().wipes, 1);
-    carry(&mut a, &mut b, 2);
+    carry(&mut a, &mut b, &configs[2]);
     assert_eq!(b.get(&key_in(S, 3)), value("value", 1));
 }
 
@@ -122,9 +131,9 @@ fn rows_of_another_shard_or_out_of_order_are_refused() {
     let of_raft = vec![(Bytes::from_static(b"\0applied"), Bytes::from_static(b"x"))];
     let before = b.rows.clone();
     for bad in [reversed, of_other, of_group, of_raft] {
-        assert!(matches!(b.apply(install(S, 2, &none, &bad)).reply(), Err(KvRefusal::Malformed(_))));
+        assert!(matches!(b.apply(install(S, &configs[2], &none, &bad)).push(), Err(KvRefusal::Malformed(_))));
     }
-    let unknown = b.apply(install(ShardId(9), 2, &none, &[])).reply();
+    let unknown = b.apply(install(ShardId(9), &configs[2], &none, &[])).push();
     assert_eq!(unknown, Err(KvRefusal::UnknownShard(ShardId(9))));
     assert_eq!(b.rows, before);
 }
@@ -136,11 +145,11 @@ fn a_receiver_that_is_behind_takes_nothing_and_acknowledges_nothing() {
     assert!(a.adopt(&configs[2]));
     let rows = a.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
-    let behind = Err(KvRefusal::NotReady { config: ConfigNum(1) });
+    let behind: PushVerdict = Err(KvRefusal::NotReady { config: ConfigNum(1) });
     let before = b.rows.clone();
-    assert_eq!(b.ask(S, 2), behind);
-    assert_eq!(b.apply(install(S, 2, &Cursor::default(), &rows)).reply(), behind);
-    assert_eq!(b.apply(activate(S, 2, &end)).reply(), behind);
+    assert_eq!(b.ask(S, &configs[2]), behind);
+    assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push(), behind);
+    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), behind);
     assert_eq!(b.rows, before);
     assert_eq!(a.apply(release(S, 1)), Outcome::Changed(false), "another configuration's Release");
     assert!(!a.adopt(&configs[2]) && a.state(S) == ShardState::Handing { to: B });
@@ -151,7 +160,7 @@ fn nothing_is_adopted_while_a_shard_is_on_its_way() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(B)]);
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     assert!(!a.adopt(&configs[3]) && !b.adopt(&configs[3]));
-    carry(&mut a, &mut b, 2);
+    carry(&mut a, &mut b, &configs[2]);
     assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
     assert_eq!((a.state(S), b.state(S)), (ShardState::Absent, ShardState::Serving));
 }
@@ -171,7 +180,7 @@ fn a_parked_shard_keeps_its_rows_and_returns_or_moves_on() {
         assert!(a.adopt(config) && b.adopt(config));
     }
     assert_eq!((a.state(S), b.state(S)), (ShardState::Handing { to: B }, ShardState::Awaiting));
-    carry(&mut a, &mut b, 5);
+    carry(&mut a, &mut b, &configs[5]);
     assert_eq!(b.get(&key), value("value", 1));
 }
 
@@ -183,20 +192,24 @@ fn messages_delayed_over_a_chain_a_b_a_are_refused() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     let old = a.pushed(S);
     let old_end = rows::advance(Cursor::default(), &old);
-    carry(&mut a, &mut b, 2);
+    carry(&mut a, &mut b, &configs[2]);
     b.write(&key, put("second")).expect("written");
     assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
-    carry(&mut b, &mut a, 3);
+    carry(&mut b, &mut a, &configs[3]);
     a.write(&key, put("third")).expect("written");
     assert!(a.adopt(&configs[4]) && b.adopt(&configs[4]));
     // B awaits the shard again: what was sent in configuration 2 must not fill it, and its
     // acknowledgement must not release the rows of configuration 4.
-    assert_eq!(b.ask(S, 4), at_cursor(4, &Cursor::default()), "every life starts with an empty cursor");
-    assert_eq!(b.apply(install(S, 2, &Cursor::default(), &old)).reply(), already_done(2));
-    assert_eq!(b.apply(activate(S, 2, &old_end)).reply(), already_done(2));
+    assert_eq!(
+        b.ask(S, &configs[4]),
+        at_cursor(4, &Cursor::default()),
+        "every life starts with an empty cursor"
+    );
+    assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &old)).push(), already_done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &old_end)).push(), already_done(2));
     assert_eq!(a.apply(release(S, 2)), Outcome::Changed(false));
     assert_eq!(b.state(S), ShardState::Awaiting);
-    carry(&mut a, &mut b, 4);
+    carry(&mut a, &mut b, &configs[4]);
     assert_eq!(b.get(&key), value("third", 3));
     assert_eq!(b.apply(release(S, 2)), Outcome::Changed(false));
     assert_eq!(b.apply(release(S, 4)), Outcome::Changed(false));
@@ -206,7 +219,7 @@ fn messages_delayed_over_a_chain_a_b_a_are_refused() {
 fn a_shard_without_rows_moves_too() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
-    carry(&mut a, &mut b, 2);
+    carry(&mut a, &mut b, &configs[2]);
     assert_eq!(b.write(&key_in(S, 0), put("v")), written(1));
 }
 
@@ -237,4 +250,93 @@ fn chunks_end_at_their_limit_or_behind_one_large_row() {
     assert!(all.is_sorted());
     assert_eq!(cursor, rows::advance(Cursor::default(), &all), "the hash does not see the cuts");
     assert_eq!(all.len(), 1 + sizes.len(), "the meta row and every value");
+}
+
+#[test]
+fn a_configuration_of_another_history_is_not_adopted() {
+    let (mut a, _, configs) = two_groups(&[Some(A), Some(B)]);
+    let others = history(PARAMS, &[&[Some(A), Some(B)], &[Some(B), Some(B)]]);
+    assert_eq!(others[0].digest(), configs[0].digest(), "both begin with the same configuration 0");
+    let before = a.rows.clone();
+    assert!(!a.adopt(&others[2]), "it has the next number, and follows another configuration 1");
+    assert_eq!(a.rows, before);
+    assert!(a.adopt(&configs[2]));
+}
+
+#[test]
+fn a_group_that_is_meant_with_other_data_adopts_nothing() {
+    let configs = history(PARAMS, &[&[Some(A), Some(A)]]);
+    let mut wiped = Group::unnamed(A, PARAMS);
+    wiped.apply(Command::Init { incarnation: Incarnation(5) });
+    assert!(wiped.adopt(&configs[0]));
+    assert!(!wiped.adopt(&configs[1]), "group A is named there with the data that it had");
+    assert!(!wiped.machine.standing().borrow().joined);
+    let mut nameless = Group::unnamed(A, PARAMS);
+    assert!(nameless.adopt(&configs[0]) && !nameless.adopt(&configs[1]));
+}
+
+#[test]
+fn a_push_of_another_history_changes_nothing_and_is_not_done() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(B)]);
+    a.write(&key_in(S, 0), put("value")).expect("written");
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let others = history(PARAMS, &[&[Some(A), Some(B)], &[Some(B), Some(B)], &[Some(B), Some(B)]]);
+    let rows = a.pushed(S);
+    let end = rows::advance(Cursor::default(), &rows);
+    let before = b.rows.clone();
+    let other = |verdict: PushVerdict| matches!(verdict, Err(KvRefusal::OtherHistory { .. }));
+    assert!(other(b.ask(S, &others[2])));
+    assert!(other(b.apply(install(S, &others[2], &Cursor::default(), &rows)).push()));
+    assert!(other(b.apply(activate(S, &others[2], &end)).push()));
+    assert_eq!(b.rows, before);
+    carry(&mut a, &mut b, &configs[2]);
+    assert!(b.adopt(&configs[3]));
+    // Past it, too: "already done" would let a group of another history drop its rows.
+    assert!(other(b.ask(S, &others[2])) && other(b.apply(activate(S, &others[2], &end)).push()));
+    assert_eq!(b.ask(S, &configs[2]), already_done(2));
+}
+
+#[test]
+fn rows_come_only_from_the_group_that_the_configuration_takes_the_shard_from() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let (config, end) = (configs[2].place(), Cursor::default());
+    let before = b.rows.clone();
+    let stranger = Command::Activate { shard: S, config, from: GroupId(9), end };
+    assert!(matches!(b.apply(stranger).push(), Err(KvRefusal::Malformed(_))));
+    assert_eq!((b.state(S), &b.rows), (ShardState::Awaiting, &before));
+}
+
+#[test]
+fn rows_that_could_not_be_read_later_are_refused_when_they_are_applied() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    let meta = (Bytes::from_static(&[0x10, 0, 0, 0, 0]), Bytes::from_static(b"garbage"));
+    let session = (Bytes::from_static(&[0x11, 0, 0, 0, 0, 0]), Bytes::from_static(b"garbage"));
+    let value = (rows::value_key(&key_in(S, 0)), Bytes::from_static(b"short"));
+    let before = b.rows.clone();
+    for bad in [meta, session, value] {
+        let answer = b.apply(install(S, &configs[2], &Cursor::default(), &[bad])).push();
+        assert!(matches!(answer, Err(KvRefusal::Malformed(_))), "{answer:?}");
+    }
+    assert_eq!(b.rows, before);
+    carry(&mut a, &mut b, &configs[2]);
+    b.check_cache();
+}
+
+#[test]
+fn a_group_keeps_the_digest_of_each_configuration_and_the_newest_ones_whole() {
+    let owners = [[Some(A), Some(A)]; 100];
+    let owners: Vec<&[Option<GroupId>]> = owners.iter().map(|owners| &owners[..]).collect();
+    let configs = history(PARAMS, &owners);
+    let mut group = Group::new(A, PARAMS);
+    for config in &configs {
+        assert!(group.adopt(config));
+    }
+    let digests = |num: u64| rows::digest(&group.rows, ConfigNum(num));
+    assert!((0..=100).all(|num| digests(num) == Some(configs[num as usize].digest())));
+    assert_eq!(digests(101), None);
+    assert_eq!(rows::configs(&group.rows), configs[37..], "the newest 64");
+    assert_eq!(rows::place(&group.rows), Some(configs[100].place()));
+    group.check_cache();
 }

@@ -19,7 +19,7 @@ enum Message {
 
 struct Storm {
     random: StdRng,
-    configs: Vec<Config>,
+    configs: Vec<Sealed>,
     groups: Vec<Group>,
     messages: Vec<Message>,
     /// What an observer of acknowledged writes expects.
@@ -105,16 +105,17 @@ impl Storm {
             })
             .collect();
         let all = rows::advance(Cursor::default(), &source.pushed(shard));
+        let config = &self.configs[num as usize];
         let command = match at.choose(&mut self.random) {
-            _ if self.early && self.random.random_bool(0.2) => activate(shard, num, &all),
-            None => install(shard, num, &Cursor::default(), &[]),
+            _ if self.early && self.random.random_bool(0.2) => activate(shard, config, &all),
+            None => install(shard, config, &Cursor::default(), &[]),
             Some(cursor) => {
                 let mut chunk = rows::chunk(&source.rows, shard, PARAMS.shard_count, cursor.last.as_ref());
                 match chunk.is_empty() {
-                    true => activate(shard, num, &all),
+                    true => activate(shard, config, &all),
                     false => {
                         chunk.truncate(self.random.random_range(1..=chunk.len()));
-                        install(shard, num, cursor, &chunk)
+                        install(shard, config, cursor, &chunk)
                     }
                 }
             }
@@ -128,9 +129,9 @@ impl Storm {
     fn deliver(&mut self, message: Message) {
         match message {
             Message::Push { to, from, command, num, shard } => {
-                let answer = match self.groups[to].apply(command).reply() {
-                    Ok(KvReply::Cursor { cursor, .. }) => Message::At { from, num, shard, cursor, to },
-                    Ok(KvReply::AlreadyDone { num }) => Message::Done { from, num: num.0, shard },
+                let answer = match self.groups[to].apply(command).push() {
+                    Ok(PushReply::Cursor { cursor, .. }) => Message::At { from, num, shard, cursor, to },
+                    Ok(PushReply::AlreadyDone { num }) => Message::Done { from, num: num.0, shard },
                     Err(KvRefusal::NotReady { .. }) => return,
                     other => panic!("{other:?}"),
                 };

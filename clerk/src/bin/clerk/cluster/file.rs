@@ -63,6 +63,9 @@ pub(crate) struct Cluster {
     pub(crate) groups: u64,
     /// Those groups have joined.
     pub(crate) joined: bool,
+    /// The controllers were replaced by new ones, which wait for the history that the groups hold.
+    #[serde(default)]
+    pub(crate) recovering: bool,
     pub(crate) servers: BTreeMap<String, Server>,
 }
 
@@ -90,6 +93,7 @@ impl Cluster {
             replicas,
             groups,
             joined: false,
+            recovering: false,
             servers: BTreeMap::new(),
         };
         let sizes = std::iter::once((0, CONTROLLERS))
@@ -235,6 +239,19 @@ impl Directory {
     /// The data directory of a server.
     pub(crate) fn of(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Renames a server's data directory, if there is one, to a name that nobody has; that name.
+    pub(crate) fn set_aside(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
+        let data = self.of(name);
+        if !data.exists() {
+            return Ok(None);
+        }
+        let mut names = (1_u32..).map(|number| self.of(&format!("{name}.lost-{number}")));
+        let Some(aside) = names.find(|path| !path.exists()) else { return Ok(None) };
+        std::fs::rename(&data, &aside)
+            .with_context(|| format!("cannot rename {} to {}", data.display(), aside.display()))?;
+        Ok(Some(aside))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -120,7 +120,10 @@ fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
         server.address.clone(),
     ];
     match server.group {
-        0 => arguments.extend(["--shards".to_owned(), cluster.shards.to_string()]),
+        0 => {
+            arguments.extend(["--shards".to_owned(), cluster.shards.to_string()]);
+            arguments.extend(cluster.recovering.then(|| "--recover".to_owned()));
+        }
         group => arguments.extend([
             "--group".to_owned(),
             group.to_string(),

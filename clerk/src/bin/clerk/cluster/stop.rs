@@ -47,7 +47,11 @@ pub(crate) async fn down(context: &Context, down: &args::Down) -> Result<(), Fai
     Ok(())
 }
 
-async fn stop(context: &Context, directory: &Directory, names: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) async fn stop(
+    context: &Context,
+    directory: &Directory,
+    names: &[String],
+) -> Result<Vec<String>, Failure> {
     let mut asked = Vec::new();
     for name in names {
         if process::signal(&directory.of(name), Signal::TERM)? {

@@ -1,0 +1,95 @@
+//! What the group that hands a shard over says to the group that gets it.
+//!
+//! It speaks over connections of their own, whose first frame names the sender and the life of its data: on a
+//! client's connection no rows can arrive (correctness rule 58). Every request names the configuration that
+//! moves the shard by number and digest.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::config::Place;
+use super::kv::ELEMENTS_MAX;
+use super::{ConfigNum, GroupId, Incarnation, ShardId};
+
+/// The group that pushes, as it introduces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sender {
+    /// The group.
+    pub group: GroupId,
+    /// The life of its data.
+    pub incarnation: Incarnation,
+}
+
+/// What a group is asked that gets a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushRequest {
+    /// Rows behind the cursor.
+    Install {
+        /// The shard.
+        shard: ShardId,
+        /// The configuration that moves it.
+        config: Place,
+        /// The sender.
+        from: GroupId,
+        /// The cursor that the sender believes the receiver has.
+        after: Cursor,
+        /// Raw rows behind it, ascending. Empty: a question about the cursor.
+        #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
+        rows: Vec<(Bytes, Bytes)>,
+    },
+    /// Everything was sent; serve it.
+    Activate {
+        /// The shard.
+        shard: ShardId,
+        /// The configuration that moves it.
+        config: Place,
+        /// The sender.
+        from: GroupId,
+        /// The cursor that all rows make.
+        end: Cursor,
+    },
+}
+
+impl PushRequest {
+    /// The configuration that it names.
+    pub fn config(&self) -> Place {
+        match self {
+            Self::Install { config, .. } | Self::Activate { config, .. } => *config,
+        }
+    }
+
+    /// The group that it says it comes from.
+    pub fn from(&self) -> GroupId {
+        match self {
+            Self::Install { from, .. } | Self::Activate { from, .. } => *from,
+        }
+    }
+}
+
+/// How far a shard's rows have been installed: equal cursors name equal prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Key of the last row; none before the first.
+    pub last: Option<Bytes>,
+    /// Rows so far.
+    pub rows: u64,
+    /// Rolling hash over the rows so far, however they were cut into chunks.
+    pub hash: u64,
+}
+
+/// The answer. Refusals are those of clients ([`super::kv::KvRefusal`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushReply {
+    /// While the shard is awaited: how far the receiver is.
+    Cursor {
+        /// The configuration this is about.
+        num: ConfigNum,
+        /// How far.
+        cursor: Cursor,
+    },
+    /// In every later state: the sender may release the shard of this configuration, and of no other.
+    AlreadyDone {
+        /// That configuration.
+        num: ConfigNum,
+    },
+}

@@ -1,0 +1,174 @@
+//! `recover-controllers`: new controllers in the place of those that all lost their data.
+//!
+//! The history of configurations lies with the groups, too: each keeps what it adopted, as its maker wrote it. So
+//! every group is asked, and new controllers go on from the newest configuration that a group holds, with the same
+//! cluster key and the same chain of digests; the groups follow them as they followed the old ones.
+//!
+//! Nothing is changed before all that is needed is there. What could be lost is a configuration that a silent group
+//! alone knows, so each group that the newest configuration names has to answer, unless `--without` gives it up.
+//! Groups that hold two histories are never reconciled by guessing.
+//!
+//! Left out on purpose: controllers of which a majority is lost and the rest still has its data.
+
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::clock::{self, Instant};
+use clerk::api::kv::{KvReply, KvRequest};
+use clerk::api::{Address, Digest, GroupId};
+use clerk::group::Attempts;
+use futures::future::join_all;
+use serde_json::json;
+
+use self::plan::{Heard, Plan, plan};
+use crate::args::{self, Joining};
+use crate::cluster;
+use crate::cluster::Directory;
+use crate::context::{Context, Reach};
+use crate::failure::{Failure, on_interrupt};
+
+/// How long a group is asked before it counts as silent, unless --timeout says otherwise.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long the controllers may take to say that they are well.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
+
+pub(crate) async fn recover_controllers(
+    context: &Context,
+    recover: &args::RecoverControllers,
+) -> Result<(), Failure> {
+    let reach = context.reach().await?;
+    let without: BTreeSet<GroupId> = recover.without.iter().copied().collect();
+    let until = clock::now().after(context.data_timeout().max(PATIENCE));
+    let mut places: BTreeMap<GroupId, Vec<Address>> =
+        reach.local.iter().flat_map(|cluster| cluster.groups()).collect();
+    for Joining { group, addresses } in &recover.groups {
+        places.extend(addresses.clone().map(|addresses| (*group, addresses)));
+    }
+    if places.is_empty() {
+        return Err(Failure::usage("name a group that runs: its servers know where the others are")
+            .next("clerk --controllers ... recover-controllers 101=HOST:PORT,..."));
+    }
+    context.output.note(format!("asking {} groups for their configurations", places.len()));
+    let heard = hear_all(&reach, &mut places, until).await;
+    let plan = plan(&heard, &places, &without)?;
+    if works(&reach, &plan).await {
+        if reach.local.as_ref().is_some_and(|cluster| cluster.recovering) {
+            cluster::recovered(context).await?;
+        }
+        context.output.answer(&json!({"config": plan.newest.num.0, "recovered": false}), || {
+            "the controllers answer and hold the groups' history: there is nothing to recover\n".to_owned()
+        });
+        return Ok(());
+    }
+    let aside = match &reach.local {
+        Some(_) => start_anew(context, until).await?,
+        None => Vec::new(),
+    };
+    let ctrl = reach.ctrl().with_deadline(context.data_timeout().max(PATIENCE));
+    let place = ctrl.recover(plan.recovery.clone()).await.map_err(|error| {
+        let failure = Failure::from(error);
+        match failure.next.is_empty() && reach.local.is_none() {
+            true => failure
+                .next("start every controller with an empty directory, --new and --recover; then again"),
+            false => failure,
+        }
+    })?;
+    if reach.local.is_some() {
+        cluster::recovered(context).await?;
+    }
+    answer(context, &plan, place.digest, &aside);
+    Ok(())
+}
+
+fn answer(context: &Context, plan: &Plan, digest: Digest, aside: &[String]) {
+    let (num, key) = (plan.newest.num, Digest(plan.newest.key).to_string());
+    let groups: Vec<u64> = plan.newest.groups.keys().map(|group| group.0).collect();
+    let document = json!({
+        "config": num.0, "recovered": true, "digest": digest.to_string(), "key": key, "groups": groups,
+        "oldest": plan.recovery.configs.first().map(|config| config.num.0), "set_aside": aside,
+    });
+    context.output.answer(&document, || {
+        let mut text =
+            format!("the controllers are recovered at configuration {num} ({digest}), cluster {key}\n");
+        for path in aside {
+            text += &format!("what was left of the old ones lies in {path}\n");
+        }
+        text + "more: clerk status\n"
+    });
+}
+
+/// Whether the controllers lead, with the groups' history.
+async fn works(reach: &Reach, plan: &Plan) -> bool {
+    let Ok((config, _)) = reach.ctrl().with_deadline(LOOK).query(None).await else { return false };
+    let held = plan.recovery.configs.iter().find(|held| held.num == config.num);
+    match held {
+        Some(held) => held.place() == config.place() && config.num == plan.newest.num,
+        // They made more than any group has adopted or heard of.
+        None => config.num > plan.newest.num && config.key == plan.newest.key && descends(reach, plan).await,
+    }
+}
+
+async fn descends(reach: &Reach, plan: &Plan) -> bool {
+    let asked = reach.ctrl().with_deadline(LOOK).query(Some(plan.newest.num)).await;
+    asked.is_ok_and(|(config, _)| config.place() == plan.newest.place())
+}
+
+/// Replaces the local controllers by new ones that wait; where what was left of the old ones lies now.
+async fn start_anew(context: &Context, until: Instant) -> Result<Vec<String>, Failure> {
+    on_interrupt(
+        "interrupted: the controllers may be replaced already, and wait to be recovered",
+        "run clerk recover-controllers again",
+    );
+    let directory = Directory::new(&context.directory);
+    cluster::controllers_anew(context, &directory, until).await
+}
+
+/// Asks every group that is known, and those that they know.
+async fn hear_all(
+    reach: &Reach,
+    places: &mut BTreeMap<GroupId, Vec<Address>>,
+    until: Instant,
+) -> BTreeMap<GroupId, Heard> {
+    let mut heard: BTreeMap<GroupId, Heard> = BTreeMap::new();
+    loop {
+        let fresh: Vec<(GroupId, Vec<Address>)> = (places.iter())
+            .filter(|(group, _)| !heard.contains_key(group))
+            .map(|(group, addresses)| (*group, addresses.clone()))
+            .collect();
+        if fresh.is_empty() {
+            return heard;
+        }
+        let asked = fresh
+            .into_iter()
+            .map(|(group, addresses)| async move { (group, hear(reach, group, addresses, until).await) });
+        heard.extend(join_all(asked).await);
+        for book in heard.values().flat_map(|heard| &heard.books) {
+            for (group, registered) in &book.groups {
+                places.entry(*group).or_insert_with(|| registered.addresses.clone());
+            }
+        }
+    }
+}
+
+/// What a group says: what it adopted from its leader, what is newer than that from any of its servers.
+async fn hear(reach: &Reach, group: GroupId, addresses: Vec<Address>, until: Instant) -> Heard {
+    let mut heard = Heard::default();
+    let client = reach.group(group, addresses.clone());
+    let mut attempts = Attempts::repeatable();
+    let adopted = client.ask(&KvRequest::History, until, &mut attempts);
+    let others = addresses.iter().map(|address| reach.connection.kv(address, group, KvRequest::Config, LOOK));
+    let (adopted, others) = futures::join!(adopted, join_all(others));
+    heard.adopted = match adopted {
+        Ok(KvReply::Adopted(adopted)) => Ok(adopted.configs),
+        Ok(_) => Err("it answered another question".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    for answer in others {
+        if let Ok(Ok(KvReply::Config(config, book))) = answer {
+            heard.known.push(config);
+            heard.books.push(book);
+        }
+    }
+    heard
+}

@@ -1,0 +1,93 @@
+//! Whether rows that another group pushes can be rows of a shard: judged before they are logged, and again when
+//! they are applied, by one pure function (correctness rules 49, 58).
+//!
+//! Rows are decoded later, where an error means a damaged store and ends the process (rule 29). What came from the
+//! network must have been decoded before it becomes a row: each is of a kind that travels, lies in the shard, has
+//! the lengths that the cluster allows, and holds what its kind holds, with counters that can be counted on.
+//!
+//! Left out on purpose: whether the rows are the ones that the sender has. The cursor and Activate compare those.
+
+use clerk::api::config::{Params, slot_of};
+use clerk::api::push::Cursor;
+use clerk::api::{ShardId, Version};
+use raft::rsm::sessions::Sessions;
+use raft::storage::Row;
+
+use crate::kv::Recorded;
+use crate::rows::{self, Kind, Meta};
+
+/// Counters from outside are smaller than this: they are added to.
+const COUNTER_LIMIT: u64 = 1 << 62;
+/// Bytes in front of a client's key in any row's key, with room.
+const PREFIX_BYTES_MAX: usize = 16;
+
+/// Why these are no rows of the shard behind `after`.
+///
+/// # Errors
+/// In words.
+pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> Result<(), String> {
+    if !rows::continues(shard, params.shard_count, after, chunk) {
+        return Err("the rows do not ascend behind the cursor, or belong to another shard".to_owned());
+    }
+    base::mutant!("rows-not-checked", return Ok(()));
+    let one =
+        |(key, value): &Row| row(params, key, value).map_err(|why| format!("a row that is none: {why}"));
+    chunk.iter().try_for_each(one)
+}
+
+/// Whether a cursor can be one: it is logged, and must not make an entry that no frame can carry.
+///
+/// # Errors
+/// In words.
+pub fn cursor(cursor: &Cursor, params: Params) -> Result<(), String> {
+    let longest = PREFIX_BYTES_MAX + params.key_bytes_max as usize;
+    match cursor.last.as_ref().is_some_and(|last| last.len() > longest) {
+        true => Err(format!("a cursor at a key of more than {longest} bytes")),
+        false => Ok(()),
+    }
+}
+
+fn row(params: Params, key: &[u8], value: &bytes::Bytes) -> Result<(), String> {
+    match rows::kind_of(key) {
+        Some(Kind::Meta) => meta(value),
+        Some(Kind::Session(rest)) => session(rest, value),
+        Some(Kind::Value { slot, key }) => {
+            let bytes = key.len();
+            if bytes == 0 || bytes > params.key_bytes_max as usize {
+                return Err(format!("a key of {bytes} bytes"));
+            }
+            if slot != slot_of(key) {
+                return Err(format!("a key in slot {slot}, where it does not belong"));
+            }
+            let (Version(version), value) = rows::check_value_row(value)?;
+            if version == 0 || version >= COUNTER_LIMIT {
+                return Err(format!("version {version}"));
+            }
+            match value.len() > params.value_bytes_max as usize {
+                true => Err(format!("a value of {} bytes", value.len())),
+                false => Ok(()),
+            }
+        }
+        None => Err("its key is of no kind that travels".to_owned()),
+    }
+}
+
+fn meta(value: &[u8]) -> Result<(), String> {
+    let meta: Meta = rows::try_decode(value).map_err(|error| error.to_string())?;
+    let counters = [meta.floor.0, meta.rows, meta.bytes];
+    match counters.iter().all(|counter| *counter < COUNTER_LIMIT) {
+        true => Ok(()),
+        false => Err(format!("counters of a shard beyond all reason: {counters:?}")),
+    }
+}
+
+fn session(rest: &[u8], value: &[u8]) -> Result<(), String> {
+    match Sessions::check_row(rest, value)? {
+        // Opened, and not used yet.
+        None => Ok(()),
+        Some(reply) => Recorded::check(&reply),
+    }
+}
+
+#[cfg(test)]
+mod tests;
