@@ -214,7 +214,10 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         match event {
             Event::AppliedBytes(bytes) => self.raft.applied_bytes(bytes),
             Event::Staged(snapshot) => self.raft.staged(snapshot),
-            Event::Installed(snapshot) => self.raft.installed(snapshot),
+            Event::Installed(snapshot) => {
+                let installed = self.raft.installed(snapshot);
+                installed.unwrap_or_else(|refused| end(Fatal::Safety, &refused));
+            }
             Event::NotInstalled(snapshot) => self.raft.not_installed(snapshot),
             Event::Chunk(to, chunk) => self.raft.chunk_read(to, chunk),
             Event::Hashed(index, hash) => self.raft.hashed(index, hash),

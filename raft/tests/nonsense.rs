@@ -118,8 +118,8 @@ impl Run {
         }
     }
 
-    /// What the driver and the applier do.
-    fn effects(&mut self) {
+    /// What the driver and the applier do. False: as in [`Self::step`].
+    fn effects(&mut self) -> bool {
         let ready = self.raft.take_ready();
         self.raft.saved();
         self.trace.push("effects".to_owned());
@@ -135,12 +135,15 @@ impl Run {
                 }
                 Apply::Chunk(chunk) => {
                     self.applied = chunk.snapshot.index;
-                    self.raft.installed(chunk.snapshot);
+                    if self.raft.installed(chunk.snapshot).is_err() {
+                        return false;
+                    }
                 }
                 _ => {}
             }
         }
         self.raft.check();
+        true
     }
 
     /// False: safety is broken, as it should be in such company; a process would have ended.
@@ -158,7 +161,8 @@ impl Run {
                 self.raft.hashed(self.applied, 0);
                 self.trace.push("proposes, reads and compacts".to_owned());
             }
-            2..5 => self.effects(),
+            2..5 if !self.effects() => return false,
+            2..5 => {}
             _ => {
                 let from = NodeId(self.random.random_range(2..4));
                 let term = (self.raft.term().0 + self.random.random_range(0..3)).saturating_sub(1);

@@ -181,6 +181,11 @@ pub struct Replica {
     pub refused: Option<BTreeMap<String, u64>>,
     pub refused_by: Option<BTreeMap<String, String>>,
     pub owes: Option<String>,
+    pub refused_messages: Option<u64>,
+    pub alarms: Option<u64>,
+    pub last_alarm: Option<String>,
+    pub table_bad: Option<bool>,
+    pub refused_peers: Option<Value>,
 }
 
 impl Replica {

@@ -223,11 +223,17 @@ impl Raft {
 
     /// The table is the one of `snapshot` now, durably. Only now may the log go (rule 33); the
     /// acknowledgement leaves after the save that drops it.
-    pub fn installed(&mut self, snapshot: EntryId) {
+    ///
+    /// # Errors
+    /// [`Refused::SafetyViolation`]: another entry than the snapshot's was committed there meanwhile (rule 65).
+    pub fn installed(&mut self, snapshot: EntryId) -> Result<(), Refused> {
         self.not_installed(snapshot);
         self.table_replaced();
         if snapshot.index <= self.log.marker().index {
-            return;
+            return Ok(());
+        }
+        if snapshot.index <= self.commit {
+            self.compare_id(snapshot)?;
         }
         if self.log.contains(snapshot) {
             // (Before the entries go: a server that came to lead meanwhile counts their bytes.)
@@ -249,6 +255,7 @@ impl Raft {
         if let Some(leader) = self.leader().filter(|leader| *leader != self.me) {
             self.answer_append(leader, Verdict::Matched(snapshot.index), 0);
         }
+        Ok(())
     }
 
     /// Whether a snapshot is being received.

@@ -239,11 +239,11 @@ impl Wal {
 
     /// Makes durable what was read and is acted on from now on: the newest record, with which `newest` begins, and its mark.
     fn begin(&mut self, lies: &Range<usize>, mut newest: Vec<u8>) -> io::Result<()> {
-        // Behind the newest record may lie the head of one that was torn: what is written there next, and torn too,
-        // must not make that one whole.
+        // After the newest record may lie pieces of one that was torn. What is written there next, and torn too, must not
+        // become whole by them, nor look like a record of which one bit flipped.
         let (end, room) = (lies.len(), newest.len() - lies.len());
         newest.truncate(end);
-        newest.resize(end + room.min(record::HEAD_BYTES), 0);
+        newest.resize(end + room, 0);
         // What a killed process wrote may be in the operating system's memory only, also behind a sync that failed: then
         // it would not be written again by itself (rule 29). It is acted on from now on.
         if let Some(file) = self.used.back() {

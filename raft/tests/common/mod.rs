@@ -396,7 +396,7 @@ impl Cluster {
             self.input_only(id, |raft| match event {
                 Event::AppliedBytes(bytes) => raft.applied_bytes(bytes),
                 Event::Staged(snapshot) => raft.staged(snapshot),
-                Event::Installed(snapshot) => raft.installed(snapshot),
+                Event::Installed(snapshot) => raft.installed(snapshot).expect("safety holds"),
                 Event::NotInstalled(snapshot) => raft.not_installed(snapshot),
                 Event::Chunk(to, chunk) => raft.chunk_read(to, chunk),
                 Event::Durable(index) => {
