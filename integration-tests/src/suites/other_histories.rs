@@ -210,8 +210,12 @@ impl Stage {
             self.change(&ctrl, Change::Leave { groups: [GROUPS[1]].into(), force: false }).await?;
         } else {
             let refused = ctrl.change(self.join(&GROUPS)).await;
-            let foreign =
-                matches!(&refused, Err(Error::Refused(CtrlRefusal::OtherCluster { .. }) | Error::Unknown));
+            // By the controllers; or already at the connection, if this client has met the other key.
+            let other = |error: &Error| {
+                matches!(error, Error::Refused(CtrlRefusal::OtherCluster { .. }))
+                    || matches!(error, Error::Foreign { .. } | Error::Unknown)
+            };
+            let foreign = refused.as_ref().is_err_and(other);
             ensure(foreign, || format!("groups of another cluster joined: {refused:?}"))?;
         }
         for group in GROUPS {

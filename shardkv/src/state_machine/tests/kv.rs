@@ -223,8 +223,8 @@ fn a_group_without_a_configuration_is_not_ready_and_keeps_its_first_name() {
     assert_eq!(group.apply(Command::Init { incarnation: Incarnation(5) }), Outcome::Changed(true));
     assert_eq!(group.apply(Command::Init { incarnation: Incarnation(6) }), Outcome::Changed(false));
     assert_eq!(rows::incarnation(&group.rows), Some(Incarnation(5)));
-    let configs = history(PARAMS, &[&[Some(B), Some(B)]]);
-    assert!(!group.adopt(&configs[1]), "the first one is configuration 0");
+    let configs = history(PARAMS, &[&[Some(A), Some(B)]]);
+    assert!(!group.adopt(&configs[1]), "the first one that names it is not the first of all");
     assert!(group.adopt(&configs[0]));
     assert_eq!(group.write(&key, put("a")), Err(KvRefusal::WrongGroup { config: ConfigNum(0) }));
     // A clerk that knows more: this group is behind.
