@@ -487,7 +487,8 @@ fn a_second_process_with_a_copy_of_a_servers_data_is_refused_by_name() {
     cluster.ok(&["put", "key", "after"]);
     assert_eq!(cluster.ok(&["get", "key"]), "after\n");
     let copied = server_status(&cluster, &listen);
-    assert_eq!(copied.replica.role, Role::Follower, "{copied:?}");
+    // It may ask whether it could win (pre-vote), and nobody answers.
+    assert_ne!(copied.replica.role, Role::Leader, "{copied:?}");
     let log = std::fs::read_to_string(copy.join("log")).unwrap();
     assert!(log.contains("two processes run as server 3"), "{log}");
     twin.kill();

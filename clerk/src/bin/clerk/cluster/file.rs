@@ -64,7 +64,7 @@ pub(crate) struct Cluster {
     /// Those groups have joined.
     pub(crate) joined: bool,
     /// The controllers were replaced by new ones, which wait for the history that the groups hold.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) recovering: bool,
     pub(crate) servers: BTreeMap<String, Server>,
 }
