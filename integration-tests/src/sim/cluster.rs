@@ -2,7 +2,7 @@
 //!
 //! A crash cuts the node's links in both directions, then drops its tasks where they stand, then loses
 //! what its disk had not made durable; so a dead server tells nobody that it died. A restart opens the
-//! same disk again. A node has the identity that a data directory would give it ([`Passport`]), and each of its
+//! same disk again. A node has the identity that a data directory would give it (`Passport`), and each of its
 //! processes a boot number.
 //!
 //! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.

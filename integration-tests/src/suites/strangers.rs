@@ -228,8 +228,7 @@ impl Rival {
 
 fn leader_of(cluster: &Cluster, name: &Name) -> Option<NodeId> {
     let seen = cluster.seen().into_iter().find(|seen| seen.name == *name)?;
-    let leader = seen.probe.status.borrow().leader;
-    leader
+    seen.probe.status.borrow().leader
 }
 
 fn commit_of(cluster: &Cluster, name: &Name) -> Option<u64> {

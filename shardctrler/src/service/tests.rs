@@ -184,8 +184,9 @@ async fn controllers_that_wait_to_be_recovered_found_no_cluster_and_answer_nothi
     for request in [CtrlRequest::Open, CtrlRequest::Query(None), watch(0), CtrlRequest::Plan(join(102))] {
         assert_eq!(service.handle(request).await, Err(CtrlRefusal::Recovering));
     }
-    let status = |service: &Service| match service.status() {
-        CtrlStatus { key, recovering, .. } => (key, recovering),
+    let status = |service: &Service| {
+        let CtrlStatus { key, recovering, .. } = service.status();
+        (key, recovering)
     };
     assert_eq!(status(&service), (None, true));
     let recovered = ask(&service, CtrlRequest::Recover(recovery.clone())).await;

@@ -123,7 +123,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use base::codec;
-    use bytes::Bytes;
 
     use super::Sealed;
     use crate::api::config::{Assignment, Config, Params};
@@ -185,7 +184,7 @@ mod tests {
             },
         ];
         for config in wrong {
-            let bytes = codec::encode(&Bytes::from(codec::encode(&config)));
+            let bytes = codec::encode(&codec::encode(&config));
             assert!(codec::decode::<Sealed>(&bytes, 1 << 20).is_err(), "{config:?}");
         }
     }

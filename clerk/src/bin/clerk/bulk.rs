@@ -82,7 +82,7 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
     })?;
     let missing = reader.await.context("cannot read the file")?;
     if let Some(missing) = &missing {
-        context.output.note(&format!("not a whole file: {missing}"));
+        context.output.note(format!("not a whole file: {missing}"));
     }
     let seconds = started.elapsed().as_secs_f64();
     let document = json!({"loaded": records, "seconds": seconds, "missing": missing});

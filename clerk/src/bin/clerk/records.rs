@@ -138,9 +138,12 @@ pub(crate) fn each_record(
     Ok(reading.missing)
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 impl Reading {
     /// Takes a line with its newline; the record in it, if it is one.
-    fn on_line(&mut self, number: u64, with_newline: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
+    fn on_line(&mut self, number: u64, with_newline: &[u8]) -> Result<Option<Pair>, Failure> {
         let line = &with_newline[..with_newline.len() - 1];
         if line.contains(&b'\t') || !line.starts_with(b"#") {
             let record = escape::read_record(line).map_err(|why| bad(number, &why))?;

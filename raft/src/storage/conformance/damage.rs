@@ -35,7 +35,7 @@ fn save(number: u64, model: &Restored) -> Save {
     let last = last(model);
     let term = 1 + number / 7;
     let hard_state = HardState { term: Term(term), vote: Some(NodeId(number % 3 + 1)) };
-    let mut save = Save { hard_state: (number % 7 == 0).then_some(hard_state), ..Save::default() };
+    let mut save = Save { hard_state: number.is_multiple_of(7).then_some(hard_state), ..Save::default() };
     if number % 9 == 5 {
         save.truncate_from = Some(last.index);
         save.entries = vec![small(term, last.index.0), small(term, last.index.0 + 1)];

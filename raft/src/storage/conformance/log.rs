@@ -202,8 +202,9 @@ pub(super) fn next(model: &mut Restored, step: &Step) -> Save {
     let term = model.hard_state.term.next();
     model.hard_state = HardState { term, vote: None };
     let mut save = Save { hard_state: Some(model.hard_state), ..Save::default() };
-    if term.0 % 3 == 0 {
-        model.promised = if term.0 % 2 == 0 { EntryId::ZERO } else { EntryId { term, index: Index(term.0) } };
+    if term.0.is_multiple_of(3) {
+        model.promised =
+            if term.0.is_multiple_of(2) { EntryId::ZERO } else { EntryId { term, index: Index(term.0) } };
         save.promised = Some(model.promised);
     }
     let mut add = 0;
