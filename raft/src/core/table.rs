@@ -1,7 +1,7 @@
 //! Tables are compared, and one that differs from most is replaced (correctness rule 69).
 //!
 //! The applier tells the chained hash of its table at every position divisible by 256, and the driver the one at which
-//! nothing is left to apply. A follower tells each once, in its next answer to its leader, who compares ([`Claims`]). A
+//! nothing is left to apply. A follower tells each once, in its next answer to its leader, who compares (`Claims`). A
 //! server in the minority hears of it in every Append until it says that it knows; it looks at its own hash first.
 //!
 //! From then on its table is *bad*, which is written beside the rows: nothing more is applied to it, no client is answered

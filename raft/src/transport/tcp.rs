@@ -18,7 +18,7 @@
 //! Both ends say who they are, once per connection, and each judges the other by the same function
 //! ([`base::socket::admit`]): a server of another cluster, with other founders, with other data than it had voted
 //! with, or a second process of a server that runs is refused (rules 32, 48, 50, 51, 53). [`Peers`] remembers the data,
-//! [`Alive`] the processes. So that a process that runs is known to run, the control lane dials without being asked to,
+//! `Alive` the processes. So that a process that runs is known to run, the control lane dials without being asked to,
 //! and says something a few times a second.
 //!
 //! Left out on purpose: membership that changes.
