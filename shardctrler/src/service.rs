@@ -90,7 +90,10 @@ impl Service {
     pub async fn handle(&self, request: CtrlRequest) -> Verdict {
         let is_answered = matches!(request, CtrlRequest::Recover(_) | CtrlRequest::Status);
         if self.is_recovering() && !is_answered {
-            return Err(CtrlRefusal::Recovering);
+            self.caught_up().await?;
+            if self.is_recovering() {
+                return Err(CtrlRefusal::Recovering);
+            }
         }
         match request {
             CtrlRequest::Open => self.execute(&Command::Open).await,
@@ -118,6 +121,16 @@ impl Service {
         match self.replica.query(query, REQUEST_MAX).await {
             Ok(answer) => answer,
             // A query that was not answered changed nothing: it may simply be repeated.
+            Err(ExecuteError::Unknown) => Err(CtrlRefusal::NotExecuted),
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// Waits until this leader has applied all that was committed before: a table that is only behind the
+    /// recovery would say that there was none.
+    async fn caught_up(&self) -> Result<(), CtrlRefusal> {
+        match self.replica.query(Query::Config(None), REQUEST_MAX).await {
+            Ok(_) => Ok(()),
             Err(ExecuteError::Unknown) => Err(CtrlRefusal::NotExecuted),
             Err(error) => Err(self.refusal(error)),
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use base::clock;
 use bytes::Bytes;
-use clerk::api::config::{Config, NewGroup, Params, Sealed, shard_of};
+use clerk::api::config::{AddressBook, Config, NewGroup, Params, Registered, Sealed, shard_of};
 use clerk::api::ctrl::{Change, CtrlRefusal, Recovery};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
 use clerk::api::push::{Cursor, PushRequest, Sender};
@@ -244,7 +244,15 @@ impl Stage {
         }
         self.until(group, "holds nothing", |status| status.shards.is_empty()).await?;
         let addresses = self.newcomers[&group].addresses.clone();
-        let own = self.statuses(group).await.iter().find_map(|it| it.incarnation).ok_or("it has no name")?;
+        // Answers get lost: one question may bring none.
+        let start = clock::now();
+        let own = loop {
+            let statuses = self.statuses(group).await;
+            if let Some(own) = statuses.iter().find_map(|it| it.incarnation) {
+                break own;
+            }
+            ensure(start.elapsed() < PATIENCE, || format!("it has no name: {statuses:?}"))?;
+        };
         let key = self.newcomers[&group].key;
         let wiped = Change::Join([(group, NewGroup { key, incarnation: own, addresses })].into());
         let refused = self.ctrl().change(wiped).await;
@@ -272,15 +280,27 @@ impl Stage {
         ensure(waiting == Err(Error::Refused(CtrlRefusal::Recovering)), || {
             format!("not waiting: {waiting:?}")
         })?;
-        let mut recovery = None;
+        // As `clerk` does: a server that started again may know an old book or none, so the newest one counts,
+        // and the operator's addresses fill it up.
+        let mut newest = AddressBook::default();
         for group in GROUPS {
             let until = clock::now().after(PATIENCE);
             let answer = self.group(group).ask(&KvRequest::Config, until, &mut Attempts::repeatable()).await;
             let Ok(KvReply::Config(config, book)) = answer else { return Err(format!("{answer:?}")) };
             ensure(config == self.before, || format!("group {group} holds {config:?}"))?;
-            recovery = Some(Recovery { configs: vec![config], book });
+            if book.version >= newest.version {
+                newest = book;
+            }
         }
-        let recovered = ctrl.recover(recovery.ok_or("no group")?).await.map_err(text)?;
+        newest.key = self.before.key;
+        for (group, incarnation) in &self.before.groups {
+            if newest.incarnation(*group) != Some(*incarnation) {
+                let addresses = self.cluster.addresses(&group.to_string());
+                newest.groups.insert(*group, Registered::new(*incarnation, addresses));
+            }
+        }
+        let recovery = Recovery { configs: vec![self.before.clone()], book: newest };
+        let recovered = ctrl.recover(recovery).await.map_err(text)?;
         ensure(recovered == self.before.place(), || format!("recovered at {recovered}"))?;
         // Moves work, and nothing is lost on the way.
         self.change(&ctrl, Change::Leave { groups: [GROUPS[0]].into(), force: false }).await?;
