@@ -26,6 +26,9 @@ const PREFIX_BYTES_MAX: usize = 16;
 /// # Errors
 /// In words.
 pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> Result<(), String> {
+    if shard.0 >= params.shard_count {
+        return Err(format!("there is no shard {shard}"));
+    }
     if !rows::continues(shard, params.shard_count, after, chunk) {
         return Err("the rows do not ascend behind the cursor, or belong to another shard".to_owned());
     }

@@ -55,6 +55,13 @@ fn rows_that_the_product_writes_are_taken() {
 }
 
 #[test]
+fn rows_of_a_shard_that_does_not_exist_are_refused() {
+    for shard in [PARAMS.shard_count, u32::MAX] {
+        assert!(chunk(ShardId(shard), PARAMS, &Cursor::default(), &good()).is_err(), "shard {shard}");
+    }
+}
+
+#[test]
 fn rows_of_no_kind_that_travels_are_refused() {
     for key in [&b"\0applied"[..], b"", &[0x01, b'n'], &[0x01, b's', 0, 0, 0, 0], &[0x13], &[0xff; 9]] {
         assert!(judged(key, b"x").is_err(), "{key:?}");
