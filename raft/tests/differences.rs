@@ -1,4 +1,4 @@
-//! What a server does when another's word does not fit what it knows itself (correctness rules 10, 13, 65, 67, 68).
+//! What a server does when another's word does not fit what it knows itself (correctness rules 10, 13, 65, 67 to 69).
 
 mod common;
 
@@ -294,6 +294,77 @@ fn what_two_followers_claim_is_believed_however_often() {
         assert!(cluster.leaders().is_empty(), "claim {claims}");
     }
     assert!(cluster.raft(leader).disbelieved().is_empty());
+}
+
+/// Rule 67: a follower that is elected each time with what it claims is no liar.
+#[test]
+fn who_wins_an_election_with_what_it_claims_is_believed_again() {
+    let (leader, honest) = (NodeId(1), NodeId(2));
+    let mut cluster = Cluster::new(3, small_config(1));
+    for claims in 1..=4 {
+        lead_again(&mut cluster, leader);
+        assert_eq!(cluster.leaders(), [leader], "claim {claims}");
+        let term = cluster.raft(leader).term().0;
+        cluster.step(honest, leader, message(term, matched(1000)));
+        cluster.effects(leader, None);
+        assert!(cluster.leaders().is_empty(), "claim {claims}");
+        lead_again(&mut cluster, honest);
+        assert_eq!(cluster.leaders(), [honest], "claim {claims}");
+    }
+    assert!(cluster.raft(leader).disbelieved().is_empty());
+}
+
+/// Rule 69: the applier has the last chunk of a snapshot, so a mark that came now would be on the table of that snapshot.
+#[test]
+fn a_table_that_is_about_to_be_replaced_is_not_called_bad() {
+    let members = Membership::of([1, 2, 3].map(NodeId));
+    let snapshot = EntryId::new(5, 20);
+    let mut raft = follower();
+    raft.hashed(Index(12), 1);
+    let differs = || Body::Append {
+        prev: EntryId::new(4, 13),
+        entries: Vec::new(),
+        commit: Index(12),
+        round: 0,
+        acked: EntryId::ZERO,
+        differs: Some((Index(12), 2)),
+    };
+    let bad = |raft: &mut Raft| raft.take_ready().apply.iter().any(|item| matches!(item, Apply::TableBad));
+    let last = Chunk::new(snapshot, members, None, vec![(Bytes::from("a"), Bytes::new())], true);
+    assert_eq!(raft.step(NodeId(1), message(5, Body::Chunk(last))), Ok(()));
+    assert_eq!(raft.step(NodeId(1), message(5, differs())), Ok(()));
+    assert!(!raft.is_table_bad() && !bad(&mut raft));
+    // If the snapshot is not taken, the leader's next word counts.
+    let mut other = raft;
+    other.not_installed(snapshot);
+    assert_eq!(other.step(NodeId(1), message(5, differs())), Ok(()));
+    assert!(other.is_table_bad() && bad(&mut other));
+}
+
+/// Rule 69: one server that makes up positions does not drive out what others say.
+#[test]
+fn hashes_of_positions_beyond_the_log_are_not_remembered() {
+    let (leader, liar, differing) = (NodeId(1), NodeId(2), NodeId(3));
+    let mut cluster = Cluster::new(3, small_config(1));
+    cluster.elect(leader);
+    cluster.seen.clear();
+    let term = cluster.raft(leader).term().0;
+    let last = cluster.raft(leader).log().last().index;
+    let told = |index, hash| Body::AppendReply {
+        verdict: Verdict::Matched(last),
+        round: 0,
+        disk_low: false,
+        owes: false,
+        table: TableReport { mark: Some((index, hash)), needs: None },
+    };
+    cluster.input(leader, |raft| raft.hashed(last, 1));
+    for beyond in 1..=1000 {
+        cluster.step(liar, leader, message(term, told(Index(last.0 + beyond), 1)));
+    }
+    cluster.step(differing, leader, message(term, told(last, 2)));
+    cluster.step(liar, leader, message(term, told(last, 1)));
+    cluster.effects(leader, None);
+    assert_eq!(alarms(&mut cluster, leader), [Alarm::PeerTable { peer: differing, at: last }]);
 }
 
 /// Rule 68: who sees two leaders of one term acknowledges nothing more in it, not even behind a restart.

@@ -307,6 +307,15 @@ impl Log for SlowLog {
     }
 }
 
+/// Dropped when a damaged table is out of use.
+struct Sound<'a>(&'a AtomicBool);
+
+impl Drop for Sound<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 struct SlowTable {
     inner: Arc<dyn Table>,
     pace: Pace,
@@ -372,7 +381,8 @@ impl Table for SlowTable {
         Box::pin(async move {
             self.pace.half("switch").await;
             self.inner.switch(snapshot).await;
-            self.damaged.store(false, Ordering::Relaxed);
+            // Until this ends the replica's status still tells of the old table. A crash ends it as well.
+            let _sound = Sound(&self.damaged);
             self.pace.half("switched").await;
         })
     }

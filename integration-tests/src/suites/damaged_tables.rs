@@ -1,11 +1,12 @@
 //! Tables that go wrong behind the back of their servers, one at a time (correctness rule 69).
 //!
-//! Three or five nodes of the toy service. A row that no recorded client looks at is changed on one server, followers and
-//! leaders alike; then it is written, which shows the change in the chained hash. The server must be found within a few
-//! seconds, and have a table like the others soon after, whatever falls between: it crashes, or the leader that streams
-//! to it does, or the network drops messages. The recorded clients go on all the time, and their history must be linearizable.
+//! Three or five nodes of the toy service. A row that no recorded client reads is changed on one follower. Then the row is
+//! written, which shows the change in the chained hash. The leader must find the server within a few seconds and replace
+//! its table soon after. Meanwhile the server crashes, or the leader crashes, or the network drops messages. The recorded
+//! clients go on all the time, and their history must be linearizable.
 //!
-//! Left out on purpose: damage of rows that nobody writes again. Nothing but reading them can find that.
+//! Left out on purpose: damage of rows that nobody writes again, which only reading can find, and damage of the leader's
+//! table (the limit of rule 69).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -96,8 +97,9 @@ async fn round(
     let alarms =
         |cluster: &Cluster| see(cluster, &victim).map_or(0, |seen| seen.probe.status.borrow().alarms);
     let before = alarms(cluster);
-    // The version is another one: whoever writes the row next writes something else than the others do.
-    let other = |value: &Bytes| value.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 7)).collect();
+    // The first byte behind the version: each append writes it again. A version would not do, because a write takes
+    // one above all that were deleted, which may be the same for both.
+    let other = |value: &Bytes| value.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 8)).collect();
     if !cluster.corrupt(&victim, &row, other) {
         return Err(format!("{victim} has no row to damage"));
     }

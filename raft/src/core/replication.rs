@@ -210,7 +210,11 @@ impl Raft {
         match self.leader() {
             Some(leader) if leader == from => {}
             Some(leader) => return Err(self.leave_term_of_two(leader, from)),
-            None => self.become_follower(self.hard_state.term, Some(from)),
+            None => {
+                self.become_follower(self.hard_state.term, Some(from));
+                // It was elected with what it claimed (rule 67).
+                self.claimed_beyond.remove(&from);
+            }
         }
         base::mutant!("heartbeat-not-heard", return Ok(()));
         self.leader_silent = Some(0);

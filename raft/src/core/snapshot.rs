@@ -34,6 +34,13 @@ pub(super) struct Staging {
     total: u32,
 }
 
+impl Staging {
+    /// The applier has or gets all of it.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+}
+
 impl Raft {
     /// The table is durable up to `durable`: drops the prefix that nobody needs. Takes effect with
     /// the next save. Returns what was dropped: freeing it takes longer than a round may.

@@ -23,6 +23,7 @@ use super::claims::{Claims, Judgement, KEPT_MAX};
 use super::progress::{Feed, Stream};
 use super::ready::Apply;
 use super::role::Role;
+use super::snapshot::Staging;
 use crate::types::{Index, NodeId};
 
 /// A hash of a table, with the position of the last entry applied to it.
@@ -85,7 +86,9 @@ impl Raft {
     }
 
     fn table_found_bad(&mut self, at: Index) {
-        if self.table.bad {
+        // A whole snapshot with the applier: the mark would come after the switch, and be on the table that is good.
+        let is_replaced = self.staging.as_ref().is_some_and(Staging::is_done);
+        if self.table.bad || is_replaced {
             return;
         }
         self.table = OwnTable { bad: true, ..OwnTable::default() };
@@ -96,7 +99,7 @@ impl Raft {
         }
     }
 
-    /// A leader's word that most tables had this hash there.
+    /// The leader says that most tables had this hash there. It may speak of a table that was replaced since.
     pub(super) fn on_differs(&mut self, differs: Option<Mark>) {
         let Some((index, hash)) = differs else { return };
         let own = self.table.kept.iter().find(|(at, _)| *at == index);
@@ -127,7 +130,10 @@ impl Raft {
                 }
             }
         }
-        if let (Some(mark), None) = (report.mark, report.needs) {
+        // (A mark beyond the log is nonsense, and would drive real ones out.)
+        if let (Some(mark), None) = (report.mark, report.needs)
+            && mark.0 <= self.log.last().index
+        {
             self.compare_tables(from, mark);
         }
     }
@@ -154,7 +160,7 @@ impl Raft {
             }
         }
         if minority.contains(&me) {
-            self.table_found_bad(index);
+            self.on_differs(Some((index, hash)));
         }
     }
 

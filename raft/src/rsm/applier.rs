@@ -270,6 +270,10 @@ impl<S: StateMachine> Applier<S> {
         for (_, waiter) in self.waiters.drain(..) {
             waiter.refuse(ExecuteError::Unknown);
         }
+        // Nothing more is applied here, so what these wait for does not come. Another server can answer.
+        for (_, waiter) in self.confirmed.drain(..) {
+            waiter.refuse(ExecuteError::NotLeader { hint: None });
+        }
     }
 
     /// A piece of a snapshot: stage it; the last one becomes the live table (rule 33).

@@ -190,18 +190,14 @@ impl MemoryDisk {
         self.lock().restored.clone()
     }
 
-    /// Changes a row behind the back of whoever has the table open, as a disk might, durably; false: there is no such row.
+    /// Changes a row behind the back of whoever has the table open, as a disk might; false: there is no such row. All that
+    /// was applied is durable then: a crash would take back what it finds in rows that are not, and the damage with it.
     pub fn corrupt_row(&self, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
         let mut inner = self.lock();
-        let mut found = false;
-        let Inner { live, durable, .. } = &mut *inner;
-        for generation in [live, durable] {
-            if let Some(value) = Arc::make_mut(&mut generation.rows).get_mut(key) {
-                *value = change(value);
-                found = true;
-            }
-        }
-        found
+        let Some(value) = Arc::make_mut(&mut inner.live.rows).get_mut(key) else { return false };
+        *value = change(value);
+        inner.durable = inner.live.clone();
+        true
     }
 
     /// The live rows.
