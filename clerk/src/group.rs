@@ -402,6 +402,13 @@ impl GroupClient {
             let mut why = "no server's address is known".to_owned();
             for (_, status) in self.statuses().await {
                 match status {
+                    Ok(KvStatus { lost: Some(registered), .. }) => {
+                        let group = self.group;
+                        return Err(format!(
+                            "group {group} has other data than the group that joined ({:016x})",
+                            registered.0
+                        ));
+                    }
                     Ok(KvStatus { incarnation: Some(incarnation), key: Some(key), .. }) => {
                         return Ok((incarnation, key));
                     }

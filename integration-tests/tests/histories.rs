@@ -120,6 +120,7 @@ fn lost_controllers_are_recovered_from_the_groups() {
     let before = cluster.json(&["query"]);
     assert_eq!(cluster.json(&["recover-controllers"])["recovered"], false, "they are well");
     cluster.ok(&["kill", "ctrl"]);
+    assert_eq!(cluster.fails(1, &["recover-controllers"]), "not_lost", "they only sleep");
     std::fs::remove_dir_all(cluster.path().join("ctrl.1")).unwrap();
     std::fs::remove_dir_all(cluster.path().join("ctrl.2")).unwrap();
     // A group that does not answer stops it before anything is changed.

@@ -20,7 +20,7 @@ use clerk::api::config::{
     Registered, Sealed,
 };
 use clerk::api::ctrl::{Change, CtrlRefusal};
-use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 
 use crate::rebalance::{holder, rebalance};
 
@@ -94,7 +94,7 @@ impl Present<'_> {
     }
 
     fn may_join(&self, group: GroupId, new: &NewGroup) -> Result<(), CtrlRefusal> {
-        check_group(group, new)?;
+        check_group(group, &new.addresses)?;
         let (key, own) = (new.key, self.config.key);
         if key != own && !base::mutant!("join-ignores-cluster-key") {
             return Err(CtrlRefusal::OtherCluster { group, key, own });
@@ -177,14 +177,16 @@ pub fn check(change: &Change) -> Result<(), CtrlRefusal> {
     match change {
         Change::Join(groups) if groups.len() > GROUPS_MAX as usize => too_many,
         Change::Leave { groups, .. } if groups.len() > GROUPS_MAX as usize => too_many,
-        Change::Join(groups) => groups.iter().try_for_each(|(group, new)| check_group(*group, new)),
+        Change::Join(groups) => {
+            groups.iter().try_for_each(|(group, new)| check_group(*group, &new.addresses))
+        }
         Change::Leave { .. } | Change::Move { .. } => Ok(()),
     }
 }
 
-fn check_group(group: GroupId, new: &NewGroup) -> Result<(), CtrlRefusal> {
+/// Whether a group may have this id and these servers.
+pub(crate) fn check_group(group: GroupId, addresses: &[Address]) -> Result<(), CtrlRefusal> {
     let fits = |address: &String| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
-    let addresses = &new.addresses;
     match group != GroupId(0) && (1..=ADDRESSES_MAX).contains(&addresses.len()) && addresses.iter().all(fits)
     {
         true => Ok(()),

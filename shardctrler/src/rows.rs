@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clerk::api::config::{AddressBook, Sealed};
-use clerk::api::{ConfigNum, GroupId, Incarnation};
+use clerk::api::{ConfigNum, Digest, GroupId, Incarnation};
 use raft::rsm::Rows;
 use raft::storage::{Read, ScanLimit, unreadable};
 use serde::Serialize;
@@ -78,6 +78,11 @@ fn unseal(value: &Bytes) -> Sealed {
     Sealed::read(value.clone()).unwrap_or_else(|error| unreadable("decode a configuration", &error))
 }
 
+/// The digest of a configuration.
+pub fn digest(rows: &dyn Read, num: ConfigNum) -> Option<Digest> {
+    rows.get(&numbered(CONFIG, num.0)).map(|value| Digest::of(&value))
+}
+
 /// A configuration.
 pub fn config(rows: &dyn Read, num: ConfigNum) -> Option<Sealed> {
     rows.get(&numbered(CONFIG, num.0)).map(|value| unseal(&value))
@@ -95,10 +100,14 @@ pub fn configs_after(rows: &dyn Read, after: Option<ConfigNum>) -> Vec<Sealed> {
 
 /// The newest address book.
 pub fn book(rows: &dyn Read) -> AddressBook {
-    let Some(value) = rows.get(BOOK) else { return AddressBook::default() };
-    let book = read(&value);
-    if base::codec::encode(&book) != value {
-        // Written again it would lack a field, here and not at others.
+    rows.get(BOOK).map_or_else(AddressBook::default, |value| read(&value))
+}
+
+/// The newest address book, to be written again: with a field that this build does not know it would be another one
+/// here than at others.
+pub fn whole_book(rows: &dyn Read) -> AddressBook {
+    let book = book(rows);
+    if rows.get(BOOK).is_some_and(|value| base::codec::encode(&book) != value) {
         unreadable(
             "decode the address book: run the build that wrote it",
             &"it has a field that this build does not know",

@@ -101,7 +101,10 @@ impl Service {
                 change::check(&change)?;
                 self.execute(&Command::Change { ticket, change }).await
             }
-            CtrlRequest::Plan(change) => self.query(Query::Plan(change)).await,
+            CtrlRequest::Plan(change) => {
+                change::check(&change)?;
+                self.query(Query::Plan(change)).await
+            }
             CtrlRequest::Query(num) => self.query(Query::Config(num)).await,
             CtrlRequest::History { after } => self.query(Query::History { after }).await,
             CtrlRequest::Watch { after, digest, book } => {
@@ -118,22 +121,22 @@ impl Service {
     }
 
     async fn query(&self, query: Query) -> Verdict {
-        match self.replica.query(query, REQUEST_MAX).await {
-            Ok(answer) => answer,
+        self.linearized(query).await?
+    }
+
+    /// What the leader's table says of `query`, once all that was committed before is applied.
+    async fn linearized(&self, query: Query) -> Result<Verdict, CtrlRefusal> {
+        self.replica.query(query, REQUEST_MAX).await.map_err(|error| match error {
             // A query that was not answered changed nothing: it may simply be repeated.
-            Err(ExecuteError::Unknown) => Err(CtrlRefusal::NotExecuted),
-            Err(error) => Err(self.refusal(error)),
-        }
+            ExecuteError::Unknown => CtrlRefusal::NotExecuted,
+            error => self.refusal(error),
+        })
     }
 
     /// Waits until this leader has applied all that was committed before: a table that is only behind the
     /// recovery would say that there was none.
     async fn caught_up(&self) -> Result<(), CtrlRefusal> {
-        match self.replica.query(Query::Config(None), REQUEST_MAX).await {
-            Ok(_) => Ok(()),
-            Err(ExecuteError::Unknown) => Err(CtrlRefusal::NotExecuted),
-            Err(error) => Err(self.refusal(error)),
-        }
+        self.linearized(Query::Config(None)).await.map(drop)
     }
 
     fn refusal(&self, error: ExecuteError) -> CtrlRefusal {
@@ -154,8 +157,16 @@ impl Service {
     }
 
     async fn recover(&self, recovery: Recovery) -> Verdict {
-        // Nothing may found a cluster by this that would otherwise found itself with a key of its own.
-        if !self.settings.recover && rows::newest(&**self.replica.table()).is_none() {
+        // Controllers started without --recover make their own configuration 0. A recovery must not get there first.
+        let founds = || !self.settings.recover && rows::newest(&**self.replica.table()).is_none();
+        if founds() {
+            // This one may only be behind. Where nobody leads it answers for itself.
+            match self.caught_up().await {
+                Ok(()) | Err(CtrlRefusal::NotLeader { hint: None }) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        if founds() {
             let why = "they were not started with --recover".to_owned();
             return Err(CtrlRefusal::NotRecovered(why));
         }
@@ -191,13 +202,16 @@ impl Service {
     /// Refuses a caller whose configuration is another one here. A replica that does not know the number yet may
     /// only be late.
     fn same_history(&self, after: Place) -> Result<(), CtrlRefusal> {
-        let here = rows::config(&**self.replica.table(), after.num);
-        match here.filter(|here| after.digest != Digest::default() && here.digest() != after.digest) {
-            Some(here) if !base::mutant!("watch-ignores-digest") => {
-                Err(CtrlRefusal::OtherHistory { here: here.place(), key: here.key })
-            }
-            _ => Ok(()),
+        let table = &**self.replica.table();
+        let digest = rows::digest(table, after.num).unwrap_or(after.digest);
+        if after.digest == Digest::default()
+            || digest == after.digest
+            || base::mutant!("watch-ignores-digest")
+        {
+            return Ok(());
         }
+        let key = rows::cluster_key(table);
+        Err(CtrlRefusal::OtherHistory { here: Place { num: after.num, digest }, key })
     }
 
     fn status(&self) -> CtrlStatus {
@@ -253,7 +267,7 @@ async fn follow(replica: Replica<Controller>, settings: Settings, head: watch::S
             (status.role == raft::rsm::Role::Leader, status.applied)
         };
         if read_at.replace(applied) != Some(applied) {
-            seen = read_head(&**replica.table());
+            seen = read_head(&**replica.table(), seen);
             head.send_if_modified(|head| std::mem::replace(head, seen) != seen);
         }
         let founds = !recover || base::mutant!("init-while-recovering");
@@ -269,8 +283,11 @@ async fn follow(replica: Replica<Controller>, settings: Settings, head: watch::S
     }
 }
 
-fn read_head(table: &dyn Read) -> Head {
-    Head { config: rows::newest(table), book: rows::book(table).version }
+/// What is newest now. (The book changes only with a configuration, and may have megabytes.)
+fn read_head(table: &dyn Read, seen: Head) -> Head {
+    let config = rows::newest(table);
+    let book = if config == seen.config { seen.book } else { rows::book(table).version };
+    Head { config, book }
 }
 
 #[cfg(test)]

@@ -26,9 +26,8 @@ use raft::rsm::{Rows, StateMachine};
 use raft::storage::{Read, unreadable};
 use raft::types::EntryId;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
-use crate::change::{Next, Present, moves};
+use crate::change::{Next, Present, check_group, moves};
 use crate::rows;
 
 /// What goes through the log. Grows only at the end.
@@ -79,6 +78,10 @@ pub type Verdict = Result<CtrlReply, CtrlRefusal>;
 /// Bytes of configurations in a recovery: it is one entry of the log, and must fit a frame.
 const RECOVERY_BYTES_MAX: usize = 24 << 20;
 
+/// Recovered controllers begin below these, so that what they make cannot reach a limit of the formats.
+const RECOVERED_NUM_MAX: ConfigNum = ConfigNum(ConfigNum::LIMIT.0 / 2);
+const RECOVERED_VERSION_MAX: u64 = 1 << 62;
+
 /// Versions of the address book that recovered controllers pass over.
 const BOOK_VERSIONS_SKIPPED: u64 = 1 << 32;
 
@@ -98,14 +101,6 @@ enum Recorded {
 pub struct Controller {
     /// None before configuration 0.
     known: Option<Known>,
-    standing: watch::Sender<Standing>,
-}
-
-/// What a replica has applied so far, for those beside it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// The key of the cluster; none before the first configuration.
-    pub key: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -124,7 +119,7 @@ impl Known {
         });
         Some(Self {
             config,
-            book: rows::book(rows),
+            book: rows::whole_book(rows),
             incarnations: rows::incarnations(rows),
             sessions: Sessions::load(Bytes::from_static(rows::SESSIONS), rows),
         })
@@ -215,6 +210,8 @@ pub(crate) fn check_recovery(recovery: &Recovery) -> Result<&Sealed, CtrlRefusal
     let known = |(group, incarnation): (&GroupId, &Incarnation)| {
         recovery.book.incarnation(*group) == Some(*incarnation)
     };
+    // A group that is late adopts each of them, and sends its rows to groups that may have left since.
+    let mut named = recovery.configs.iter().flat_map(|config| &config.groups);
     let bytes: usize = recovery.configs.iter().map(|config| config.bytes().len()).sum();
     if bytes > RECOVERY_BYTES_MAX || recovery.book.groups.len() > GROUPS_MAX as usize {
         refused("more configurations or groups are named than there can be")
@@ -224,8 +221,14 @@ pub(crate) fn check_recovery(recovery: &Recovery) -> Result<&Sealed, CtrlRefusal
         refused("the configurations named are of several clusters")
     } else if recovery.configs.iter().any(|it| !it.is_understood()) {
         refused("a configuration has fields that this build does not know: use the build that wrote it")
-    } else if recovery.book.key != newest.key || !newest.groups.iter().all(known) {
+    } else if newest.num >= RECOVERED_NUM_MAX || recovery.book.version >= RECOVERED_VERSION_MAX {
+        refused("a number or a version named is so great that none could follow it")
+    } else if recovery.book.key != newest.key || !named.all(known) {
         refused("the address book named does not list every group")
+    } else if let Some((group, _)) =
+        recovery.book.groups.iter().find(|(group, it)| check_group(**group, &it.addresses).is_err())
+    {
+        refused(&format!("the servers named of group {group} are none, too many or have no addresses"))
     } else {
         Ok(newest)
     }
@@ -258,19 +261,6 @@ fn recover(rows: &mut dyn Rows, recovery: &Recovery, sessions: u64) {
     Sessions::skip(Bytes::from_static(rows::SESSIONS), rows, sessions);
 }
 
-impl Controller {
-    /// Follows what is applied.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
-    }
-
-    fn know(&mut self, known: Option<Known>) {
-        let key = known.as_ref().map(|known| known.config.key);
-        self.known = known;
-        self.standing.send_if_modified(|standing| std::mem::replace(&mut standing.key, key) != key);
-    }
-}
-
 impl StateMachine for Controller {
     type Command = Command;
     type Output = Verdict;
@@ -278,7 +268,7 @@ impl StateMachine for Controller {
     type Answer = Verdict;
 
     fn load(&mut self, rows: &dyn Read) {
-        self.know(Known::load(rows));
+        self.known = Known::load(rows);
     }
 
     fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, command: Command) -> Verdict {
@@ -288,7 +278,7 @@ impl StateMachine for Controller {
                     rows::put_config(rows, &Sealed::new(Config::zero(key, params)));
                     rows::put_book(rows, &AddressBook { key, ..AddressBook::default() });
                     tracing::info!(?params, key = format!("{key:016x}"), "new cluster");
-                    self.know(Known::load(rows));
+                    self.known = Known::load(rows);
                 }
                 Ok(CtrlReply::Changed { config: ConfigNum(0), moves: Vec::new() })
             }
@@ -298,7 +288,7 @@ impl StateMachine for Controller {
                     return known.on_recover_again(rows, newest);
                 }
                 recover(rows, &recovery, sessions);
-                self.know(Known::load(rows));
+                self.known = Known::load(rows);
                 Ok(CtrlReply::Recovered(newest))
             }
             // Not recorded: nothing is known of sessions before configuration 0.

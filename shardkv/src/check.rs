@@ -18,6 +18,8 @@ use crate::rows::{self, Kind, Meta};
 
 /// Counters from outside are smaller than this: they are added to.
 const COUNTER_LIMIT: u64 = 1 << 62;
+/// Rows and bytes of a shard, too: those of all shards are added up.
+const SIZE_LIMIT: u64 = 1 << 48;
 /// Bytes in front of a client's key in any row's key, with room.
 const PREFIX_BYTES_MAX: usize = 16;
 
@@ -78,7 +80,8 @@ fn row(params: Params, key: &[u8], value: &bytes::Bytes) -> Result<(), String> {
 fn meta(value: &[u8]) -> Result<(), String> {
     let meta: Meta = rows::try_decode(value).map_err(|error| error.to_string())?;
     let counters = [meta.floor.0, meta.rows, meta.bytes];
-    match counters.iter().all(|counter| *counter < COUNTER_LIMIT) {
+    let sane = meta.floor.0 < COUNTER_LIMIT && meta.rows < SIZE_LIMIT && meta.bytes < SIZE_LIMIT;
+    match sane {
         true => Ok(()),
         false => Err(format!("counters of a shard beyond all reason: {counters:?}")),
     }

@@ -10,7 +10,8 @@
 //! A question or its answer may be lost, and a controller may be cut off from the others: then it answers,
 //! but never has any news. So behind an answer without news the next controller is asked. And when somebody
 //! who asks this group for something names a configuration that is not known here, the question is soon put
-//! to the next controller instead of waiting for its end.
+//! to the next controller instead of waiting for its end. If no controller knows it, one question is waited for
+//! before the next round: whoever named it may follow another history, or be wrong.
 //!
 //! Each question names the digest of the configuration that it goes on from. Controllers that have another one
 //! say so: what was not adopted yet is forgotten, and where what was adopted differs, the group follows another
@@ -81,6 +82,8 @@ struct Round {
     back_off: Duration,
     /// Controllers that refused, one after the other.
     refused: usize,
+    /// Questions that were given up, one after the other, because somebody named a newer configuration.
+    given_up: usize,
 }
 
 impl Follower {
@@ -89,15 +92,18 @@ impl Follower {
             return;
         }
         let at = self.random.random_range(0..self.controllers.len());
-        let mut round = Round { at, back_off: BACK_OFF_MIN, refused: 0 };
+        let mut round = Round { at, back_off: BACK_OFF_MIN, refused: 0, given_up: 0 };
         loop {
             let adopted = self.standing.borrow().place;
             let question = self.knowledge.borrow().question(adopted);
-            let answer = tokio::select! {
+            // What was named may not exist here. So behind each round of all controllers one question is waited for.
+            let is_impatient = round.given_up < self.controllers.len();
+            let (answer, given_up) = tokio::select! {
                 biased;
-                answer = self.ask(round.at, question) => answer,
-                () = self.impatience() => Answer::Elsewhere(None),
+                answer = self.ask(round.at, question) => (answer, 0),
+                () = self.impatience(), if is_impatient => (Answer::Elsewhere(None), round.given_up + 1),
             };
+            round.given_up = given_up;
             self.on_answer(&mut round, adopted, answer).await;
             self.judge_own_data();
         }

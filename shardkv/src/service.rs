@@ -181,8 +181,8 @@ impl Service {
     pub fn knows(&self, sender: Sender) -> Result<(), String> {
         match self.registered(sender.group).filter(|registered| *registered != sender.incarnation) {
             Some(registered) if !base::mutant!("pusher-not-checked") => Err(format!(
-                "group {} has other data ({}) than the group that joined ({registered}): nothing is taken from it",
-                sender.group, sender.incarnation
+                "group {} has other data ({:016x}) than the group that joined ({:016x}): nothing is taken from it",
+                sender.group, sender.incarnation.0, registered.0
             )),
             _ => Ok(()),
         }

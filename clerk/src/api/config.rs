@@ -96,6 +96,12 @@ where
     Ok(entries.into_iter().collect())
 }
 
+/// Reads a set of groups with a bound on its entries (correctness rule 47).
+pub(super) fn few_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<GroupId>, D::Error> {
+    let ids: Vec<GroupId> = base::codec::bounded::<GROUPS_READ, _, _>(deserializer)?;
+    Ok(ids.into_iter().collect())
+}
+
 /// A numbered configuration. Never changes once made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{AddressBook, Move, NewGroup, Place, Sealed, few_groups};
+use super::config::{AddressBook, Move, NewGroup, Place, Sealed, few_groups, few_ids};
 use super::status::CtrlStatus;
 use super::{Address, ConfigNum, Digest, GroupId, SessionId, ShardId, Ticket};
 
@@ -19,6 +19,7 @@ pub enum Change {
     /// Removes groups and rebalances.
     Leave {
         /// The groups.
+        #[serde(deserialize_with = "few_ids")]
         groups: BTreeSet<GroupId>,
         /// Allow that no group remains: the shards are parked at their last holders.
         force: bool,

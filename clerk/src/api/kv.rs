@@ -237,8 +237,10 @@ pub enum KvRefusal {
     },
     /// The group's data is not the data that joined the cluster: nothing of it is served (correctness rule 57).
     #[error(
-        "group {group} lost its data: the cluster knows it as {registered}, and it has {own}, so nothing was done; \
-         stop its servers and start them on the data directories that it joined with"
+        "group {group} lost its data: the cluster knows it as {:016x}, and it has {:016x}, so nothing was done; \
+         stop its servers and start them on the data directories that it joined with",
+        .registered.0,
+        .own.0
     )]
     LostData {
         /// The group.

@@ -202,7 +202,10 @@ impl Stage {
         self.cluster.set_key(key);
         self.cluster.wipe("ctrl");
         self.cluster.ready(PATIENCE).await?;
-        let ctrl = self.ctrl();
+        // A client of its own, which has not met the cluster: others keep its key, and are refused.
+        let connection: Arc<dyn Connection> = Arc::new(self.cluster.client("stranger"));
+        let ctrl =
+            CtrlClerk::new(connection, self.cluster.addresses("ctrl"), self.seed).with_deadline(PATIENCE);
         if key == own {
             // Number for number another history, in which one group gets everything, then the other.
             self.change(&ctrl, self.join(&GROUPS[1..])).await?;

@@ -179,6 +179,10 @@ async fn controllers_that_wait_to_be_recovered_found_no_cluster_and_answer_nothi
     let refused = founded.handle(CtrlRequest::Recover(recovery.clone())).await;
     assert!(matches!(refused, Err(CtrlRefusal::NotRecovered(_))), "{refused:?}");
 
+    // One that does not lead may merely be late: only the leader says that they wait.
+    let late = controller_that(&MemoryDisk::new(), 3, true).await;
+    assert_eq!(late.handle(CtrlRequest::Open).await, Err(CtrlRefusal::NotLeader { hint: None }));
+
     let service = controller_that(&new, 1, true).await;
     clock::sleep(Duration::from_secs(5)).await;
     for request in [CtrlRequest::Open, CtrlRequest::Query(None), watch(0), CtrlRequest::Plan(join(102))] {

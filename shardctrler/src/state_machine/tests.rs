@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params, Sealed};
+use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params, Registered, Sealed};
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, Recovery};
 use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use proptest::prelude::*;
@@ -8,6 +8,7 @@ use raft::rsm::{MapRows, StateMachine};
 use raft::types::EntryId;
 
 use super::{Command, Controller, Query, Verdict};
+use crate::rows;
 
 const KEY: u64 = 7;
 
@@ -399,7 +400,7 @@ fn recovered_controllers_go_on_with_the_history_that_the_groups_hold() {
     assert_eq!(verdict, Ok(CtrlReply::Recovered(newest.place())));
     assert_eq!(new.newest().0, newest);
     assert!(new.newest().1.version > book.version + (1 << 31), "no version of the book returns");
-    assert_eq!(new.machine.standing().borrow().key, Some(KEY));
+    assert_eq!(rows::cluster_key(&new.rows), KEY);
     new.session = new.open();
     assert!(new.session.0 > 1 << 32, "no name of a session returns: {:?}", new.session);
     let (num, moves) = changed(new.change(join([103])));
@@ -436,7 +437,30 @@ fn a_recovery_that_contradicts_itself_is_refused() {
     let no_group = Recovery { book: AddressBook { key: KEY, ..AddressBook::default() }, ..good.clone() };
     let other_key = Recovery { book: AddressBook { key: 9, ..good.book.clone() }, ..good.clone() };
     let nothing = Recovery { configs: Vec::new(), ..good.clone() };
-    for wrong in [gap, no_group, other_key, nothing] {
+    let with_book = |change: &dyn Fn(&mut AddressBook)| {
+        let mut wrong = good.clone();
+        change(&mut wrong.book);
+        wrong
+    };
+    let far_version = with_book(&|book| book.version = u64::MAX - 1);
+    let set = |book: &mut AddressBook, addresses| {
+        book.groups.insert(GroupId(101), Registered::new(Incarnation(101_000), addresses));
+    };
+    let no_servers = with_book(&|book| set(book, Vec::new()));
+    let long = with_book(&|book| set(book, vec!["x".repeat(1 << 20)]));
+    let one = |config: Config| Recovery { configs: vec![Sealed::new(config)], ..good.clone() };
+    let last = good.configs[2].config().as_ref().clone();
+    // The next one would have a number that nobody can read.
+    let far = one(Config { num: ConfigNum(ConfigNum::LIMIT.0 - 1), ..last.clone() });
+    let mut clusters = good.clone();
+    let other = Config { key: 9, before: clusters.configs[1].digest(), ..last };
+    clusters.configs[2] = Sealed::new(other);
+    // A group that left since: one that is late may have to send it rows.
+    let mut left = good.clone();
+    changed(lost.change(leave([102], false)));
+    left.configs = recovery(&lost, 0).configs;
+    left.book.groups.remove(&GroupId(102));
+    for wrong in [gap, no_group, other_key, nothing, far_version, no_servers, long, far, clusters, left] {
         let (cluster, verdict) = recovered(&wrong);
         assert!(matches!(verdict, Err(CtrlRefusal::NotRecovered(_))), "{verdict:?}");
         assert!(cluster.rows.0.is_empty());

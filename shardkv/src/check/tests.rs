@@ -85,7 +85,8 @@ fn counters_and_versions_that_could_overflow_are_refused() {
     for wrong in [
         Meta { floor: Version(u64::MAX), ..Meta::default() },
         Meta { rows: u64::MAX, ..Meta::default() },
-        Meta { bytes: 1 << 62, ..Meta::default() },
+        Meta { rows: 1 << 48, ..Meta::default() },
+        Meta { bytes: 1 << 48, ..Meta::default() },
     ] {
         assert!(meta(wrong).is_err(), "{wrong:?}");
     }

@@ -6,6 +6,7 @@ use clerk::api::config::{AddressBook, Config, Params, Place, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
 use clerk::api::push::{PushReply, PushRequest, Sender};
+use clerk::api::status::History;
 use clerk::api::{Address, ConfigNum, GroupId};
 use clerk::connection::{CallError, Connection};
 use futures::future::BoxFuture;
@@ -100,6 +101,11 @@ impl Connection for Controllers {
     ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
         Box::pin(async move {
             let newest = if to == "cut off" { 0 } else { 1 };
+            if let CtrlRequest::Query(Some(asked)) = request
+                && asked > ConfigNum(newest)
+            {
+                return Ok(Err(CtrlRefusal::UnknownConfig { asked, newest: ConfigNum(newest) }));
+            }
             let news = match request {
                 CtrlRequest::Watch { after, .. } => configs(after.0 + 1..newest + 1),
                 _ => configs(0..1),
@@ -136,6 +142,31 @@ async fn a_controller_that_is_cut_off_from_the_others_keeps_nobody_from_news_for
             _ = known.wait_for(has_news) => {}
             () = clock::sleep(Duration::from_secs(5)) => panic!("no news in time, seed {seed}"),
         }
+    }
+}
+
+/// Rule 56: a number that somebody made up does not keep a group from hearing that it is ahead.
+#[tokio::test(start_paused = true)]
+async fn a_number_that_no_controller_knows_is_not_asked_for_for_ever() {
+    let standing = Standing { place: Some(at(5)), key: Some(7), ..Standing::default() };
+    let (_standing, standing) = watch::channel(standing);
+    let (_named, named) = watch::channel(ConfigNum(u64::MAX));
+    let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
+    let mut known = knowledge.subscribe();
+    let follower = Follower {
+        group: GroupId(101),
+        connection: Arc::new(Controllers),
+        controllers: vec!["one".to_owned(), "two".to_owned(), "three".to_owned()],
+        standing,
+        knowledge,
+        named,
+        random: StdRng::seed_from_u64(1),
+    };
+    let is_ahead = |known: &Knowledge| known.history == History::Ahead { newest: ConfigNum(1) };
+    tokio::select! {
+        () = follower.run() => panic!("it follows for ever"),
+        _ = known.wait_for(is_ahead) => {}
+        () = clock::sleep(Duration::from_secs(30)) => panic!("nobody is told"),
     }
 }
 

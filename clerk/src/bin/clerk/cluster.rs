@@ -173,6 +173,14 @@ pub(crate) async fn controllers_anew(
     Ok(aside)
 }
 
+/// The controllers of this machine whose data directories are of the cluster with this key.
+pub(crate) fn controllers_with_data(context: &Context, key: u64) -> Result<Vec<String>, Failure> {
+    let directory = Directory::new(&context.directory);
+    let mut names = directory.load()?.select(&[Name::Group(0)])?;
+    names.retain(|name| process::key_of(&directory.of(name)) == Some(key));
+    Ok(names)
+}
+
 /// The controllers know the groups' history: from now on they start like any others.
 pub(crate) async fn recovered(context: &Context) -> Result<(), Failure> {
     let directory = Directory::new(&context.directory);

@@ -24,11 +24,11 @@ use serde_json::json;
 use self::plan::{Heard, Plan, plan};
 use crate::args::{self, Joining};
 use crate::cluster;
-use crate::cluster::Directory;
+use crate::cluster::{Cluster, Directory};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
 
-/// How long a group is asked before it counts as silent, unless --timeout says otherwise.
+/// How long a group is asked, at least, before it counts as silent. --timeout may say longer.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long the controllers may take to say that they are well.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
@@ -50,7 +50,7 @@ pub(crate) async fn recover_controllers(
             .next("clerk --controllers ... recover-controllers 101=HOST:PORT,..."));
     }
     context.output.note(format!("asking {} groups for their configurations", places.len()));
-    let heard = hear_all(&reach, &mut places, until).await;
+    let heard = hear_all(&reach, &mut places, &without, until).await;
     let plan = plan(&heard, &places, &without)?;
     if works(&reach, &plan).await {
         if reach.local.as_ref().is_some_and(|cluster| cluster.recovering) {
@@ -61,8 +61,11 @@ pub(crate) async fn recover_controllers(
         });
         return Ok(());
     }
+    if let Some(cluster) = &reach.local {
+        refuse_if_they_only_sleep(context, &reach, cluster, &plan).await?;
+    }
     let aside = match &reach.local {
-        Some(_) => start_anew(context, until).await?,
+        Some(_) => start_anew(context).await?,
         None => Vec::new(),
     };
     let ctrl = reach.ctrl().with_deadline(context.data_timeout().max(PATIENCE));
@@ -109,31 +112,49 @@ async fn works(reach: &Reach, plan: &Plan) -> bool {
     }
 }
 
+/// Controllers that are merely stopped have not lost anything: a majority that has its data has to start, not to be
+/// replaced. If they lead, and say something else than the groups, they were set back or made anew.
+async fn refuse_if_they_only_sleep(
+    context: &Context,
+    reach: &Reach,
+    cluster: &Cluster,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let whole = cluster::controllers_with_data(context, plan.newest.key)?;
+    let leads = reach.ctrl().with_deadline(LOOK).query(None).await.is_ok();
+    if leads || whole.len() * 2 <= cluster.addresses(0).len() {
+        return Ok(());
+    }
+    let message = format!("{} have their data, which is a majority: nothing was changed", whole.join(" "));
+    Err(Failure::new("not_lost", message).next("clerk start ctrl"))
+}
+
 async fn descends(reach: &Reach, plan: &Plan) -> bool {
     let asked = reach.ctrl().with_deadline(LOOK).query(Some(plan.newest.num)).await;
     asked.is_ok_and(|(config, _)| config.place() == plan.newest.place())
 }
 
 /// Replaces the local controllers by new ones that wait; where what was left of the old ones lies now.
-async fn start_anew(context: &Context, until: Instant) -> Result<Vec<String>, Failure> {
+async fn start_anew(context: &Context) -> Result<Vec<String>, Failure> {
     on_interrupt(
         "interrupted: the controllers may be replaced already, and wait to be recovered",
         "run clerk recover-controllers again",
     );
     let directory = Directory::new(&context.directory);
-    cluster::controllers_anew(context, &directory, until).await
+    cluster::controllers_anew(context, &directory, context.settle_until()).await
 }
 
-/// Asks every group that is known, and those that they know.
+/// Asks every group that is known and not given up, and those that they know.
 async fn hear_all(
     reach: &Reach,
     places: &mut BTreeMap<GroupId, Vec<Address>>,
+    without: &BTreeSet<GroupId>,
     until: Instant,
 ) -> BTreeMap<GroupId, Heard> {
     let mut heard: BTreeMap<GroupId, Heard> = BTreeMap::new();
     loop {
         let fresh: Vec<(GroupId, Vec<Address>)> = (places.iter())
-            .filter(|(group, _)| !heard.contains_key(group))
+            .filter(|(group, _)| !heard.contains_key(group) && !without.contains(group))
             .map(|(group, addresses)| (*group, addresses.clone()))
             .collect();
         if fresh.is_empty() {

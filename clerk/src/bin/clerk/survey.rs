@@ -94,7 +94,9 @@ impl Survey {
         };
         // What keeps everything else from happening comes first.
         let (mut causes, mut pending) = (Vec::new(), Vec::new());
-        if self.controllers.iter().any(|(_, status)| status.as_ref().is_ok_and(|it| it.recovering)) {
+        let mut controllers =
+            self.controllers.iter().filter_map(|(_, status)| status.as_ref().ok()).peekable();
+        if controllers.peek().is_some() && controllers.all(|status| status.recovering) {
             causes.push("the controllers wait to be recovered: clerk recover-controllers".to_owned());
         }
         for (group, answers) in &self.groups {
@@ -145,8 +147,9 @@ pub(crate) fn trouble(group: GroupId, answers: &Answers<KvStatus>) -> Option<Str
     answered.find_map(|status| match (&status.lost, &status.history) {
         (Some(registered), _) => {
             let own = status.incarnation.unwrap_or_default();
+            let (joined, now) = (registered.0, own.0);
             Some(format!(
-                "group {group} LOST ITS DATA: it joined as {registered} and is now {own}; it serves nothing"
+                "group {group} LOST ITS DATA: it joined as {joined:016x} and is now {now:016x}; it serves nothing"
             ))
         }
         (None, History::Same) => None,

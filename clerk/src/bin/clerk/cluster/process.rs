@@ -106,6 +106,12 @@ pub(super) fn is_made(data: &Path) -> bool {
     data.join("identity").exists()
 }
 
+/// The key of the cluster that a data directory belongs to, if its server has learned it.
+pub(super) fn key_of(data: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(data.join("identity")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("key ")?.parse().ok())
+}
+
 fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
     let members: Vec<String> =
         cluster.of(server.group).map(|member| format!("{}={}", member.id, member.address)).collect();
@@ -142,7 +148,7 @@ mod tests {
     use rustix::fs::{FlockOperation, flock};
     use rustix::process::Signal;
 
-    use super::{holder, holds, is_new, signal};
+    use super::{holder, holds, is_new, key_of, signal};
     use crate::cluster::file::Server;
 
     #[test]
@@ -169,6 +175,14 @@ mod tests {
         std::fs::write(&path, "1\n").unwrap();
         assert_eq!(holder(data.path()), None);
         assert_eq!(signal(data.path(), Signal::KILL), Ok(false));
+    }
+
+    #[test]
+    fn a_directory_tells_the_key_of_its_cluster() {
+        let data = tempfile::tempdir().unwrap();
+        assert_eq!(key_of(data.path()), None);
+        std::fs::write(data.path().join("identity"), "format 3\ncluster c\nkey 77\nchecksum 1\n").unwrap();
+        assert_eq!(key_of(data.path()), Some(77));
     }
 
     #[test]

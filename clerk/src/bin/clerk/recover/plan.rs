@@ -62,7 +62,8 @@ pub(super) fn plan(
         |(group, heard): (&GroupId, &Heard)| Some((heard.adopted.as_ref().ok()?.last()?.num, *group));
     let slowest = counted().filter_map(adopted).min().unwrap_or((newest.num, GroupId(0)));
     let configs = end_of_history(&held, slowest)?;
-    let book = book(counted(), places, &newest)?;
+    begins(counted(), &newest, &configs)?;
+    let book = book(counted(), places, &newest, &configs)?;
     Ok(Plan { newest, recovery: Recovery { configs, book } })
 }
 
@@ -103,10 +104,18 @@ fn end_of_history(
     let mut end: Vec<Sealed> = Vec::new();
     let mut bytes = 0;
     for config in held.values().rev() {
-        let follows =
-            end.last().is_none_or(|next| next.num.0 == config.num.0 + 1 && next.before == config.digest());
+        let is_next = end.last().is_none_or(|next| next.num.0 == config.num.0 + 1);
+        if is_next && end.last().is_some_and(|next| next.before != config.digest()) {
+            let message = format!(
+                "configuration {} that somebody holds does not follow the configuration before it that somebody else \
+                 holds: nothing was changed",
+                config.num.0 + 1
+            );
+            return Err(Failure::new("two_histories", message)
+                .next("add --without GROUP for each group of the history that is to be given up"));
+        }
         bytes += config.bytes().len();
-        if !follows || config.num <= slowest && !end.is_empty() && bytes > OLDER_BYTES {
+        if !is_next || config.num <= slowest && !end.is_empty() && bytes > OLDER_BYTES {
             break;
         }
         end.push(config.clone());
@@ -124,16 +133,37 @@ fn end_of_history(
     Ok(end)
 }
 
-/// The newest address book, with every group of the newest configuration in it.
+/// A group that joined and adopted nothing yet can begin only with configuration 0, or with one that does not name it.
+fn begins<'a>(
+    mut heard: impl Iterator<Item = (&'a GroupId, &'a Heard)>,
+    newest: &Sealed,
+    configs: &[Sealed],
+) -> Result<(), Failure> {
+    let first = configs.first().filter(|first| first.num.0 > 0);
+    let is_stuck = |(group, heard): &(&GroupId, &Heard)| {
+        let named = |config: &Sealed| config.groups.contains_key(group);
+        named(newest) && heard.adopted.as_ref().is_ok_and(Vec::is_empty) && first.is_some_and(named)
+    };
+    let Some((group, _)) = heard.find(is_stuck) else { return Ok(()) };
+    let message = format!(
+        "group {group} has adopted nothing yet, and no group holds a configuration with which it could begin: \
+         nothing was changed"
+    );
+    Err(Failure::new("gap", message).next(format!("give it up: --without {group}")))
+}
+
+/// The newest address book, with every group in it that one of the configurations names: a group that is late adopts
+/// each of them, and may send rows to groups that left since.
 fn book<'a>(
     heard: impl Iterator<Item = (&'a GroupId, &'a Heard)>,
     places: &BTreeMap<GroupId, Vec<Address>>,
     newest: &Sealed,
+    configs: &[Sealed],
 ) -> Result<AddressBook, Failure> {
     let books = heard.flat_map(|(_, heard)| &heard.books).filter(|book| book.key == newest.key);
     let mut book = books.max_by_key(|book| book.version).cloned().unwrap_or_default();
     book.key = newest.key;
-    for (group, incarnation) in &newest.groups {
+    for (group, incarnation) in configs.iter().flat_map(|config| &config.groups) {
         if book.incarnation(*group) == Some(*incarnation) {
             continue;
         }
@@ -215,6 +245,20 @@ mod tests {
         let heard = || vec![(101, says(&one)), (102, says(&other))];
         assert_eq!(code(planned(heard(), &[])), "two_histories");
         assert_eq!(numbers(planned(heard(), &[102])), [0, 1, 2, 3]);
+        // The numbers need not be the same: what a server only heard of follows something else.
+        let other = history(4, &[101]);
+        let mut heard = vec![(101, says(&one)), (102, says(&one))];
+        heard[1].1.known.push(other[4].clone());
+        assert_eq!(code(planned(heard, &[])), "two_histories");
+    }
+
+    #[test]
+    fn a_group_that_could_begin_with_no_configuration_stops_it() {
+        let all = history(6, &[101, 102]);
+        let heard = |from: usize| vec![(101, says(&all[from..])), (102, says(&[]))];
+        assert_eq!(code(planned(heard(3), &[])), "gap");
+        assert_eq!(numbers(planned(heard(3), &[102])), [3, 4, 5, 6]);
+        assert_eq!(numbers(planned(heard(0), &[])), [0, 1, 2, 3, 4, 5, 6]);
     }
 
     #[test]
