@@ -1,3 +1,5 @@
+mod formats;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params, Registered, Sealed};
@@ -452,6 +454,12 @@ fn a_recovery_that_contradicts_itself_is_refused() {
     let last = good.configs[2].config().as_ref().clone();
     // The next one would have a number that nobody can read.
     let far = one(Config { num: ConfigNum(ConfigNum::LIMIT.0 - 1), ..last.clone() });
+    // A later build wrote a field into it.
+    let mut later = good.clone();
+    let bytes = later.configs.pop().expect("there is one").bytes().to_vec();
+    let field = [&[1][..], &5_u16.to_le_bytes(), &0_u64.to_le_bytes()].concat();
+    let bytes = [&bytes[..bytes.len() - 1], &field].concat();
+    later.configs.push(Sealed::read(bytes.into()).expect("it can be read"));
     let mut clusters = good.clone();
     let other = Config { key: 9, before: clusters.configs[1].digest(), ..last };
     clusters.configs[2] = Sealed::new(other);
@@ -460,7 +468,7 @@ fn a_recovery_that_contradicts_itself_is_refused() {
     changed(lost.change(leave([102], false)));
     left.configs = recovery(&lost, 0).configs;
     left.book.groups.remove(&GroupId(102));
-    for wrong in [gap, no_group, other_key, nothing, far_version, no_servers, long, far, clusters, left] {
+    for wrong in [gap, no_group, other_key, nothing, far_version, no_servers, long, far, later, clusters, left] {
         let (cluster, verdict) = recovered(&wrong);
         assert!(matches!(verdict, Err(CtrlRefusal::NotRecovered(_))), "{verdict:?}");
         assert!(cluster.rows.0.is_empty());

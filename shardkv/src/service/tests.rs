@@ -800,6 +800,17 @@ async fn a_group_that_lost_its_data_answers_nothing_but_that() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_pushes_in_no_other_groups_name() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let end = Cursor::default();
+    let of_c = PushRequest::Activate { shard: ShardId(0), config: world.place(1), from: GroupId(9), end };
+    let answer = world.push_to(A, B, of_c).await;
+    assert!(matches!(&answer, Err(KvRefusal::Malformed(why)) if why.contains("of group 9")), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn rows_that_are_none_are_refused_before_the_log() {
     let world = two_groups().await;
     world.publish([Some(A); 4]);

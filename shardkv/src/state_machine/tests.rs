@@ -1,8 +1,11 @@
 //! The state machine over rows in memory: operations of clients, and shards carried by hand.
 
+mod formats;
 mod kv;
 mod moves;
 mod storm;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clerk::api::config::{Assignment, Config, Params, Sealed, shard_of};

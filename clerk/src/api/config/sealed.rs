@@ -154,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn a_field_of_a_later_build_is_kept_and_noticed() {
+        let mut bytes = Sealed::new(config()).bytes().to_vec();
+        assert_eq!(bytes.pop(), Some(0), "no field follows");
+        bytes.push(1);
+        bytes.extend_from_slice(&5_u16.to_le_bytes());
+        bytes.extend_from_slice(&3_u64.to_le_bytes());
+        bytes.extend_from_slice(b"new");
+        let later = Sealed::read(bytes.clone().into()).unwrap();
+        assert!(!later.is_understood());
+        assert_eq!((&later.bytes()[..], later.shards.len()), (&bytes[..], 2));
+    }
+
+    #[test]
     fn any_other_word_in_it_is_another_digest() {
         let made = Sealed::new(config());
         let others = [

@@ -4,7 +4,7 @@
 //! from SEED (1) on, until one fails that does not fail without the bug. `mutants list` names them, and
 //! `MUTANT=NAME mutants play TEST SEED [COUNT]` replays a catch.
 //!
-//! The table at the end is the one in the README of this crate. Success means that at most one escaped.
+//! It ends with a table of who noticed what. Success means that at most one escaped.
 
 mod cores;
 mod hunt;
