@@ -153,7 +153,9 @@ fn a_shard_of_64_mib_moves_without_a_pause_elsewhere_and_without_much_memory() {
         move_a_large_shard(mib.parse().expect("BIG_MOVE_MIB is a number"), 200);
         return;
     }
-    let slowest = move_a_large_shard(64, 100);
+    // A receiver holds at most 16 MiB of log, 16 MiB on its way to the table, 60 MiB of rows that wait or go, and 64 MiB of
+    // RocksDB's buffers. On a busy machine much of that is in use at once.
+    let slowest = move_a_large_shard(64, 156);
     assert!(slowest <= Duration::from_secs(1), "{slowest:?}");
 }
 

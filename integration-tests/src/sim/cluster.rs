@@ -333,6 +333,7 @@ impl Cluster {
     pub fn wipe(&self, group: &str) {
         for name in self.names().into_iter().filter(|name| *group_of(name) == *group) {
             self.crash(&name);
+            self.network.forget_vote(&name);
             if let Some(node) = lock(&self.nodes).get_mut(&name) {
                 let unique = format!("{name} anew after life {}", node.life);
                 let (kind, peers) = (&node.kind, &node.peers);

@@ -47,7 +47,7 @@ use base::{clock, codec};
 use bytes::Bytes;
 use clerk::connection::CallError;
 use raft::core::message::{Body, Message};
-use raft::types::NodeId;
+use raft::types::{NodeId, Term};
 use tokio::sync::oneshot;
 
 pub use doors::{Identity, KeyOf, Pass};
@@ -75,6 +75,8 @@ struct State {
     rpcs: u64,
     bytes: u64,
     doubled: BTreeMap<Name, u64>,
+    /// Whom each server voted for last.
+    votes: BTreeMap<Name, (Term, NodeId)>,
 }
 
 /// The network. Clones share it.
@@ -317,11 +319,29 @@ impl Network {
         Ok(receiver)
     }
 
+    /// One vote in a term (correctness rule 1): a later life of the server knows what an earlier one promised.
+    fn note_vote(&self, from: &Name, peer: NodeId, message: &Message) {
+        if !matches!(message.body, Body::VoteReply { granted: true }) {
+            return;
+        }
+        let before = lock(&self.state).votes.insert(Arc::clone(from), (message.term, peer));
+        if let Some((term, other)) = before.filter(|(term, other)| *term == message.term && *other != peer) {
+            self.world
+                .fail(format!("one vote in a term: {from} voted for {other} and {peer} in term {term}"));
+        }
+    }
+
+    /// The server's disk is another one now, older or empty: it does not know its last vote.
+    pub fn forget_vote(&self, name: &Name) {
+        lock(&self.state).votes.remove(name);
+    }
+
     /// Sends a message of Raft.
     fn post(&self, from: &Name, me: NodeId, to: &Name, peer: NodeId, message: &Message) {
         let label = |kind| Label { kind, from: Arc::clone(from), at: Arc::clone(to) };
         // The last words of a server that was just cut off are not even tried.
         let Some(sender) = self.attached(from) else { return };
+        self.note_vote(from, peer, message);
         let is_answer = is_answer(&message.body);
         let bytes = codec::wire::encode(message);
         if !is_answer {

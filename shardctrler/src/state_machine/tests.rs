@@ -468,7 +468,9 @@ fn a_recovery_that_contradicts_itself_is_refused() {
     changed(lost.change(leave([102], false)));
     left.configs = recovery(&lost, 0).configs;
     left.book.groups.remove(&GroupId(102));
-    for wrong in [gap, no_group, other_key, nothing, far_version, no_servers, long, far, later, clusters, left] {
+    for wrong in
+        [gap, no_group, other_key, nothing, far_version, no_servers, long, far, later, clusters, left]
+    {
         let (cluster, verdict) = recovered(&wrong);
         assert!(matches!(verdict, Err(CtrlRefusal::NotRecovered(_))), "{verdict:?}");
         assert!(cluster.rows.0.is_empty());

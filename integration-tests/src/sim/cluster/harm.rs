@@ -31,6 +31,7 @@ impl Cluster {
     /// Crashes a node and sets its disk back, without a trace.
     pub fn set_back(&self, name: &Name, past: Past) {
         self.crash(name);
+        self.network.forget_vote(name);
         self.world.note(&format!("set back {name}"));
         if let Some(node) = lock(&self.nodes).get_mut(name) {
             node.disk.set_back(past);

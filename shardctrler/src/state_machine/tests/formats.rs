@@ -27,11 +27,7 @@ fn unhex(digits: &str) -> Bytes {
 /// Every kind of change.
 fn script() -> Vec<Command> {
     let params = Params { shard_count: 4, ..Params::default() };
-    let changes = [
-        join([101, 102]),
-        give(0, 102),
-        leave([101], false),
-    ];
+    let changes = [join([101, 102]), give(0, 102), leave([101], false)];
     let ticket = |seq| Ticket { session: SessionId(1), seq: Seq(seq) };
     let changes = (1..).zip(changes).map(|(seq, change)| Command::Change { ticket: ticket(seq), change });
     [Command::Init { params, key: KEY }, Command::Open].into_iter().chain(changes).collect()

@@ -29,8 +29,12 @@ fn script() -> Vec<(GroupId, Command)> {
     let configs = history(PARAMS, &[&[Some(A), Some(A)], &[Some(B), Some(A)], &[Some(A), Some(A)]]);
     let adopt = |config: usize| Command::Adopt(configs[config].clone());
     let (key, gone, other) = (key_in(S, 0), key_in(S, 1), key_in(ShardId(1), 0));
-    let write = |shard, key: &Bytes, write, ticket| {
-        Command::Write { shard, key: key.clone(), write, ticket, config: ConfigNum(1) }
+    let write = |shard, key: &Bytes, write, ticket| Command::Write {
+        shard,
+        key: key.clone(),
+        write,
+        ticket,
+        config: ConfigNum(1),
     };
     let mut a = Group::unnamed(A, PARAMS);
     let mut script: Vec<(GroupId, Command)> = Vec::new();
@@ -116,7 +120,10 @@ fn what_is_written_is_what_level_1_wrote() {
 fn commands_and_rows_of_level_1_mean_what_they_meant() {
     let (commands, mut rows) = read(LEVEL_1);
     for (id, group) in played(&commands) {
-        assert_eq!(group.rows.0, rows[&id].0, "group {id}: a replica that applies the old log has other rows");
+        assert_eq!(
+            group.rows.0, rows[&id].0,
+            "group {id}: a replica that applies the old log has other rows"
+        );
     }
     let mut open = |id: GroupId| {
         let mut group = Group { rows: rows.remove(&id).expect("rows"), ..Group::unnamed(id, PARAMS) };

@@ -1,0 +1,85 @@
+//! Shards follow the configurations.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn shards_follow_the_configurations_with_their_rows_and_sessions() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let shard = shard_of(&key(0), PARAMS.shard_count);
+    let Ok(KvReply::Opened(session)) = world.ask(A, KvRequest::Open { shard, config: ConfigNum(1) }).await
+    else {
+        panic!("no session")
+    };
+    let ticket = Some(Ticket { session, seq: Seq(1) });
+    // Four shards of about a megabyte each: several chunks.
+    let piece = Bytes::from(vec![b'x'; 100_000]);
+    let written = |version| Ok(KvReply::Written { version: Version(version) });
+    assert_eq!(world.ask(A, append(0, &piece, ticket, 1)).await, written(1));
+    for n in 1..40 {
+        assert_eq!(world.ask(A, append(n, &piece, None, 1)).await, written(1));
+    }
+    world.publish([Some(B); 4]);
+    // The clerk asks the new owner at once; the answer comes when the shard is there.
+    assert_eq!(world.ask(B, append(0, &piece, ticket, 2)).await, written(1), "executed once");
+    world.settled(2).await;
+    for n in 0..40 {
+        let get = KvRequest::Get { key: key(n), config: ConfigNum(2) };
+        let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+        assert_eq!(world.ask(B, get).await, expected);
+    }
+    let (a, b) = (world.status(A).await, world.status(B).await);
+    assert!(a.shards.is_empty());
+    assert_eq!(b.shards.iter().map(|shard| shard.rows).sum::<u64>(), 40);
+    assert!(b.shards.iter().all(|shard| shard.phase == ShardPhase::Serving));
+    assert!(a.incarnation.is_some() && b.incarnation.is_some() && a.incarnation != b.incarnation);
+    assert_eq!(world.service(A).wipes() + world.service(B).wipes(), 0);
+    assert_eq!(
+        world.service(A).handle(A, append(1, &piece, None, 2)).await,
+        Err(KvRefusal::WrongGroup { config: ConfigNum(2) })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_configurations_at_once_are_adopted_one_by_one_and_rings_do_not_block() {
+    let world = two_groups().await;
+    let (a, b) = (Some(A), Some(B));
+    for n in 0..40 {
+        world.publish(if n % 2 == 0 { [a, b, a, b] } else { [b, a, b, a] });
+    }
+    world.publish([None; 4]);
+    world.publish([b, b, b, a]);
+    world.settled(42).await;
+    assert_eq!(world.status(B).await.shards.len(), 3);
+    let Ok(KvReply::Config(config, book)) = world.ask(B, KvRequest::Config).await else {
+        panic!("no config")
+    };
+    assert_eq!((config.num, book.version), (ConfigNum(42), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_goes_on_after_a_power_cut_without_any_client() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let piece = Bytes::from(vec![b'x'; 200_000]);
+    for n in 0..40 {
+        world.ask(A, append(n, &piece, None, 1)).await.expect("written");
+    }
+    world.publish([Some(B); 4]);
+    let mut interrupted = 0;
+    for _ in 0..6 {
+        clock::sleep(Duration::from_millis(600)).await;
+        interrupted += u32::from(!world.status(A).await.settled);
+        world.power_cut().await;
+    }
+    assert!(interrupted > 1, "the cuts must fall into the move");
+    world.settled(2).await;
+    for n in 0..40 {
+        let get = KvRequest::Get { key: key(n), config: ConfigNum(2) };
+        let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+        assert_eq!(world.ask(B, get).await, expected);
+    }
+    assert_eq!(world.service(B).wipes(), 0);
+}
