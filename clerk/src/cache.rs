@@ -2,18 +2,23 @@
 //! (correctness rule 44).
 //!
 //! Any number of clerks share one cache. However many of their operations meet a newer number, one
-//! question is under way at a time, and all wait for its answer. It goes to the controllers, and to
-//! the groups when no controller leads: a group knows what it has adopted. A shard without an owner
-//! is waited for by watching the controllers, again one watch for all.
+//! question is under way at a time, and all wait for its answer. It goes to the controllers' leader. If that
+//! does not answer soon, any controller and any group are asked as well: each knows some configuration, and
+//! the groups that it names correct a clerk whose configuration is old. So a clerk that begins works as long
+//! as one controller, or one server of a group whose place it was told, answers. A shard without an owner is
+//! waited for by watching the controllers, again one watch for all.
 //!
 //! The questions run in tasks of their own with a short life, so that an operation that gives up
 //! leaves the others their answer.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock::{self, Instant};
+use futures::future::{join, join_all};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -25,10 +30,12 @@ use crate::api::{Address, ConfigNum, GroupId};
 use crate::connection::Connection;
 use crate::ctrl::{CtrlClerk, Error};
 
-/// How long the controllers are asked before the groups are.
+/// How long the controllers' leader is asked.
 const QUERY: Duration = Duration::from_secs(2);
+/// How long it is asked alone.
+const ALONE: Duration = Duration::from_millis(150);
 const ASK_GROUP: Duration = Duration::from_millis(500);
-/// Servers of groups that are asked when no controller answers.
+/// Servers of groups that are asked at the same time.
 const GROUP_SERVERS: usize = 4;
 /// Between two questions of one operation that brought nothing new.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -55,6 +62,8 @@ struct Shared {
     query: Flight,
     watch: Flight,
     random: Mutex<StdRng>,
+    /// Where groups are, as far as is known before anything is asked.
+    groups: BTreeMap<GroupId, Vec<Address>>,
     /// Why the last question failed, for the error of an operation that is out of time.
     why: Mutex<Option<Error>>,
 }
@@ -88,6 +97,16 @@ impl Drop for Landing {
 impl ConfigCache {
     /// An empty cache, to be filled from these controllers.
     pub fn new(connection: Arc<dyn Connection>, controllers: Vec<Address>, seed: u64) -> Self {
+        Self::with_groups(connection, controllers, BTreeMap::new(), seed)
+    }
+
+    /// The same, also from these groups while no controller answers.
+    pub fn with_groups(
+        connection: Arc<dyn Connection>,
+        controllers: Vec<Address>,
+        groups: BTreeMap<GroupId, Vec<Address>>,
+        seed: u64,
+    ) -> Self {
         let ctrl = CtrlClerk::new(Arc::clone(&connection), controllers, seed).with_deadline(QUERY);
         let shared = Shared {
             connection,
@@ -96,6 +115,7 @@ impl ConfigCache {
             query: Flight::default(),
             watch: Flight::default(),
             random: Mutex::new(StdRng::seed_from_u64(base::seed::derive(seed, "configurations"))),
+            groups,
             why: Mutex::new(None),
         };
         Self { shared: Arc::new(shared) }
@@ -123,12 +143,16 @@ impl ConfigCache {
             let why = self.shared.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match why {
                 Some(error @ (Error::Foreign { .. } | Error::Refused(_))) => return Err(error),
-                why if late || clock::now().after(PAUSE) >= until => {
-                    return Err(why.unwrap_or(Error::Unavailable { why: "no answer in time".to_owned() }));
-                }
-                _ => clock::sleep(PAUSE).await,
+                why if late || clock::now() >= until => return Err(why.unwrap_or_else(|| self.silence())),
+                _ => clock::sleep(PAUSE.min(until.since(clock::now()))).await,
             }
         }
+    }
+
+    /// Nobody answered, and no question has ended.
+    fn silence(&self) -> Error {
+        let controllers = self.shared.ctrl.addresses().join(", ");
+        Error::Unavailable { why: format!("no answer in time from {controllers}") }
     }
 
     /// Asks for something newer than `than`; comes back with it, or when the answer brought nothing
@@ -187,34 +211,66 @@ impl ConfigCache {
 
 impl Shared {
     async fn ask(self: Arc<Self>) {
-        let error = match self.ctrl.query(None).await {
+        let mut leader = pin!(self.ctrl.query(None));
+        let answer = match clock::timeout(ALONE, &mut leader).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                self.ask_others().await;
+                Err(error)
+            }
+            Err(_) => join(leader, self.ask_others()).await.0,
+        };
+        let error = match answer {
             Ok((config, book)) => {
                 self.learn(Some(config), book, true);
                 None
             }
             Err(error) => {
                 tracing::debug!(%error, "no configuration from the controllers");
-                self.ask_groups().await;
                 Some(error)
             }
         };
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// Takes what any group knows: better than nothing, and never older than what is known.
+    /// Takes what any controller and any group knows: better than nothing, and never older than what is known.
+    async fn ask_others(&self) {
+        let _ = clock::timeout(QUERY, join(self.ask_controllers(), self.ask_groups())).await;
+    }
+
+    async fn ask_controllers(&self) {
+        if let Ok(Some((config, book))) = self.ctrl.hearsay().await {
+            self.learn(Some(config), book, false);
+        }
+    }
+
+    /// Asks servers of groups until one has answered.
     async fn ask_groups(&self) {
-        let Some(view) = self.view.borrow().clone() else { return };
-        let mut servers: Vec<(GroupId, &Address)> = (view.book.groups.iter())
-            .flat_map(|(group, at)| at.addresses.iter().map(|address| (*group, address)))
-            .collect();
-        servers.shuffle(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
-        for (group, address) in servers.into_iter().take(GROUP_SERVERS) {
-            let answer = self.connection.kv(address, group, KvRequest::Config, ASK_GROUP).await;
-            if let Ok(Ok(KvReply::Config(config, book))) = answer {
-                self.learn(Some(config), book, false);
+        for servers in self.servers().chunks(GROUP_SERVERS) {
+            let asked = servers.iter().map(|(group, address)| async move {
+                match self.connection.kv(address, *group, KvRequest::Config, ASK_GROUP).await {
+                    Ok(Ok(KvReply::Config(config, book))) => {
+                        self.learn(Some(config), book, false);
+                        true
+                    }
+                    _ => false,
+                }
+            });
+            if join_all(asked).await.contains(&true) {
                 return;
             }
         }
+    }
+
+    /// All servers of groups that are known, in any order.
+    fn servers(&self) -> Vec<(GroupId, Address)> {
+        let known = self.view.borrow().as_ref().map(|view| Arc::clone(&view.book));
+        let mut servers: Vec<(GroupId, Address)> = match known {
+            Some(book) => flat(book.groups.iter().map(|(group, at)| (*group, &at.addresses))),
+            None => flat(self.groups.iter().map(|(group, at)| (*group, at))),
+        };
+        servers.shuffle(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
+        servers
     }
 
     async fn watch(self: Arc<Self>) {
@@ -262,3 +318,10 @@ impl Shared {
         });
     }
 }
+
+fn flat<'a>(groups: impl Iterator<Item = (GroupId, &'a Vec<Address>)>) -> Vec<(GroupId, Address)> {
+    groups.flat_map(|(group, at)| at.iter().map(move |address| (group, address.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests;

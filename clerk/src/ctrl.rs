@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock::{self, Instant};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_ok};
 use tokio::sync::Mutex;
 
 use crate::api::config::{AddressBook, Move, Place, Sealed};
 use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
 use crate::api::status::CtrlStatus;
-use crate::api::{Address, ConfigNum, Seq, SessionId, Ticket};
+use crate::api::{Address, ConfigNum, Digest, Seq, SessionId, Ticket};
 use crate::connection::{CallError, Connection};
-use crate::group::{AskError, Attempts, Judged, Language, Servers};
+use crate::group::{AskError, Attempts, Judged, Language, PATIENCE, Servers};
 
 /// A controller holds a watch for up to two seconds.
 const WATCH: Duration = Duration::from_millis(2500);
@@ -169,6 +169,39 @@ impl CtrlClerk {
         }
     }
 
+    /// The newest configuration that some controller knows, whether or not it leads: the first that answers is
+    /// believed. Perhaps an old one; none: it has none with groups.
+    ///
+    /// # Errors
+    /// What the controllers said, if none answered.
+    pub async fn hearsay(&self) -> Result<Option<(Sealed, AddressBook)>, CallError> {
+        let asked = self.addresses().iter().map(|address| Box::pin(self.hear(address)));
+        match self.addresses().is_empty() {
+            true => Ok(None),
+            false => Ok(select_ok(asked).await?.0),
+        }
+    }
+
+    /// The newest configuration that this controller knows.
+    async fn hear(&self, controller: &Address) -> Result<Option<(Sealed, AddressBook)>, CallError> {
+        let refused = |refusal: CtrlRefusal| CallError::Refused {
+            address: controller.clone(),
+            why: refusal.to_string(),
+        };
+        let servers = &self.shared.servers;
+        let status = servers.call(controller, CtrlRequest::Status, STATUS).await?.map_err(refused)?;
+        let CtrlReply::Status(status) = status else { return Ok(None) };
+        let Some(before) = status.config.0.checked_sub(1) else { return Ok(None) };
+        let watch = CtrlRequest::Watch { after: ConfigNum(before), digest: Digest::default(), book: 0 };
+        match servers.call(controller, watch, STATUS).await?.map_err(refused)? {
+            CtrlReply::Configs(news) => {
+                let News { mut configs, book, .. } = *news;
+                Ok(configs.pop().map(|config| (config, book)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Changes the configuration, exactly once.
     ///
     /// # Errors
@@ -224,7 +257,12 @@ impl CtrlClerk {
 
     /// The status of each controller, all asked at the same time.
     pub async fn statuses(&self) -> Vec<(Address, Result<CtrlStatus, String>)> {
-        let answers = self.shared.servers.ask_each(&CtrlRequest::Status, STATUS).await;
+        self.statuses_within(STATUS).await
+    }
+
+    /// The same, from those that answer within `limit`.
+    pub async fn statuses_within(&self, limit: Duration) -> Vec<(Address, Result<CtrlStatus, String>)> {
+        let answers = self.shared.servers.ask_each(&CtrlRequest::Status, limit).await;
         let status = |answer| match answer {
             Ok(Ok(CtrlReply::Status(status))) => Ok(*status),
             Ok(Ok(_)) => Err("an answer to another question".to_owned()),
@@ -256,10 +294,17 @@ impl CtrlClerk {
         attempts: &mut Attempts,
     ) -> Result<CtrlReply, AskError<CtrlRefusal>> {
         const PAUSE: Duration = Duration::from_millis(50);
+        let mut before: Option<String> = None;
         loop {
-            match self.shared.servers.ask(request, until, attempts).await {
-                Err(AskError::NoLeader { .. }) if clock::now().after(PAUSE) < until => {
-                    clock::sleep(PAUSE).await;
+            match self.shared.servers.ask(request, until, PATIENCE, attempts).await {
+                Err(AskError::NoLeader { why }) => {
+                    let left = until.since(clock::now());
+                    if left.is_zero() {
+                        // The last attempt may have had no time for an answer.
+                        return Err(AskError::NoLeader { why: before.unwrap_or(why) });
+                    }
+                    before = Some(why);
+                    clock::sleep(left.min(PAUSE)).await;
                 }
                 answer => return answer,
             }

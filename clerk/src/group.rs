@@ -29,7 +29,7 @@ use crate::api::{Address, GroupId, Incarnation};
 use crate::connection::{CallError, Connection};
 
 /// Without a leader for so long, the caller is told: the group may have left, or moved elsewhere.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the first attempt's answer; each lost one doubles it. Longer for a group that lately was slow: with
 /// many clients its queue is long, and who asks again too soon makes it longer.
 const CALL_MIN: Duration = Duration::from_secs(1);
@@ -170,23 +170,26 @@ impl<L: Language> Servers<L> {
         &self.addresses
     }
 
-    /// Asks until the leader answers, at most until `until`.
+    /// Asks until the leader answers, at most until `until`. Begins no new round after `patience`.
     pub(crate) async fn ask(
         &self,
         request: &L::Request,
         until: Instant,
+        patience: Duration,
         attempts: &mut Attempts,
     ) -> Result<L::Reply, AskError<L::Refusal>> {
         let mut search = self.search()?;
-        let give_up = until.min(clock::now().after(PATIENCE));
+        let give_up = until.min(clock::now().after(patience));
         let mut call_limit = self.with_place(|place| place.patience());
         loop {
-            let left = until.since(clock::now());
+            let asked = clock::now();
+            let left = until.since(asked);
             if left.is_zero() {
                 return Err(search.in_vain());
             }
+            // A short time left may be too short for an answer, and is no reason to be told.
+            search.hurries = left < call_limit;
             let target = search.target().clone();
-            let asked = clock::now();
             let answer = self.call(&target, request.clone(), left.min(call_limit)).await;
             let step = match answer {
                 Ok(Ok(reply)) => {
@@ -205,12 +208,14 @@ impl<L: Language> Servers<L> {
                         Step::Again("the leader could not finish it".to_owned())
                     }
                 },
-                Err(CallError::NotSent { address, why }) => Step::Unreached(format!("{address}: {why}")),
+                Err(CallError::NotSent { address, why }) => {
+                    Step::Unreached(format!("{address}: not reached: {why}"))
+                }
                 Err(CallError::Lost { address, why }) => {
                     attempts.may_have_acted |= !base::mutant!("lost-is-not-done");
                     self.with_place(|place| place.waited_in_vain(asked.elapsed()));
                     call_limit = (call_limit * 2).min(CALL_MAX);
-                    Step::Unreached(format!("{address}: {why}"))
+                    Step::Unreached(format!("{address}: no answer: {why}"))
                 }
                 Err(CallError::Refused { address, why }) => Step::Foreign(format!("{address}: {why}")),
             };
@@ -371,7 +376,20 @@ impl GroupClient {
         until: Instant,
         attempts: &mut Attempts,
     ) -> Result<KvReply, AskError<KvRefusal>> {
-        self.servers.ask(request, until, attempts).await
+        self.servers.ask(request, until, PATIENCE, attempts).await
+    }
+
+    /// Asks each server at most once, as far as needed.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_once(
+        &self,
+        request: &KvRequest,
+        until: Instant,
+        attempts: &mut Attempts,
+    ) -> Result<KvReply, AskError<KvRefusal>> {
+        self.servers.ask(request, until, Duration::ZERO, attempts).await
     }
 
     /// Begins the next request with another server than the one that answered last: what that one says may be old.
@@ -381,7 +399,12 @@ impl GroupClient {
 
     /// The status of each server, all asked at the same time.
     pub async fn statuses(&self) -> Vec<(Address, Result<KvStatus, String>)> {
-        let answers = self.servers.ask_each(&KvRequest::Status, STATUS).await;
+        self.statuses_within(STATUS).await
+    }
+
+    /// The same, from those that answer within `limit`.
+    pub async fn statuses_within(&self, limit: Duration) -> Vec<(Address, Result<KvStatus, String>)> {
+        let answers = self.servers.ask_each(&KvRequest::Status, limit).await;
         let status = |answer| match answer {
             Ok(Ok(KvReply::Status(status))) => Ok(*status),
             Ok(Ok(_)) => Err("an answer to another question".to_owned()),
@@ -400,7 +423,8 @@ impl GroupClient {
         const PAUSE: Duration = Duration::from_millis(100);
         loop {
             let mut why = "no server's address is known".to_owned();
-            for (_, status) in self.statuses().await {
+            let left = until.since(clock::now());
+            for (_, status) in self.statuses_within(left.min(STATUS)).await {
                 match status {
                     Ok(KvStatus { lost: Some(registered), .. }) => {
                         let group = self.group;
@@ -419,10 +443,11 @@ impl GroupClient {
                     Err(error) => why = error,
                 }
             }
-            if clock::now().after(PAUSE) >= until {
+            let left = until.since(clock::now());
+            if left.is_zero() {
                 return Err(why);
             }
-            clock::sleep(PAUSE).await;
+            clock::sleep(left.min(PAUSE)).await;
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! An operation looks up its shard's owner in the cached configuration, asks that group's leader, and
 //! goes where refusals send it until the deadline. `WrongGroup` with a newer number: refresh once, go
-//! to the new owner. `NotReady`: the shard is on its way there, ask again soon. No owner: watch the
-//! controllers. No leader for a second: ask for a newer configuration, for the group may have left.
+//! to the new owner. `NotReady`: the shard is on its way there; ask the last owner, which may still serve
+//! it, and then the owner again. No owner: watch the controllers. No leader for a second: ask for a newer configuration, for the group may have left.
 //! Settled shards are served without any controller.
 //!
 //! With sessions (the default) every write is exactly once: its (session, number) stays the same on
@@ -24,31 +24,26 @@
 //! are not one atomic read (rule 45).
 
 mod batch;
+mod route;
 mod sessions;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock::{self, Instant};
 use bytes::Bytes;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 
 use self::sessions::{Lease, Sessions};
 use crate::api::config::{Params, shard_of};
 use crate::api::kv::{Item, KvRefusal, KvReply, KvRequest, Write};
 use crate::api::{Address, ConfigNum, GroupId, ShardId, Ticket, Version};
-use crate::cache::{ConfigCache, View};
+use crate::cache::ConfigCache;
 use crate::connection::Connection;
 use crate::ctrl;
-use crate::group::{AskError, Attempts, GroupClient};
-
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// A server that says "not here" or "not yet" so many times in a row may have lost its leadership without knowing:
-/// another one is asked.
-const DOUBT: u32 = 4;
+use crate::group::{Attempts, GroupClient};
 
 /// Settings of a [`Clerk`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -376,100 +371,6 @@ impl Clerk {
             KvReply::Opened(session) => Ok(self.shared.sessions.opened(shard, session)),
             reply => Err(odd(&reply)),
         }
-    }
-
-    /// Brings a request to the leader of the group that serves `shard`, wherever that is by then.
-    async fn route(
-        &self,
-        shard: ShardId,
-        until: Instant,
-        attempts: &mut Attempts,
-        request: impl Fn(ConfigNum) -> KvRequest,
-    ) -> Result<KvReply, Fault> {
-        let cache = &self.shared.cache;
-        let mut pause = PAUSE_MIN;
-        let mut refusals = 0_u32;
-        loop {
-            let view = cache.any(until).await.map_err(Fault::Controllers)?;
-            let num = view.config.num;
-            if shard.0 >= view.config.params.shard_count {
-                return Err(Fault::Refused(KvRefusal::UnknownShard(shard)));
-            }
-            let why = match self.group(&view, shard) {
-                None => {
-                    cache.wait_newer(num, until).await;
-                    format!("no group serves shard {shard} in configuration {num}")
-                }
-                Some(group) => match group.ask(&request(num), until, attempts).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(AskError::Unknown) => return Err(Fault::Unknown),
-                    Err(AskError::Refused(refusal)) => {
-                        if !self.learn_from(&refusal, num, until).await {
-                            return Err(Fault::Refused(refusal));
-                        }
-                        refusals += 1;
-                        if refusals.is_multiple_of(DOUBT) {
-                            group.doubt();
-                        }
-                        format!("group {}: {refusal}", group.group())
-                    }
-                    Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
-                        base::mutant!("new-number-on-retry", return Err(Fault::Late(why)));
-                        cache.refresh_later();
-                        format!("group {}: {why}", group.group())
-                    }
-                },
-            };
-            if clock::now() >= until {
-                return Err(Fault::Late(why));
-            }
-            if cache.current().is_none_or(|view| view.config.num <= num) {
-                self.pause(&mut pause, until).await;
-            }
-        }
-    }
-
-    /// Whether a refusal says to try again, elsewhere or later; refreshes the configuration if it names
-    /// a newer one, and only then.
-    async fn learn_from(&self, refusal: &KvRefusal, num: ConfigNum, until: Instant) -> bool {
-        match refusal {
-            KvRefusal::WrongGroup { config } => {
-                if *config > num {
-                    self.shared.cache.refresh(num, until).await;
-                }
-                true
-            }
-            KvRefusal::NotReady { config } => {
-                if *config > num {
-                    self.shared.cache.refresh_later();
-                }
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn group(&self, view: &View, shard: ShardId) -> Option<Arc<GroupClient>> {
-        let owner = view.config.owner(shard)?;
-        let addresses = view.book.addresses(owner);
-        let mut groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = groups.get(&owner).filter(|group| group.addresses() == addresses) {
-            return Some(Arc::clone(group));
-        }
-        let seed = base::seed::derive(self.shared.options.seed, &format!("group {owner}"));
-        let connection = Arc::clone(&self.shared.connection);
-        let group = Arc::new(GroupClient::new(connection, owner, addresses.to_vec(), seed));
-        groups.insert(owner, Arc::clone(&group));
-        Some(group)
-    }
-
-    async fn pause(&self, pause: &mut Duration, until: Instant) {
-        let share = {
-            let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
-            random.random_range(0.5..1.0)
-        };
-        clock::sleep(pause.mul_f64(share).min(until.since(clock::now()))).await;
-        *pause = (*pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -4,6 +4,7 @@
 //! the order of the round, unless it points at a server that failed in the same round: followers name
 //! a dead leader until they have elected another.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -46,7 +47,12 @@ pub(super) struct Search<'a> {
     /// The last full round met nothing else.
     all_foreign: bool,
     pause: Duration,
-    why: String,
+    /// The time for the present attempt is shorter than usual.
+    pub(super) hurries: bool,
+    /// What each server said last; one that was not asked yet said nothing.
+    said: BTreeMap<&'a Address, String>,
+    /// What was said last by whomever.
+    last: String,
 }
 
 impl<'a> Search<'a> {
@@ -61,7 +67,9 @@ impl<'a> Search<'a> {
             foreign: 0,
             all_foreign: false,
             pause: PAUSE_MIN,
-            why: "no leader".to_owned(),
+            hurries: false,
+            said: BTreeMap::new(),
+            last: "no server was asked in time".to_owned(),
         };
         match leader {
             Some(leader) => search.target = leader,
@@ -84,19 +92,19 @@ impl<'a> Search<'a> {
     pub(super) fn go_on(&mut self, step: Step, random: &mut StdRng) -> Option<Duration> {
         let hint = match step {
             Step::Again(why) => {
-                self.why = why;
+                self.note(format!("{}: {why}", self.target));
                 return Some(self.take_pause(random));
             }
             Step::Hinted(hint) => {
-                self.why = format!("{}: does not lead its group", self.target);
+                self.note(format!("{}: does not lead its group", self.target));
                 hint
             }
             Step::Unreached(why) => {
-                self.why = why;
+                self.note(why);
                 None
             }
             Step::Foreign(why) => {
-                self.why = why;
+                self.note(why);
                 self.foreign += 1;
                 None
             }
@@ -126,9 +134,19 @@ impl<'a> Search<'a> {
         self.all_foreign
     }
 
-    /// The error of a search that is given up.
-    pub(super) fn in_vain<R: std::error::Error>(&mut self) -> AskError<R> {
-        let why = std::mem::take(&mut self.why);
+    /// Remembers what the present target said, or why it said nothing.
+    fn note(&mut self, why: String) {
+        let known = self.addresses.iter().find(|address| **address == self.target);
+        if let Some(address) = known.filter(|address| !(self.hurries && self.said.contains_key(address))) {
+            self.said.insert(address, why.clone());
+        }
+        self.last = why;
+    }
+
+    /// The error of a search that is given up: what each server said.
+    pub(super) fn in_vain<R: std::error::Error>(&self) -> AskError<R> {
+        let said: Vec<&str> = self.said.values().map(String::as_str).collect();
+        let why = if said.is_empty() { self.last.clone() } else { said.join("; ") };
         match self.is_foreign() {
             true => AskError::Foreign { why },
             false => AskError::NoLeader { why },

@@ -43,14 +43,14 @@ pub(crate) async fn newcomers(
     reach: &Reach,
     joining: &[Joining],
 ) -> Result<BTreeMap<GroupId, NewGroup>, Failure> {
-    let until = context.settle_until().min(clock::now().after(context.data_timeout()));
+    let until = context.data_until();
     let mut groups = BTreeMap::new();
     for Joining { group, addresses } in joining {
         let local = reach.local.as_ref().map(|cluster| cluster.addresses(group.0)).unwrap_or_default();
         let addresses = match addresses {
             Some(addresses) => addresses.clone(),
             None if !local.is_empty() => local,
-            None => known_addresses(&reach.ctrl(), *group).await?,
+            None => known_addresses(&reach.ctrl(until), *group).await?,
         };
         let client = reach.group(*group, addresses.clone());
         let (incarnation, key) = client.data(until).await.map_err(|why| {
@@ -82,13 +82,13 @@ async fn change(
 ) -> Result<(), Failure> {
     let (started, until) = (Instant::now(), context.settle_until());
     if waiting.dry_run {
-        let plan = reach.ctrl().plan(asked).await?;
+        let plan = reach.ctrl(context.data_until()).plan(asked).await?;
         let mut document = document(&plan, false, 0.0);
         document["dry_run"] = Value::Bool(true);
         context.output.answer(&document, || moves_text(&plan, "would move"));
         return Ok(());
     }
-    let changed = reach.ctrl().with_deadline(context.data_timeout()).change(asked).await?;
+    let changed = reach.ctrl(context.data_until()).change(asked).await?;
     let num = changed.config;
     on_interrupt(
         format!("configuration {num} is made, and its moves go on without this command"),
@@ -100,7 +100,7 @@ async fn change(
     };
     let seconds = started.elapsed().as_secs_f64();
     let is_settled = matches!(settled, Some(Ok(())));
-    let parked = if is_settled { parked(reach, &leaving).await } else { String::new() };
+    let parked = if is_settled { parked(reach, &leaving, until).await } else { String::new() };
     context.output.answer(&document(&changed, is_settled, seconds), || {
         let mut text = moves_text(&changed, "moved");
         if is_settled {
@@ -120,11 +120,11 @@ async fn change(
 }
 
 /// What to know before the servers of groups that left are stopped.
-async fn parked(reach: &Reach, left: &BTreeSet<GroupId>) -> String {
+async fn parked(reach: &Reach, left: &BTreeSet<GroupId>, until: clock::Instant) -> String {
     if left.is_empty() {
         return String::new();
     }
-    let survey = survey(reach).await;
+    let survey = survey(reach, until).await;
     let line = |group: &GroupId| match survey.parked(*group) {
         0 => format!("group {group} may be stopped\n"),
         count => format!("group {group} holds {count} shards for the next group to join: keep it running\n"),
@@ -173,7 +173,7 @@ fn ranges(shards: &[ShardId]) -> String {
 }
 
 pub(crate) async fn query(context: &Context, query: &args::Query) -> Result<(), Failure> {
-    let ctrl = context.reach().await?.ctrl().with_deadline(context.data_timeout());
+    let ctrl = context.reach().await?.ctrl(context.data_until());
     let (config, book) = ctrl.query(query.num).await?;
     context.output.answer(&config_document(&config, &book), || config_text(&config, &book));
     Ok(())
@@ -206,11 +206,11 @@ fn config_text(config: &Config, book: &AddressBook) -> String {
 }
 
 pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
-    let ctrl = context.reach().await?.ctrl().with_deadline(context.data_timeout());
+    let reach = context.reach().await?;
     let mut configs: Vec<Sealed> = Vec::new();
     loop {
         let after: Option<ConfigNum> = configs.last().map(|config| config.num);
-        let page = ctrl.history(after).await?;
+        let page = reach.ctrl(context.data_until()).history(after).await?;
         if page.is_empty() {
             break;
         }

@@ -50,7 +50,7 @@ struct Line {
 }
 
 pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Failure> {
-    let clerk = context.clerk().await?;
+    let clerk = context.reach().await?.clerk(context.operation_timeout());
     let params = clerk.limits().await?;
     if is_file(&load.file) {
         check(load).await?;
@@ -170,7 +170,7 @@ fn read_lines(
 }
 
 pub(crate) async fn dump(context: &Context) -> Result<(), Failure> {
-    let clerk = context.clerk().await?;
+    let clerk = context.reach().await?.clerk(context.operation_timeout());
     let mut sorter = Sorter::new();
     let bar = context.output.bar(0);
     let sort = |item: Item| sorter.add((item.key.to_vec(), item.value.to_vec(), item.version.0));

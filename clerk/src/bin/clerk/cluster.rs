@@ -22,7 +22,9 @@ mod stop;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::Duration;
 
+use base::clock;
 use clerk::api::GroupId;
 use clerk::api::config::NewGroup;
 use clerk::api::ctrl::Change;
@@ -38,9 +40,12 @@ use crate::failure::{Failure, on_interrupt};
 use crate::settle::{settle, shown};
 use crate::status;
 
+/// What is up is shown at the end, however long it took.
+const SHOW: Duration = Duration::from_secs(1);
+
 pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> {
     let reach = bring_up(context, up).await?;
-    status::print(&reach, context.output).await;
+    status::print(&reach, context.output, context.settle_until().max(clock::now().after(SHOW))).await;
     Ok(())
 }
 
@@ -88,7 +93,7 @@ async fn join_first_groups(
         reach.key.learn(key);
         groups.insert(group, NewGroup { key, incarnation, addresses });
     }
-    let changed = reach.ctrl().change(Change::Join(groups)).await?;
+    let changed = reach.ctrl(until).change(Change::Join(groups)).await?;
     let settled = settle(reach, changed.config, &BTreeSet::new(), until, context.output).await;
     settled.map_err(|pending| {
         Failure::not_settled(format!("the groups run, but are not settled: {}", shown(&pending)))

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock::{self, Instant};
-use base::socket::{self, Key};
+use base::socket::{self, DialError, Key};
 use clerk::api::{Address, GroupId};
+use clerk::cache::ConfigCache;
 use clerk::connection::{Connection, Options, TarpcConnection};
 use clerk::ctrl::CtrlClerk;
 use clerk::group::GroupClient;
 use clerk::kv::{self, Clerk};
+use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::args::Args;
 use crate::cluster::{Cluster, Directory};
@@ -24,7 +26,8 @@ use crate::output::Output;
 const DIRECTORY: &str = "clerk-data";
 const DATA_TIMEOUT: Duration = Duration::from_secs(10);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
-const DISCOVERY: Duration = Duration::from_secs(1);
+/// Between two rounds of asking all controllers for the name of their cluster.
+const DISCOVERY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all verbs get.
 pub(crate) struct Context {
@@ -35,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) named_directory: Option<PathBuf>,
     controllers: Option<Vec<Address>>,
     timeout: Option<Duration>,
+    /// The time of a command counts from here.
+    started: Instant,
 }
 
 impl Context {
@@ -49,6 +54,7 @@ impl Context {
             directory: directory.unwrap_or_else(|| PathBuf::from(DIRECTORY)),
             controllers: args.controllers.clone().or(named),
             timeout: args.timeout,
+            started: clock::now(),
         }
     }
 
@@ -60,17 +66,23 @@ impl Context {
             named_directory: None,
             controllers: None,
             timeout: self.timeout,
+            started: clock::now(),
         }
     }
 
-    /// Total time of an operation on keys.
-    pub(crate) fn data_timeout(&self) -> Duration {
+    /// Time of one operation on keys, of a command that makes many.
+    pub(crate) fn operation_timeout(&self) -> Duration {
         self.timeout.unwrap_or(DATA_TIMEOUT)
+    }
+
+    /// When a command about keys, or a question, has to end.
+    pub(crate) fn data_until(&self) -> Instant {
+        self.started.after(self.operation_timeout())
     }
 
     /// When to stop waiting for something to settle.
     pub(crate) fn settle_until(&self) -> Instant {
-        clock::now().after(self.timeout.unwrap_or(SETTLE_TIMEOUT))
+        self.started.after(self.timeout.unwrap_or(SETTLE_TIMEOUT))
     }
 
     /// The way to the cluster that is meant.
@@ -80,13 +92,14 @@ impl Context {
                 let cluster = Directory::new(&self.directory).load()?;
                 Ok(Reach::local(cluster))
             }
-            Some(controllers) => Reach::remote(controllers.clone()).await,
+            Some(controllers) => Reach::remote(controllers.clone(), self.data_until()).await,
         }
     }
 
-    /// A clerk of the cluster that is meant.
+    /// A clerk of the cluster that is meant, for one operation.
     pub(crate) async fn clerk(&self) -> Result<Clerk, Failure> {
-        Ok(self.reach().await?.clerk(self.data_timeout()))
+        let reach = self.reach().await?;
+        Ok(reach.clerk(self.data_until().since(clock::now())))
     }
 }
 
@@ -113,16 +126,32 @@ impl Reach {
         Self { local: self.local.clone(), ..fresh }
     }
 
-    /// Asks the controllers for the name and the key of their cluster: every connection has to say them.
-    async fn remote(controllers: Vec<Address>) -> Result<Self, Failure> {
-        let mut why = "no address is given".to_owned();
-        for address in &controllers {
-            match socket::cluster_of(address, DISCOVERY).await {
-                Ok((cluster, key)) => return Ok(Self::of(cluster, Key::new(key), controllers)),
-                Err(error) => why = format!("{address}: {error}"),
+    /// Asks the controllers for the name and the key of their cluster: every connection has to say them. The first
+    /// answer counts; one that refuses to tell is not asked again.
+    async fn remote(controllers: Vec<Address>, until: Instant) -> Result<Self, Failure> {
+        let ask = |address: Address| async move {
+            loop {
+                let error = match socket::cluster_of(&address, until.since(clock::now())).await {
+                    Ok(found) => return Ok(found),
+                    Err(error) => error,
+                };
+                let is_late = clock::now().after(DISCOVERY_PAUSE) >= until;
+                if is_late || matches!(error, DialError::Refused(_)) {
+                    clock::sleep(until.since(clock::now())).await;
+                    return Err(format!("{address}: {error}"));
+                }
+                clock::sleep(DISCOVERY_PAUSE).await;
+            }
+        };
+        let mut asked: FuturesUnordered<_> = controllers.iter().cloned().map(ask).collect();
+        let mut said = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok((cluster, key)) => return Ok(Self::of(cluster, Key::new(key), controllers.clone())),
+                Err(why) => said.push(why),
             }
         }
-        let failure = Failure::new("unavailable", format!("no controller answers: {why}"));
+        let failure = Failure::new("unavailable", format!("no controller answers: {}", said.join("; ")));
         Err(failure.next("check --controllers (or CLERK_CONTROLLERS)"))
     }
 
@@ -132,8 +161,10 @@ impl Reach {
         Self { cluster, key, connection, controllers, local: None }
     }
 
-    pub(crate) fn ctrl(&self) -> CtrlClerk {
-        CtrlClerk::new(Arc::clone(&self.connection), self.controllers.clone(), rand::random())
+    /// A client of the controllers whose next request ends at `until`.
+    pub(crate) fn ctrl(&self, until: Instant) -> CtrlClerk {
+        let ctrl = CtrlClerk::new(Arc::clone(&self.connection), self.controllers.clone(), rand::random());
+        ctrl.with_deadline(until.since(clock::now()))
     }
 
     pub(crate) fn group(&self, group: GroupId, addresses: Vec<Address>) -> GroupClient {
@@ -142,6 +173,9 @@ impl Reach {
 
     pub(crate) fn clerk(&self, deadline: Duration) -> Clerk {
         let options = kv::Options { seed: rand::random(), deadline, sessions: true };
-        Clerk::new(Arc::clone(&self.connection), self.controllers.clone(), options)
+        let groups = self.local.as_ref().map(Cluster::groups).unwrap_or_default();
+        let (connection, controllers) = (Arc::clone(&self.connection), self.controllers.clone());
+        let cache = ConfigCache::with_groups(Arc::clone(&connection), controllers, groups, options.seed);
+        Clerk::with_cache(connection, cache, options)
     }
 }

@@ -28,8 +28,6 @@ use crate::cluster::{Cluster, Directory};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
 
-/// How long a group is asked, at least, before it counts as silent. --timeout may say longer.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long the controllers may take to say that they are well.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -39,7 +37,7 @@ pub(crate) async fn recover_controllers(
 ) -> Result<(), Failure> {
     let reach = context.reach().await?;
     let without: BTreeSet<GroupId> = recover.without.iter().copied().collect();
-    let until = clock::now().after(context.data_timeout().max(PATIENCE));
+    let until = context.data_until();
     let mut places: BTreeMap<GroupId, Vec<Address>> =
         reach.local.iter().flat_map(|cluster| cluster.groups()).collect();
     for Joining { group, addresses } in &recover.groups {
@@ -68,7 +66,7 @@ pub(crate) async fn recover_controllers(
         Some(_) => start_anew(context).await?,
         None => Vec::new(),
     };
-    let ctrl = reach.ctrl().with_deadline(context.data_timeout().max(PATIENCE));
+    let ctrl = reach.ctrl(context.settle_until());
     let place = ctrl.recover(plan.recovery.clone()).await.map_err(|error| {
         let failure = Failure::from(error);
         match failure.next.is_empty() && reach.local.is_none() {
@@ -103,7 +101,7 @@ fn answer(context: &Context, plan: &Plan, digest: Digest, aside: &[String]) {
 
 /// Whether the controllers lead, with the groups' history.
 async fn works(reach: &Reach, plan: &Plan) -> bool {
-    let Ok((config, _)) = reach.ctrl().with_deadline(LOOK).query(None).await else { return false };
+    let Ok((config, _)) = reach.ctrl(clock::now().after(LOOK)).query(None).await else { return false };
     let held = plan.recovery.configs.iter().find(|held| held.num == config.num);
     match held {
         Some(held) => held.place() == config.place() && config.num == plan.newest.num,
@@ -121,7 +119,7 @@ async fn refuse_if_they_only_sleep(
     plan: &Plan,
 ) -> Result<(), Failure> {
     let whole = cluster::controllers_with_data(context, plan.newest.key)?;
-    let leads = reach.ctrl().with_deadline(LOOK).query(None).await.is_ok();
+    let leads = reach.ctrl(clock::now().after(LOOK)).query(None).await.is_ok();
     if leads || whole.len() * 2 <= cluster.addresses(0).len() {
         return Ok(());
     }
@@ -130,7 +128,7 @@ async fn refuse_if_they_only_sleep(
 }
 
 async fn descends(reach: &Reach, plan: &Plan) -> bool {
-    let asked = reach.ctrl().with_deadline(LOOK).query(Some(plan.newest.num)).await;
+    let asked = reach.ctrl(clock::now().after(LOOK)).query(Some(plan.newest.num)).await;
     asked.is_ok_and(|(config, _)| config.place() == plan.newest.place())
 }
 

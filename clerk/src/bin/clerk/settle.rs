@@ -15,6 +15,8 @@ const PERIOD: Duration = Duration::from_millis(150);
 /// Without any change for so long, it is said what is waited for.
 const STALL: Duration = Duration::from_secs(3);
 const REASONS: usize = 3;
+/// A survey in less time than this may take a slow server for a dead one.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// Waits until configuration `num` is settled and `leaving` may be stopped. What is missing at `until`
 /// is the error.
@@ -29,10 +31,14 @@ pub(crate) async fn settle(
     bar.set_message(format!("configuration {num}: waiting for the groups"));
     let (mut pending, mut changed_at, mut said_at) = (Vec::new(), clock::now(), None);
     loop {
-        let now_pending = survey(reach).await.pending(num, leaving);
+        let hurries = until.since(clock::now()) < HURRY;
+        let mut now_pending = survey(reach, until).await.pending(num, leaving);
         if now_pending.is_empty() {
             bar.finish_and_clear();
             return Ok(());
+        }
+        if hurries && !pending.is_empty() {
+            now_pending.clone_from(&pending);
         }
         if now_pending != pending {
             (pending, changed_at) = (now_pending, clock::now());
@@ -47,7 +53,7 @@ pub(crate) async fn settle(
             bar.finish_and_clear();
             return Err(pending);
         }
-        clock::sleep(PERIOD).await;
+        clock::sleep(PERIOD.min(until.since(clock::now()))).await;
     }
 }
 

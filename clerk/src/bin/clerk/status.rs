@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use base::clock::Instant;
 use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
@@ -23,13 +24,13 @@ struct Server<'a> {
 
 pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     let reach = context.reach().await?;
-    print(&reach, context.output).await;
+    print(&reach, context.output, context.data_until()).await;
     Ok(())
 }
 
 /// Prints the status of a cluster.
-pub(crate) async fn print(reach: &Reach, output: Output) {
-    let survey = survey(reach).await;
+pub(crate) async fn print(reach: &Reach, output: Output, until: Instant) {
+    let survey = survey(reach, until).await;
     output.answer(&document(reach, &survey), || text(reach, &survey));
 }
 

@@ -6,18 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use base::clock;
+use base::clock::{self, Instant};
 use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::kv::{KvReply, KvRequest};
 use clerk::api::status::{CtrlStatus, History, KvStatus, Role, ShardPhase};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::group::Attempts;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 
 use crate::context::Reach;
 
-/// Servers answer this at once or not at all.
+/// The controllers answer a question at once or not at all, and so do groups.
 const QUERY: Duration = Duration::from_secs(2);
+/// So does any server that is asked for its status.
+const STATUS: Duration = Duration::from_secs(1);
 
 /// A server's answer, or why there is none.
 pub(crate) type Answers<T> = Vec<(Address, Result<T, String>)>;
@@ -30,18 +32,22 @@ pub(crate) struct Survey {
     pub(crate) groups: BTreeMap<GroupId, Answers<KvStatus>>,
 }
 
-/// Asks everybody.
-pub(crate) async fn survey(reach: &Reach) -> Survey {
-    let ctrl = reach.ctrl().with_deadline(QUERY);
-    let controllers = ctrl.statuses().await;
+/// The time of one step, if more steps follow it: a part of what is left, and `most` at most.
+fn share(until: Instant, most: Duration) -> Duration {
+    (until.since(clock::now()) / 3).min(most)
+}
+
+/// Asks everybody, in about the time until `until`.
+pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
+    let controllers = reach.ctrl(until).statuses_within(share(until, STATUS)).await;
     let any_up = controllers.iter().any(|(_, status)| status.is_ok());
     let known = match any_up {
-        true => ctrl.query(None).await.ok(),
+        true => reach.ctrl(clock::now().after(share(until, QUERY))).query(None).await.ok(),
         false => None,
     };
     let known = match known {
         Some(known) => Some(known),
-        None => ask_groups(reach).await,
+        None => ask_others(reach, share(until, QUERY)).await,
     };
     let (config, book) = known.map_or((None, AddressBook::default()), |(config, book)| (Some(config), book));
     let mut places: BTreeMap<GroupId, Vec<Address>> =
@@ -49,25 +55,31 @@ pub(crate) async fn survey(reach: &Reach) -> Survey {
     for (group, addresses) in reach.local.iter().flat_map(|cluster| cluster.groups()) {
         places.entry(group).or_insert(addresses);
     }
+    let limit = until.since(clock::now()).min(STATUS);
     let asked = places
         .into_iter()
-        .map(|(group, addresses)| async move { (group, reach.group(group, addresses).statuses().await) });
+        .map(|(group, addresses)| async move { (group, reach.group(group, addresses).statuses_within(limit).await) });
     let groups = join_all(asked).await.into_iter().collect();
     Survey { config, controllers, groups }
 }
 
-/// Without controllers: the newest configuration of the groups whose place is known here.
-async fn ask_groups(reach: &Reach) -> Option<(Sealed, AddressBook)> {
+/// Without a leader of the controllers: the newest configuration of any controller, and of the groups whose place is
+/// known here.
+async fn ask_others(reach: &Reach, limit: Duration) -> Option<(Sealed, AddressBook)> {
+    let until = clock::now().after(limit);
     let groups = reach.local.iter().flat_map(|cluster| cluster.groups());
     let asked = groups.map(|(group, addresses)| async move {
         let client = reach.group(group, addresses);
-        let until = clock::now().after(QUERY);
         match client.ask(&KvRequest::Config, until, &mut Attempts::repeatable()).await {
             Ok(KvReply::Config(config, book)) => Some((config, book)),
             _ => None,
         }
     });
-    join_all(asked).await.into_iter().flatten().max_by_key(|(config, _)| config.num)
+    let ctrl = reach.ctrl(until);
+    let hearsay = clock::timeout(limit, ctrl.hearsay());
+    let (of_controllers, of_groups) = join(hearsay, join_all(asked)).await;
+    let of_controllers = of_controllers.ok().and_then(Result::ok).flatten();
+    of_groups.into_iter().flatten().chain(of_controllers).max_by_key(|(config, _)| config.num)
 }
 
 /// The replica that speaks for its group: the leader of the newest term, or else the most advanced one whose table is

@@ -25,7 +25,7 @@ struct Piece {
 
 pub(crate) async fn verify(context: &Context, verify: &args::Verify) -> Result<(), Failure> {
     let mut stored: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
-    let clerk = context.clerk().await?;
+    let clerk = context.reach().await?.clerk(context.operation_timeout());
     read_all(&clerk, &context.output.bar(0), |item| {
         stored.insert(item.key.to_vec(), item.value);
         Ok(())

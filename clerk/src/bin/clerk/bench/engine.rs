@@ -80,7 +80,7 @@ impl Engine {
         let cannot = |error| Failure::new("io", format!("cannot wait for signals: {error}"));
         let interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-        let clerk = reach.clerk(context.data_timeout());
+        let clerk = reach.clerk(context.operation_timeout());
         let limits = clerk.limits().await?;
         let largest = plan.phases.iter().map(|phase| phase.load.value_bytes).max().unwrap_or(0);
         if largest > u64::from(limits.value_bytes_max) {

@@ -220,12 +220,13 @@ async fn rebalance(
 }
 
 async fn join(stage: &Stage, reach: &Reach, (from, to): (u64, u64)) -> Result<Rebalance, Failure> {
-    let context = &stage.context;
+    // Each join has the whole time of the command.
+    let context = &stage.context.local(stage.path());
     let joining: Vec<Joining> =
         (from..to).map(|before| Joining { group: group_id(before), addresses: None }).collect();
     let groups = newcomers(context, reach, &joining).await?;
     let started = Instant::now();
-    let changed = reach.ctrl().with_deadline(context.data_timeout()).change(Change::Join(groups)).await?;
+    let changed = reach.ctrl(context.data_until()).change(Change::Join(groups)).await?;
     let none = Default::default();
     let settled = settle(reach, changed.config, &none, context.settle_until(), context.output.quiet()).await;
     settled.map_err(|pending| {

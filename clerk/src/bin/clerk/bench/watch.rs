@@ -25,6 +25,8 @@ use crate::failure::Failure;
 use crate::survey::survey;
 
 const PERIOD: Duration = Duration::from_millis(200);
+/// The longest time for one look at all servers.
+const LOOK: Duration = Duration::from_secs(6);
 
 /// A watch over a cluster, until it is dropped.
 pub(super) struct Watch {
@@ -119,7 +121,7 @@ async fn watch(shared: &Shared, reach: &Reach, first: oneshot::Sender<()>) {
         let asked = tokio::select! {
             biased;
             () = shared.stop.notified() => return,
-            survey = survey(reach) => survey,
+            survey = survey(reach, begun.after(LOOK)) => survey,
         };
         shared.state().look(reach, &asked, shared.started);
         if let Some(first) = first.take() {

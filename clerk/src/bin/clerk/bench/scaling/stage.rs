@@ -84,7 +84,7 @@ impl Stage {
     pub(super) async fn limit(&mut self, reach: &Reach) -> Result<(), Failure> {
         let Some(caps) = &mut self.caps else { return Ok(()) };
         let proc = Proc::new();
-        for (group, answers) in survey(reach).await.groups {
+        for (group, answers) in survey(reach, self.context.settle_until()).await.groups {
             for (address, status) in answers {
                 let unreached = |why: String| Failure::new("unavailable", format!("{address}: {why}"));
                 let replica = status.map_err(unreached)?.replica;

@@ -1,0 +1,176 @@
+//! The way of a request to the group that serves its shard.
+//!
+//! The owner in the newest known configuration is asked first. If it is not ready, the last owner is asked once: a
+//! group adopts one configuration after the other, so while it waits for one shard it still serves the next ones.
+//! A served shard serves whatever configuration the request names (correctness rule 41), and both groups get the
+//! same request with the same ticket, so nothing is executed twice (rules 26, 39).
+//!
+//! An operation that is out of time names what it heard before its last, hurried attempt.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use rand::RngExt;
+
+use super::{Clerk, Fault};
+use crate::api::kv::{KvRefusal, KvReply, KvRequest};
+use crate::api::{ConfigNum, GroupId, ShardId};
+use crate::cache::View;
+use crate::group::{AskError, Attempts, GroupClient};
+
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// A server that says "not here" or "not yet" so many times in a row may have lost its leadership without knowing:
+/// another one is asked.
+const DOUBT: u32 = 4;
+
+/// Refusals in a row, in one configuration.
+#[derive(Default)]
+struct Refusals {
+    config: ConfigNum,
+    count: u32,
+}
+
+impl Refusals {
+    /// Counts one; whether it is time to doubt the server.
+    fn add(&mut self, config: ConfigNum) -> bool {
+        if self.config != config {
+            *self = Self { config, count: 0 };
+        }
+        self.count += 1;
+        self.count.is_multiple_of(DOUBT)
+    }
+}
+
+impl Clerk {
+    /// Brings a request to the leader of the group that serves `shard`, wherever that is by then.
+    pub(super) async fn route(
+        &self,
+        shard: ShardId,
+        until: Instant,
+        attempts: &mut Attempts,
+        request: impl Fn(ConfigNum) -> KvRequest,
+    ) -> Result<KvReply, Fault> {
+        let cache = &self.shared.cache;
+        let (mut pause, mut refusals, mut why) = (PAUSE_MIN, Refusals::default(), None);
+        loop {
+            let view = cache.any(until).await.map_err(Fault::Controllers)?;
+            let num = view.config.num;
+            let assignment = view.config.shards.get(shard.0 as usize);
+            let assignment = *assignment.ok_or(Fault::Refused(KvRefusal::UnknownShard(shard)))?;
+            let mut ask_last = true;
+            let heard = match assignment.owner {
+                None => format!("no group serves shard {shard} in configuration {num}"),
+                Some(owner) => {
+                    let group = self.group(&view, owner);
+                    match group.ask(&request(num), until, attempts).await {
+                        Ok(reply) => return Ok(reply),
+                        Err(AskError::Unknown) => return Err(Fault::Unknown),
+                        Err(AskError::Refused(refusal)) => {
+                            if !self.learn_from(&refusal, num, until).await {
+                                return Err(Fault::Refused(refusal));
+                            }
+                            if refusals.add(num) {
+                                group.doubt();
+                            }
+                            ask_last = matches!(refusal, KvRefusal::NotReady { .. });
+                            format!("group {owner}: {refusal}")
+                        }
+                        Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
+                            base::mutant!("new-number-on-retry", return Err(Fault::Late(why)));
+                            cache.refresh_later();
+                            ask_last = false;
+                            format!("group {owner}: {why}")
+                        }
+                    }
+                }
+            };
+            let last = assignment.last_owner.filter(|last| ask_last && Some(*last) != assignment.owner);
+            if let Some(last) = last
+                && let Some(reply) = self.ask_last_owner(&view, last, until, attempts, request(num)).await?
+            {
+                return Ok(reply);
+            }
+            if assignment.owner.is_none() {
+                cache.wait_newer(num, until).await;
+            }
+            let is_late = clock::now() >= until;
+            if !is_late || why.is_none() {
+                why = Some(heard);
+            }
+            if let Some(why) = why.take_if(|_| is_late) {
+                return Err(Fault::Late(why));
+            }
+            if cache.current().is_none_or(|view| view.config.num <= num) {
+                self.pause(&mut pause, until).await;
+            }
+        }
+    }
+
+    /// Asks the group that had the shard before, once; none: it does not serve it either.
+    async fn ask_last_owner(
+        &self,
+        view: &View,
+        last: GroupId,
+        until: Instant,
+        attempts: &mut Attempts,
+        request: KvRequest,
+    ) -> Result<Option<KvReply>, Fault> {
+        match self.group(view, last).ask_once(&request, until, attempts).await {
+            Ok(reply) => Ok(Some(reply)),
+            Err(AskError::Unknown) => Err(Fault::Unknown),
+            Err(AskError::Refused(refusal)) => {
+                match self.learn_from(&refusal, view.config.num, until).await {
+                    true => Ok(None),
+                    // It serves the shard, or it lost its data: then only the owner's word counts.
+                    false if matches!(refusal, KvRefusal::LostData { .. }) => Ok(None),
+                    false => Err(Fault::Refused(refusal)),
+                }
+            }
+            Err(AskError::NoLeader { .. } | AskError::Foreign { .. }) => Ok(None),
+        }
+    }
+
+    /// Whether a refusal says to try again, elsewhere or later; refreshes the configuration if it names
+    /// a newer one, and only then.
+    async fn learn_from(&self, refusal: &KvRefusal, num: ConfigNum, until: Instant) -> bool {
+        match refusal {
+            KvRefusal::WrongGroup { config } => {
+                if *config > num {
+                    self.shared.cache.refresh(num, until).await;
+                }
+                true
+            }
+            KvRefusal::NotReady { config } => {
+                if *config > num {
+                    self.shared.cache.refresh_later();
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn group(&self, view: &View, group: GroupId) -> Arc<GroupClient> {
+        let addresses = view.book.addresses(group);
+        let mut groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = groups.get(&group).filter(|client| client.addresses() == addresses) {
+            return Arc::clone(client);
+        }
+        let seed = base::seed::derive(self.shared.options.seed, &format!("group {group}"));
+        let connection = Arc::clone(&self.shared.connection);
+        let client = Arc::new(GroupClient::new(connection, group, addresses.to_vec(), seed));
+        groups.insert(group, Arc::clone(&client));
+        client
+    }
+
+    async fn pause(&self, pause: &mut Duration, until: Instant) {
+        let share = {
+            let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
+            random.random_range(0.5..1.0)
+        };
+        clock::sleep(pause.mul_f64(share).min(until.since(clock::now()))).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
+    }
+}
