@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use base::clock::{self, Instant};
 use bytes::Bytes;
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use self::sessions::{Lease, Sessions};
 use crate::api::config::{Params, shard_of};

@@ -164,7 +164,8 @@ fn controllers_that_do_not_answer_are_unavailable() {
     let directory = empty();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for verb in ["get key", "put key value", "query", "status", "leave 101"] {
-        let output = clerk(&directory, &format!("{verb} --controllers 127.0.0.1:{port} --timeout 0.3 -o json"));
+        let output =
+            clerk(&directory, &format!("{verb} --controllers 127.0.0.1:{port} --timeout 0.3 -o json"));
         assert_eq!(output.status.code(), Some(1), "{verb}");
         assert_eq!(document(&output)["error"]["code"], "unavailable", "{verb}");
     }
@@ -321,7 +322,9 @@ fn the_time_of_a_command_is_kept_both_ways() {
     let silent: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let at = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
     let controllers = silent.iter().map(at).collect::<Vec<_>>().join(",");
-    for verb in ["get a", "put a 1", "join 103", "leave 101", "move 1 101", "query", "history", "status", "dump"] {
+    for verb in
+        ["get a", "put a 1", "join 103", "leave 101", "move 1 101", "query", "history", "status", "dump"]
+    {
         for at in [controllers.as_str(), "127.0.0.1:1,127.0.0.1:2"] {
             let started = std::time::Instant::now();
             let line = format!("--controllers {at} --timeout 1.5 {verb} -o json");

@@ -4,10 +4,11 @@
 //! A change is refused, or changes nothing, or makes exactly one next configuration, however many
 //! groups it names. Refusals and no-ops leave no trace: the number does not grow.
 //!
-//! * Join: a joined group with the same data and servers is harmless; with other servers, or an id
-//!   whose first data is gone, or of another cluster, refused. A group that left may return with its data,
-//!   wherever it now is.
-//! * Leave: every group must be joined; the last one only by force, which parks all shards.
+//! * Join: a joined group with the same data and servers is harmless. With other servers, only the address
+//!   book changes: its data names the group, so a wrong list of servers can be corrected. An id whose first data is
+//!   gone, or a group of another cluster, is refused. A group that left may return with its data, wherever it now is.
+//! * Leave: a group that left is harmless, one that never joined is refused; the last one leaves only by force, which
+//!   parks all shards.
 //! * Move: pins nothing. The next Join or Leave balances as if nobody had asked for it.
 //!
 //! The address book is versioned by itself and keeps groups that left: rows may still lie there.
@@ -27,7 +28,7 @@ use crate::rebalance::{holder, rebalance};
 /// What follows from a change that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// The configuration after the present one.
+    /// The configuration after the present one, or the present one if only the address book changes.
     pub config: Sealed,
     /// The address book, if it changes too.
     pub book: Option<AddressBook>,
@@ -68,9 +69,6 @@ impl Present<'_> {
         }
         let joins = |group: &&GroupId| !self.config.groups.contains_key(group);
         let joining = named.keys().filter(joins).copied().collect::<BTreeSet<_>>();
-        if joining.is_empty() {
-            return Ok(None);
-        }
         let first_time = |group: &&GroupId| !self.incarnations.contains_key(group);
         let incarnations = joining
             .iter()
@@ -81,12 +79,17 @@ impl Present<'_> {
             return Err(CtrlRefusal::TooManyGroups { limit: GROUPS_MAX });
         }
         let mut book = self.book.clone();
-        for group in &joining {
-            let NewGroup { incarnation, addresses, .. } = named[group].clone();
-            book.groups.insert(*group, Registered::new(incarnation, addresses));
+        for (group, NewGroup { incarnation, addresses, .. }) in named {
+            if !are_same_servers(self.book.addresses(*group), addresses) {
+                book.groups.insert(*group, Registered::new(*incarnation, addresses.clone()));
+            }
         }
         let version = self.book.version.saturating_add(1);
         let book = (book != *self.book).then_some(AddressBook { version, ..book });
+        if joining.is_empty() {
+            let corrected = |book| Next { book: Some(book), ..self.only(self.config.clone()) };
+            return Ok(book.map(corrected));
+        }
         let joining = joining.iter().map(|group| (*group, named[group].incarnation));
         let groups = self.config.groups.iter().map(|(group, it)| (*group, *it)).chain(joining).collect();
         let owners = rebalance(&self.config.shards, &ids(&groups));
@@ -102,10 +105,6 @@ impl Present<'_> {
         if self.incarnations.get(&group).is_some_and(|first| *first != new.incarnation) {
             return Err(CtrlRefusal::OtherIncarnation(group));
         }
-        let known = self.book.addresses(group);
-        if self.config.groups.contains_key(&group) && !are_same_servers(known, &new.addresses) {
-            return Err(CtrlRefusal::OtherServers(group));
-        }
         Ok(())
     }
 
@@ -113,11 +112,14 @@ impl Present<'_> {
         if named.is_empty() {
             return Err(CtrlRefusal::NothingNamed);
         }
-        if let Some(unknown) = named.iter().find(|group| !self.config.groups.contains_key(group)) {
+        if let Some(unknown) = named.iter().find(|group| !self.incarnations.contains_key(group)) {
             return Err(CtrlRefusal::UnknownGroup(*unknown));
         }
         let mut groups = self.config.groups.clone();
         groups.retain(|group, _| !named.contains(group));
+        if groups.len() == self.config.groups.len() {
+            return Ok(None);
+        }
         if groups.is_empty() && !force {
             return Err(CtrlRefusal::LastGroup);
         }

@@ -103,6 +103,13 @@ pub fn book(rows: &dyn Read) -> AddressBook {
     rows.get(BOOK).map_or_else(AddressBook::default, |value| read(&value))
 }
 
+/// Its version, without reading all of it: it may have megabytes.
+pub fn book_version(rows: &dyn Read) -> u64 {
+    // The first field, after the version byte of the row.
+    let version = |value: &Bytes| value.get(1..9).and_then(|bytes| bytes.try_into().ok());
+    rows.get(BOOK).as_ref().and_then(version).map_or(0, u64::from_le_bytes)
+}
+
 /// The newest address book, to be written again: with a field that this build does not know it would be another one
 /// here than at others.
 pub fn whole_book(rows: &dyn Read) -> AddressBook {

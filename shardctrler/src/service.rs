@@ -267,7 +267,7 @@ async fn follow(replica: Replica<Controller>, settings: Settings, head: watch::S
             (status.role == raft::rsm::Role::Leader, status.applied)
         };
         if read_at.replace(applied) != Some(applied) {
-            seen = read_head(&**replica.table(), seen);
+            seen = read_head(&**replica.table());
             head.send_if_modified(|head| std::mem::replace(head, seen) != seen);
         }
         let founds = !recover || base::mutant!("init-while-recovering");
@@ -283,11 +283,9 @@ async fn follow(replica: Replica<Controller>, settings: Settings, head: watch::S
     }
 }
 
-/// What is newest now. (The book changes only with a configuration, and may have megabytes.)
-fn read_head(table: &dyn Read, seen: Head) -> Head {
-    let config = rows::newest(table);
-    let book = if config == seen.config { seen.book } else { rows::book(table).version };
-    Head { config, book }
+/// What is newest now.
+fn read_head(table: &dyn Read) -> Head {
+    Head { config: rows::newest(table), book: rows::book_version(table) }
 }
 
 #[cfg(test)]

@@ -135,18 +135,25 @@ impl Known {
             Err(refusal) => Recorded::Refused(refusal),
             Ok(None) => Recorded::Harmless(self.config.num),
             Ok(Some(next)) => {
+                let before = self.config.num;
                 self.adopt(rows, next);
-                Recorded::Made(self.config.num)
+                match self.config.num > before {
+                    true => Recorded::Made(self.config.num),
+                    false => Recorded::Harmless(before),
+                }
             }
         }
     }
 
     fn adopt(&mut self, rows: &mut dyn Rows, next: Next) {
         let Next { config, book, incarnations } = next;
-        tracing::info!(config = config.num.0, digest = %config.digest(), groups = ?config.groups.keys(), "new configuration");
-        rows::put_config(rows, &config);
-        self.config = config;
+        if config.num > self.config.num {
+            tracing::info!(config = config.num.0, digest = %config.digest(), groups = ?config.groups.keys(), "new configuration");
+            rows::put_config(rows, &config);
+            self.config = config;
+        }
         if let Some(book) = book {
+            tracing::info!(version = book.version, "new address book");
             rows::put_book(rows, &book);
             self.book = book;
         }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
 use clerk::api::push::{PushReply, PushRequest, Sender};
+use clerk::api::status::KvStatus;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
 use raft::rsm::{ExecuteError, Replica, Role};
@@ -256,17 +257,23 @@ impl Service {
                 self.query(Query::Scan { shard, after, limit, config }).await?.reply()
             }
             KvRequest::Config => self.config(),
-            KvRequest::Status => Ok(KvReply::Status(Box::new(status::of(
-                self.group,
-                self.pid,
-                &self.refusals,
-                &self.replica.status(),
-                &**self.replica.table(),
-                &self.progress,
-                &self.knowledge.borrow(),
-            )))),
+            KvRequest::Status => Ok(KvReply::Status(Box::new(self.status()))),
             KvRequest::History => self.query(Query::History).await?.reply(),
         }
+    }
+
+    fn status(&self) -> KvStatus {
+        let status = status::of(
+            self.group,
+            self.pid,
+            &self.refusals,
+            &self.replica.status(),
+            &**self.replica.table(),
+            &self.progress,
+            &self.knowledge.borrow(),
+        );
+        let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
+        KvStatus { members, wipes: self.wipes(), ..status }
     }
 
     async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {

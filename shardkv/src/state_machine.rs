@@ -258,7 +258,7 @@ impl StateMachine for Machine {
                 Outcome::Push(self.cursor(rows, shard, Claim { config, from }))
             }
             Query::History => {
-                let adopted = Adopted { configs: rows::configs(rows), incarnation: self.incarnation };
+                let adopted = Adopted { configs: rows::configs(rows) };
                 Outcome::Reply(Ok(KvReply::Adopted(Box::new(adopted))))
             }
         }

@@ -1,5 +1,7 @@
 //! What a replica says about itself, from its own rows: true a moment ago, and not linearizable.
 
+use std::collections::BTreeMap;
+
 use base::socket::Refusals;
 use clerk::api::config::{Config, Sealed};
 use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
@@ -12,7 +14,7 @@ use crate::mover::Progress;
 use crate::rows;
 use crate::shard::ShardState;
 
-/// The status of a replica of `group`.
+/// The status of a replica of `group`, as far as its rows and its log tell.
 pub(crate) fn of(
     group: GroupId,
     pid: u32,
@@ -43,6 +45,8 @@ pub(crate) fn of(
         config: config.map(|config| config.num).unwrap_or_default(),
         settled,
         shards,
+        members: BTreeMap::new(),
+        wipes: 0,
     }
 }
 

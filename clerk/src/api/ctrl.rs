@@ -146,7 +146,7 @@ pub enum CtrlRefusal {
     #[error("an older request of this session: its answer is gone")]
     StaleSeq,
     /// No such group.
-    #[error("group {0} is not joined: `clerk query` lists those that are")]
+    #[error("group {0} is not joined, or never was: `clerk query` lists those that are")]
     UnknownGroup(GroupId),
     /// No such shard.
     #[error("shard {shard} does not exist: shards are 0 to {last}")]
@@ -159,7 +159,7 @@ pub enum CtrlRefusal {
     /// Group 0 means "no group", and a group needs servers.
     #[error("group {0} cannot join: ids start at 1, and a group needs at least one server address")]
     InvalidGroup(GroupId),
-    /// The group is joined with other servers.
+    /// Not answered any more: a joined group may be given other servers. Its place keeps the numbers of the others.
     #[error("group {0} is joined already with other servers: leave it first, or use a new id")]
     OtherServers(GroupId),
     /// The id belonged to a group with other data (correctness rule 57).

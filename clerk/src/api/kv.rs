@@ -106,8 +106,6 @@ pub struct Adopted {
     /// In order, without a gap; the last one is the one that the group is at. Empty: it adopted none yet.
     #[serde(deserialize_with = "base::codec::bounded::<CONFIGS_READ, _, _>")]
     pub configs: Vec<Sealed>,
-    /// The life of the group's data.
-    pub incarnation: Option<Incarnation>,
 }
 
 /// One row of a scan.

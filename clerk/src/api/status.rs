@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::config::Place;
-use super::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
+use super::{Address, ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
 /// A replica's part in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,4 +196,8 @@ pub struct KvStatus {
     pub settled: bool,
     /// The shards held.
     pub shards: Vec<ShardStatus>,
+    /// The members of its group, by id, where this replica was told that they are.
+    pub members: BTreeMap<u64, Address>,
+    /// Pushes of shards to it whose end did not match, since it started: each is a bug.
+    pub wipes: u64,
 }

@@ -64,7 +64,11 @@ async fn a_new_clerk_begins_with_what_any_one_controller_knows() {
         Ask::Ctrl(_) if server != "b" => Answer::NotSent,
         Ask::Ctrl(CtrlRequest::Status) => Answer::Ctrl(Ok(CtrlReply::Status(Box::new(follower(9))))),
         Ask::Ctrl(CtrlRequest::Watch { after, digest, .. }) => {
-            assert_eq!((*after, *digest), (ConfigNum(8), Digest::default()), "the newest one alone is asked for");
+            assert_eq!(
+                (*after, *digest),
+                (ConfigNum(8), Digest::default()),
+                "the newest one alone is asked for"
+            );
             let news = News { configs: vec![config(9)], newest: ConfigNum(9), book: book() };
             Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(news))))
         }

@@ -151,6 +151,24 @@ async fn a_watch_waits_for_news_and_no_longer_than_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_hears_of_addresses_that_were_corrected_without_a_new_configuration() {
+    let service = controller(&MemoryDisk::new(), 1).await;
+    let session = open(&service).await;
+    for (seq, address) in [(1, "host:101"), (2, "elsewhere:101")] {
+        let Change::Join(mut groups) = join(101) else { panic!("a join") };
+        groups.values_mut().for_each(|group| group.addresses = vec![address.to_owned()]);
+        let ticket = Ticket { session, seq: Seq(seq) };
+        ask(&service, CtrlRequest::Change { ticket, change: Change::Join(groups) }).await.unwrap();
+    }
+    let asked = clock::now();
+    let watch = CtrlRequest::Watch { after: ConfigNum(1), digest: Digest::default(), book: 1 };
+    let Ok(CtrlReply::Configs(news)) = service.handle(watch).await else { panic!("news") };
+    assert_eq!((news.configs.len(), news.book.version), (0, 2));
+    assert_eq!(news.book.addresses(GroupId(101)), ["elsewhere:101"]);
+    assert!(asked.elapsed() < WATCH_MAX / 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_without_a_majority_refuses_changes_and_queries_and_still_answers_watches() {
     let service = controller(&MemoryDisk::new(), 3).await;
     clock::sleep(Duration::from_secs(3)).await;

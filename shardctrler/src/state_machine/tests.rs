@@ -130,7 +130,7 @@ fn several_groups_that_join_or_leave_at_once_are_one_configuration() {
 }
 
 #[test]
-fn joining_a_known_group_again_is_harmless_and_otherwise_refused() {
+fn joining_a_known_group_again_is_harmless_or_corrects_its_servers_and_with_other_data_is_refused() {
     let mut cluster = Cluster::of(10);
     changed(cluster.change(join([101])));
     let mut same = new_group(101);
@@ -138,7 +138,20 @@ fn joining_a_known_group_again_is_harmless_and_otherwise_refused() {
     assert_eq!(changed(cluster.change(join_as(101, same))), (1, vec![]));
 
     let moved = NewGroup { addresses: vec!["elsewhere:1".into()], ..new_group(101) };
-    assert_eq!(cluster.change(join_as(101, moved)), Err(CtrlRefusal::OtherServers(GroupId(101))));
+    let known = |cluster: &Cluster| {
+        let (config, book) = cluster.newest();
+        assert_eq!(rows::book_version(&cluster.rows), book.version);
+        (config.num.0, book.version, book.addresses(GroupId(101)).to_vec())
+    };
+    assert_eq!(known(&cluster), (1, 1, new_group(101).addresses));
+    assert_eq!(changed(cluster.change(join_as(101, moved.clone()))), (1, vec![]));
+    assert_eq!(
+        known(&cluster),
+        (1, 2, moved.addresses.clone()),
+        "a new version of the book, no new configuration"
+    );
+    assert_eq!(changed(cluster.change(join_as(101, moved.clone()))), (1, vec![]));
+    assert_eq!(known(&cluster), (1, 2, moved.addresses));
     let wiped = NewGroup { incarnation: Incarnation(7), ..new_group(101) };
     assert_eq!(cluster.change(join_as(101, wiped)), Err(CtrlRefusal::OtherIncarnation(GroupId(101))));
     let alone = NewGroup { addresses: vec![], ..new_group(102) };
@@ -146,6 +159,17 @@ fn joining_a_known_group_again_is_harmless_and_otherwise_refused() {
     assert_eq!(cluster.change(join([0])), Err(CtrlRefusal::InvalidGroup(GroupId(0))));
     assert_eq!(cluster.change(join([])), Err(CtrlRefusal::NothingNamed));
     assert_eq!(cluster.newest().0.num, ConfigNum(1));
+}
+
+#[test]
+fn leaving_twice_is_harmless() {
+    let mut cluster = Cluster::of(10);
+    changed(cluster.change(join([101, 102, 103])));
+    assert_eq!(changed(cluster.change(leave([101], false))).0, 2);
+    assert_eq!(changed(cluster.change(leave([101], false))), (2, vec![]));
+    assert_eq!(changed(cluster.change(leave([101, 102], false))).0, 3, "the other one leaves");
+    assert_eq!(cluster.change(leave([102, 109], false)), Err(CtrlRefusal::UnknownGroup(GroupId(109))));
+    assert_eq!(cluster.newest().0.group_ids(), BTreeSet::from([GroupId(103)]));
 }
 
 #[test]
@@ -232,12 +256,12 @@ fn a_repeated_change_gets_its_first_verdict_whatever_happened_since() {
     assert_eq!(cluster.repeat(join([101])), first);
     assert_eq!(cluster.newest().0.num, ConfigNum(3));
 
-    let refused = cluster.change(leave([101], false));
-    assert_eq!(refused, Err(CtrlRefusal::UnknownGroup(GroupId(101))));
+    let refused = cluster.change(leave([109], false));
+    assert_eq!(refused, Err(CtrlRefusal::UnknownGroup(GroupId(109))));
     (cluster.session, cluster.seq) = (other, 2);
-    changed(cluster.change(join([101])));
+    changed(cluster.change(join([109])));
     (cluster.session, cluster.seq) = (mine, 2);
-    assert_eq!(cluster.repeat(leave([101], false)), refused, "a refusal is recorded, too");
+    assert_eq!(cluster.repeat(leave([109], false)), refused, "a refusal is recorded, too");
 
     cluster.seq = 1;
     assert_eq!(cluster.repeat(join([101])), Err(CtrlRefusal::StaleSeq));

@@ -7,7 +7,8 @@ use std::time::Instant;
 use base::clock;
 use clerk::api::config::{AddressBook, Config, Move, NewGroup, Sealed};
 use clerk::api::ctrl::Change;
-use clerk::api::{Address, ConfigNum, Digest, GroupId, ShardId};
+use clerk::api::status::KvStatus;
+use clerk::api::{Address, ConfigNum, Digest, GroupId, Incarnation, ShardId};
 use clerk::ctrl::{Changed, CtrlClerk};
 use serde_json::{Value, json};
 
@@ -16,11 +17,11 @@ use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
 use crate::output::table;
 use crate::settle::{settle, shown};
-use crate::survey::survey;
+use crate::survey::{Answers, speaker, survey};
 
 pub(crate) async fn join(context: &Context, join: &args::Join) -> Result<(), Failure> {
     let reach = context.reach().await?;
-    let groups = newcomers(context, &reach, &join.groups).await?;
+    let groups = newcomers(context, &reach, &join.groups, join.partial).await?;
     change(context, &reach, Change::Join(groups), BTreeSet::new(), join.waiting).await
 }
 
@@ -28,7 +29,11 @@ pub(crate) async fn leave(context: &Context, leave: &args::Leave) -> Result<(), 
     let reach = context.reach().await?;
     let groups: BTreeSet<GroupId> = leave.groups.iter().copied().collect();
     let asked = Change::Leave { groups: groups.clone(), force: leave.force };
-    change(context, &reach, asked, groups, leave.waiting).await
+    // A group that left before and was stopped since is not waited for.
+    let before = survey(&reach, context.data_until()).await;
+    let answers = |group: &GroupId| before.groups.get(group).and_then(speaker).is_some();
+    let leaving = groups.into_iter().filter(|group| before.is_joined(*group) || answers(group)).collect();
+    change(context, &reach, asked, leaving, leave.waiting).await
 }
 
 pub(crate) async fn give(context: &Context, give: &args::Give) -> Result<(), Failure> {
@@ -42,10 +47,12 @@ pub(crate) async fn newcomers(
     context: &Context,
     reach: &Reach,
     joining: &[Joining],
+    partial: bool,
 ) -> Result<BTreeMap<GroupId, NewGroup>, Failure> {
     let until = context.data_until();
     let mut groups = BTreeMap::new();
     for Joining { group, addresses } in joining {
+        let is_named = addresses.is_some();
         let local = reach.local.as_ref().map(|cluster| cluster.addresses(group.0)).unwrap_or_default();
         let addresses = match addresses {
             Some(addresses) => addresses.clone(),
@@ -57,9 +64,45 @@ pub(crate) async fn newcomers(
             Failure::new("unavailable", format!("group {group} does not answer: {why}"))
                 .next("a group joins when its servers run and know its cluster: check them, and their --controllers")
         })?;
+        if is_named && !partial {
+            let answers = client.statuses().await;
+            check_servers(*group, incarnation, &answers).map_err(|why| {
+                Failure::new("wrong_servers", format!("the servers named of group {group} are not all it has: {why}"))
+                    .next("name every server of the group, all of them running; or add --partial to use the list as it is")
+            })?;
+        }
         groups.insert(*group, NewGroup { key, incarnation, addresses });
     }
     Ok(groups)
+}
+
+/// Whether a list names all servers of a group and nobody else, as far as they tell. An incomplete list would do until
+/// the servers in it are down.
+fn check_servers(
+    group: GroupId,
+    incarnation: Incarnation,
+    answers: &Answers<KvStatus>,
+) -> Result<(), String> {
+    let mut missing: BTreeMap<u64, &Address> = BTreeMap::new();
+    let mut seen: BTreeMap<u64, &Address> = BTreeMap::new();
+    for (address, answer) in answers {
+        let status =
+            answer.as_ref().map_err(|why| format!("no server of group {group} answers there: {why}"))?;
+        if status.incarnation != Some(incarnation) {
+            return Err(format!("{address} has the data of another group {group}"));
+        }
+        if let Some(other) = seen.insert(status.replica.id, address) {
+            return Err(format!("{other} and {address} are one server"));
+        }
+        missing.extend(status.members.iter().map(|(id, address)| (*id, address)));
+    }
+    missing.retain(|id, _| !seen.contains_key(id));
+    let shown: Vec<String> =
+        missing.iter().map(|(id, address)| format!("{group}.{id} at {address}")).collect();
+    match shown.is_empty() {
+        true => Ok(()),
+        false => Err(format!("missing: {}", shown.join(", "))),
+    }
 }
 
 /// The address book knows every group that ever joined.
@@ -254,11 +297,12 @@ fn history_text(configs: &[Sealed]) -> String {
 #[cfg(test)]
 mod tests {
     use clerk::api::config::{AddressBook, Assignment, Config, Move, Params, Registered, Sealed};
-    use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+    use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
     use clerk::ctrl::Changed;
     use serde_json::json;
 
-    use super::{config_document, document, moves_text, ranges};
+    use super::{check_servers, config_document, document, moves_text, ranges};
+    use crate::survey::tests::answers;
 
     #[test]
     fn shards_are_written_as_ranges() {
@@ -296,5 +340,27 @@ mod tests {
             "groups": {"101": ["a:1"]},
         });
         assert_eq!(config_document(&config, &book), expected);
+    }
+
+    #[test]
+    fn a_list_of_servers_has_to_name_each_member_once_and_nobody_else() {
+        let members = [(1, "a:1"), (2, "b:1"), (3, "c:1")].map(|(id, at)| (id, at.to_owned()));
+        let answer = |address: &str, id: u64, data: u64| {
+            let mut status = answers(103, 1, &[]).remove(0).1.unwrap();
+            status.replica.id = id;
+            status.incarnation = Some(Incarnation(data));
+            status.members = members.clone().into();
+            (address.to_owned(), Ok(status))
+        };
+        let check = |answers: Vec<(Address, _)>| check_servers(GroupId(103), Incarnation(7), &answers);
+        let all = || vec![answer("a:1", 1, 7), answer("b:1", 2, 7), answer("c:1", 3, 7)];
+        assert_eq!(check(all()), Ok(()));
+        assert!(check(all()[1..].to_vec()).unwrap_err().contains("missing: 103.1 at a:1"));
+        let with = |other| [all(), vec![other]].concat();
+        assert!(check(with(answer("d:1", 3, 8))).unwrap_err().contains("d:1 has the data of another group"));
+        assert!(check(with(answer("d:1", 3, 7))).unwrap_err().contains("c:1 and d:1 are one server"));
+        assert!(
+            check(with(("d:1".to_owned(), Err("d:1: gone".to_owned())))).unwrap_err().contains("d:1: gone")
+        );
     }
 }

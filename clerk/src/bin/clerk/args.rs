@@ -269,9 +269,12 @@ pub(crate) struct Verify {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Join {
-    /// Groups, with their servers unless they are known.
+    /// Groups, with their servers unless they are known. Of a group that is joined, another list corrects the one known.
     #[arg(value_name = "GROUP[=HOST:PORT,...]", required = true)]
     pub(crate) groups: Vec<Joining>,
+    /// Takes a list that lacks servers of its group, or names some that do not answer.
+    #[arg(long)]
+    pub(crate) partial: bool,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
 }

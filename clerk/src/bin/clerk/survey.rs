@@ -56,9 +56,9 @@ pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
         places.entry(group).or_insert(addresses);
     }
     let limit = until.since(clock::now()).min(STATUS);
-    let asked = places
-        .into_iter()
-        .map(|(group, addresses)| async move { (group, reach.group(group, addresses).statuses_within(limit).await) });
+    let asked = places.into_iter().map(|(group, addresses)| async move {
+        (group, reach.group(group, addresses).statuses_within(limit).await)
+    });
     let groups = join_all(asked).await.into_iter().collect();
     Survey { config, controllers, groups }
 }
@@ -204,7 +204,7 @@ fn pending_of_group(config: &Sealed, group: GroupId, status: &KvStatus, pending:
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
@@ -223,7 +223,7 @@ mod tests {
         Sealed::new(Config { num: ConfigNum(num), shards, groups, ..Config::zero(7, params) })
     }
 
-    fn answers(group: u64, num: u64, shards: &[(u32, ShardPhase)]) -> Answers<KvStatus> {
+    pub(crate) fn answers(group: u64, num: u64, shards: &[(u32, ShardPhase)]) -> Answers<KvStatus> {
         let shard = |(shard, phase): &(u32, ShardPhase)| ShardStatus {
             shard: ShardId(*shard),
             phase: *phase,
@@ -265,6 +265,8 @@ mod tests {
             lost: None,
             settled: !shards.iter().any(moving),
             shards: shards.iter().map(shard).collect(),
+            members: BTreeMap::new(),
+            wipes: 0,
         };
         vec![("a".to_owned(), Ok(status)), ("b".to_owned(), Err("down".to_owned()))]
     }

@@ -224,7 +224,7 @@ async fn join(stage: &Stage, reach: &Reach, (from, to): (u64, u64)) -> Result<Re
     let context = &stage.context.local(stage.path());
     let joining: Vec<Joining> =
         (from..to).map(|before| Joining { group: group_id(before), addresses: None }).collect();
-    let groups = newcomers(context, reach, &joining).await?;
+    let groups = newcomers(context, reach, &joining, false).await?;
     let started = Instant::now();
     let changed = reach.ctrl(context.data_until()).change(Change::Join(groups)).await?;
     let none = Default::default();
