@@ -11,10 +11,15 @@
 //! cannot take over. A new server is started with `--new` until it has made its directory once, and never
 //! again: one that lost its data must not come back as if it had never voted (correctness rule 32).
 //!
+//! A command that was interrupted is finished by the next one: half a purge (`directory`), half a start (`health`), and
+//! the join of a new cluster's groups, which is made once and never again.
+//!
 //! Left out on purpose: restarting servers that die (that is what the replicas are for), and machines
 //! other than this one.
 
+mod directory;
 mod file;
+mod found;
 mod health;
 mod process;
 mod stop;
@@ -25,12 +30,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::GroupId;
 use clerk::api::config::NewGroup;
 use clerk::api::ctrl::Change;
+use clerk::api::{ConfigNum, GroupId};
 use serde_json::{Value, json};
 
-pub(crate) use self::file::{Cluster, Directory, name};
+pub(crate) use self::directory::Directory;
+pub(crate) use self::file::{Cluster, name};
 pub(crate) use self::process::program;
 pub(crate) use self::stop::{down, kill};
 
@@ -52,15 +58,18 @@ pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> 
 /// Starts a cluster, or what is down of it, and waits until it is healthy.
 pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, Failure> {
     let directory = Directory::new(&context.directory);
-    let _lock = directory.lock().await?;
     let until = context.settle_until();
+    let _lock = directory.lock(until).await?;
     let mut cluster = match directory.exists() {
         true => {
             let cluster = directory.load()?;
             cluster.check(up)?;
             cluster
         }
-        false => Cluster::plan(up)?,
+        false => {
+            directory.refuse_orphans()?;
+            Cluster::plan(up)?
+        }
     };
     directory.save(&cluster)?;
     on_interrupt("interrupted: servers that were started go on running", "clerk down stops them");
@@ -69,9 +78,15 @@ pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, 
     let reach = Reach::local(cluster.clone());
     health::wait_for_leaders(context, &reach, until).await?;
     if !cluster.joined {
-        join_first_groups(context, &reach, &cluster, until).await?;
+        let joined = join_first_groups(&reach, &cluster, until).await?;
+        // Before anything is waited for: a group that is told to leave must not be joined again by a later `up`.
         cluster.joined = true;
         directory.save(&cluster)?;
+        let settled = settle(&reach, joined, &BTreeSet::new(), until, context.output).await;
+        settled.map_err(|pending| {
+            Failure::not_settled(format!("the groups run, but are not settled: {}", shown(&pending)))
+                .next("`clerk status` shows how far they are")
+        })?;
     }
     if cluster.learn_key(reach.key.get()) {
         directory.save(&cluster)?;
@@ -79,13 +94,17 @@ pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, 
     Ok(reach)
 }
 
-/// A new cluster's groups join, all in one configuration.
+/// A new cluster's groups join, all in one configuration, which is the first. If there is a first one already, they
+/// did when an earlier `up` was interrupted. The newest configuration.
 async fn join_first_groups(
-    context: &Context,
     reach: &Reach,
     cluster: &Cluster,
-    until: base::clock::Instant,
-) -> Result<(), Failure> {
+    until: clock::Instant,
+) -> Result<ConfigNum, Failure> {
+    let (config, _) = reach.ctrl(until).query(None).await?;
+    if config.num > ConfigNum(0) {
+        return Ok(config.num);
+    }
     let mut groups = std::collections::BTreeMap::new();
     for (group, addresses) in cluster.first_groups() {
         let data = reach.group(group, addresses.clone()).data(until).await;
@@ -93,12 +112,7 @@ async fn join_first_groups(
         reach.key.learn(key);
         groups.insert(group, NewGroup { key, incarnation, addresses });
     }
-    let changed = reach.ctrl(until).change(Change::Join(groups)).await?;
-    let settled = settle(reach, changed.config, &BTreeSet::new(), until, context.output).await;
-    settled.map_err(|pending| {
-        Failure::not_settled(format!("the groups run, but are not settled: {}", shown(&pending)))
-            .next("`clerk status` shows how far they are")
-    })
+    Ok(reach.ctrl(until).change(Change::Join(groups)).await?.config)
 }
 
 pub(crate) async fn add_group(context: &Context, add: &args::AddGroup) -> Result<(), Failure> {
@@ -125,7 +139,8 @@ pub(crate) async fn start_group(
     replicas: Option<u64>,
 ) -> Result<(Reach, Vec<String>), Failure> {
     let directory = Directory::new(&context.directory);
-    let _lock = directory.lock().await?;
+    let until = context.settle_until();
+    let _lock = directory.lock(until).await?;
     let mut cluster = directory.load()?;
     let GroupId(group) = added;
     let replicas = replicas.unwrap_or(cluster.replicas);
@@ -139,7 +154,6 @@ pub(crate) async fn start_group(
     }
     directory.save(&cluster)?;
     on_interrupt("interrupted: servers that were started go on running", "clerk down stops them");
-    let until = context.settle_until();
     let names = cluster.select(&[Name::Group(group)])?;
     health::start(context, &directory, &mut cluster, &names, until).await?;
     let reach = Reach::local(cluster.clone());
@@ -152,14 +166,14 @@ pub(crate) async fn start_group(
 pub(crate) async fn controllers_anew(
     context: &Context,
     directory: &Directory,
-    until: base::clock::Instant,
+    until: clock::Instant,
 ) -> Result<Vec<String>, Failure> {
-    let _lock = directory.lock().await?;
+    let _lock = directory.lock(until).await?;
     let mut cluster = directory.load()?;
     let names = cluster.select(&[Name::Group(0)])?;
     let mut aside = Vec::new();
     if !cluster.recovering {
-        stop::stop(context, directory, &names).await?;
+        stop::stop(context, directory, &names, until).await?;
         for name in &names {
             aside.extend(directory.set_aside(name)?.map(|path| path.display().to_string()));
         }
@@ -189,7 +203,7 @@ pub(crate) fn controllers_with_data(context: &Context, key: u64) -> Result<Vec<S
 /// The controllers know the groups' history: from now on they start like any others.
 pub(crate) async fn recovered(context: &Context) -> Result<(), Failure> {
     let directory = Directory::new(&context.directory);
-    let _lock = directory.lock().await?;
+    let _lock = directory.lock(context.settle_until()).await?;
     let mut cluster = directory.load()?;
     cluster.recovering = false;
     directory.save(&cluster)
@@ -197,10 +211,10 @@ pub(crate) async fn recovered(context: &Context) -> Result<(), Failure> {
 
 pub(crate) async fn start(context: &Context, names: &args::Names) -> Result<(), Failure> {
     let directory = Directory::new(&context.directory);
-    let _lock = directory.lock().await?;
+    let until = context.settle_until();
+    let _lock = directory.lock(until).await?;
     let mut cluster = directory.load()?;
     let selected = cluster.select(&names.names)?;
-    let until = context.settle_until();
     let started = health::start(context, &directory, &mut cluster, &selected, until).await?;
     context.output.answer(&json!({"started": started}), || match started.is_empty() {
         true => "running already\n".to_owned(),

@@ -96,6 +96,14 @@ impl Context {
         }
     }
 
+    /// The same, also if the file of a local cluster is gone or cannot be read, as long as servers of it run.
+    pub(crate) async fn reach_what_runs(&self) -> Result<Reach, Failure> {
+        match &self.controllers {
+            None => Ok(Reach::local(Directory::new(&self.directory).load_or_find(self.output)?)),
+            Some(_) => self.reach().await,
+        }
+    }
+
     /// A clerk of the cluster that is meant, for one operation.
     pub(crate) async fn clerk(&self) -> Result<Clerk, Failure> {
         let reach = self.reach().await?;

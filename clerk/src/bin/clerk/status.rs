@@ -23,7 +23,7 @@ struct Server<'a> {
 }
 
 pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
-    let reach = context.reach().await?;
+    let reach = context.reach_what_runs().await?;
     print(&reach, context.output, context.data_until()).await;
     Ok(())
 }

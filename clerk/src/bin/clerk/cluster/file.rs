@@ -1,22 +1,17 @@
 //! What is kept of a local cluster between commands.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::Context as _;
-use base::clock;
+use clerk::api::config::SLOTS;
 use clerk::api::{Address, GroupId};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{self, Name};
 use crate::failure::Failure;
 
 /// Format 1 had no checksum.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 const CONTROLLERS: u64 = 3;
 const FIRST_GROUP: u64 = 101;
 const HOST: &str = "127.0.0.1";
@@ -24,8 +19,6 @@ const HOST: &str = "127.0.0.1";
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// A cluster's ports start at a multiple of this.
 const PORT_STEP: u16 = 50;
-/// Another command works on the same cluster at most so long.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server's name: `ctrl.1`, `101.2`.
 pub(crate) fn name(group: u64, id: u64) -> String {
@@ -50,12 +43,12 @@ pub(crate) struct Server {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cluster {
-    format: u32,
+    pub(super) format: u32,
     /// Its id, which every connection names.
     pub(crate) cluster: String,
     /// Its key in hexadecimal digits, once its controllers have told it. (Too wide for the numbers of many JSON readers.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
+    pub(super) key: Option<String>,
     pub(crate) shards: u32,
     /// Servers of a group, unless told otherwise.
     pub(crate) replicas: u64,
@@ -66,19 +59,10 @@ pub(crate) struct Cluster {
     /// The controllers were replaced by new ones, which wait for the history that the groups hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) recovering: bool,
+    /// Its data are being deleted: nothing of it may be started any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) purging: bool,
     pub(crate) servers: BTreeMap<String, Server>,
-}
-
-/// A cluster as it stands in its file: the checksum tells that nothing in it went bad or was changed by hand (rule 60).
-#[derive(Serialize, Deserialize)]
-struct Checked {
-    cluster: Cluster,
-    checksum: u32,
-}
-
-fn checksum(cluster: &Cluster) -> Result<u32, serde_json::Error> {
-    const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-    Ok(CRC.checksum(&serde_json::to_vec(cluster)?))
 }
 
 impl Cluster {
@@ -94,6 +78,7 @@ impl Cluster {
             groups,
             joined: false,
             recovering: false,
+            purging: false,
             servers: BTreeMap::new(),
         };
         let sizes = std::iter::once((0, CONTROLLERS))
@@ -110,6 +95,44 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A cluster of which nothing but these servers is known.
+    pub(super) fn of_servers(cluster: String, key: Option<u64>, servers: BTreeMap<String, Server>) -> Self {
+        let mut found = Self {
+            format: FORMAT,
+            cluster,
+            key: None,
+            shards: 1,
+            replicas: 1,
+            groups: 1,
+            joined: true,
+            recovering: false,
+            purging: false,
+            servers,
+        };
+        found.learn_key(key.unwrap_or_default());
+        found
+    }
+
+    /// What of it contradicts itself, in words: a file may have been written by hand, with its checksum.
+    pub(super) fn consistent(&self) -> Result<(), String> {
+        let has_port = |server: &Server| port_of(server).is_some_and(|port| port > 0);
+        let misnamed = self.servers.iter().find(|(key, server)| **key != name(server.group, server.id));
+        let nowhere = self.servers.iter().find(|(_, server)| !has_port(server));
+        if !(1..=SLOTS).contains(&self.shards) {
+            Err(format!("{} shards", self.shards))
+        } else if !(1..=100).contains(&self.groups) || !(1..=9).contains(&self.replicas) {
+            Err(format!("{} groups of {} servers", self.groups, self.replicas))
+        } else if self.of(0).next().is_none() {
+            Err("no controllers".to_owned())
+        } else if let Some((key, _)) = misnamed {
+            Err(format!("server {key:?} has another group or id in its entry"))
+        } else if let Some((key, server)) = nowhere {
+            Err(format!("server {key:?} has no port in its address, {:?}", server.address))
+        } else {
+            Ok(())
+        }
+    }
+
     fn add(&mut self, group: u64, id: u64, port: u16) {
         let server = Server { group, id, address: format!("{HOST}:{port}"), made: false };
         self.servers.insert(name(group, id), server);
@@ -117,9 +140,7 @@ impl Cluster {
 
     /// Adds a group on the next free ports behind those in use.
     pub(crate) fn add_group(&mut self, group: u64, replicas: u64) -> Result<(), Failure> {
-        let port =
-            |server: &Server| server.address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
-        let last = self.servers.values().filter_map(port).max().unwrap_or(PORTS.start);
+        let last = self.servers.values().filter_map(port_of).max().unwrap_or(PORTS.start);
         let mut ports = (last.saturating_add(1)..u16::MAX).filter(|port| is_free(*port));
         for id in 1..=replicas {
             let port = ports.next().ok_or_else(|| Failure::new("no_port", "no port is free"))?;
@@ -222,128 +243,8 @@ impl Cluster {
     }
 }
 
-/// The place of a local cluster.
-pub(crate) struct Directory {
-    path: PathBuf,
-}
-
-impl Directory {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.path.join("cluster.json")
-    }
-
-    /// The data directory of a server.
-    pub(crate) fn of(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    /// Renames a server's data directory, if there is one, to a name that nobody has; that name.
-    pub(crate) fn set_aside(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
-        let data = self.of(name);
-        if !data.exists() {
-            return Ok(None);
-        }
-        let mut names = (1_u32..).map(|number| self.of(&format!("{name}.lost-{number}")));
-        let Some(aside) = names.find(|path| !path.exists()) else { return Ok(None) };
-        std::fs::rename(&data, &aside)
-            .with_context(|| format!("cannot rename {} to {}", data.display(), aside.display()))?;
-        Ok(Some(aside))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn exists(&self) -> bool {
-        self.file().exists()
-    }
-
-    pub(crate) fn load(&self) -> Result<Cluster, Failure> {
-        let path = self.file();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let failure =
-                    Failure::new("no_cluster", format!("there is no cluster in {}", self.path.display()));
-                return Err(failure.next("clerk up starts one; --dir or --controllers name another"));
-            }
-            Err(error) => return Err(Failure::new("io", format!("cannot read {}: {error}", path.display()))),
-        };
-        let bad = |what: &dyn std::fmt::Display| {
-            let message = format!("{}: {what}; nothing was done", path.display());
-            Failure::new("bad_cluster_file", message).next(
-                "put back the text that clerk wrote, from a copy; the servers' data beside it is not touched by this",
-            )
-        };
-        // First the format: another one may have other fields.
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| bad(&error))?;
-        let format = value.pointer("/cluster/format").or_else(|| value.get("format"));
-        let format = format.and_then(serde_json::Value::as_u64);
-        if format.is_some_and(|format| format != u64::from(FORMAT)) {
-            let format = format.unwrap_or_default();
-            return Err(bad(&format!("format {format}, this build reads {FORMAT}")));
-        }
-        let Checked { cluster, checksum: wanted } =
-            serde_json::from_value(value).map_err(|error| bad(&format!("damaged: {error}")))?;
-        if checksum(&cluster).map_err(|error| bad(&error))? != wanted {
-            return Err(bad(&"its checksum does not match: it went bad, or was changed by hand"));
-        }
-        Ok(cluster)
-    }
-
-    /// Writes the file anew beside the old one, and then in its place.
-    pub(crate) fn save(&self, cluster: &Cluster) -> Result<(), Failure> {
-        let write = || -> anyhow::Result<()> {
-            let draft = self.path.join("cluster.json.new");
-            let checked = Checked { cluster: cluster.clone(), checksum: checksum(cluster)? };
-            let text = serde_json::to_string_pretty(&checked)? + "\n";
-            std::fs::write(&draft, text)?;
-            File::open(&draft)?.sync_all()?;
-            std::fs::rename(&draft, self.file())?;
-            Ok(())
-        };
-        Ok(write().with_context(|| format!("cannot write {}", self.file().display()))?)
-    }
-
-    /// Keeps other commands from starting and stopping servers here. Makes the directory.
-    pub(crate) async fn lock(&self) -> Result<File, Failure> {
-        let cannot = |error: std::io::Error| {
-            Failure::new("io", format!("cannot use {}: {error}", self.path.display()))
-        };
-        std::fs::create_dir_all(&self.path).map_err(cannot)?;
-        let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).open(self.path.join("cluster.lock"));
-        let lock = lock.map_err(cannot)?;
-        let until = clock::now().after(LOCK_PATIENCE);
-        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if clock::now() >= until {
-                return Err(Failure::new("busy", "another command starts or stops servers of this cluster"));
-            }
-            clock::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(lock)
-    }
-
-    /// Deletes the data of a cluster, and the directory if nothing else is in it.
-    pub(crate) fn purge(&self, cluster: &Cluster) -> Result<(), Failure> {
-        for name in cluster.names() {
-            let path = self.of(&name);
-            if path.exists() {
-                std::fs::remove_dir_all(&path)
-                    .with_context(|| format!("cannot delete {}", path.display()))?;
-            }
-        }
-        for file in ["cluster.json", "cluster.json.new", "cluster.lock"] {
-            // What is not there is deleted already; anything else shows when the directory is used again.
-            let _ = std::fs::remove_file(self.path.join(file));
-        }
-        let _ = std::fs::remove_dir(&self.path);
-        Ok(())
-    }
+fn port_of(server: &Server) -> Option<u16> {
+    server.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
 }
 
 fn is_free(port: u16) -> bool {
@@ -380,13 +281,13 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
-    use super::{Cluster, Directory, name};
+    use super::Cluster;
     use crate::args::{Args, Name, Up, Verb};
 
-    fn up(options: &str) -> Up {
+    pub(in crate::cluster) fn up(options: &str) -> Up {
         let line = format!("clerk up {options}");
         match Args::try_parse_from(line.split_whitespace()).unwrap().verb {
             Verb::Up(up) => up,
@@ -427,45 +328,5 @@ mod tests {
         assert_eq!(select(&["all"]).unwrap().len(), 7);
         assert_eq!(select(&["102"]), Err("unknown_server"));
         assert_eq!(cluster.first_groups().len(), 1, "the added group joins only when it is told to");
-    }
-
-    #[tokio::test]
-    async fn a_cluster_is_found_again_and_purged_without_a_trace() {
-        let parent = tempfile::tempdir().unwrap();
-        let directory = Directory::new(&parent.path().join("d"));
-        assert_eq!(directory.load().unwrap_err().code, "no_cluster");
-        let cluster = Cluster::plan(&up("--groups 1 --replicas 1")).unwrap();
-        let lock = directory.lock().await.unwrap();
-        directory.save(&cluster).unwrap();
-        assert_eq!(directory.load().unwrap(), cluster);
-        std::fs::create_dir(directory.of(&name(101, 1))).unwrap();
-        directory.purge(&cluster).unwrap();
-        drop(lock);
-        assert!(!directory.path().exists());
-    }
-
-    #[test]
-    fn a_file_that_was_cut_damaged_or_changed_by_hand_is_refused() {
-        let parent = tempfile::tempdir().unwrap();
-        let directory = Directory::new(parent.path());
-        let cluster = Cluster::plan(&up("--groups 1 --replicas 1")).unwrap();
-        directory.save(&cluster).unwrap();
-        let good = std::fs::read(directory.file()).unwrap();
-        let loaded = |bad: &[u8]| {
-            std::fs::write(directory.file(), bad).unwrap();
-            directory.load().map_err(|failure| failure.code)
-        };
-        for cut in 0..good.len() - 2 {
-            assert!(loaded(&good[..cut]).is_err(), "cut at {cut}");
-        }
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            // White space may go bad: it says nothing.
-            assert!(loaded(&bad).is_err() || loaded(&bad) == Ok(cluster.clone()), "bit {bit}");
-        }
-        let edited = String::from_utf8(good.clone()).unwrap().replace("\"shards\": 64", "\"shards\": 65");
-        assert_eq!(loaded(edited.as_bytes()), Err("bad_cluster_file"));
-        assert_eq!(loaded(&good), Ok(cluster));
     }
 }

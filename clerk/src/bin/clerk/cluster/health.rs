@@ -1,6 +1,11 @@
 //! Starting servers and waiting until they answer.
+//!
+//! A data directory may be held by a process that runs, that still stops (after a SIGTERM, or a `down` that was
+//! interrupted), or that still starts (an `up` that was interrupted). Only its answer tells the first from the others.
+//! So a server is up when the process that holds its directory answers; one whose directory nobody holds is started,
+//! again if another process was faster and has gone since. All of that ends with the time of the command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Child;
 use std::time::Duration;
 
@@ -8,9 +13,12 @@ use base::clock::{self, Instant};
 use clerk::api::GroupId;
 use clerk::api::ctrl::{CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvReply, KvRequest};
-use clerk::api::status::Role;
+use clerk::api::status::{ReplicaStatus, Role};
+use clerk::connection::CallError;
+use futures::future::join_all;
 
-use super::file::{Cluster, Directory, Server};
+use super::directory::Directory;
+use super::file::{Cluster, Server};
 use super::{last_lines, process};
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
@@ -19,8 +27,13 @@ const PERIOD: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_secs(1);
 /// Lines of a log that explain a failed start.
 const LINES: usize = 10;
+/// A process that was found running counts as up when it has answered so often: one that was told to stop may still
+/// answer once.
+const ANSWERS: u32 = 2;
+/// A process that ends may have its port so long after its directory.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Starts those of `names` that are down, and waits until they answer; their names.
+/// Starts those of `names` that are down, and waits until all of them answer; the names of those that were started.
 pub(super) async fn start(
     context: &Context,
     directory: &Directory,
@@ -28,15 +41,10 @@ pub(super) async fn start(
     names: &[String],
     until: Instant,
 ) -> Result<Vec<String>, Failure> {
-    let mut children: BTreeMap<String, Child> = BTreeMap::new();
-    for name in names {
-        let data = directory.of(name);
-        if process::holder(&data).is_none() {
-            children.insert(name.clone(), process::spawn(cluster, &cluster.servers[name], &data)?);
-        }
-    }
-    let started: Vec<String> = names.iter().filter(|name| children.contains_key(*name)).cloned().collect();
-    let answered = wait_for_answers(context, directory, cluster, children, until).await;
+    let mut start = Start { directory, cluster, waiting: BTreeMap::new(), started: BTreeSet::new() };
+    start.waiting = names.iter().map(|name| (name.clone(), Waiting::default())).collect();
+    let answered = start.all(context, until).await;
+    let started = start.started;
     // Also when one failed: those that made their directories must never start as new again.
     let mut changed = false;
     for (name, server) in &mut cluster.servers {
@@ -48,61 +56,145 @@ pub(super) async fn start(
     if changed {
         directory.save(cluster)?;
     }
-    answered.map(|()| started)
+    answered.map(|()| names.iter().filter(|name| started.contains(*name)).cloned().collect())
 }
 
-async fn wait_for_answers(
-    context: &Context,
-    directory: &Directory,
-    cluster: &Cluster,
-    mut waiting: BTreeMap<String, Child>,
-    until: Instant,
-) -> Result<(), Failure> {
-    let reach = Reach::local(cluster.clone());
-    let bar = context.output.spinner();
-    while !waiting.is_empty() {
-        let names: Vec<&str> = waiting.keys().map(String::as_str).collect();
-        bar.set_message(format!("waiting for {}", names.join(" ")));
-        let mut ready = Vec::new();
-        for (name, child) in &mut waiting {
-            if let Ok(Some(_)) = child.try_wait() {
-                return Err(failed(directory, name));
-            }
-            if answers(&reach, &cluster.servers[name]).await {
-                ready.push(name.clone());
-            }
-        }
-        for name in &ready {
-            waiting.remove(name);
-        }
-        if clock::now() >= until && !waiting.is_empty() {
-            let names: Vec<&str> = waiting.keys().map(String::as_str).collect();
-            let failure = Failure::not_settled(format!("no answer in time from {}", names.join(" ")));
-            return Err(failure.next("clerk logs NAME shows what a server does"));
-        }
-        clock::sleep(PERIOD).await;
+/// A server that does not answer yet.
+#[derive(Default)]
+struct Waiting {
+    /// The process that was started for it.
+    child: Option<Child>,
+    /// Answers of a process that was found.
+    answers: u32,
+    /// What was heard last.
+    said: String,
+    /// Since when its port is in use by a process without its directory.
+    port_busy: Option<Instant>,
+}
+
+impl Waiting {
+    /// Whether a process that ended with these words may be followed by another one: it met one that has the directory,
+    /// or one that gave the directory back and has its port for a moment longer.
+    fn may_try_again(&mut self, words: &[String]) -> bool {
+        let says = |what: &str| words.iter().any(|line| line.contains(what));
+        says("one process at a time")
+            || says("is in use by") && self.port_busy.get_or_insert_with(clock::now).elapsed() < PORT_PATIENCE
     }
-    bar.finish_and_clear();
-    Ok(())
 }
 
-/// The failure of a server that ended, with its last words.
-fn failed(directory: &Directory, name: &str) -> Failure {
+struct Start<'a> {
+    directory: &'a Directory,
+    cluster: &'a Cluster,
+    waiting: BTreeMap<String, Waiting>,
+    started: BTreeSet<String>,
+}
+
+impl Start<'_> {
+    async fn all(&mut self, context: &Context, until: Instant) -> Result<(), Failure> {
+        let reach = Reach::local(self.cluster.clone());
+        let bar = context.output.spinner();
+        loop {
+            self.spawn()?;
+            self.ask(&reach, until).await?;
+            let names: Vec<&str> = self.waiting.keys().map(String::as_str).collect();
+            if names.is_empty() {
+                bar.finish_and_clear();
+                return Ok(());
+            }
+            bar.set_message(format!("waiting for {}", names.join(" ")));
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                let said: Vec<&str> = self.waiting.values().map(|waiting| waiting.said.as_str()).collect();
+                let message = format!("no answer in time from {}: {}", names.join(" "), said.join("; "));
+                return Err(Failure::not_settled(message).next("clerk logs NAME shows what a server does"));
+            }
+            clock::sleep(left.min(PERIOD)).await;
+        }
+    }
+
+    /// Starts a process for each server whose directory nobody holds.
+    fn spawn(&mut self) -> Result<(), Failure> {
+        for (name, waiting) in &mut self.waiting {
+            let data = self.directory.of(name);
+            if let Some(child) = &mut waiting.child {
+                if matches!(child.try_wait(), Ok(None)) {
+                    continue;
+                }
+                // Another process may have the directory, or had it and goes.
+                let words = last_words(self.directory, name);
+                if process::holder(&data).is_none() && !waiting.may_try_again(&words) {
+                    return Err(failed(self.directory, name, &words));
+                }
+                waiting.said = words.join("; ");
+                waiting.child = None;
+            }
+            if process::holder(&data).is_none() {
+                waiting.child = Some(process::spawn(self.cluster, &self.cluster.servers[name], &data)?);
+                waiting.answers = 0;
+                self.started.insert(name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks those that are waited for, and crosses off those that are up.
+    async fn ask(&mut self, reach: &Reach, until: Instant) -> Result<(), Failure> {
+        let limit = until.since(clock::now()).clamp(PERIOD, STATUS);
+        let servers = self.waiting.keys().map(|name| &self.cluster.servers[name]);
+        let answers = join_all(servers.map(|server| status(reach, server, limit))).await;
+        let names: Vec<String> = self.waiting.keys().cloned().collect();
+        for (name, answer) in names.into_iter().zip(answers) {
+            let Some(waiting) = self.waiting.get_mut(&name) else { continue };
+            match answer {
+                Ok(status) if process::holder(&self.directory.of(&name)) == Some(status.pid) => {
+                    waiting.answers += 1;
+                    if waiting.child.is_some() || waiting.answers >= ANSWERS {
+                        self.waiting.remove(&name);
+                    }
+                }
+                // What answers there has another directory, or has just gone.
+                Ok(status) => {
+                    waiting.said = format!("process {} answers at the address of {name}", status.pid)
+                }
+                Err(error @ CallError::Refused { .. }) => {
+                    let message = format!("{name} does not belong to this cluster: {error}");
+                    return Err(Failure::new("start_failed", message)
+                        .next("stop what runs at its address, or what its controllers are: it is of another cluster"));
+                }
+                Err(error) => waiting.said = error.to_string(),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a server that ended printed last, or else the end of its log.
+fn last_words(directory: &Directory, name: &str) -> Vec<String> {
     let data = directory.of(name);
-    let mut lines = last_lines(&data.join("out"), LINES);
-    if lines.is_empty() {
-        lines = last_lines(&data.join("log"), LINES);
-    }
-    let words = if lines.is_empty() { "it said nothing".to_owned() } else { lines.join("\n  ") };
-    let failure = Failure::new("start_failed", format!("{name} did not start: {words}"));
-    failure.next(format!("its log: {}", data.join("log").display()))
+    let lines = last_lines(&data.join("out"), LINES);
+    if lines.is_empty() { last_lines(&data.join("log"), LINES) } else { lines }
 }
 
-async fn answers(reach: &Reach, server: &Server) -> bool {
+fn failed(directory: &Directory, name: &str, words: &[String]) -> Failure {
+    let words = if words.is_empty() { "it said nothing".to_owned() } else { words.join("\n  ") };
+    let failure = Failure::new("start_failed", format!("{name} did not start: {words}"));
+    failure.next(format!("its log: {}", directory.of(name).join("log").display()))
+}
+
+async fn status(reach: &Reach, server: &Server, limit: Duration) -> Result<ReplicaStatus, CallError> {
     let Server { group, address, .. } = server;
-    match group {
-        0 => reach.connection.ctrl(address, CtrlRequest::Status, STATUS).await.is_ok(),
-        group => reach.connection.kv(address, GroupId(*group), KvRequest::Status, STATUS).await.is_ok(),
+    let odd = |why: String| CallError::Lost { address: address.clone(), why };
+    match *group {
+        0 => match reach.connection.ctrl(address, CtrlRequest::Status, limit).await? {
+            Ok(CtrlReply::Status(status)) => Ok(status.replica),
+            Ok(_) => Err(odd("an answer to another question".to_owned())),
+            Err(refusal) => Err(odd(refusal.to_string())),
+        },
+        group => match reach.connection.kv(address, GroupId(group), KvRequest::Status, limit).await? {
+            Ok(KvReply::Status(status)) => Ok(status.replica),
+            Ok(_) => Err(odd("an answer to another question".to_owned())),
+            Err(refusal) => Err(odd(refusal.to_string())),
+        },
     }
 }
 
@@ -129,34 +221,30 @@ pub(super) async fn wait_for_leader(
     let who = if group.0 == 0 { "the controllers".to_owned() } else { format!("group {group}") };
     let bar = context.output.spinner();
     bar.set_message(format!("waiting until {who} have a leader"));
-    while !has_leader(reach, group).await {
-        if clock::now() >= until {
+    while !has_leader(reach, group, until).await? {
+        let left = until.since(clock::now());
+        if left.is_zero() {
             let failure = Failure::not_settled(format!("no leader in time: {who}"));
             return Err(failure.next("clerk status shows who is down"));
         }
-        clock::sleep(PERIOD).await;
+        clock::sleep(left.min(PERIOD)).await;
     }
     bar.finish_and_clear();
     Ok(())
 }
 
-async fn has_leader(reach: &Reach, group: GroupId) -> bool {
-    let servers: Vec<Server> =
-        reach.local.iter().flat_map(|cluster| cluster.of(group.0).cloned().collect::<Vec<_>>()).collect();
-    for server in &servers {
-        let role = match group.0 {
-            0 => match reach.connection.ctrl(&server.address, CtrlRequest::Status, STATUS).await {
-                Ok(Ok(CtrlReply::Status(status))) => Some(status.replica.role),
-                _ => None,
-            },
-            _ => match reach.connection.kv(&server.address, group, KvRequest::Status, STATUS).await {
-                Ok(Ok(KvReply::Status(status))) => Some(status.replica.role),
-                _ => None,
-            },
-        };
-        if role == Some(Role::Leader) {
-            return true;
-        }
+async fn has_leader(reach: &Reach, group: GroupId, until: Instant) -> Result<bool, Failure> {
+    let limit = until.since(clock::now()).clamp(PERIOD, STATUS);
+    let servers: Vec<&Server> = reach.local.iter().flat_map(|cluster| cluster.of(group.0)).collect();
+    let answers = join_all(servers.into_iter().map(|server| status(reach, server, limit))).await;
+    if answers.iter().flatten().any(|status| status.role == Role::Leader) {
+        return Ok(true);
     }
-    false
+    match answers
+        .into_iter()
+        .find_map(|answer| answer.err().filter(|error| matches!(error, CallError::Refused { .. })))
+    {
+        Some(refused) => Err(Failure::new("refused", format!("a server is not of this cluster: {refused}"))),
+        None => Ok(false),
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use base::clock;
+use base::clock::{self, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::file::{Cluster, Directory};
+use super::directory::Directory;
 use super::process;
 use crate::args::{self, Name};
 use crate::context::Context;
@@ -19,21 +19,36 @@ const KILLED: Duration = Duration::from_secs(30);
 
 pub(crate) async fn down(context: &Context, down: &args::Down) -> Result<(), Failure> {
     let directory = Directory::new(&context.directory);
-    if !directory.exists() {
-        // Nothing runs, and nothing is there to be deleted.
-        context.output.answer(&json!({"stopped": [], "purged": down.purge}), || "nothing runs\n".to_owned());
-        return Ok(());
-    }
-    let _lock = directory.lock().await?;
-    let cluster = directory.load()?;
+    let until = context.settle_until();
+    // A directory is made only where there is something to be stopped.
+    let lock = match directory.path().exists() {
+        true => Some(directory.lock(until).await?),
+        false => None,
+    };
+    let cluster = match directory.load_or_find(context.output) {
+        Err(failure) if failure.code == "no_cluster" => {
+            // Nothing runs, and nothing is there to be deleted, any more.
+            let document = json!({"stopped": [], "purged": down.purge});
+            context.output.answer(&document, || "nothing runs\n".to_owned());
+            return Ok(());
+        }
+        cluster => cluster?,
+    };
     let names = match down.names.is_empty() {
         true => cluster.select(&[Name::All])?,
         false => cluster.select(&down.names)?,
     };
-    let stopped = stop(context, &directory, &names).await?;
+    let stopped = stop(context, &directory, &names, until).await?;
     if down.purge {
-        directory.purge(&cluster)?;
+        // What belongs to a cluster is known from its file alone.
+        directory.load().map_err(|failure| {
+            let message = format!("stopped {}, and deleted nothing: {}", stopped.join(" "), failure.message);
+            Failure { message, ..failure }
+        })?;
+        directory.purge(cluster)?;
+        directory.vanish();
     }
+    drop(lock);
     context.output.answer(&json!({"stopped": stopped, "purged": down.purge}), || {
         let mut text = match stopped.is_empty() {
             true => "nothing runs\n".to_owned(),
@@ -51,6 +66,7 @@ pub(super) async fn stop(
     context: &Context,
     directory: &Directory,
     names: &[String],
+    until: Instant,
 ) -> Result<Vec<String>, Failure> {
     let mut asked = Vec::new();
     for name in names {
@@ -58,7 +74,8 @@ pub(super) async fn stop(
             asked.push(name.clone());
         }
     }
-    if !wait_until_gone(directory, &asked, KINDNESS).await.is_empty() {
+    let kindness = until.since(clock::now()).min(KINDNESS);
+    if !wait_until_gone(directory, &asked, kindness).await.is_empty() {
         let stubborn = wait_until_gone(directory, &asked, Duration::ZERO).await;
         context.output.note(format!("killing what does not stop: {}", stubborn.join(" ")));
         for name in &stubborn {
@@ -71,8 +88,7 @@ pub(super) async fn stop(
 
 pub(crate) async fn kill(context: &Context, names: &args::Names) -> Result<(), Failure> {
     let directory = Directory::new(&context.directory);
-    let cluster: Cluster = directory.load()?;
-    let names = cluster.select(&names.names)?;
+    let names = directory.load_or_find(context.output)?.select(&names.names)?;
     let mut killed = Vec::new();
     for name in &names {
         if process::signal(&directory.of(name), Signal::KILL)? {

@@ -112,10 +112,11 @@ impl Drop for Stage {
             let _ = waitpid(Some(pid), WaitOptions::empty());
         }
         let directory = Directory::new(self.path());
-        if let Ok(cluster) = directory.load()
-            && let Err(failure) = directory.purge(&cluster)
-        {
-            self.context.output.note(format!("clerk: {}", failure.message));
+        if let Ok(cluster) = directory.load() {
+            match directory.purge(cluster) {
+                Ok(()) => directory.vanish(),
+                Err(failure) => self.context.output.note(format!("clerk: {}", failure.message)),
+            }
         }
         drop(self.temporary.take());
     }
