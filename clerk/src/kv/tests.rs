@@ -1,3 +1,5 @@
+mod route;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -309,6 +311,19 @@ async fn a_full_disk_after_a_lost_attempt_says_nothing_of_that_attempt() {
     assert_eq!(with(&fake, true).put("key", "value").await, Err(Error::Unknown));
 }
 
+/// A session is a row, so a new one is refused there; the delete itself is not.
+#[tokio::test(start_paused = true)]
+async fn a_delete_on_a_full_disk_needs_no_session() {
+    let fake = Fake::new(|_, ask| match ask {
+        Ask::Ctrl(_) => told(config(1, Some(1))),
+        Ask::Kv(_, KvRequest::Write { write: Write::Delete, ticket: None, .. }) => kv(DONE),
+        Ask::Kv(..) => kv(Err(KvRefusal::DiskFull)),
+    });
+    let clerk = with(&fake, true);
+    assert_eq!(clerk.delete("key").await, Ok(Version(1)));
+    assert_eq!(clerk.put("key", "value").await, Err(Error::DiskFull));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_does_not_travel() {
     let fake = one_group(Vec::new());
@@ -437,61 +452,4 @@ async fn equal_seeds_make_equal_runs() {
         fake.asked()
     }
     assert_eq!(run().await, run().await);
-}
-
-/// A group takes one configuration after the other: while it waits for a shard, it is behind, and a shard that it gets
-/// later is served where it was.
-#[tokio::test(start_paused = true)]
-async fn a_shard_that_its_new_owner_awaits_is_served_by_its_last_owner_at_once() {
-    for owner in [Some(2), None] {
-        let mut moved = (*config(3, owner)).clone();
-        moved.shards.iter_mut().for_each(|assignment| assignment.last_owner = Some(GroupId(1)));
-        let moved = Sealed::new(moved);
-        let fake = Fake::new(move |_, ask| match ask {
-            Ask::Ctrl(CtrlRequest::Watch { .. }) => Answer::NotSent,
-            Ask::Ctrl(_) => told(moved.clone()),
-            Ask::Kv(GroupId(2), _) => kv(Err(KvRefusal::NotReady { config: ConfigNum(2) })),
-            Ask::Kv(_, KvRequest::Open { .. }) => kv(Ok(KvReply::Opened(SessionId(1)))),
-            Ask::Kv(..) => kv(DONE),
-        });
-        let (clerk, started) = (with(&fake, true), clock::now());
-        assert_eq!(clerk.append("key", "piece").await, Ok(Version(1)));
-        assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
-        let mut sent = tickets(&fake);
-        sent.dedup();
-        assert_eq!(sent, [(1, 1)], "both groups got the same ticket");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_last_owner_that_is_gone_costs_nothing() {
-    let mut moved = (*config(3, Some(2))).clone();
-    moved.shards.iter_mut().for_each(|assignment| assignment.last_owner = Some(GroupId(1)));
-    let moved = Sealed::new(moved);
-    let mut asked = 0;
-    let fake = Fake::new(move |_, ask| match ask {
-        Ask::Ctrl(_) => told(moved.clone()),
-        Ask::Kv(GroupId(1), _) => Answer::NotSent,
-        Ask::Kv(..) => {
-            asked += 1;
-            let ready = asked > 3;
-            kv(if ready { DONE } else { Err(KvRefusal::NotReady { config: ConfigNum(3) }) })
-        }
-    });
-    let started = clock::now();
-    assert_eq!(with(&fake, false).put("key", "value").await, Ok(Version(1)));
-    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_operation_that_is_out_of_time_names_what_was_heard_and_takes_all_its_time() {
-    let fake = Fake::new(|_, ask| match ask {
-        Ask::Ctrl(_) => told(config(1, Some(1))),
-        Ask::Kv(..) => Answer::NotSent,
-    });
-    let started = clock::now();
-    let why = "group 1: group 1: not reached: scripted".to_owned();
-    assert_eq!(with(&fake, true).get("key").await, Err(Error::Unavailable { why }));
-    let (took, limit) = (started.elapsed(), Options::default().deadline);
-    assert!(took >= limit && took < limit + Duration::from_millis(100), "{took:?}");
 }

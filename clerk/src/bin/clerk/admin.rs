@@ -131,6 +131,7 @@ async fn change(
         context.output.answer(&document, || moves_text(&plan, "would move"));
         return Ok(());
     }
+    on_interrupt("interrupted: the change may have been made", "`clerk query` shows the configuration");
     let changed = reach.ctrl(context.data_until()).change(asked).await?;
     let num = changed.config;
     on_interrupt(
@@ -200,7 +201,7 @@ fn moves_text(changed: &Changed, verb: &str) -> String {
 }
 
 /// Shards as people write them: `0-3, 7`.
-fn ranges(shards: &[ShardId]) -> String {
+pub(crate) fn ranges(shards: &[ShardId]) -> String {
     let mut parts: Vec<(u32, u32)> = Vec::new();
     for shard in shards {
         match parts.last_mut() {

@@ -78,7 +78,7 @@ pub(crate) enum Verb {
     /// Sets the value of a key.
     #[command(
         after_help = "Examples:\n  clerk put greeting hello\n  clerk put greeting hi --if-version 1\n  \
-        clerk put picture - < picture.png"
+        clerk put picture - < picture.png\n  clerk put dash - --literal"
     )]
     Put(Put),
     /// Adds to the end of a key's value.
@@ -220,6 +220,9 @@ pub(crate) struct Put {
     /// Its value; `-`: from standard input.
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
+    /// Takes VALUE as it is, also `-`.
+    #[arg(long)]
+    pub(crate) literal: bool,
     /// Only if the key has this version; 0: only if it is absent.
     #[arg(long, value_name = "VERSION")]
     pub(crate) if_version: Option<u64>,
@@ -232,6 +235,9 @@ pub(crate) struct Append {
     /// What is added; `-`: from standard input.
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
+    /// Takes VALUE as it is, also `-`.
+    #[arg(long)]
+    pub(crate) literal: bool,
 }
 
 #[derive(Debug, clap::Args)]

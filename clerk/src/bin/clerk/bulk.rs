@@ -4,32 +4,40 @@
 //! twice ends with its last value. Shards are spread over workers, each with one put at a time, so a
 //! load opens one session a shard.
 //!
+//! What is read ahead and under way has a bound in bytes, not in records: a record has its share of the budget from
+//! when it is read until it is stored.
+//!
 //! What is wrong with a file is found before anything is written: it is read twice. What comes through a pipe can
 //! be read only once, so what is found there is told with the number of records that were loaded before it.
 //!
 //! A dump reads some shards at a time, page by page, and sorts by key. Each page is a consistent read;
-//! the whole is not (correctness rule 45).
+//! the whole is not (correctness rule 45). Shards of groups that do not answer are left out and named, and what is
+//! printed then has no last line: it is not a whole dump.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clerk::api::ShardId;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::Item;
-use clerk::kv::Clerk;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use clerk::api::{GroupId, ShardId};
+use clerk::kv::{Clerk, Page};
+use futures::stream::{self, StreamExt};
 use indicatif::ProgressBar;
-use serde_json::json;
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::admin::ranges;
 use crate::args;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, on_interrupt};
 use crate::output::{Stream, json_bytes};
 use crate::records::{Missing, Record, Writer, each_record};
 use crate::sort::Sorter;
@@ -37,16 +45,18 @@ use crate::sort::Sorter;
 const WORKERS: u32 = 64;
 /// Records read ahead for a worker.
 const AHEAD: usize = 16;
+/// Bytes of records that are read ahead or under way; a larger record goes alone.
+const BUDGET_BYTES: u32 = 8 << 20;
+/// What a record weighs besides its bytes.
+const RECORD_BYTES: u64 = 256;
 const PAGE_ROWS: u32 = 4096;
 /// Shards read at the same time.
 const SHARDS_AT_ONCE: usize = 8;
 
+/// A record under way, with its share of the budget.
 struct Line {
-    number: u64,
-    key: Bytes,
-    value: Bytes,
-    /// Of the file.
-    bytes: u64,
+    record: Record,
+    _share: OwnedSemaphorePermit,
 }
 
 pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Failure> {
@@ -68,8 +78,13 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
         .collect();
     // Reading a pipe may take for ever; it must not hold up the puts.
     let (sender, lines) = mpsc::channel(WORKERS as usize);
-    let partial = load.partial;
-    let reader = tokio::task::spawn_blocking(move || read_lines(file, partial, &sender));
+    let (partial, runtime) = (load.partial, Handle::current());
+    let budget = Arc::new(Semaphore::new(BUDGET_BYTES as usize));
+    on_interrupt(
+        "interrupted: a part of the records is loaded",
+        "loading the file again does no harm, unless others write the same keys",
+    );
+    let reader = tokio::task::spawn_blocking(move || read_lines(file, partial, &runtime, &budget, &sender));
     let (records, read) = deal(lines, lanes, params, &bar).await;
     // A worker that failed closed its lane, so its failure comes first.
     while let Some(ended) = workers.join_next().await {
@@ -78,7 +93,7 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
     bar.finish_and_clear();
     read.map_err(|failure| {
         let message = format!("{}; {records} records before that were loaded", failure.message);
-        Failure { message, ..failure }
+        or_partial(Failure { message, ..failure })
     })?;
     let missing = reader.await.context("cannot read the file")?;
     if let Some(missing) = &missing {
@@ -101,8 +116,16 @@ async fn check(load: &args::Load) -> Result<(), Failure> {
     let read = tokio::task::spawn_blocking(move || each_record(file, partial, |_| true).map(drop));
     read.await.context("cannot read the file")?.map_err(|failure| {
         let message = format!("{}; nothing was loaded", failure.message);
-        Failure { message, ..failure }
+        or_partial(Failure { message, ..failure })
     })
+}
+
+/// What to do with a file that is not whole.
+fn or_partial(failure: Failure) -> Failure {
+    match failure.code {
+        "incomplete" => failure.next("load a whole file; --partial takes the whole lines that are there"),
+        _ => failure,
+    }
 }
 
 /// Gives each record to the worker of its shard; how many there were, and what ended it before the end.
@@ -118,7 +141,8 @@ async fn deal(
             Ok(line) => line,
             Err(failure) => return (records, Err(failure)),
         };
-        let (lane, bytes) = (shard_of(&line.key, params.shard_count).0 as usize % lanes.len(), line.bytes);
+        let Record { key, bytes, .. } = &line.record;
+        let (lane, bytes) = (shard_of(key, params.shard_count).0 as usize % lanes.len(), *bytes);
         if lanes[lane].send(line).await.is_err() {
             break;
         }
@@ -130,10 +154,11 @@ async fn deal(
 }
 
 async fn put_all(clerk: Clerk, mut lines: mpsc::Receiver<Line>) -> Result<(), Failure> {
-    while let Some(Line { number, key, value, .. }) = lines.recv().await {
+    while let Some(Line { record, _share }) = lines.recv().await {
+        let Record { line, key, value, .. } = record;
         if let Err(error) = clerk.put(key, value).await {
             let failure = Failure::from(error);
-            let message = format!("line {number}: {}", failure.message);
+            let message = format!("line {line}: {}", failure.message);
             return Err(Failure { message, ..failure }
                 .next("lines before it may be loaded or not; loading the file again does no harm"));
         }
@@ -155,12 +180,20 @@ pub(crate) fn open(path: &Path) -> Result<(Box<dyn Read + Send>, u64), Failure> 
 fn read_lines(
     file: Box<dyn Read + Send>,
     partial: bool,
+    runtime: &Handle,
+    budget: &Arc<Semaphore>,
     to: &mpsc::Sender<Result<Line, Failure>>,
 ) -> Missing {
     let each = |record: Record| {
-        let Record { line: number, key, value, bytes } = record;
-        let line = Line { number, key: Bytes::from(key), value: Bytes::from(value), bytes };
-        to.blocking_send(Ok(line)).is_ok()
+        let weight = u32::try_from(record.bytes + RECORD_BYTES).unwrap_or(BUDGET_BYTES).min(BUDGET_BYTES);
+        // Nobody waits for it any more if another failure was first.
+        let share = runtime.block_on(async {
+            tokio::select! {
+                () = to.closed() => None,
+                share = Arc::clone(budget).acquire_many_owned(weight) => share.ok(),
+            }
+        });
+        share.is_some_and(|_share| to.blocking_send(Ok(Line { record, _share })).is_ok())
     };
     each_record(file, partial, each).unwrap_or_else(|failure| {
         // Nobody waits for it any more: another failure was first.
@@ -174,15 +207,31 @@ pub(crate) async fn dump(context: &Context) -> Result<(), Failure> {
     let mut sorter = Sorter::new();
     let bar = context.output.bar(0);
     let sort = |item: Item| sorter.add((item.key.to_vec(), item.value.to_vec(), item.version.0));
-    read_all(&clerk, &bar, sort).await?;
+    let unread = read_all(&clerk, &bar, sort).await?;
     bar.finish_and_clear();
-    let is_json = context.output.is_json();
+    let (is_json, failure) = (context.output.is_json(), in_part(&unread));
     // On a thread of its own: the reader may pause for ever, and Ctrl-C has to be heard.
-    let printed = tokio::task::spawn_blocking(move || print(sorter, is_json)).await;
-    Ok(printed.context("cannot print")?.context("cannot sort")?)
+    let printed = tokio::task::spawn_blocking(move || print(sorter, &unread, is_json)).await;
+    printed.context("cannot print")?.context("cannot sort")?;
+    failure.map_or(Ok(()), Err)
 }
 
-fn print(sorter: Sorter, is_json: bool) -> std::io::Result<()> {
+/// A shard of which some rows or all could not be read.
+pub(crate) struct Unread {
+    shard: ShardId,
+    why: String,
+}
+
+/// The failure of a dump that lacks something.
+pub(crate) fn in_part(unread: &[Unread]) -> Option<Failure> {
+    let first = unread.first()?;
+    let shards: Vec<ShardId> = unread.iter().map(|unread| unread.shard).collect();
+    let message = format!("not a whole dump: shards {} are missing: {}", ranges(&shards), first.why);
+    let next = "`clerk status` shows who is down; `load --partial` takes what was printed";
+    Some(Failure::in_part("incomplete", message).next(next).answered())
+}
+
+fn print(sorter: Sorter, unread: &[Unread], is_json: bool) -> std::io::Result<()> {
     let mut stream = Stream::new();
     let mut separator = "{\"rows\":[\n";
     let mut line = Vec::new();
@@ -203,8 +252,11 @@ fn print(sorter: Sorter, is_json: bool) -> std::io::Result<()> {
         Ok(())
     })?;
     if is_json {
-        stream.write(if separator == ",\n" { b"\n]}\n" } else { b"{\"rows\":[]}\n" });
-    } else {
+        let missing: Vec<Value> =
+            unread.iter().map(|unread| json!({"shard": unread.shard.0, "why": unread.why})).collect();
+        stream.write(if separator == ",\n" { b"\n]" } else { b"{\"rows\":[]" });
+        stream.write(format!(",\"missing\":{}}}\n", Value::Array(missing)).as_bytes());
+    } else if unread.is_empty() {
         // Only now: what ends before here is not a whole dump.
         stream.write(records.trailer().as_bytes());
     }
@@ -212,31 +264,103 @@ fn print(sorter: Sorter, is_json: bool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Hands every row of every shard to `each`, in no particular order.
+/// Hands every row of every shard to `each`, in no particular order; the shards that it could not read, ascending.
 pub(crate) async fn read_all(
     clerk: &Clerk,
     bar: &ProgressBar,
     mut each: impl FnMut(Item) -> std::io::Result<()>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Unread>, Failure> {
     let shards = clerk.limits().await?.shard_count;
-    let pages = stream::iter((0..shards).map(ShardId)).map(|shard| Box::pin(pages(clerk, shard)));
+    let silent = Silent::default();
+    let pages = stream::iter((0..shards).map(ShardId)).map(|shard| Box::pin(pages(clerk, &silent, shard)));
     let mut pages = pages.flatten_unordered(SHARDS_AT_ONCE);
-    while let Some(page) = pages.try_next().await? {
-        bar.inc(page.len() as u64);
-        for item in page {
-            each(item).context("cannot sort")?;
+    let mut unread = Vec::new();
+    while let Some(page) = pages.next().await {
+        match page {
+            Err(shard) => unread.push(shard),
+            Ok(items) => {
+                bar.inc(items.len() as u64);
+                for item in items {
+                    each(item).context("cannot sort")?;
+                }
+            }
         }
     }
-    Ok(())
+    unread.sort_by_key(|unread| unread.shard);
+    Ok(unread)
 }
 
-fn pages(clerk: &Clerk, shard: ShardId) -> impl futures::Stream<Item = Result<Vec<Item>, Failure>> + '_ {
+/// Groups that did not answer for one of their shards, and why: nobody waits for the others in vain.
+type Silent = Mutex<BTreeMap<GroupId, String>>;
+
+async fn page(clerk: &Clerk, silent: &Silent, shard: ShardId, after: Option<Bytes>) -> Result<Page, Unread> {
+    let owner = || clerk.cache().current().and_then(|view| view.config.owner(shard));
+    let known = || silent.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(why) = owner().and_then(|owner| known().get(&owner).cloned()) {
+        return Err(Unread { shard, why });
+    }
+    clerk.scan(shard, after, PAGE_ROWS).await.map_err(|error| {
+        let why = error.to_string();
+        if let Some(owner) = owner() {
+            known().insert(owner, why.clone());
+        }
+        Unread { shard, why }
+    })
+}
+
+fn pages<'a>(
+    clerk: &'a Clerk,
+    silent: &'a Silent,
+    shard: ShardId,
+) -> impl futures::Stream<Item = Result<Vec<Item>, Unread>> + 'a {
     stream::try_unfold(Some(None), move |after: Option<Option<Bytes>>| async move {
         let Some(after) = after else { return Ok(None) };
-        let page = clerk.scan(shard, after.clone(), PAGE_ROWS).await?;
+        let page = page(clerk, silent, shard, after).await?;
         let last = page.items.last().map(|item| item.key.clone());
         // An empty page that is not the last one would be asked for again for ever.
         let next = (!page.done && last.is_some()).then_some(last);
         Ok(Some((page.items, next)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::runtime::Handle;
+    use tokio::sync::{Semaphore, mpsc};
+
+    use super::{BUDGET_BYTES, read_lines};
+
+    #[tokio::test]
+    async fn records_under_way_share_one_budget() {
+        const RECORDS: usize = 40;
+        let value = "x".repeat(1 << 20);
+        let text: String = (0..RECORDS).map(|number| format!("k{number}\t{value}\n")).collect();
+        let budget = Arc::new(Semaphore::new(BUDGET_BYTES as usize));
+        let (sender, mut lines) = mpsc::channel(RECORDS);
+        let runtime = Handle::current();
+        let reader = tokio::task::spawn_blocking(move || {
+            read_lines(Box::new(Cursor::new(text)), false, &runtime, &budget, &sender)
+        });
+        let mut under_way = Vec::new();
+        while let Ok(Some(line)) = tokio::time::timeout(Duration::from_millis(300), lines.recv()).await {
+            under_way.push(line.expect("a record"));
+        }
+        assert_eq!(
+            under_way.len(),
+            (BUDGET_BYTES >> 20) as usize - 1,
+            "nothing is stored, so no more is read"
+        );
+        let mut stored = under_way.len();
+        drop(under_way);
+        while let Some(line) = lines.recv().await {
+            drop(line.expect("a record"));
+            stored += 1;
+        }
+        assert_eq!(stored, RECORDS);
+        assert_eq!(reader.await.expect("it ends"), None);
+    }
 }

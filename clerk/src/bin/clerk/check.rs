@@ -44,7 +44,8 @@ fn program_of(directory: &Path) -> Result<&'static str, Failure> {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(_) if directory.is_dir() => String::new(),
         Err(error) => {
-            return Err(Failure::new("io", format!("cannot read {}: {error}", directory.display())));
+            let message = format!("cannot read {}: {error}", directory.display());
+            return Err(Failure::new("not_checked", message));
         }
     };
     let is_controller = text.lines().any(|line| line.trim() == "group 0");

@@ -41,6 +41,11 @@ impl Failure {
         Self { exit: NOT_SETTLED, ..Self::new("not_settled", message) }
     }
 
+    /// Done as far as possible, exit 3.
+    pub(crate) fn in_part(code: &'static str, message: impl Into<String>) -> Self {
+        Self { exit: NOT_SETTLED, ..Self::new(code, message) }
+    }
+
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = next.into();
         self

@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStringExt;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clerk::api::Version;
+use clerk::kv::Clerk;
 use serde_json::json;
 
 use crate::args;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, on_interrupt};
 use crate::output::json_bytes;
 
 pub(crate) async fn get(context: &Context, get: &args::Get) -> Result<(), Failure> {
@@ -36,8 +37,10 @@ pub(crate) async fn get(context: &Context, get: &args::Get) -> Result<(), Failur
 }
 
 pub(crate) async fn put(context: &Context, put: &args::Put) -> Result<(), Failure> {
-    let (key, value) = (bytes(&put.key), value(&put.value).await?);
-    let clerk = context.clerk().await?;
+    before_a_write();
+    let (key, clerk) = (bytes(&put.key), context.clerk().await?);
+    let value = value(&put.value, put.literal, &clerk).await?;
+    during_a_write();
     let version = match put.if_version {
         Some(expected) => clerk.put_if(key.clone(), value, Version(expected)).await?,
         None => clerk.put(key.clone(), value).await?,
@@ -47,16 +50,21 @@ pub(crate) async fn put(context: &Context, put: &args::Put) -> Result<(), Failur
 }
 
 pub(crate) async fn append(context: &Context, append: &args::Append) -> Result<(), Failure> {
-    let (key, piece) = (bytes(&append.key), value(&append.value).await?);
-    let version = context.clerk().await?.append(key.clone(), piece).await?;
+    before_a_write();
+    let (key, clerk) = (bytes(&append.key), context.clerk().await?);
+    let piece = value(&append.value, append.literal, &clerk).await?;
+    during_a_write();
+    let version = clerk.append(key.clone(), piece).await?;
     written(context, &key, version);
     Ok(())
 }
 
 /// Deleting what is not there is done, too: version 0 tells.
 pub(crate) async fn delete(context: &Context, delete: &args::Delete) -> Result<(), Failure> {
-    let key = bytes(&delete.key);
-    let version = context.clerk().await?.delete(key.clone()).await?;
+    before_a_write();
+    let (key, clerk) = (bytes(&delete.key), context.clerk().await?);
+    during_a_write();
+    let version = clerk.delete(key.clone()).await?;
     written(context, &key, version);
     Ok(())
 }
@@ -66,20 +74,53 @@ fn written(context: &Context, key: &[u8], version: Version) {
     context.output.answer(&document, || format!("version {version}\n"));
 }
 
-/// The argument itself; `-`: standard input, all of it.
-async fn value(argument: &OsString) -> Result<Bytes, Failure> {
-    if argument != "-" {
+/// Ctrl-C tells whether the write may have been done.
+fn before_a_write() {
+    on_interrupt("interrupted: nothing was written", "");
+}
+
+fn during_a_write() {
+    on_interrupt(
+        "interrupted: the write may have been done, or may still be",
+        "read the key before writing it again",
+    );
+}
+
+/// The argument itself; `-`: standard input, as much as a value may have, unless the argument is meant literally.
+async fn value(argument: &OsString, literal: bool, clerk: &Clerk) -> Result<Bytes, Failure> {
+    if literal || argument != "-" {
         return Ok(bytes(argument));
     }
+    let limit = clerk.limits().await?.value_bytes_max;
     // On a thread of its own: nothing may come for ever, and Ctrl-C has to be heard.
-    let read = tokio::task::spawn_blocking(|| {
-        let mut value = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut value).map(|_| Bytes::from(value))
-    });
+    let read = tokio::task::spawn_blocking(move || read_at_most(std::io::stdin().lock(), limit));
     let value = read.await.context("cannot read standard input")?;
-    Ok(value.context("cannot read standard input")?)
+    value.context("cannot read standard input")?.ok_or_else(|| {
+        let message =
+            format!("standard input has more bytes than this cluster's limit of {limit} for a value");
+        Failure::new("value_too_large", message)
+    })
+}
+
+/// All of it; none: it has more than `limit` bytes, and only a byte more than that was read.
+fn read_at_most(reader: impl Read, limit: u32) -> std::io::Result<Option<Bytes>> {
+    let mut value = Vec::new();
+    reader.take(u64::from(limit) + 1).read_to_end(&mut value)?;
+    Ok((value.len() as u64 <= u64::from(limit)).then(|| Bytes::from(value)))
 }
 
 fn bytes(argument: &OsString) -> Bytes {
     Bytes::from(argument.clone().into_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_at_most;
+
+    #[test]
+    fn no_more_is_read_than_a_value_may_have() {
+        assert_eq!(read_at_most(&b"four"[..], 4).unwrap().as_deref(), Some(&b"four"[..]));
+        // Without a limit this would not end.
+        assert_eq!(read_at_most(std::io::repeat(b'x'), 4).unwrap(), None);
+    }
 }

@@ -189,8 +189,7 @@ impl Reading {
     /// The file is not whole: a failure, or with `partial` something to tell.
     fn lacks(&mut self, what: String) -> Result<(), Failure> {
         if !self.partial {
-            let next = "load a whole file; --partial takes the whole lines that are there";
-            return Err(Failure::new("incomplete", what).next(next));
+            return Err(Failure::new("incomplete", what));
         }
         self.missing.get_or_insert(what);
         Ok(())

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::args;
-use crate::bulk::{open, read_all};
+use crate::bulk::{in_part, open, read_all};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::records::{Record, each_record};
@@ -26,11 +26,14 @@ struct Piece {
 pub(crate) async fn verify(context: &Context, verify: &args::Verify) -> Result<(), Failure> {
     let mut stored: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
     let clerk = context.reach().await?.clerk(context.operation_timeout());
-    read_all(&clerk, &context.output.bar(0), |item| {
+    let bar = context.output.bar(0);
+    let unread = read_all(&clerk, &bar, |item| {
         stored.insert(item.key.to_vec(), item.value);
         Ok(())
-    })
-    .await?;
+    });
+    if let Some(failure) = in_part(&unread.await?) {
+        return Err(Failure::new("unavailable", failure.message).next(failure.next));
+    }
     let mut records = 0;
     if let Some(path) = &verify.records {
         let mut differing = None;
