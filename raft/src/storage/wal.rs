@@ -142,6 +142,9 @@ struct Wal {
     blank: Vec<LogFile>,
     /// A file that is being made, before it is needed.
     making: Option<Making>,
+    /// The last one could not be made: it is tried again when so much of the present file is used, and what keeps it
+    /// from being made ends nobody before it is needed (rule 104).
+    again_at: u64,
     tail: Tail,
     /// Where the next record goes.
     at: u64,
@@ -215,6 +218,7 @@ impl Wal {
             used: VecDeque::new(),
             blank: Vec::new(),
             making: None,
+            again_at: 0,
             at: 0,
             next: 0,
             head: Head::default(),
@@ -322,7 +326,7 @@ impl Wal {
         base::mutant!("promise-not-in-head", self.seal(&Head { promised: EntryId::ZERO, ..head }));
         let file = self.next_file(self.record.len() as u64 + room)?;
         self.used.push_back(file);
-        self.at = 0;
+        (self.at, self.again_at) = (0, 0);
         self.write_record(&head)
     }
 
@@ -331,7 +335,8 @@ impl Wal {
             let file = self.used.pop_front().expect("there is one");
             return Ok(LogFile { last: Index::default(), ..file });
         }
-        self.take_made()?;
+        // Without it one is made now, or it is fatal.
+        self.take_spare();
         if let Some(at) = self.blank.iter().position(|file| file.bytes >= bytes) {
             return Ok(self.blank.swap_remove(at));
         }
@@ -363,7 +368,7 @@ impl Wal {
     /// one is needed.
     fn tidy(&mut self) -> io::Result<()> {
         if self.making.as_ref().is_some_and(|making| making.thread.is_finished()) {
-            self.take_made()?;
+            self.take_spare();
         }
         let mut gone = Vec::new();
         while self.making.is_none() && self.manifest.bytes() > self.options.keep_bytes {
@@ -383,7 +388,7 @@ impl Wal {
         for file in gone {
             fs::remove_file(self.path.join(name(file.number)))?;
         }
-        let begun = self.used.back().is_some_and(|file| self.at > file.bytes / 8);
+        let begun = self.used.back().is_some_and(|file| self.at > (file.bytes / 8).max(self.again_at));
         if begun && self.blank.is_empty() && self.making.is_none() && self.dead() == 0 {
             self.make(self.options.file_bytes, false);
         }
@@ -400,11 +405,22 @@ impl Wal {
         let hurry = Arc::new(AtomicBool::new(hurry));
         let told = Arc::clone(&hurry);
         let make = move || {
-            let file = make_file(&path, number, bytes, &told)?;
+            let file = make_file(&path, number, bytes, &told).inspect_err(|_| {
+                // What is there of it takes space, and is named nowhere.
+                let _ = fs::remove_file(path.join(name(number)));
+            })?;
             manifest.write(&path)?;
             Ok(file)
         };
         self.making = Some(Making { thread: start_thread("raft-log-file", make), hurry });
+    }
+
+    /// Waits for the file that is being made, if one is; without it the log goes on in the present one.
+    fn take_spare(&mut self) {
+        if let Err(error) = self.take_made() {
+            self.again_at = self.at + self.used.back().map_or(0, |file| file.bytes / 8);
+            tracing::warn!(%error, path = %self.path.display(), "no next file for the log: it will be tried again");
+        }
     }
 
     /// Waits for the file that is being made, if one is.

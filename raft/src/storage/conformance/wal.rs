@@ -191,6 +191,30 @@ fn files_that_a_crash_left_half_made_or_half_removed_go() {
     assert_eq!(names(log.path()), kept);
 }
 
+/// Rule 104. A directory in the place of the next file keeps it from being made, as a full disk does.
+#[test]
+fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("raft");
+    let options = LogOptions { file_bytes: 8000, ..short() };
+    let mut log = open_log(&path, &options).unwrap();
+    log.load().unwrap();
+    let obstacle = path.join("1.log");
+    std::fs::create_dir(&obstacle).unwrap();
+    let mut save = |save: &Save| {
+        futures::executor::block_on(log.save(save));
+        // So the thread that makes the next file has ended when the log looks after it.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    save(&TERM);
+    (1..=20).for_each(|index| save(&one(index)));
+    std::fs::remove_dir(&obstacle).unwrap();
+    (21..=100).for_each(|index| save(&one(index)));
+    drop(log);
+    assert!(names(&path).len() > 3 && obstacle.is_file(), "{:?}", names(&path));
+    assert_eq!(load(&path).unwrap().entries.len(), 100);
+}
+
 #[test]
 fn two_files_that_changed_places_are_what_they_were() {
     let log = closed(&short());
