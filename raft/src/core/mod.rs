@@ -295,10 +295,16 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader { hint });
         };
-        // What a follower reported that is not heard any more says nothing about now.
-        let patience = self.config.election_ticks_max;
-        let full = |it: &Progress| it.disk_low && it.silent_ticks < patience;
-        if !freeing && (disk_low || leader.followers.values().any(full)) {
+        // What a follower reported that is not heard any more says nothing about now. One full disk must not stop a
+        // majority that has room (rule 35).
+        let (me, patience) = (self.me, self.config.election_ticks_max);
+        let is_heard = |it: &&Progress| it.silent_ticks < patience;
+        let is_full = leader.followers.values().filter(is_heard).any(|it| it.disk_low);
+        let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
+            Some(follower) => !follower.disk_low,
+            None => voter == me,
+        };
+        if !freeing && (disk_low || is_full && !self.membership.majority(has_room)) {
             return Err(ProposeError::DiskFull);
         }
         if leader.uncommitted_bytes >= limit {

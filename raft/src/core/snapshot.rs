@@ -172,6 +172,10 @@ impl Raft {
             return Ok(());
         }
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
+            // Rule 35: there is no room for a second table. The leader, which knows, asks again later.
+            if self.disk_low {
+                return Ok(());
+            }
             if chunk.after.is_some()
                 || self.staging.as_ref().is_some_and(|staging| !staging.idle || staging.done)
             {
