@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::Refusals;
-use clerk::api::config::{Params, Place, Sealed};
+use clerk::api::config::{AddressBook, Params, Place, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
 use clerk::api::status::{CtrlStatus, ReplicaStatus, Role};
 use clerk::api::{Address, ConfigNum, Digest};
@@ -191,7 +191,11 @@ impl Service {
             return Err(CtrlRefusal::ForgottenConfig { asked, oldest });
         }
         let newest = rows::newest(table).unwrap_or_default();
-        let news = News { configs, newest, book: rows::book(table) };
+        let book = match configs.is_empty() && head.borrow().book <= book {
+            true => bare(book, rows::cluster_key(table)),
+            false => newer(rows::book(table), book),
+        };
+        let news = News { configs, newest, book };
         // Asked last: what was read is not to be told once it is known for wrong (rule 69).
         if self.replica.is_table_bad() {
             return Err(self.refusal(ExecuteError::NotLeader { hint: self.replica.leadership().leader }));
@@ -225,6 +229,16 @@ impl Service {
             recovering: self.is_recovering(),
         }
     }
+}
+
+/// What is told instead of a book whose addresses the caller has: they may be megabytes, and are asked for every two seconds.
+fn bare(version: u64, key: u64) -> AddressBook {
+    AddressBook { version, key, ..AddressBook::default() }
+}
+
+/// A book for a caller that has the one of version `known`.
+fn newer(book: AddressBook, known: u64) -> AddressBook {
+    if book.version > known || known == 0 { book } else { bare(book.version, book.key) }
 }
 
 /// A replica's status in the words of the wire.

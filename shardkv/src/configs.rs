@@ -4,8 +4,8 @@
 //! Any controller answers from what it has applied, so a lagging one may answer nothing; the next question
 //! goes on from what is known, never back (correctness rule 44). Configuration 0, which carries the
 //! cluster's limits and its key, is asked for by its number. Configurations are kept from the one to adopt next
-//! on, as many as a bound allows; the newest is kept besides, for clerks that ask. When those between are no
-//! longer kept, they are asked for again.
+//! on, as many as a bound allows; the newest is kept besides, for clerks that ask. Those between are asked for again before
+//! the kept ones are used up, so a group that is a thousand behind never waits for the end of a long question.
 //!
 //! A question or its answer may be lost, and a controller may be cut off from the others: then it answers,
 //! but never has any news. So behind an answer without news the next controller is asked. And when somebody
@@ -101,6 +101,7 @@ impl Follower {
             let (answer, given_up) = tokio::select! {
                 biased;
                 answer = self.ask(round.at, question) => (answer, 0),
+                () = self.runs_dry(adopted) => continue,
                 () = self.impatience(), if is_impatient => (Answer::Elsewhere(None), round.given_up + 1),
             };
             round.given_up = given_up;
@@ -235,6 +236,15 @@ impl Follower {
             }
             std::mem::replace(&mut known.lost, lost) != lost
         });
+    }
+
+    /// Ends when it is time to ask for configurations that were not kept, and the question of `adopted` does not.
+    async fn runs_dry(&self, adopted: Option<Place>) {
+        let runs_dry = |adopted| self.knowledge.borrow().runs_dry(adopted);
+        let mut standing = self.standing.clone();
+        if runs_dry(adopted) || standing.wait_for(|standing| runs_dry(standing.place)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Ends when a newer configuration than the newest known was named a while ago.

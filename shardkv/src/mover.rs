@@ -151,8 +151,8 @@ impl Mover {
         let states = rows::states(&*table);
         if states.iter().all(|(_, state)| state.settled()) {
             let next = self.knowledge.borrow().next(adopted);
-            if let Some(config) = next.filter(|next| self.is_ours(&*table, next)) {
-                self.execute(Command::Adopt(config)).await;
+            if next.is_some_and(|next| self.is_ours(&*table, &next)) {
+                self.adopt(adopted, states).await;
             }
             return;
         }
@@ -179,6 +179,13 @@ impl Mover {
         }
         let receivers: BTreeSet<GroupId> = pushes.shards.values().copied().collect();
         pushes.receivers.retain(|group, _| receivers.contains(group));
+    }
+
+    /// Adopts what comes next, up to the first configuration that moves a shard of this group. Each is judged again
+    /// when it is applied, so several may be on their way through the log together.
+    async fn adopt(&self, adopted: Option<Place>, states: Vec<(ShardId, ShardState)>) {
+        let run = self.knowledge.borrow().run(adopted, self.group, states);
+        futures::future::join_all(run.into_iter().map(|config| self.execute(Command::Adopt(config)))).await;
     }
 
     /// Whether a configuration may go through the log: it fits this group, whose data is not lost, and nothing in it

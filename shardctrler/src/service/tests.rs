@@ -240,6 +240,29 @@ async fn a_caller_with_another_configuration_is_told_so_at_once() {
     assert_eq!(news.newest, ConfigNum(0));
 }
 
+/// Rule 102.
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_told_the_addresses_only_if_they_are_new() {
+    let service = controller(&MemoryDisk::new(), 1).await;
+    let ticket = Ticket { session: open(&service).await, seq: Seq(1) };
+    let joined = ask(&service, CtrlRequest::Change { ticket, change: join(101) }).await;
+    assert!(matches!(joined, Ok(CtrlReply::Changed { .. })), "{joined:?}");
+    let news = async |after: u64, book: u64| {
+        let watch = CtrlRequest::Watch { after: ConfigNum(after), digest: Digest::default(), book };
+        match ask(&service, watch).await {
+            Ok(CtrlReply::Configs(news)) => *news,
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = news(0, 0).await;
+    assert!(all.book.groups.contains_key(&GroupId(101)) && all.book.version > 0);
+    for after in [0, 1] {
+        let bare = news(after, all.book.version).await.book;
+        assert_eq!((bare.version, bare.key, bare.groups.len()), (all.book.version, KEY, 0));
+    }
+    assert_eq!(news(1, all.book.version - 1).await.book, all.book);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_change_of_impossible_size_is_refused_before_the_log() {
     let service = controller(&MemoryDisk::new(), 1).await;

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clerk::api::config::{AddressBook, Place, Sealed};
+use clerk::api::config::{AddressBook, Assignment, Place, Sealed};
 use clerk::api::ctrl::CtrlRequest;
 use clerk::api::status::History;
-use clerk::api::{ConfigNum, Incarnation};
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+
+use crate::shard::ShardState;
 
 /// Assignments kept in configurations that wait for their turn: bounds their memory.
 const KEPT_ASSIGNMENTS_MAX: usize = 65_536;
 pub(super) const KEPT_CONFIGS_MAX: usize = 64;
+/// Bytes of configurations that go through the log together.
+const RUN_BYTES_MAX: usize = 1 << 20;
 
 /// What a replica knows of the cluster around its group.
 #[derive(Clone, Debug, Default)]
@@ -48,19 +52,64 @@ impl Knowledge {
         self.upcoming.get(&next).filter(|config| follows(adopted, next, config)).cloned()
     }
 
+    /// The configurations that `group`, whose shards are in these settled states, may adopt without a pause: the next
+    /// one, and more behind it as long as all shards stay settled, within some bytes.
+    pub(crate) fn run(
+        &self,
+        adopted: Option<Place>,
+        group: GroupId,
+        states: Vec<(ShardId, ShardState)>,
+    ) -> Vec<Sealed> {
+        let mut states: BTreeMap<ShardId, ShardState> = states.into_iter().collect();
+        let (mut run, mut last, mut bytes) = (Vec::new(), adopted, 0);
+        // The first one is judged by the caller. One that this build does not understand must not be applied.
+        while let Some(config) = self.next(last).filter(|next| run.is_empty() || next.is_understood()) {
+            bytes += config.shards.len() * size_of::<Assignment>();
+            let moved = config.assignments().map(|(shard, assignment)| {
+                let before = states.get(&shard).copied().unwrap_or_default();
+                (shard, before.adopt(group, assignment))
+            });
+            states = moved.filter(|(_, state)| *state != ShardState::Absent).collect();
+            last = Some(config.place());
+            run.push(config);
+            let is_full = bytes >= RUN_BYTES_MAX || run.len() >= KEPT_CONFIGS_MAX;
+            if is_full || !states.values().all(|state| state.settled()) {
+                break;
+            }
+        }
+        run
+    }
+
+    /// The last one of those that may be adopted one after the other.
+    fn last(&self, adopted: Option<Place>) -> Option<Place> {
+        let next = self.next_num(adopted);
+        let run = self.upcoming.range(next..).zip(next.0..);
+        let run =
+            run.take_while(|((num, config), expected)| num.0 == *expected && follows(adopted, next, config));
+        run.last().map(|((_, config), _)| config.place()).or(adopted)
+    }
+
+    /// Whether it is time to ask for configurations between those that are kept and the newest: the group adopts them
+    /// quickly, and would wait for an answer each time.
+    pub(super) fn runs_dry(&self, adopted: Option<Place>) -> bool {
+        let Some(newest) = &self.newest else { return false };
+        let next = self.next_num(adopted);
+        let last = self.last(adopted).map_or(next.0, |last| last.num.0.saturating_add(1));
+        newest.num.0 >= last && last.saturating_sub(next.0) <= self.kept() as u64 / 4
+    }
+
+    /// Configurations that are kept to be adopted.
+    fn kept(&self) -> usize {
+        let assignments = self.newest.as_ref().map_or(1, |config| config.shards.len().max(1));
+        (KEPT_ASSIGNMENTS_MAX / assignments).clamp(2, KEPT_CONFIGS_MAX)
+    }
+
     /// The question that brings what is missing.
     pub(super) fn question(&self, adopted: Option<Place>) -> CtrlRequest {
         let book = self.book.version;
-        let newest = self.newest.as_ref().map(Sealed::place);
-        let gap =
-            newest.map(|newest| newest.num) >= Some(self.next_num(adopted)) && self.next(adopted).is_none();
-        match (adopted, newest) {
-            (Some(after), None) => watch(after, book),
-            (Some(after), _) if gap => watch(after, book),
-            (None, None) => CtrlRequest::Query(Some(self.first)),
-            (None, _) if gap => CtrlRequest::Query(Some(self.first)),
-            (_, Some(newest)) => watch(newest, book),
-        }
+        let newest = self.newest.as_ref().map(Sealed::place).or(adopted);
+        let after = if self.runs_dry(adopted) { self.last(adopted) } else { newest };
+        after.map_or(CtrlRequest::Query(Some(self.first)), |after| watch(after, book))
     }
 
     /// Forgets every configuration that was not adopted.
@@ -84,9 +133,7 @@ impl Knowledge {
                 changed = true;
             }
         }
-        let assignments = self.newest.as_ref().map_or(1, |config| config.shards.len().max(1));
-        let kept = (KEPT_ASSIGNMENTS_MAX / assignments).clamp(2, KEPT_CONFIGS_MAX);
-        while self.upcoming.len() > kept {
+        while self.upcoming.len() > self.kept() {
             self.upcoming.pop_last();
         }
         if book.version > self.book.version || self.book.key == 0 && book.key != 0 {

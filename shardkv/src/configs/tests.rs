@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::config::{AddressBook, Config, Params, Place, Sealed};
+use clerk::api::config::{AddressBook, Assignment, Config, Params, Place, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
 use clerk::api::push::{PushReply, PushRequest, Sender};
@@ -100,14 +100,15 @@ impl Connection for Controllers {
         _: Duration,
     ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
         Box::pin(async move {
-            let newest = if to == "cut off" { 0 } else { 1 };
+            // Its name says how many it knows.
+            let newest = if to == "cut off" { 0 } else { to.parse().unwrap_or(1) };
             if let CtrlRequest::Query(Some(asked)) = request
                 && asked > ConfigNum(newest)
             {
                 return Ok(Err(CtrlRefusal::UnknownConfig { asked, newest: ConfigNum(newest) }));
             }
             let news = match request {
-                CtrlRequest::Watch { after, .. } => configs(after.0 + 1..newest + 1),
+                CtrlRequest::Watch { after, .. } => configs(after.0 + 1..newest.min(after.0 + 64) + 1),
                 _ => configs(0..1),
             };
             if news.is_empty() {
@@ -143,6 +144,69 @@ async fn a_controller_that_is_cut_off_from_the_others_keeps_nobody_from_news_for
             () = clock::sleep(Duration::from_secs(5)) => panic!("no news in time, seed {seed}"),
         }
     }
+}
+
+/// Rule 102.
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_a_thousand_configurations_behind_is_current_within_two_seconds() {
+    const NEWEST: u64 = 1000;
+    let (adopting, standing) = watch::channel(Standing::default());
+    let (_named, named) = watch::channel(ConfigNum(0));
+    let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
+    let mut known = knowledge.subscribe();
+    let follower = Follower {
+        group: GroupId(101),
+        connection: Arc::new(Controllers),
+        controllers: vec![NEWEST.to_string()],
+        standing,
+        knowledge,
+        named,
+        random: StdRng::seed_from_u64(1),
+    };
+    // The mover of a group that none of them concerns.
+    let adopt = async {
+        let mut adopted = None;
+        while adopted.is_none_or(|place: Place| place.num < ConfigNum(NEWEST)) {
+            known.changed().await.expect("it follows for ever");
+            let run = known.borrow_and_update().run(adopted, GroupId(101), Vec::new());
+            assert!(run.len() <= KEPT_CONFIGS_MAX);
+            clock::sleep(Duration::from_millis(10)).await;
+            adopted = run.last().map(Sealed::place).or(adopted);
+            adopting.send_modify(|standing| standing.place = adopted);
+        }
+    };
+    let begun = clock::now();
+    tokio::select! {
+        () = follower.run() => panic!("it follows for ever"),
+        () = adopt => {}
+        () = clock::sleep(Duration::from_secs(60)) => panic!("it never gets there"),
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn configurations_are_adopted_together_up_to_the_first_that_moves_a_shard() {
+    let group = GroupId(101);
+    let owned = |owner: Option<GroupId>, last_owner| Assignment { owner, last_owner };
+    let mut all = configs(0..1);
+    let changes = [owned(None, None), owned(Some(group), None), owned(Some(GroupId(102)), Some(group))];
+    for (num, change) in (1..).zip(changes) {
+        let before = all[all.len() - 1].digest();
+        let zero = Config::zero(7, all[0].params);
+        let shards = vec![change; 4];
+        all.push(Sealed::new(Config { num: ConfigNum(num), before, shards, ..zero }));
+    }
+    let mut known = Knowledge::default();
+    known.learn(None, all.clone(), AddressBook::default());
+    assert_eq!(known.run(None, group, Vec::new()), all, "the last one hands shards over");
+    assert_eq!(known.run(Some(all[3].place()), group, Vec::new()), []);
+    // Another group gets them, and has to wait for the rows.
+    let other = known.run(None, GroupId(102), Vec::new());
+    assert_eq!(other, all);
+    let last = Config { num: ConfigNum(4), before: all[3].digest(), ..(*all[3]).clone() };
+    known.learn(None, vec![Sealed::new(last)], AddressBook::default());
+    assert_eq!(known.run(None, GroupId(102), Vec::new()), all, "nothing goes on before they are there");
+    assert_eq!(known.run(None, GroupId(103), Vec::new()).len(), 5);
 }
 
 /// Rule 56: a number that somebody made up does not keep a group from hearing that it is ahead.
