@@ -346,11 +346,14 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         keys_of(&document),
         ["cluster", "config", "controllers", "digest", "groups", "key", "settled"]
     );
-    const SERVER: [&str; 20] = [
+    const SERVER: [&str; 24] = [
         "address",
         "alarms",
         "applied",
+        "behind",
         "commit",
+        "config",
+        "digest",
         "last_alarm",
         "leader",
         "log_bytes",
@@ -367,6 +370,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "term",
         "up",
         "wal_syncs",
+        "wipes",
     ];
     assert_eq!(keys_of(&document["controllers"][0]), SERVER);
     const GROUP: [&str; 12] = [

@@ -174,3 +174,16 @@ impl Clerk {
         *pause = (*pause * 2).min(PAUSE_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Refusals;
+    use crate::api::ConfigNum;
+
+    #[test]
+    fn a_server_is_doubted_after_four_refusals_in_one_configuration() {
+        let mut refusals = Refusals::default();
+        let doubted = [1, 1, 1, 2, 2, 2, 2, 2].map(|config| refusals.add(ConfigNum(config)));
+        assert_eq!(doubted, [false, false, false, false, false, false, true, false]);
+    }
+}

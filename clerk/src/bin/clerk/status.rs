@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base::clock::Instant;
-use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
+use clerk::api::status::{CtrlStatus, KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
@@ -20,6 +20,32 @@ struct Server<'a> {
     name: String,
     address: &'a Address,
     status: Option<&'a ReplicaStatus>,
+    /// What it knows besides its log.
+    known: Known,
+    /// The newest entry that a server of its group has committed.
+    committed: u64,
+}
+
+/// What a server knows of configurations, and what it had to throw away.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    config: ConfigNum,
+    digest: Option<Digest>,
+    /// A controller that waits to be recovered.
+    recovering: bool,
+    wipes: u64,
+}
+
+impl Server<'_> {
+    /// Entries that are committed in its group, and not applied here.
+    fn behind(&self) -> Option<u64> {
+        self.status.map(|status| self.committed.saturating_sub(status.applied))
+    }
+}
+
+/// The newest entry that one of these has committed.
+fn committed<'a>(replicas: impl Iterator<Item = &'a ReplicaStatus>) -> u64 {
+    replicas.map(|replica| replica.commit).max().unwrap_or_default()
 }
 
 pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
@@ -41,20 +67,38 @@ pub(crate) fn name_of(reach: &Reach, group: u64, address: &Address, id: Option<u
 }
 
 fn controllers<'a>(reach: &Reach, survey: &'a Survey) -> Vec<Server<'a>> {
+    let answered = survey.controllers.iter().filter_map(|(_, status)| status.as_ref().ok());
+    let committed = committed(answered.map(|status| &status.replica));
     let server = |(place, (address, status)): (usize, &'a (Address, Result<_, String>))| {
-        let status: Option<&clerk::api::status::CtrlStatus> = status.as_ref().ok();
+        let status: Option<&CtrlStatus> = status.as_ref().ok();
+        let known = status.map(|status| Known {
+            config: status.config,
+            digest: status.digest,
+            recovering: status.recovering,
+            wipes: 0,
+        });
         let status = status.map(|status| &status.replica);
         let name = name_of(reach, 0, address, status.map(|status| status.id), place);
-        Server { name, address, status }
+        Server { name, address, status, known: known.unwrap_or_default(), committed }
     };
     survey.controllers.iter().enumerate().map(server).collect()
 }
 
 fn replicas<'a>(reach: &Reach, survey: &'a Survey, group: GroupId) -> Vec<Server<'a>> {
+    let answers = || survey.groups.get(&group).into_iter().flatten();
+    let answered = answers().filter_map(|(_, status)| status.as_ref().ok());
+    let committed = committed(answered.map(|status| &status.replica));
     let server = |(place, (address, status)): (usize, &'a (Address, Result<KvStatus, String>))| {
-        let status = status.as_ref().ok().map(|status| &status.replica);
+        let status = status.as_ref().ok();
+        let known = status.map(|status| Known {
+            config: status.config,
+            digest: status.digest,
+            recovering: false,
+            wipes: status.wipes,
+        });
+        let status = status.map(|status| &status.replica);
         let name = name_of(reach, group.0, address, status.map(|status| status.id), place);
-        Server { name, address, status }
+        Server { name, address, status, known: known.unwrap_or_default(), committed }
     };
     survey.groups.get(&group).into_iter().flatten().enumerate().map(server).collect()
 }
@@ -73,7 +117,7 @@ fn phase(phase: ShardPhase) -> &'static str {
 }
 
 fn server_document(group: u64, server: &Server<'_>) -> Value {
-    let Server { name, address, status } = server;
+    let Server { name, address, status, known, .. } = server;
     let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
     let leader = status.and_then(|status| status.leader).map(|leader| cluster::name(group, leader));
     let refused_peers = status.map(|status| names(group, &status.refused_peers));
@@ -98,6 +142,10 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "last_alarm": field(|status| json!(status.last_alarm)),
         "table_bad": field(|status| status.table_bad.into()),
         "refused_peers": refused_peers,
+        "behind": server.behind(),
+        "config": status.map(|_| known.config.0),
+        "digest": known.digest.map(|digest| digest.to_string()),
+        "wipes": status.map(|_| known.wipes),
     })
 }
 
@@ -111,7 +159,10 @@ fn alarm_line(server: &Server<'_>) -> Option<String> {
     let alarm =
         status.last_alarm.as_ref().map(|text| format!("{} alarms, the newest: {text}", status.alarms));
     let bad = status.table_bad.then(|| "its table is bad and waits for a snapshot".to_owned());
-    let said: Vec<String> = bad.into_iter().chain(alarm).collect();
+    let wipes = server.known.wipes;
+    let wiped =
+        (wipes > 0).then(|| format!("{wipes} shards arrived with other rows than were sent, and began anew"));
+    let said: Vec<String> = bad.into_iter().chain(wiped).chain(alarm).collect();
     (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }
 
@@ -175,12 +226,22 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     let servers: Vec<Server<'_>> = controllers(reach, survey).into_iter().chain(groups()).collect();
     text.extend(servers.iter().filter_map(alarm_line));
     let rows = servers.iter().map(server_row);
-    let head =
-        ["SERVER", "ADDRESS", ">PID", "ROLE", ">TERM", ">COMMIT", ">APPLIED", ">LOG BYTES", "TABLE HASH"];
+    let head = [
+        "SERVER",
+        "ADDRESS",
+        ">PID",
+        "ROLE",
+        ">TERM",
+        ">CONFIG",
+        ">COMMIT",
+        ">BEHIND",
+        ">LOG BYTES",
+        "TABLE HASH",
+    ];
     text += &table(&head, rows);
     text.push('\n');
     text += &table(
-        &["GROUP", "", ">SHARDS", ">KEYS", ">BYTES", "ON THE MOVE"],
+        &["GROUP", "", ">CONFIG", "DIGEST", "INCARNATION", ">SHARDS", ">KEYS", ">BYTES", "ON THE MOVE"],
         survey.groups.keys().map(|group| group_row(survey, *group)),
     );
     text += &refusals(controllers(reach, survey).into_iter().chain(groups()));
@@ -201,6 +262,14 @@ fn refusals<'a>(servers: impl Iterator<Item = Server<'a>>) -> String {
             let counted = counted.collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "{name} refused connections since it started: {counted} (see its log)");
         }
+        if status.refused_messages > 0 {
+            let count = status.refused_messages;
+            let _ = writeln!(text, "{name} refused {count} messages of other members since it started");
+        }
+        if !status.refused_peers.is_empty() {
+            let peers: Vec<String> = status.refused_peers.iter().map(u64::to_string).collect();
+            let _ = writeln!(text, "{name} does not listen any more to the members {}", peers.join(", "));
+        }
     }
     if text.is_empty() { text } else { format!("\n{text}") }
 }
@@ -213,14 +282,18 @@ fn server_row(server: &Server<'_>) -> Vec<String> {
     if let Some(entry) = &status.owes {
         let _ = write!(role, ", owes {entry}");
     }
+    if server.known.recovering {
+        role += ", waits to be recovered";
+    }
     vec![
         server.name.clone(),
         server.address.clone(),
         status.pid.to_string(),
         role,
         status.term.to_string(),
+        server.known.config.to_string(),
         status.commit.to_string(),
-        status.applied.to_string(),
+        server.behind().unwrap_or_default().to_string(),
         status.log_bytes.to_string(),
         format!("{:016x}", status.table_hash),
     ]
@@ -242,6 +315,9 @@ fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
     vec![
         group.to_string(),
         joined,
+        status.config.to_string(),
+        status.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        status.incarnation.map(|incarnation| hex(incarnation.0)).unwrap_or_default(),
         served.len().to_string(),
         served.iter().map(|shard| shard.rows).sum::<u64>().to_string(),
         served.iter().map(|shard| shard.bytes).sum::<u64>().to_string(),
@@ -252,10 +328,10 @@ fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use clerk::api::status::{ReplicaStatus, Role, ShardPhase, ShardStatus};
-    use clerk::api::{GroupId, ShardId};
+    use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
     use serde_json::json;
 
-    use super::{Server, alarm_line, server_document, shard_document};
+    use super::{Known, Server, alarm_line, server_document, shard_document};
 
     #[test]
     fn a_server_has_the_shape_of_the_contract_up_or_down() {
@@ -280,7 +356,9 @@ mod tests {
             refused_peers: vec![3],
         };
         let address = "127.0.0.1:1".to_owned();
-        let up = Server { name: "101.2".into(), address: &address, status: Some(&status) };
+        let known = Known { config: ConfigNum(4), digest: Some(Digest(0xd)), recovering: false, wipes: 2 };
+        let up =
+            Server { name: "101.2".into(), address: &address, status: Some(&status), known, committed: 12 };
         let expected = json!({
             "name": "101.2", "address": "127.0.0.1:1", "pid": 4711, "up": true, "role": "leader", "term": 3,
             "leader": "101.2", "commit": 10, "applied": 9, "log_bytes": 1000,
@@ -288,11 +366,13 @@ mod tests {
             "refused": {"twin": 3}, "refused_by": {"127.0.0.1:7": "no"},
             "owes": "17@3",
             "refused_messages": 5, "alarms": 1, "last_alarm": "it rings", "table_bad": true, "refused_peers": ["101.3"],
+            "behind": 3, "config": 4, "digest": "000000000000000d", "wipes": 2,
         });
         assert_eq!(server_document(101, &up), expected);
-        let line = "ALARM 101.2: its table is bad and waits for a snapshot; 1 alarms, the newest: it rings\n";
+        let line = "ALARM 101.2: its table is bad and waits for a snapshot; 2 shards arrived with other rows than were \
+                    sent, and began anew; 1 alarms, the newest: it rings\n";
         assert_eq!(alarm_line(&up).as_deref(), Some(line));
-        let down = server_document(101, &Server { status: None, ..up });
+        let down = server_document(101, &Server { status: None, known: Known::default(), ..up });
         assert_eq!((&down["up"], &down["role"], &down["pid"]), (&json!(false), &json!(null), &json!(null)));
         assert_eq!(down.as_object().unwrap().len(), expected.as_object().unwrap().len());
     }

@@ -47,7 +47,7 @@ pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
     };
     let known = match known {
         Some(known) => Some(known),
-        None => ask_others(reach, share(until, QUERY)).await,
+        None => ask_others(reach, any_up, share(until, QUERY)).await,
     };
     let (config, book) = known.map_or((None, AddressBook::default()), |(config, book)| (Some(config), book));
     let mut places: BTreeMap<GroupId, Vec<Address>> =
@@ -63,9 +63,9 @@ pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
     Survey { config, controllers, groups }
 }
 
-/// Without a leader of the controllers: the newest configuration of any controller, and of the groups whose place is
-/// known here.
-async fn ask_others(reach: &Reach, limit: Duration) -> Option<(Sealed, AddressBook)> {
+/// Without a leader of the controllers: the newest configuration of any controller, if one is up, and of the groups
+/// whose place is known here.
+async fn ask_others(reach: &Reach, any_up: bool, limit: Duration) -> Option<(Sealed, AddressBook)> {
     let until = clock::now().after(limit);
     let groups = reach.local.iter().flat_map(|cluster| cluster.groups());
     let asked = groups.map(|(group, addresses)| async move {
@@ -76,9 +76,13 @@ async fn ask_others(reach: &Reach, limit: Duration) -> Option<(Sealed, AddressBo
         }
     });
     let ctrl = reach.ctrl(until);
-    let hearsay = clock::timeout(limit, ctrl.hearsay());
+    let hearsay = async {
+        match any_up {
+            true => clock::timeout(limit, ctrl.hearsay()).await.ok()?.ok()?,
+            false => None,
+        }
+    };
     let (of_controllers, of_groups) = join(hearsay, join_all(asked)).await;
-    let of_controllers = of_controllers.ok().and_then(Result::ok).flatten();
     of_groups.into_iter().flatten().chain(of_controllers).max_by_key(|(config, _)| config.num)
 }
 
