@@ -65,10 +65,15 @@ fn append<T: Serialize + ?Sized>(version: u8, bytes: &mut Vec<u8>, value: &T) {
     options(usize::MAX).serialize_into(bytes, value).expect("our own types always serialize");
 }
 
+/// Bytes of a value, with the version byte.
+fn size_of<T: Serialize + ?Sized>(value: &T) -> usize {
+    let body = options(usize::MAX).serialized_size(value).expect("our own types always serialize");
+    usize::try_from(body).unwrap_or(0) + 1
+}
+
 fn make<T: Serialize + ?Sized>(version: u8, room: usize, value: &T) -> Vec<u8> {
     // What is encoded is mostly small and handed on: measured once, it is allocated once.
-    let body = options(usize::MAX).serialized_size(value).expect("our own types always serialize");
-    let mut bytes = Vec::with_capacity(room + 1 + usize::try_from(body).unwrap_or(0));
+    let mut bytes = Vec::with_capacity(room + size_of(value));
     bytes.resize(room, 0);
     append(version, &mut bytes, value);
     bytes
@@ -114,7 +119,15 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Deco
 
 /// The same for what travels.
 pub mod wire {
-    use super::{Bytes, DecodeError, DeserializeOwned, Serialize, WIRE, append, make, read};
+    use super::{Bytes, DecodeError, DeserializeOwned, Serialize, WIRE, append, make, read, size_of};
+
+    /// Bytes that [`encode`] makes of `value`.
+    ///
+    /// # Panics
+    /// As [`super::encode`].
+    pub fn size<T: Serialize + ?Sized>(value: &T) -> usize {
+        size_of(value)
+    }
 
     /// Encodes `value` for the wire, after the version byte.
     ///

@@ -4,7 +4,7 @@
 //!
 //! 1. [`load`] its settings (command line over file); a bad one is one line on stderr and exit 1;
 //! 2. [`run`] its main future on a single-threaded runtime (the replica has threads of its own);
-//! 3. bind its port, so that a busy one is told before anything is written;
+//! 3. raise its limit of file descriptors and share them out ([`Descriptors`]), bind its port, so that a busy one is told before anything is written;
 //! 4. open and lock its data directory, and only then [`start_log`] there: the log of a server that
 //!    runs is never touched by a second one on the same directory;
 //! 5. [`watch_disk`], start the replica, serve until [`shutdown_signal`], stop the replica.
@@ -16,6 +16,7 @@
 //! Left out on purpose: daemonizing and supervision (the command line and systemd do that), reloading
 //! settings while running.
 
+mod descriptors;
 mod disk;
 mod fatal;
 mod log;
@@ -25,7 +26,8 @@ use std::fmt;
 use std::future::Future;
 use std::path::Path;
 
-pub use disk::watch_disk;
+pub use descriptors::{Descriptors, TooFew, Wished};
+pub use disk::{Disk, watch_disk};
 pub use fatal::{Fatal, end};
 pub use log::{LogError, start_log};
 pub use settings::{Members, ServerArgs, check_asked, load};

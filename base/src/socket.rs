@@ -9,38 +9,40 @@
 //! Whatever arrives that is not this (garbage, a frame above the limit, another format) closes its
 //! connection and is counted in [`Counters`]; nothing of it reaches a handler (correctness rule 49).
 //!
-//! Left out on purpose: encryption and authentication (they come between [`Stream`] and TCP), a bound on
-//! the bytes of all frames of a connection together, compression.
+//! What waits on connections is counted in bytes, and bounded (correctness rule 103).
+//!
+//! Left out on purpose: encryption and authentication (they come between [`Stream`] and TCP), compression.
 
 mod admit;
+mod crowd;
 mod hello;
 mod here;
+mod ledger;
+mod link;
+mod listen;
 mod owner;
 mod refusals;
 pub mod wire;
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
 
 pub use admit::{Known, Refusal, admit, admit_answer, admit_server};
+pub use crowd::{Kind, Places, Reservation, Room};
 pub use hello::{Hello, LEVEL, Service, Welcome};
 pub use here::{Here, Key};
+pub use listen::{Arrival, BindError, Counters, Limits, Listener};
 pub use refusals::{Reason, Refusals};
 
 use crate::clock;
-use hello::{Answer, NoHello};
+use crowd::{Place, Seat};
+use hello::Answer;
 use here::Guard;
 
 /// Bytes of one frame after the handshake, unless told otherwise: a value of the largest size a cluster
@@ -49,9 +51,6 @@ pub const FRAME_BYTES_MAX: usize = 72 << 20;
 
 /// Bytes of a frame of the handshake.
 const HELLO_BYTES_MAX: usize = 4096;
-
-/// Longest text of a refusal; it must fit the frame of the answer.
-const REFUSAL_BYTES_MAX: usize = 1024;
 
 /// Why there is no connection. In every case nothing was asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,19 +71,12 @@ pub enum DialError {
 /// # Errors
 /// [`DialError`].
 pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stream, Welcome), DialError> {
-    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
-    let greeting = async {
-        let mut tcp = connect(address).await.map_err(unreachable)?;
-        match exchange(&mut tcp, hello).await? {
-            Answer::Welcome(welcome) => Ok((Stream::dialed(tcp), welcome)),
-            Answer::Busy(why) => Err(DialError::Busy(why)),
-            Answer::Refused(why) => Err(DialError::Refused(why)),
-            Answer::Cluster { name, .. } => Err(DialError::Refused(format!("this is cluster {name:?}"))),
-        }
-    };
-    clock::timeout(limit, greeting)
-        .await
-        .unwrap_or_else(|_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis()))))
+    match exchange(address, hello, limit).await? {
+        (tcp, Answer::Welcome(welcome)) => Ok((Stream::dialed(tcp), welcome)),
+        (_, Answer::Busy(why)) => Err(DialError::Busy(why)),
+        (_, Answer::Refused(why)) => Err(DialError::Refused(why)),
+        (_, Answer::Cluster { name, .. }) => Err(DialError::Refused(format!("this is cluster {name:?}"))),
+    }
 }
 
 /// The name and the key (0: not known yet) of the cluster that the server at `address` belongs to, for people who know
@@ -93,18 +85,30 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
 /// # Errors
 /// [`DialError`].
 pub async fn cluster_of(address: &str, limit: Duration) -> Result<(String, u64), DialError> {
-    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
-    let asking = async {
-        let mut tcp = connect(address).await.map_err(unreachable)?;
-        match exchange(&mut tcp, &Hello::default()).await? {
-            Answer::Cluster { name, key } => Ok((name, key)),
-            Answer::Busy(why) => Err(DialError::Busy(why)),
-            Answer::Refused(why) => Err(DialError::Refused(why)),
-            Answer::Welcome(_) => Err(DialError::Refused("a server without a cluster".into())),
-        }
+    match exchange(address, &Hello::default(), limit).await?.1 {
+        Answer::Cluster { name, key } => Ok((name, key)),
+        Answer::Busy(why) => Err(DialError::Busy(why)),
+        Answer::Refused(why) => Err(DialError::Refused(why)),
+        Answer::Welcome(_) => Err(DialError::Refused("a server without a cluster".into())),
+    }
+}
+
+/// Connects, says `hello` and hears the answer.
+async fn exchange(address: &str, hello: &Hello, limit: Duration) -> Result<(TcpStream, Answer), DialError> {
+    let exchanging = async {
+        let mut tcp = connect(address).await?;
+        write_frame(&mut tcp, &hello.encode()).await?;
+        let frame = read_frame(&mut tcp).await?;
+        Ok((tcp, frame))
     };
-    let late = |_| Err(DialError::Unreachable(format!("no answer within {} ms", limit.as_millis())));
-    clock::timeout(limit, asking).await.unwrap_or_else(late)
+    let late = |_| Err(io::Error::other(format!("no answer within {} ms", limit.as_millis())));
+    match clock::timeout(limit, exchanging).await.unwrap_or_else(late) {
+        Ok((tcp, frame)) => Ok((tcp, Answer::decode(&frame)?)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(DialError::Refused(format!("what answers there is no server of this build: {error}")))
+        }
+        Err(error) => Err(DialError::Unreachable(error.to_string())),
+    }
 }
 
 async fn connect(address: &str) -> io::Result<TcpStream> {
@@ -116,19 +120,6 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     }
     tcp.set_nodelay(true)?;
     Ok(tcp)
-}
-
-/// Says `hello` and hears the answer.
-async fn exchange(tcp: &mut TcpStream, hello: &Hello) -> Result<Answer, DialError> {
-    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
-    write_frame(tcp, &hello.encode()).await.map_err(unreachable)?;
-    match read_frame(tcp).await {
-        Ok(frame) => Answer::decode(&frame),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(DialError::Refused(format!("what answers there is no server of this build: {error}")))
-        }
-        Err(error) => Err(unreachable(error)),
-    }
 }
 
 /// Bytes of the checksum in front of each frame's body.
@@ -158,303 +149,6 @@ async fn read_frame(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// What happened to connections since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    accepted: AtomicU64,
-    refusals: Arc<Refusals>,
-    malformed: AtomicU64,
-    turned_away: AtomicU64,
-}
-
-impl Counters {
-    /// Connections whose Hello was taken.
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections refused for any reason (correctness rule 48).
-    pub fn refused(&self) -> u64 {
-        self.refusals.sum()
-    }
-
-    /// The same by reason.
-    pub fn refusals(&self) -> &Refusals {
-        &self.refusals
-    }
-
-    /// Connections closed because of bytes that make no sense here (correctness rule 49).
-    pub fn malformed(&self) -> u64 {
-        self.malformed.load(Ordering::Relaxed)
-    }
-
-    /// Connections closed because there were too many, or because no Hello came in time.
-    pub fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
-    }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Bounds of a [`Listener`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Time for a Hello. Default 3 s.
-    pub handshake: Duration,
-    /// Connections without a Hello yet. Default 64.
-    pub handshakes_max: usize,
-    /// Connections of clients and other groups. Default 512, so that with the stores' own files the
-    /// usual limit of 1,024 open files is enough.
-    pub clients_max: usize,
-    /// Connections of peers, which clients thus cannot crowd out. Default 64.
-    pub peers_max: usize,
-    /// Bytes of a frame. Default [`FRAME_BYTES_MAX`].
-    pub frame_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(3),
-            handshakes_max: 64,
-            clients_max: 512,
-            peers_max: 64,
-            frame_bytes_max: FRAME_BYTES_MAX,
-        }
-    }
-}
-
-/// Why a port cannot be listened on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BindError {
-    /// Somebody listens there already.
-    #[error("{address} is in use by {owner}: stop that, or listen elsewhere")]
-    InUse {
-        /// The address asked for.
-        address: String,
-        /// Who has it, as far as /proc tells.
-        owner: String,
-    },
-    /// Anything else.
-    #[error("cannot listen on {address}: {why}")]
-    Other {
-        /// The address asked for.
-        address: String,
-        /// The system's words.
-        why: String,
-    },
-}
-
-/// A port that is listened on.
-#[derive(Debug)]
-pub struct Listener {
-    tcp: TcpListener,
-    address: SocketAddr,
-    gate: Arc<Gate>,
-}
-
-#[derive(Debug)]
-struct Gate {
-    limits: Limits,
-    handshakes: Arc<Semaphore>,
-    clients: Arc<Semaphore>,
-    peers: Arc<Semaphore>,
-    counters: Arc<Counters>,
-}
-
-impl Listener {
-    /// Listens on `address` (`host:port`; port 0: any free one).
-    ///
-    /// # Errors
-    /// [`BindError`], which names the owner of a busy port where it can.
-    pub async fn bind(address: &str, limits: Limits) -> Result<Self, BindError> {
-        let other = |error: io::Error| BindError::Other { address: address.into(), why: error.to_string() };
-        let tcp = TcpListener::bind(address).await.map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
-                let owner = port.and_then(owner::of_port).unwrap_or_else(|| "another process".into());
-                BindError::InUse { address: address.into(), owner }
-            }
-            _ => other(error),
-        })?;
-        let local = tcp.local_addr().map_err(other)?;
-        let permits = |max: usize| Arc::new(Semaphore::new(max));
-        let gate = Gate {
-            limits,
-            handshakes: permits(limits.handshakes_max),
-            clients: permits(limits.clients_max),
-            peers: permits(limits.peers_max),
-            counters: Arc::default(),
-        };
-        Ok(Self { tcp, address: local, gate: Arc::new(gate) })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// What happened to its connections.
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.gate.counters)
-    }
-
-    /// What is refused at its door; its owner counts there, too.
-    pub fn refusals(&self) -> Arc<Refusals> {
-        Arc::clone(&self.gate.counters.refusals)
-    }
-
-    /// Takes connections and gives each to `handle`, in a task of its own, once its Hello is there.
-    /// Dropping this future closes the port and ends every one of those tasks.
-    pub async fn run<F, Fut>(self, handle: F) -> Infallible
-    where
-        F: Fn(Arrival) -> Fut + Clone + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a connection's task failed");
-                    }
-                }
-                accepted = self.tcp.accept() => match accepted {
-                    Ok((tcp, from)) => {
-                        let (gate, handle) = (Arc::clone(&self.gate), handle.clone());
-                        connections.spawn(async move {
-                            if let Some(arrival) = gate.greet(tcp, from).await {
-                                handle(arrival).await;
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        // Mostly: no file descriptors left. Waiting is all that helps.
-                        tracing::warn!(%error, "cannot take a connection");
-                        clock::sleep(Duration::from_millis(50)).await;
-                    }
-                },
-            }
-        }
-    }
-}
-
-impl Gate {
-    /// Reads the Hello; none if the connection was closed instead.
-    async fn greet(self: Arc<Self>, mut tcp: TcpStream, from: SocketAddr) -> Option<Arrival> {
-        let Ok(_handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            count(&self.counters.turned_away);
-            return None;
-        };
-        tcp.set_nodelay(true).ok()?;
-        let frame = match clock::timeout(self.limits.handshake, read_frame(&mut tcp)).await {
-            Ok(Ok(frame)) => frame,
-            Ok(Err(error)) => {
-                if error.kind() == io::ErrorKind::InvalidData {
-                    tracing::warn!(%from, "closed: what arrived is no handshake");
-                    count(&self.counters.malformed);
-                }
-                return None;
-            }
-            Err(_) => {
-                count(&self.counters.turned_away);
-                return None;
-            }
-        };
-        let hello = match Hello::decode(&frame) {
-            Ok(hello) => hello,
-            Err(no_hello) => {
-                tracing::warn!(%from, ?no_hello, "closed: what arrived is no handshake");
-                count(&self.counters.malformed);
-                if let NoHello::Other(why) = no_hello {
-                    self.counters.refusals.count(Reason::OtherVersion);
-                    let _ = answer(&mut tcp, &Answer::Refused(why)).await;
-                }
-                return None;
-            }
-        };
-        let permits = if hello.service == Service::Client { &self.clients } else { &self.peers };
-        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            count(&self.counters.turned_away);
-            let _ = answer(&mut tcp, &Answer::Busy("this server has too many connections".into())).await;
-            return None;
-        };
-        let stream = Stream {
-            tcp,
-            frame_bytes_max: self.limits.frame_bytes_max,
-            counters: Arc::clone(&self.counters),
-            guard: None,
-            _permit: Some(permit),
-        };
-        Some(Arrival { hello, from, stream })
-    }
-}
-
-async fn answer(tcp: &mut TcpStream, answer: &Answer) -> io::Result<()> {
-    let bytes = answer.encode();
-    clock::timeout(Duration::from_secs(1), write_frame(tcp, &bytes))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// A connection whose Hello is there and waits for its answer. Dropped, it is closed.
-#[derive(Debug)]
-pub struct Arrival {
-    hello: Hello,
-    from: SocketAddr,
-    stream: Stream,
-}
-
-impl Arrival {
-    /// What the caller said.
-    pub fn hello(&self) -> &Hello {
-        &self.hello
-    }
-
-    /// Where the caller is.
-    pub fn from(&self) -> SocketAddr {
-        self.from
-    }
-
-    /// Lets a client in if it means this server ([`admit()`]); else refuses, and there is no stream.
-    /// A client that names no cluster is told the name, and gets no stream either.
-    pub async fn admit(mut self, here: &Here) -> Option<Stream> {
-        if self.hello.cluster.is_empty() && self.hello.service == Service::Client {
-            let told = Answer::Cluster { name: here.cluster.clone(), key: here.key.get() };
-            let _ = answer(&mut self.stream.tcp, &told).await;
-            return None;
-        }
-        if let Err(refusal) = admit(&self.hello, here, &Known::default()) {
-            self.refuse(&refusal).await;
-            return None;
-        }
-        self.welcome(here).await
-    }
-
-    /// Lets a caller in that was judged.
-    pub async fn welcome(mut self, here: &Here) -> Option<Stream> {
-        let key = here.key.get();
-        let Here { incarnation, boot, founders, .. } = *here;
-        let welcome = Answer::Welcome(Welcome { level: LEVEL, key, incarnation, boot, founders });
-        answer(&mut self.stream.tcp, &welcome).await.ok()?;
-        count(&self.stream.counters.accepted);
-        self.stream.guard = Some(Guard { here: here.key.clone(), said: self.hello.key });
-        Some(self.stream)
-    }
-
-    /// Refuses the caller in words, and counts it.
-    pub async fn refuse(mut self, refusal: &Refusal) {
-        self.stream.counters.refusals.count(refusal.reason());
-        let mut why = refusal.to_string();
-        why.truncate(why.floor_char_boundary(REFUSAL_BYTES_MAX));
-        tracing::warn!(from = %self.from, hello = ?self.hello, why, "connection refused");
-        let _ = answer(&mut self.stream.tcp, &Answer::Refused(why)).await;
-    }
-}
-
 /// A connection after its handshake. It becomes a transport for tarpc in [`wire`].
 #[derive(Debug)]
 pub struct Stream {
@@ -463,13 +157,26 @@ pub struct Stream {
     counters: Arc<Counters>,
     /// Of a caller's connection.
     guard: Option<Guard>,
-    /// Given back when the connection ends.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// The same; given back when the connection ends.
+    place: Option<Place>,
 }
 
 impl Stream {
     fn dialed(tcp: TcpStream) -> Self {
-        Self { tcp, frame_bytes_max: FRAME_BYTES_MAX, counters: Arc::default(), guard: None, _permit: None }
+        Self { tcp, frame_bytes_max: FRAME_BYTES_MAX, counters: Arc::default(), guard: None, place: None }
+    }
+
+    fn taken(tcp: TcpStream, frame_bytes_max: usize, counters: Arc<Counters>, place: Place) -> Self {
+        Self { tcp, frame_bytes_max, counters, guard: None, place: Some(place) }
+    }
+
+    fn seat(&self) -> Option<Arc<Seat>> {
+        self.place.as_ref().map(|place| Arc::clone(place.seat()))
+    }
+
+    /// How much may be answered on this connection.
+    pub fn room(&self) -> Room {
+        Room::of(self.seat())
     }
 
     /// Sets the largest frame that this side sends and takes.

@@ -226,6 +226,8 @@ fn the_status_of_a_dead_cluster_has_its_shape() {
         "last_alarm",
         "table_bad",
         "refused_peers",
+        "connections",
+        "disk",
     ];
     assert!(names.iter().all(|name| server.contains_key(*name)) && server.len() == names.len());
     assert_eq!(server["up"], false);

@@ -344,16 +344,18 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let document = cluster.json(&["status"]);
     assert_eq!(
         keys_of(&document),
-        ["cluster", "config", "controllers", "digest", "groups", "key", "settled"]
+        ["cluster", "config", "controllers", "digest", "groups", "key", "params", "settled"]
     );
-    const SERVER: [&str; 24] = [
+    const SERVER: [&str; 26] = [
         "address",
         "alarms",
         "applied",
         "behind",
         "commit",
         "config",
+        "connections",
         "digest",
+        "disk",
         "last_alarm",
         "leader",
         "log_bytes",

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use base::process::{Fatal, ServerArgs, end, start_log, watch_disk};
-use base::socket::{Here, Key, Limits, Listener, Refusals};
+use base::process::{Descriptors, Disk, Fatal, ServerArgs, end, start_log, watch_disk};
+use base::socket::{Counters, Here, Key, Listener};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -26,10 +26,25 @@ pub struct Host {
     pub transport: Arc<TcpTransport>,
     /// What to start the replica with.
     pub parts: Parts,
-    /// What this server refused, and who refuses it.
-    pub refusals: Arc<Refusals>,
+    /// What its status shows beside its replica.
+    pub facts: Facts,
+    /// Connections that it may open to controllers and other groups.
+    pub calls: usize,
     /// Where the key of the cluster is kept.
     pub keeper: KeyKeeper,
+}
+
+/// What a server shows of itself beside its replica.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Its process.
+    pub pid: u32,
+    /// What happened to its connections: what it refused, and who refuses it, for one.
+    pub counters: Arc<Counters>,
+    /// File descriptors that its process may have; 0: not known.
+    pub descriptors: usize,
+    /// The disk that its data lies on.
+    pub disk: Arc<Disk>,
 }
 
 /// Keeps the key of the cluster (correctness rule 51).
@@ -91,8 +106,9 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     args.validate()?;
     let config = raft_config(args);
     config.validate()?;
+    let descriptors = Descriptors::raise(args.members.0.len(), args.connections())?;
     // The port first: a busy one is told before anything is written.
-    let listener = Listener::bind(&args.listen, Limits::default()).await?;
+    let listener = Listener::bind(&args.listen, descriptors.connections).await?;
     let members = args.members.0.keys().copied().map(NodeId).collect();
     let identity = Identity { cluster: args.cluster.clone(), group, node: NodeId(args.id), members };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
@@ -101,18 +117,19 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     std::mem::forget(Arc::clone(&directory));
     start_log(&args.data_dir.join("log"))?;
     let log_options = LogOptions::for_limit(config.log_bytes_max);
-    let (log, table) = directory.open_stores(&log_options, &TableOptions::default())?;
-    let disk_low = watch_disk(&args.data_dir, args.disk_reserve_bytes)?;
+    let table_options = TableOptions { open_files_max: descriptors.table_files, ..TableOptions::default() };
+    let (log, table) = directory.open_stores(&log_options, &table_options)?;
+    let (disk, disk_low) = watch_disk(&args.data_dir, args.disk_reserve_bytes)?;
     let here = here(args, group, &directory);
     let Here { incarnation, boot, .. } = here;
-    tracing::info!(cluster = args.cluster, listen = %listener.address(), incarnation, boot, "starting");
+    tracing::info!(cluster = args.cluster, listen = %listener.address(), incarnation, boot, ?descriptors, "starting");
     let (inbox, mailbox) = mailbox(16_384, config.mailbox_bytes_max);
     let members = args.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
-    let refusals = listener.refusals();
+    let counters = listener.counters();
+    let refusals = Arc::clone(counters.refusals());
     let alive_timeout = config.tick * config.election_ticks_max;
     let limits = tcp::Limits { alive_timeout, ..tcp::Limits::default() };
-    let settings =
-        Settings { here: here.clone(), members, limits, seed: config.seed, refusals: Arc::clone(&refusals) };
+    let settings = Settings { here: here.clone(), members, limits, seed: config.seed, refusals };
     let keeper = KeyKeeper { directory: Arc::clone(&directory), key: here.key.clone() };
     let transport = Arc::new(TcpTransport::start(settings, directory, inbox));
     let parts = Parts {
@@ -126,7 +143,8 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
         threads: Threads::Own,
         disk_low,
     };
-    Ok(Host { listener, here, transport, parts, refusals, keeper })
+    let facts = Facts { pid: std::process::id(), counters, descriptors: descriptors.limit, disk };
+    Ok(Host { listener, here, transport, parts, facts, calls: descriptors.calls, keeper })
 }
 
 /// Who this server is, in a process that has just begun.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::process::{self, ServerArgs};
 use clap::Parser;
-use clerk::api::config::{Params, SLOTS};
+use clerk::api::config::{Params, SESSIONS_LIMIT, SLOTS};
 use raft::host::{self, Host, HostError};
 use raft::rsm;
 use raft::types::NodeId;
@@ -36,6 +36,10 @@ struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = Params::default().value_bytes_max,
           value_parser = clap::value_parser!(u32).range(1..=32 << 20))]
     value_bytes_max: u32,
+    /// Sessions of a shard of a new cluster, one for each client that writes there; beyond, the one used longest ago expires.
+    #[arg(long, value_name = "COUNT", default_value_t = Params::default().sessions_max,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(SESSIONS_LIMIT)))]
+    sessions_max: u32,
     /// Take the place of controllers that all lost their data: make no new cluster, wait for
     /// `clerk recover-controllers`.
     #[arg(long)]
@@ -48,7 +52,7 @@ impl Args {
             shard_count: self.shards,
             key_bytes_max: self.key_bytes_max,
             value_bytes_max: self.value_bytes_max,
-            ..Params::default()
+            sessions_max: self.sessions_max,
         }
     }
 }
@@ -70,7 +74,7 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, transport, parts, refusals, keeper } = host;
+    let Host { listener, here, transport, parts, facts, keeper, .. } = host;
     let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let replica = rsm::start(parts, Controller::default()).await?;
     let table = Arc::clone(replica.table());
@@ -81,8 +85,7 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
         key: rand::random_range(1..=u64::MAX),
         sessions: rand::random_range(1 << 32..1 << 61),
         recover: args.recover,
-        pid: std::process::id(),
-        refusals,
+        facts,
     };
     let service = Arc::new(Service::new(replica.clone(), settings));
     tracing::info!(listen = %listener.address(), "serving");

@@ -8,15 +8,14 @@
 //! configuration when this replica leads and there is none.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
-use base::socket::Refusals;
 use clerk::api::config::{AddressBook, Params, Place, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
-use clerk::api::status::{CtrlStatus, ReplicaStatus, Role};
+use clerk::api::status::{Connections, CtrlStatus, DiskStatus, ReplicaStatus, Role};
 use clerk::api::{Address, ConfigNum, Digest};
+use raft::host::Facts;
 use raft::rsm::{ExecuteError, Replica, Status};
 use raft::storage::Read;
 use raft::types::NodeId;
@@ -48,10 +47,8 @@ pub struct Settings {
     pub sessions: u64,
     /// Wait to be recovered instead of making configuration 0.
     pub recover: bool,
-    /// Shown in the status.
-    pub pid: u32,
-    /// What was refused; shown in the status, too.
-    pub refusals: Arc<Refusals>,
+    /// What its status shows beside the replica.
+    pub facts: Facts,
 }
 
 /// How far a replica has applied: the newest configuration and the version of the address book.
@@ -96,7 +93,8 @@ impl Service {
             }
         }
         match request {
-            CtrlRequest::Open => self.execute(&Command::Open).await,
+            // It is small, and a change that makes room needs one.
+            CtrlRequest::Open => self.execute_freeing(&Command::Open).await,
             CtrlRequest::Change { ticket, change } => {
                 change::check(&change)?;
                 self.execute(&Command::Change { ticket, change }).await
@@ -117,6 +115,11 @@ impl Service {
 
     async fn execute(&self, command: &Command) -> Verdict {
         let output = self.replica.execute(command, REQUEST_MAX).await;
+        output.unwrap_or_else(|error| Err(self.refusal(error)))
+    }
+
+    async fn execute_freeing(&self, command: &Command) -> Verdict {
+        let output = self.replica.execute_freeing(command, REQUEST_MAX).await;
         output.unwrap_or_else(|error| Err(self.refusal(error)))
     }
 
@@ -222,7 +225,7 @@ impl Service {
         let table = &**self.replica.table();
         let newest = rows::newest(table).and_then(|newest| rows::config(table, newest));
         CtrlStatus {
-            replica: replica_status(&self.replica.status(), &self.settings),
+            replica: replica_status(&self.replica.status(), &self.settings.facts),
             config: newest.as_ref().map(|newest| newest.num).unwrap_or_default(),
             digest: newest.as_ref().map(Sealed::digest),
             key: newest.as_ref().map(|newest| newest.key),
@@ -242,10 +245,11 @@ fn newer(book: AddressBook, known: u64) -> AddressBook {
 }
 
 /// A replica's status in the words of the wire.
-fn replica_status(status: &Status, settings: &Settings) -> ReplicaStatus {
+fn replica_status(status: &Status, facts: &Facts) -> ReplicaStatus {
+    let refusals = facts.counters.refusals();
     ReplicaStatus {
         id: status.me.0,
-        pid: settings.pid,
+        pid: facts.pid,
         role: match status.role {
             raft::rsm::Role::Follower => Role::Follower,
             raft::rsm::Role::PreCandidate | raft::rsm::Role::Candidate => Role::Candidate,
@@ -258,14 +262,16 @@ fn replica_status(status: &Status, settings: &Settings) -> ReplicaStatus {
         log_bytes: status.log_bytes as u64,
         table_hash: status.applied.hash,
         wal_syncs: status.syncs,
-        refused: settings.refusals.counted(),
-        refused_by: settings.refusals.refused_by(),
+        refused: refusals.counted(),
+        refused_by: refusals.refused_by(),
         owes: status.owes.map(|entry| entry.to_string()),
         refused_messages: status.refused_messages,
         alarms: status.alarms,
         last_alarm: status.last_alarm.as_deref().map(str::to_owned),
         table_bad: status.table_bad,
         refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
+        connections: Connections::of(&facts.counters, facts.descriptors),
+        disk: DiskStatus::of(&facts.disk),
     }
 }
 

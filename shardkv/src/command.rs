@@ -6,6 +6,7 @@
 //!
 //! A batch to one shard is one command with one number, so it costs one session row.
 
+use base::socket::Reservation;
 use bytes::Bytes;
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::{KvRefusal, KvReply, Write};
@@ -127,7 +128,7 @@ fn odd() -> KvRefusal {
 }
 
 /// A question to the rows. Never leaves the process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Query {
     /// The value of a key.
     Get {
@@ -137,6 +138,8 @@ pub enum Query {
         key: Bytes,
         /// The clerk's configuration.
         config: ConfigNum,
+        /// Where the answer has to find room.
+        room: Reservation,
     },
     /// A page of a shard's rows.
     Scan {
@@ -148,6 +151,8 @@ pub enum Query {
         limit: u32,
         /// The clerk's configuration.
         config: ConfigNum,
+        /// Where the answer has to find room.
+        room: Reservation,
     },
     /// An Install without rows: where is the cursor?
     Cursor {

@@ -45,7 +45,7 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, transport, parts, refusals, keeper } = host;
+    let Host { listener, here, transport, parts, facts, calls, keeper } = host;
     let group = GroupId(args.group);
     let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let machine = Machine::new(group);
@@ -53,15 +53,16 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
     let replica = rsm::start(parts, machine).await?;
     let table = Arc::clone(replica.table());
     tokio::spawn(keeper.follow(replica.watch(), move || shardkv::cluster_key(&*table)).in_current_span());
-    let options = Options::of_server(&here, Arc::clone(&refusals));
+    let options = Options::of_server(&here, Arc::clone(facts.counters.refusals()));
+    // Controllers and groups have a pool each.
+    let options = Options { connections_max: calls / 2, ..options };
     let settings = Settings {
         group,
         members,
         controllers: args.controllers.clone(),
         connection: Arc::new(TarpcConnection::new(options)),
         seed: rand::random(),
-        pid: std::process::id(),
-        refusals,
+        facts,
     };
     let service = Arc::new(Service::new(replica, standing, settings));
     tracing::info!(listen = %listener.address(), "serving");

@@ -56,10 +56,10 @@ async fn serve_push(arrival: Arrival, here: &Here, service: Arc<Service>) {
 
 async fn serve_client(arrival: Arrival, here: &Here, service: Arc<Service>) {
     let Some(stream) = arrival.admit(here).await else { return };
-    let group = service.group();
+    let (group, room) = (service.group(), stream.room());
     let handle = move |request| {
-        let service = Arc::clone(&service);
-        async move { service.handle(group, request).await }
+        let (service, room) = (Arc::clone(&service), room.clone());
+        async move { service.handle_on(&room, group, request).await }
     };
     rpc::serve_kv(stream, group, handle).await;
 }

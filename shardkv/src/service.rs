@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::socket::Refusals;
+use base::socket::Room;
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
@@ -22,6 +22,7 @@ use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::status::KvStatus;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
+use raft::host::Facts;
 use raft::rsm::{ExecuteError, Replica, Role};
 use raft::storage::Row;
 use raft::types::NodeId;
@@ -53,18 +54,15 @@ pub struct Settings {
     pub connection: Arc<dyn Connection>,
     /// Seed of this replica's choices: back-off, and the incarnation of a new group.
     pub seed: u64,
-    /// Process id to show in the status.
-    pub pid: u32,
-    /// What was refused, to show there too.
-    pub refusals: Arc<Refusals>,
+    /// What its status shows beside the replica.
+    pub facts: Facts,
 }
 
 /// One replica of a group.
 pub struct Service {
     group: GroupId,
     members: BTreeMap<NodeId, Address>,
-    pid: u32,
-    refusals: Arc<Refusals>,
+    facts: Facts,
     replica: Replica<Machine>,
     standing: watch::Receiver<Standing>,
     knowledge: watch::Receiver<Knowledge>,
@@ -77,7 +75,7 @@ impl Service {
     /// Serves `replica`, whose machine gave `standing` ([`Machine::standing`]). Starts the tasks beside it
     /// on the caller's runtime.
     pub fn new(replica: Replica<Machine>, standing: watch::Receiver<Standing>, settings: Settings) -> Self {
-        let Settings { group, members, controllers, connection, seed, pid, refusals } = settings;
+        let Settings { group, members, controllers, connection, seed, facts } = settings;
         let me = replica.status().me;
         let random = |task: &str| {
             StdRng::seed_from_u64(base::seed::derive(seed, &format!("shardkv {group}.{me} {task}")))
@@ -108,7 +106,7 @@ impl Service {
         tasks.spawn(follower.run().in_current_span());
         tasks.spawn(mover.run().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
-        Self { group, members, pid, refusals, replica, standing, knowledge, named, progress, tasks }
+        Self { group, members, facts, replica, standing, knowledge, named, progress, tasks }
     }
 
     /// Its group.
@@ -137,12 +135,25 @@ impl Service {
     /// # Errors
     /// [`KvRefusal`], which says what to do next.
     pub async fn handle(&self, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
+        self.handle_on(&Room::default(), group, request).await
+    }
+
+    /// The same for a request on a connection, whose answer has to find room there.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn handle_on(
+        &self,
+        room: &Room,
+        group: GroupId,
+        request: KvRequest,
+    ) -> Result<KvReply, KvRefusal> {
         self.meant(group)?;
         if !matches!(request, KvRequest::Status) {
             self.has_its_data()?;
         }
         let named = named(&request);
-        let answer = self.answer(request).await;
+        let answer = self.answer(room, request).await;
         if let Err(KvRefusal::NotReady { config }) = answer {
             self.heard_of(named, config);
         }
@@ -219,15 +230,17 @@ impl Service {
         }
     }
 
-    async fn answer(&self, request: KvRequest) -> Result<KvReply, KvRefusal> {
+    async fn answer(&self, room: &Room, request: KvRequest) -> Result<KvReply, KvRefusal> {
         match request {
             KvRequest::Open { shard, config } => {
                 self.admit(shard, config)?;
-                self.execute(Command::Open { shard, config }).await
+                // It is small, and sessions are bounded: who wants to delete needs one.
+                self.execute_freeing(Command::Open { shard, config }).await
             }
             KvRequest::Get { key, config } => {
                 let shard = self.home(&key, config)?;
-                self.query(Query::Get { shard, key, config }).await?.reply()
+                let room = room.reservation();
+                self.query(Query::Get { shard, key, config, room: room.clone() }).await?.reply()
             }
             KvRequest::Write { key, write, ticket, config } => {
                 let shard = self.home(&key, config)?;
@@ -254,7 +267,8 @@ impl Service {
             }
             KvRequest::Scan { shard, after, limit, config } => {
                 self.admit(shard, config)?;
-                self.query(Query::Scan { shard, after, limit, config }).await?.reply()
+                let room = room.reservation();
+                self.query(Query::Scan { shard, after, limit, config, room: room.clone() }).await?.reply()
             }
             KvRequest::Config => self.config(),
             KvRequest::Status => Ok(KvReply::Status(Box::new(self.status()))),
@@ -265,9 +279,7 @@ impl Service {
     fn status(&self) -> KvStatus {
         let status = status::of(
             self.group,
-            self.pid,
-            &self.refusals,
-            &self.replica.status(),
+            status::replica(&self.facts, &self.replica.status()),
             &**self.replica.table(),
             &self.progress,
             &self.knowledge.borrow(),

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use base::socket::Reservation;
+use bytes::Bytes;
 use clerk::api::config::{Params, Place, Sealed};
 use clerk::api::kv::{Adopted, KvRefusal, KvReply};
 use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
@@ -250,9 +252,12 @@ impl StateMachine for Machine {
 
     fn query(&self, rows: &dyn Read, query: Query) -> Outcome {
         match query {
-            Query::Get { shard, key, config } => Outcome::Reply(self.get(rows, shard, &key, config)),
-            Query::Scan { shard, after, limit, config } => {
-                Outcome::Reply(self.scan(rows, shard, after.as_deref(), limit, config))
+            Query::Get { shard, key, config, room } => {
+                Outcome::Reply(self.get(rows, shard, &key, config).and_then(|reply| fits(reply, &room)))
+            }
+            Query::Scan { shard, after, limit, config, room } => {
+                let page = self.scan(rows, shard, after.as_deref(), limit, config);
+                Outcome::Reply(page.and_then(|reply| fits(reply, &room)))
             }
             Query::Cursor { shard, config, from } => {
                 Outcome::Push(self.cursor(rows, shard, Claim { config, from }))
@@ -263,6 +268,16 @@ impl StateMachine for Machine {
             }
         }
     }
+}
+
+/// An answer, if there is room for it (rule 103): many may be made before the first one is taken.
+fn fits(reply: KvReply, room: &Reservation) -> Result<KvReply, KvRefusal> {
+    let bytes = match &reply {
+        KvReply::Value { value, .. } => value.as_ref().map_or(0, Bytes::len),
+        KvReply::Page { items, .. } => items.iter().map(|item| item.key.len() + item.value.len()).sum(),
+        _ => 0,
+    };
+    if room.take(bytes) { Ok(reply) } else { Err(KvRefusal::Busy) }
 }
 
 #[cfg(test)]

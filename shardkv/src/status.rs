@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use base::socket::Refusals;
 use clerk::api::config::{Config, Sealed};
-use clerk::api::status::{KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+use clerk::api::status::{Connections, DiskStatus, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
+use raft::host::Facts;
 use raft::rsm::Status;
 use raft::storage::Read;
 
@@ -17,9 +17,7 @@ use crate::shard::ShardState;
 /// The status of a replica of `group`, as far as its rows and its log tell.
 pub(crate) fn of(
     group: GroupId,
-    pid: u32,
-    refusals: &Refusals,
-    status: &Status,
+    replica: ReplicaStatus,
     rows: &dyn Read,
     progress: &Progress,
     known: &Knowledge,
@@ -35,7 +33,7 @@ pub(crate) fn of(
         None => Vec::new(),
     };
     KvStatus {
-        replica: replica(pid, refusals, status),
+        replica,
         group,
         incarnation: rows::incarnation(rows),
         digest: config.as_ref().map(Sealed::digest),
@@ -50,11 +48,13 @@ pub(crate) fn of(
     }
 }
 
-fn replica(pid: u32, refusals: &Refusals, status: &Status) -> ReplicaStatus {
+/// A replica's status in the words of the wire.
+pub(crate) fn replica(facts: &Facts, status: &Status) -> ReplicaStatus {
     use raft::rsm::Role as RaftRole;
+    let refusals = facts.counters.refusals();
     ReplicaStatus {
         id: status.me.0,
-        pid,
+        pid: facts.pid,
         role: match status.role {
             RaftRole::Follower => Role::Follower,
             RaftRole::PreCandidate | RaftRole::Candidate => Role::Candidate,
@@ -75,6 +75,8 @@ fn replica(pid: u32, refusals: &Refusals, status: &Status) -> ReplicaStatus {
         last_alarm: status.last_alarm.as_deref().map(str::to_owned),
         table_bad: status.table_bad,
         refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
+        connections: Connections::of(&facts.counters, facts.descriptors),
+        disk: DiskStatus::of(&facts.disk),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Watches the free space of the disk (correctness rule 35).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,18 +16,45 @@ const RESERVE_BYTES: u64 = 256 << 20;
 /// Reserve of a small disk: this part of it.
 const RESERVE_PART: u64 = 20;
 
+/// A disk that is watched.
+#[derive(Debug, Default)]
+pub struct Disk {
+    /// What lies on it.
+    pub directory: PathBuf,
+    /// With less than so many bytes free it is nearly full.
+    pub reserve_bytes: u64,
+    free: AtomicU64,
+}
+
+impl Disk {
+    /// Bytes that were free when it was asked last.
+    pub fn free_bytes(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is nearly full.
+    pub fn is_low(&self) -> bool {
+        self.free_bytes() < self.reserve_bytes
+    }
+}
+
 /// Tells whether the disk of `directory` has less than `reserve_bytes` free (none: 256 MiB, or a
 /// twentieth of the disk where that is less). Asked every second, for as long as anybody listens, by
 /// a task of the present runtime.
 ///
 /// # Errors
 /// When the disk cannot be asked at all.
-pub fn watch_disk(directory: &Path, reserve_bytes: Option<u64>) -> std::io::Result<watch::Receiver<bool>> {
+pub fn watch_disk(
+    directory: &Path,
+    reserve_bytes: Option<u64>,
+) -> std::io::Result<(Arc<Disk>, watch::Receiver<bool>)> {
     let first = ask(directory)?;
     let reserve_bytes = reserve_bytes.unwrap_or(RESERVE_BYTES.min(first.total / RESERVE_PART));
-    let (sender, receiver) = watch::channel(first.free < reserve_bytes);
-    tokio::spawn(follow(directory.to_owned(), reserve_bytes, sender));
-    Ok(receiver)
+    let disk = Disk { directory: directory.to_owned(), reserve_bytes, free: first.free.into() };
+    let (sender, receiver) = watch::channel(disk.is_low());
+    let disk = Arc::new(disk);
+    tokio::spawn(follow(Arc::clone(&disk), sender));
+    Ok((disk, receiver))
 }
 
 /// Bytes of a disk.
@@ -42,7 +71,8 @@ fn ask(directory: &Path) -> std::io::Result<Space> {
     Ok(Space { free: bytes(answer.f_bavail), total: bytes(answer.f_blocks) })
 }
 
-async fn follow(directory: PathBuf, reserve_bytes: u64, low: watch::Sender<bool>) {
+async fn follow(disk: Arc<Disk>, low: watch::Sender<bool>) {
+    let Disk { directory, reserve_bytes, .. } = &*disk;
     let mut ticker = clock::Ticker::new(PERIOD, PERIOD);
     loop {
         tokio::select! {
@@ -50,14 +80,16 @@ async fn follow(directory: PathBuf, reserve_bytes: u64, low: watch::Sender<bool>
             () = low.closed() => return,
             () = ticker.tick() => {}
         }
-        match ask(&directory) {
+        match ask(directory) {
             Ok(Space { free, .. }) => {
-                let is_low = free < reserve_bytes;
+                disk.free.store(free, Ordering::Relaxed);
+                let is_low = disk.is_low();
                 let changed = low.send_if_modified(|low| std::mem::replace(low, is_low) != is_low);
                 if changed && is_low {
                     tracing::warn!(
                         free,
                         reserve_bytes,
+                        directory = %directory.display(),
                         "disk nearly full: only what frees space is accepted"
                     );
                 } else if changed {
@@ -80,8 +112,10 @@ mod tests {
     #[tokio::test]
     async fn a_disk_is_low_below_its_reserve() {
         let here = Path::new(".");
-        assert!(!*watch_disk(here, Some(0)).unwrap().borrow());
-        assert!(*watch_disk(here, Some(u64::MAX)).unwrap().borrow());
+        let (disk, low) = watch_disk(here, Some(0)).unwrap();
+        assert!(!*low.borrow() && !disk.is_low() && disk.free_bytes() > 0);
+        let (disk, low) = watch_disk(here, Some(u64::MAX)).unwrap();
+        assert!(*low.borrow() && disk.is_low() && disk.directory == here);
         assert!(watch_disk(Path::new("/nowhere/at/all"), None).is_err());
     }
 }

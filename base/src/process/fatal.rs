@@ -92,13 +92,7 @@ impl fmt::Display for Fatal {
 pub fn end(cause: Fatal, what: &dyn fmt::Display) -> ! {
     let line = super::one_line(&format!("{cause}: {what}; {}", cause.next()));
     assert!(!crate::clock::is_simulated(), "{line}");
-    let span = tracing::Span::current();
-    say(WORDS_WAIT, move || {
-        let _in = span.entered();
-        tracing::error!("{line}");
-        print_line(&format!("{}: {line}", super::program()));
-    });
-    leave(cause.status())
+    end_with(cause.status(), line)
 }
 
 /// Ends this process at once with `status`; the log and standard error get `line` beforehand.

@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 
+use super::Wished;
+
 /// The settings that all servers share; each binary flattens them into its own.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ServerArgs {
@@ -47,6 +49,16 @@ pub struct ServerArgs {
     /// twentieth of the disk where that is less].
     #[arg(long, value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
+    /// Connections of clients at once; beyond, idle ones make room [default: what the limit of file descriptors allows,
+    /// at most 4,096].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub clients_max: Option<u32>,
+    /// Connections at once on which clients wait for new configurations [default: the same, at most 1,024].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub watchers_max: Option<u32>,
+    /// Connections of servers of other groups at once [default: the same, at most 512].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups_max: Option<u32>,
     /// Judge --data-dir instead, which no server may have open: prints what is sound and what is not as JSON, changes
     /// nothing, needs no other setting, and exits with 1 if something is not.
     #[arg(long)]
@@ -57,6 +69,16 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The limits of connections that were set.
+    pub fn connections(&self) -> Wished {
+        let wished = |max: Option<u32>| max.map(|max| max as usize);
+        Wished {
+            clients: wished(self.clients_max),
+            watchers: wished(self.watchers_max),
+            groups: wished(self.groups_max),
+        }
+    }
+
     /// Checks what can be checked without touching anything.
     ///
     /// # Errors

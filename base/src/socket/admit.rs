@@ -11,7 +11,8 @@
 //!
 //! Left out on purpose: changes of membership. [`Known::is_member`] is where they will be asked.
 
-use super::{Hello, Here, Reason, Service, Welcome};
+use super::here::fit;
+use super::{Hello, Here, Key, Reason, Service, Welcome};
 
 /// What a server knows of a caller, or of a server that it called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +89,19 @@ pub enum Refusal {
         /// The digest that the other side said.
         asked: u64,
     },
+    /// The group that pushes has other data than the one that joined (correctness rule 58).
+    #[error(
+        "group {from} has other data than the group that joined (incarnation {asked:016x}, not {known:016x}): \
+             nothing is taken from it; start its servers on the data that it joined with"
+    )]
+    OtherPusher {
+        /// The group that pushes.
+        from: u64,
+        /// The life of its data that the cluster knows.
+        known: u64,
+        /// The life it says it has.
+        asked: u64,
+    },
     /// The caller has lost its data, or is somebody else (correctness rule 32).
     #[error(
         "server {from} came back with other data (incarnation {asked}, not {known}): it may have forgotten its \
@@ -139,7 +153,7 @@ pub fn admit(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> {
     if hello.cluster != here.cluster {
         return Err(Refusal::OtherCluster { here: here.cluster.clone(), asked: hello.cluster.clone() });
     }
-    if differ(key, asked) && !crate::mutant!("key-not-compared") {
+    if !fit(key, asked) && !crate::mutant!("key-not-compared") {
         return Err(Refusal::OtherKey { name: here.cluster.clone(), here: key, asked });
     }
     if hello.group != here.group {
@@ -150,21 +164,23 @@ pub fn admit(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> {
     }
     match hello.service {
         Service::Client => Ok(()),
-        Service::Push => same_data(hello.from_group, hello, known),
+        Service::Push => admit_pusher(hello, known),
         Service::PeerControl | Service::PeerBulk => admit_peer(hello, here, known),
     }
 }
 
 fn admit_peer(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> {
     let from = hello.from;
-    if differ(hello.founders, here.founders) && !crate::mutant!("founders-not-compared") {
+    if !fit(hello.founders, here.founders) && !crate::mutant!("founders-not-compared") {
         let (founders, asked) = (here.founders, hello.founders);
         return Err(Refusal::OtherFounders { from, here: here.node, founders, asked });
     }
     if !known.is_member {
         return Err(Refusal::NotAMember { from });
     }
-    same_data(from, hello, known)?;
+    if let Some(known) = other_life(hello, known) {
+        return Err(Refusal::OtherIncarnation { from, known, asked: hello.incarnation });
+    }
     match known.boot {
         Some(alive) if alive != hello.boot && !crate::mutant!("twin-let-in") => {
             Err(Refusal::Twin { group: here.group, from, alive, asked: hello.boot })
@@ -173,18 +189,16 @@ fn admit_peer(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> 
     }
 }
 
-fn same_data(from: u64, hello: &Hello, known: &Known) -> Result<(), Refusal> {
-    match known.incarnation {
-        Some(known) if known != hello.incarnation => {
-            Err(Refusal::OtherIncarnation { from, known, asked: hello.incarnation })
-        }
-        _ => Ok(()),
-    }
+/// The other life of its data with which the caller was known, if it is not this one.
+fn other_life(hello: &Hello, known: &Known) -> Option<u64> {
+    known.incarnation.filter(|known| *known != hello.incarnation)
 }
 
-/// Whether two numbers are known and not the same.
-fn differ(one: u64, other: u64) -> bool {
-    one != 0 && other != 0 && one != other
+fn admit_pusher(hello: &Hello, known: &Known) -> Result<(), Refusal> {
+    match other_life(hello, known) {
+        Some(known) => Err(Refusal::OtherPusher { from: hello.from_group, known, asked: hello.incarnation }),
+        None => Ok(()),
+    }
 }
 
 /// Judges the answer to `hello`, which the server `here` said to a peer it knows so much of.
@@ -209,12 +223,14 @@ pub fn admit_answer(hello: &Hello, welcome: &Welcome, here: &Here, known: &Known
 }
 
 /// Judges the answer that a caller without an identity of its own got: a client, or a server that asks another group.
+/// A client `keeps` the first key that it meets; a server's own comes from its group's log (correctness rule 51).
 ///
 /// # Errors
 /// [`Refusal::OtherKey`].
-pub fn admit_server(cluster: &str, key: u64, welcome: &Welcome) -> Result<(), Refusal> {
-    if differ(key, welcome.key) && !crate::mutant!("welcome-not-checked") {
-        return Err(Refusal::OtherKey { name: cluster.to_owned(), here: welcome.key, asked: key });
+pub fn admit_server(cluster: &str, key: &Key, keeps: bool, welcome: &Welcome) -> Result<(), Refusal> {
+    let known = if keeps && welcome.key != 0 { key.learn(welcome.key) } else { key.get() };
+    if !fit(known, welcome.key) && !crate::mutant!("welcome-not-checked") {
+        return Err(Refusal::OtherKey { name: cluster.to_owned(), here: welcome.key, asked: known });
     }
     Ok(())
 }
@@ -229,7 +245,7 @@ impl Refusal {
             Self::OtherReceiver { .. } => Reason::OtherReceiver,
             Self::NotAMember { .. } => Reason::NotAMember,
             Self::OtherFounders { .. } => Reason::OtherFounders,
-            Self::OtherIncarnation { .. } => Reason::OtherIncarnation,
+            Self::OtherIncarnation { .. } | Self::OtherPusher { .. } => Reason::OtherIncarnation,
             Self::Twin { .. } => Reason::Twin,
             Self::NoShards => Reason::NoShards,
         }
@@ -358,10 +374,16 @@ mod tests {
         assert_eq!(judged(Welcome { founders: 0xf1, ..welcome }, &MET), Some(Reason::OtherFounders));
         assert_eq!(judged(Welcome { incarnation: 23, ..welcome }, &MET), Some(Reason::OtherIncarnation));
         assert_eq!(judged(Welcome { boot: 223, ..welcome }, &MET), Some(Reason::Twin));
-        let key = |key: u64, said: u64| admit_server("blue", key, &Welcome { key: said, ..welcome });
+        let key = |key: u64, said: u64| {
+            admit_server("blue", &Key::new(key), false, &Welcome { key: said, ..welcome })
+        };
         assert!(key(KEY, KEY).is_ok() && key(0, KEY).is_ok() && key(KEY, 0).is_ok());
         let text = key(KEY, 0xbbbb).unwrap_err().to_string();
         assert!(text.contains("000000000000aaaa") && text.contains("000000000000bbbb"), "{text}");
+        let met = Key::default();
+        assert!(admit_server("blue", &met, false, &welcome).is_ok() && met.get() == 0);
+        assert!(admit_server("blue", &met, true, &welcome).is_ok() && met.get() == KEY);
+        assert!(admit_server("blue", &met, true, &Welcome { key: 0xbbbb, ..welcome }).is_err());
     }
 
     #[test]
@@ -372,6 +394,9 @@ mod tests {
             (0..=place).for_each(|_| refusals.count(reason));
             assert_eq!(refusals.counted()[reason.name()], place as u64 + 1);
         }
+        let pusher = Known { incarnation: Some(34), ..STRANGER };
+        let pusher = admit(&push(), &here(), &pusher).unwrap_err().to_string();
+        assert!(pusher.starts_with("group 102 has other data"), "{pusher}");
         let twin = admit(&Hello { boot: 223, ..peer() }, &here(), &MET).unwrap_err().to_string();
         assert!(twin.contains("server 2 of group 101") && twin.contains("was here first"), "{twin}");
         assert!(!twin.contains('\n') && !twin.contains("  "), "{twin}");

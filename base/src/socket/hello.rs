@@ -71,8 +71,10 @@ pub struct Hello {
     pub boot: u64,
     /// Digest of the members that founded the calling replica's group; 0 for a client.
     pub founders: u64,
-    /// The group that pushes; 0 elsewhere.
+    /// The group of the server that pushes or asks; 0: a client, or a peer.
     pub from_group: u64,
+    /// What is asked here waits for news.
+    pub watches: bool,
 }
 
 impl Default for Hello {
@@ -90,6 +92,7 @@ impl Default for Hello {
             boot: 0,
             founders: 0,
             from_group: 0,
+            watches: false,
         }
     }
 }
@@ -139,6 +142,7 @@ const F_KEY: u16 = 8;
 const F_FOUNDERS: u16 = 9;
 const F_FROM_GROUP: u16 = 10;
 const F_TEXT: u16 = 11;
+const F_WATCHES: u16 = 12;
 
 struct Writer(Vec<u8>);
 
@@ -229,6 +233,7 @@ impl Hello {
             .number(F_KEY, self.key)
             .number(F_FOUNDERS, self.founders)
             .number(F_FROM_GROUP, self.from_group)
+            .number(F_WATCHES, self.watches.into())
             .0
     }
 
@@ -254,6 +259,7 @@ impl Hello {
             boot: number(F_BOOT)?,
             founders: number(F_FOUNDERS)?,
             from_group: number(F_FROM_GROUP)?,
+            watches: number(F_WATCHES)? != 0,
         })
     }
 }
@@ -322,6 +328,7 @@ mod tests {
             boot: 6,
             founders: 7,
             from_group: 8,
+            watches: true,
             ..Hello::default()
         }
     }

@@ -20,8 +20,7 @@ impl Key {
 
     /// Whether a connection may go on on which the other side said `other`: what is not known fits any.
     pub fn fits(&self, other: u64) -> bool {
-        let key = self.get();
-        key == 0 || other == 0 || key == other
+        fit(self.get(), other)
     }
 
     /// Takes note of the key unless one is known; returns the one that is known then.
@@ -40,6 +39,11 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
+
+/// Whether two numbers are the same, or one of them is not known yet (0).
+pub(super) fn fit(one: u64, other: u64) -> bool {
+    one == 0 || other == 0 || one == other
+}
 
 /// Who a server is, to be compared with whom a Hello means.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

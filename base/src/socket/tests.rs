@@ -1,3 +1,5 @@
+mod memory;
+
 use std::time::Duration;
 
 use tarpc::client::RpcError;
@@ -7,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
-use super::{Arrival, BindError, Counters, DialError, Hello, Here, Limits, Listener, Service, dial, wire};
+use super::{
+    Arrival, BindError, Counters, DialError, Hello, Here, Kind, Limits, Listener, Places, Service, dial, wire,
+};
 use crate::clock;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -28,13 +32,14 @@ async fn echo(arrival: Arrival) {
 
 async fn echo_as(arrival: Arrival, here: &Here) {
     let Some(stream) = arrival.admit(here).await else { return };
-    let mut requests = wire::server::<String, String>(stream, 8);
-    while let Some(request) = requests.next(LIMIT).await {
-        let answer = serve(|_, text: String| async move {
-            Ok(if text.starts_with("double") { text.repeat(2) } else { text })
-        });
-        request.execute(answer).await;
-    }
+    let answer = serve(|_, text: String| async move {
+        match &text[..] {
+            "never" => std::future::pending().await,
+            text if text.starts_with("double") => Ok(text.repeat(2)),
+            _ => Ok(text),
+        }
+    });
+    wire::serve(stream, 8, LIMIT, answer).await;
 }
 
 struct Server {
@@ -156,7 +161,7 @@ async fn a_caller_that_turns_out_to_mean_another_cluster_is_closed() {
     assert_eq!(call(&right, "right").await.expect("an answer"), "right");
     assert_eq!(call(&unknowing, "unknowing").await.expect("an answer"), "unknowing");
     assert!(call(&wrong, "wrong").await.is_err());
-    assert_eq!(counters.refusals.of(super::Reason::OtherKey), 1);
+    assert_eq!(counters.refusals().of(super::Reason::OtherKey), 1);
 }
 
 #[tokio::test]
@@ -275,18 +280,56 @@ async fn a_silent_caller_is_turned_away() {
 async fn clients_beyond_the_limit_are_told_and_peers_still_get_in() {
     let server = server(Limits { clients_max: 1, ..Limits::default() }).await;
     let first = channel(&server.address).await;
-    let error = dial(&server.address, &hello(), LIMIT).await.expect_err("too many");
-    assert!(matches!(error, DialError::Busy(_)));
+    let waits = tokio::spawn(async move { call(&first, "never").await });
+    let busy = async {
+        while !matches!(dial(&server.address, &hello(), LIMIT).await, Err(DialError::Busy(_))) {
+            clock::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    clock::timeout(LIMIT, busy).await.expect("too many, while the first one is worked for");
     let peer = Hello { service: Service::PeerControl, from: 2, to: 1, ..hello() };
     let error = dial(&server.address, &peer, LIMIT).await.expect_err("this server has no peers");
     assert!(matches!(error, DialError::Refused(_)), "there is room for it: {error}");
-    drop(first);
+    waits.abort();
     let again = async {
         while dial(&server.address, &hello(), LIMIT).await.is_err() {
             clock::sleep(Duration::from_millis(2)).await;
         }
     };
     clock::timeout(LIMIT, again).await.expect("the place of a client that left is free again");
+}
+
+#[tokio::test]
+async fn silent_callers_keep_nobody_out() {
+    let server = server(Limits { strangers_max: 4, clients_max: 4, ..Limits::default() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(TcpStream::connect(&server.address).await.expect("connected"));
+    }
+    let begun = clock::now();
+    let honest = channel(&server.address).await;
+    assert_eq!(call(&honest, "hello").await.expect("an answer"), "hello");
+    assert!(begun.elapsed() < Duration::from_secs(1), "it did not wait until they were turned away");
+    assert!(server.counters.made_room() >= 60);
+    assert!(server.counters.places(Kind::Strangers).open <= 4);
+    assert!(closed(silent.swap_remove(0)).await);
+}
+
+#[tokio::test]
+async fn idle_clients_make_room_the_one_that_is_missed_least_first() {
+    let server = server(Limits { clients_max: 2, ..Limits::default() }).await;
+    let asks = channel(&server.address).await;
+    assert_eq!(call(&asks, "before").await.expect("an answer"), "before");
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let (idle, _) = dial(&server.address, &hello(), LIMIT).await.expect("an idle one makes room");
+        held.push(idle);
+    }
+    assert_eq!(call(&asks, "after").await.expect("an answer"), "after");
+    let later = channel(&server.address).await;
+    assert_eq!(call(&later, "later").await.expect("an answer"), "later");
+    assert_eq!(call(&asks, "still").await.expect("an answer"), "still");
+    assert_eq!(server.counters.places(Kind::Clients), Places { open: 2, max: 2 });
 }
 
 #[tokio::test]

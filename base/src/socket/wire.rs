@@ -19,17 +19,21 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tarpc::server::limits::requests_per_channel::MaxRequests;
-use tarpc::server::{BaseChannel, Channel, InFlightRequest};
-use tarpc::tokio_util::codec::{Framed, FramedRead, LengthDelimitedCodec};
-use tarpc::{ChannelError, ClientMessage, Request, Response, ServerError, context, serde_transport};
+use tarpc::server::{BaseChannel, Channel, Serve};
+use tarpc::tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tarpc::{ChannelError, ClientMessage, Request, RequestName, Response, ServerError, context};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_serde::{Deserializer, Serializer};
 
+use super::crowd::{Holding, Seat, Work};
 use super::here::Guard;
-use super::{Counters, Reason, SUM_BYTES, Stream, count};
+use super::ledger::What;
+pub use super::link::Link;
+use super::{Counters, Reason, SUM_BYTES, Stream};
 use crate::clock;
 use crate::codec::{Skipped, wire};
 
@@ -39,9 +43,6 @@ pub const LOG_DIRECTIVE: &str = "tarpc=off";
 
 /// Nobody waits longer than this for one answer, whatever a caller says.
 const DEADLINE_MAX: Duration = Duration::from_secs(600);
-
-/// What is buffered before it is written out, so that answers made together travel together.
-const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 enum Call<M> {
@@ -89,7 +90,6 @@ impl From<Failure> for ServerError {
 #[derive(Debug)]
 pub struct Codec {
     bytes_max: usize,
-    counters: Arc<Counters>,
 }
 
 impl Codec {
@@ -189,19 +189,65 @@ impl<T: DeserializeOwned> Deserializer<Response<T>> for Codec {
 }
 
 /// A caller's end: sends `Req`, takes `Resp`.
-pub type ClientTransport<Req, Resp> =
-    serde_transport::Transport<Stream, Response<Resp>, ClientMessage<Req>, Codec>;
+pub type ClientTransport<Req, Resp> = Link<Response<Resp>, ClientMessage<Req>, Codec>;
 
 /// A server's end.
-pub type ServerTransport<Req, Resp> =
-    serde_transport::Transport<Stream, ClientMessage<Req>, Response<Resp>, Codec>;
+type ServerTransport<Req, Resp> = Link<ClientMessage<Held<Req>>, Response<Held<Resp>>, ServerCodec>;
 
-fn framed(stream: Stream) -> (Framed<Stream, LengthDelimitedCodec>, Codec) {
-    let codec = Codec { bytes_max: stream.frame_bytes_max, counters: Arc::clone(&stream.counters) };
-    let frames = LengthDelimitedCodec::builder().max_frame_length(stream.frame_bytes_max).new_codec();
-    let mut framed = Framed::new(stream, frames);
-    framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
-    (framed, codec)
+/// What a request takes beside its bytes while it is worked on.
+const REQUEST_BYTES: usize = 4096;
+
+/// A request or an answer, counted as long as it is there.
+struct Held<T> {
+    value: T,
+    holding: Option<Holding>,
+}
+
+impl<T: RequestName> RequestName for Held<T> {
+    fn name(&self) -> &str {
+        self.value.name()
+    }
+}
+
+/// The same as [`Codec`], for a server, which counts what waits.
+struct ServerCodec {
+    codec: Codec,
+    seat: Option<Arc<Seat>>,
+}
+
+impl<T: DeserializeOwned> Deserializer<ClientMessage<Held<T>>> for ServerCodec {
+    type Error = io::Error;
+
+    fn deserialize(mut self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<ClientMessage<Held<T>>> {
+        let message: ClientMessage<T> = Pin::new(&mut self.codec).deserialize(bytes)?;
+        Ok(match message {
+            ClientMessage::Request(Request { context, id, message: value }) => {
+                let holding =
+                    self.seat.as_ref().map(|seat| seat.hold(What::Request, REQUEST_BYTES + bytes.len()));
+                ClientMessage::Request(Request { context, id, message: Held { value, holding } })
+            }
+            ClientMessage::Cancel { trace_context, request_id } => {
+                ClientMessage::Cancel { trace_context, request_id }
+            }
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        })
+    }
+}
+
+impl<T: Serialize> Serializer<Response<Held<T>>> for ServerCodec {
+    type Error = io::Error;
+
+    fn serialize(mut self: Pin<&mut Self>, response: &Response<Held<T>>) -> io::Result<Bytes> {
+        let message = match &response.message {
+            Ok(held) => Ok(&held.value),
+            Err(error) => Err(error.clone()),
+        };
+        Pin::new(&mut self.codec).serialize(&Response { request_id: response.request_id, message })
+    }
+}
+
+fn codec(stream: &Stream) -> Codec {
+    Codec { bytes_max: stream.frame_bytes_max }
 }
 
 /// Makes the caller's end of a connection out of it.
@@ -210,59 +256,82 @@ where
     Req: Serialize,
     Resp: DeserializeOwned,
 {
-    let (framed, codec) = framed(stream);
-    serde_transport::new(framed, codec)
+    let codec = codec(&stream);
+    Link::new(stream, codec)
 }
 
-/// Requests of one connection. It also writes the answers, so it must be polled while handlers run.
-pub struct Requests<Req, Resp>
-where
-    Req: DeserializeOwned,
-    Resp: Serialize,
-{
-    inner: Pin<Box<tarpc::server::Requests<Throttled<Req, Resp>>>>,
-    counters: Arc<Counters>,
-    guard: Option<Guard>,
-    ghost: PhantomData<fn(Req) -> Resp>,
-}
+type Throttled<Req, Resp> = MaxRequests<BaseChannel<Held<Req>, Held<Resp>, ServerTransport<Req, Resp>>>;
 
-type Throttled<Req, Resp> = MaxRequests<BaseChannel<Req, Resp, ServerTransport<Req, Resp>>>;
-
-/// Makes the server's end of a connection out of it. More than `in_flight_max` requests at once are
-/// answered "busy" without being executed.
-pub fn server<Req, Resp>(stream: Stream, in_flight_max: usize) -> Requests<Req, Resp>
+/// Serves the requests of one connection until it ends or was silent for `idle`. They are handled concurrently within
+/// this one task, so answers that are ready together leave together. More than `in_flight_max` at once are answered
+/// "busy" without being executed. What makes no sense ends the connection, and is counted.
+pub async fn serve<S>(stream: Stream, in_flight_max: usize, idle: Duration, service: S)
 where
-    Req: DeserializeOwned,
-    Resp: Serialize,
+    S: Serve + Clone,
+    S::Req: RequestName + DeserializeOwned,
+    S::Resp: Serialize,
 {
-    let guard = stream.guard.clone();
-    let (framed, codec) = framed(stream);
-    let counters = Arc::clone(&codec.counters);
+    let (guard, seat) = (stream.guard.clone(), stream.seat());
+    let counters = Arc::clone(&stream.counters);
     let config = tarpc::server::Config { pending_response_buffer: in_flight_max.clamp(1, 1024) };
-    let channel = BaseChannel::new(config, serde_transport::new(framed, codec));
-    let inner = Box::pin(channel.max_concurrent_requests(in_flight_max).requests());
-    Requests { inner, counters, guard, ghost: PhantomData }
+    let codec = ServerCodec { codec: codec(&stream), seat: seat.clone() };
+    let transport: ServerTransport<S::Req, S::Resp> = Link::new(stream, codec);
+    let channel: Throttled<S::Req, S::Resp> =
+        BaseChannel::new(config, transport).max_concurrent_requests(in_flight_max);
+    // It also writes the answers, so it must be polled while handlers run.
+    let mut requests = Box::pin(channel.requests());
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = running.next(), if !running.is_empty() => {}
+            next = clock::timeout(idle, requests.next()) => match next {
+                Ok(Some(Ok(request))) if still_lets_in(guard.as_ref(), &counters) => {
+                    let (seat, work) = (seat.clone(), seat.as_ref().map(Seat::work));
+                    running.push(request.execute(Worked { service: service.clone(), seat, work }));
+                }
+                Ok(Some(Err(error))) => {
+                    if is_malformed(&error) {
+                        counters.count_malformed();
+                        tracing::warn!(?error, "connection closed: what arrived makes no sense");
+                    }
+                    return;
+                }
+                Ok(Some(Ok(_)) | None) | Err(_) => return,
+            },
+        }
+    }
 }
 
-impl<Req, Resp> Requests<Req, Resp>
+/// A service that works on one request. What waits to be written is no work: its reader may never take it.
+struct Worked<S> {
+    service: S,
+    seat: Option<Arc<Seat>>,
+    work: Option<Work>,
+}
+
+impl<S: Serve> Serve for Worked<S>
 where
-    Req: DeserializeOwned,
-    Resp: Serialize,
+    S::Resp: Serialize,
 {
-    /// The next request; none when the connection ended or was silent for `idle`. What makes no sense
-    /// ends it, too, and is counted. Dropping the future loses nothing.
-    pub async fn next(&mut self, idle: Duration) -> Option<InFlightRequest<Req, Resp>> {
-        match clock::timeout(idle, self.inner.next()).await {
-            Ok(Some(Ok(request))) => still_lets_in(self.guard.as_ref(), &self.counters).then_some(request),
-            Ok(Some(Err(error))) => {
-                if is_malformed(&error) {
-                    count(&self.counters.malformed);
-                    tracing::warn!(?error, "connection closed: what arrived makes no sense");
-                }
-                None
-            }
-            Ok(None) | Err(_) => None,
+    type Req = Held<S::Req>;
+    type Resp = Held<S::Resp>;
+
+    async fn serve(
+        self,
+        context: context::Context,
+        request: Held<S::Req>,
+    ) -> Result<Held<S::Resp>, ServerError> {
+        let Self { service, seat, work } = self;
+        let own = request.holding.as_ref().map_or(0, |holding| holding.bytes);
+        if seat.as_ref().is_some_and(|seat| seat.is_full_beside(own)) {
+            let text = "too many bytes wait on connections: take the answers, and ask again";
+            return Err(ServerError::new(io::ErrorKind::WouldBlock, text.to_owned()));
         }
+        let value = service.serve(context, request.value).await?;
+        drop((request.holding, work));
+        let holding = seat.map(|seat| seat.hold(What::Answer, wire::size(&value)));
+        Ok(Held { value, holding })
     }
 }
 
@@ -338,6 +407,7 @@ pub struct FrameReader<T> {
     bytes_max: usize,
     counters: Arc<Counters>,
     guard: Option<Guard>,
+    seat: Option<Arc<Seat>>,
     ghost: PhantomData<fn() -> T>,
 }
 
@@ -345,9 +415,9 @@ impl<T: DeserializeOwned> FrameReader<T> {
     /// Reads frames of `T` of at most the connection's limit.
     pub fn new(stream: Stream) -> Self {
         let (bytes_max, counters) = (stream.frame_bytes_max, Arc::clone(&stream.counters));
-        let guard = stream.guard.clone();
+        let (guard, seat) = (stream.guard.clone(), stream.seat());
         let codec = LengthDelimitedCodec::builder().max_frame_length(bytes_max).new_codec();
-        Self { frames: FramedRead::new(stream, codec), bytes_max, counters, guard, ghost: PhantomData }
+        Self { frames: FramedRead::new(stream, codec), bytes_max, counters, guard, seat, ghost: PhantomData }
     }
 
     /// The next frame; none when the connection ended or was silent for `idle`. What makes no sense ends it,
@@ -355,11 +425,14 @@ impl<T: DeserializeOwned> FrameReader<T> {
     pub async fn next(&mut self, idle: Duration) -> Option<T> {
         let frame = clock::timeout(idle, self.frames.next()).await.ok()??;
         let malformed = |error: &dyn std::fmt::Display| {
-            count(&self.counters.malformed);
+            self.counters.count_malformed();
             tracing::warn!(%error, "connection closed: what arrived makes no sense");
         };
         if !still_lets_in(self.guard.as_ref(), &self.counters) {
             return None;
+        }
+        if let Some(seat) = &self.seat {
+            seat.heard();
         }
         match frame {
             Ok(bytes) => unseal(&bytes, self.bytes_max).inspect_err(|error| malformed(error)).ok(),
@@ -377,7 +450,7 @@ impl<T: DeserializeOwned> FrameReader<T> {
 fn still_lets_in(guard: Option<&Guard>, counters: &Counters) -> bool {
     let lets_in = guard.is_none_or(Guard::holds);
     if !lets_in {
-        counters.refusals.count(Reason::OtherKey);
+        counters.refusals().count(Reason::OtherKey);
         tracing::warn!("connection closed: the caller means another cluster of this name");
     }
     lets_in

@@ -12,14 +12,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use base::socket::Stream;
-use base::socket::wire::{self, Requests};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tarpc::RequestName;
+use base::socket::wire;
 use tarpc::context::Context;
-use tarpc::server::Serve;
 
 use super::GroupId;
 use super::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
@@ -112,7 +106,7 @@ where
     F: Fn(KvRequest) -> Fut + Clone,
     Fut: Future<Output = Result<KvReply, KvRefusal>>,
 {
-    serve(wire::server(stream, IN_FLIGHT_MAX), KvServer { group, handle }.serve()).await;
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, KvServer { group, handle }.serve()).await;
 }
 
 /// Serves an admitted connection of a group that pushes shards to `group`, until it ends.
@@ -121,7 +115,7 @@ where
     F: Fn(PushRequest) -> Fut + Clone,
     Fut: Future<Output = Result<PushReply, KvRefusal>>,
 {
-    serve(wire::server(stream, IN_FLIGHT_MAX), PushServer { group, handle }.serve()).await;
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, PushServer { group, handle }.serve()).await;
 }
 
 /// Serves an admitted client connection of a controller until it ends.
@@ -130,25 +124,5 @@ where
     F: Fn(CtrlRequest) -> Fut + Clone,
     Fut: Future<Output = Result<CtrlReply, CtrlRefusal>>,
 {
-    serve(wire::server(stream, IN_FLIGHT_MAX), CtrlServer(handle).serve()).await;
-}
-
-/// Handles requests concurrently within this one task: answers that are ready together leave together.
-async fn serve<S>(mut requests: Requests<S::Req, S::Resp>, service: S)
-where
-    S: Serve + Clone,
-    S::Req: RequestName + DeserializeOwned,
-    S::Resp: Serialize,
-{
-    let mut running = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some(()) = running.next(), if !running.is_empty() => {}
-            request = requests.next(IDLE_MAX) => match request {
-                Some(request) => running.push(request.execute(service.clone())),
-                None => return,
-            },
-        }
-    }
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, CtrlServer(handle).serve()).await;
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use base::process::Disk;
+use base::socket::{self, Counters, Kind};
 use serde::{Deserialize, Serialize};
 
 use super::config::Place;
@@ -60,6 +62,83 @@ pub struct ReplicaStatus {
     pub table_bad: bool,
     /// Members whose messages it refuses, because they were wrong about their logs again and again.
     pub refused_peers: Vec<u64>,
+    /// Its connections.
+    pub connections: Connections,
+    /// The disk that its data lies on.
+    pub disk: DiskStatus,
+}
+
+/// A server's disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// The directory on it.
+    pub directory: String,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// With less free only what frees space is accepted (correctness rule 35).
+    pub reserve_bytes: u64,
+    /// Whether that is so.
+    pub low: bool,
+}
+
+impl DiskStatus {
+    /// What is known of a disk that is watched.
+    pub fn of(disk: &Disk) -> Self {
+        let (free_bytes, reserve_bytes) = (disk.free_bytes(), disk.reserve_bytes);
+        Self {
+            directory: disk.directory.display().to_string(),
+            free_bytes,
+            reserve_bytes,
+            low: disk.is_low(),
+        }
+    }
+}
+
+/// The connections that others have opened to a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// File descriptors that its process may have; 0: not known.
+    pub descriptors: u64,
+    /// By kind: how many are open, and how many may be.
+    pub open: BTreeMap<String, Places>,
+    /// Taken since it started.
+    pub accepted: u64,
+    /// Idle ones that it closed for others (correctness rule 101).
+    pub made_room: u64,
+    /// Turned away: there were too many that it worked for, or no Hello came.
+    pub turned_away: u64,
+    /// Closed because of bytes that make no sense.
+    pub malformed: u64,
+    /// Bytes that wait on them (correctness rule 103).
+    pub waiting_bytes: u64,
+}
+
+impl Connections {
+    /// What the counters of a server say.
+    pub fn of(counters: &Counters, descriptors: usize) -> Self {
+        let places = |kind: Kind| {
+            let socket::Places { open, max } = counters.places(kind);
+            (kind.name().to_owned(), Places { open: open as u64, max: max as u64 })
+        };
+        Self {
+            descriptors: descriptors as u64,
+            open: Kind::ALL.into_iter().map(places).collect(),
+            accepted: counters.accepted(),
+            made_room: counters.made_room(),
+            turned_away: counters.turned_away(),
+            malformed: counters.malformed(),
+            waiting_bytes: counters.waiting_bytes() as u64,
+        }
+    }
+}
+
+/// Connections of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// How many are open.
+    pub open: u64,
+    /// How many may be.
+    pub max: u64,
 }
 
 /// A controller replica.

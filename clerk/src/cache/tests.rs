@@ -8,7 +8,7 @@ use super::ConfigCache;
 use crate::api::config::{AddressBook, Config, Params, Sealed};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
 use crate::api::kv::{KvReply, KvRequest};
-use crate::api::status::{CtrlStatus, ReplicaStatus, Role};
+use crate::api::status::{Connections, CtrlStatus, DiskStatus, ReplicaStatus, Role};
 use crate::api::{ConfigNum, Digest, GroupId};
 use crate::connection::Connection;
 use crate::ctrl::Error;
@@ -42,6 +42,8 @@ fn follower(newest: u64) -> CtrlStatus {
         last_alarm: None,
         table_bad: false,
         refused_peers: Vec::new(),
+        connections: Connections::default(),
+        disk: DiskStatus::default(),
     };
     CtrlStatus { replica, config: ConfigNum(newest), digest: None, key: Some(7), recovering: false }
 }

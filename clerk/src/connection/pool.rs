@@ -68,6 +68,8 @@ pub struct Options {
     /// Whether the first key that is met is kept, if none is known. Default: yes. A server's key comes from its
     /// group's log instead.
     pub keeps_key: bool,
+    /// The group of the server that calls; 0: a client.
+    pub from_group: u64,
     /// Where refusals are counted and told. Default: somewhere that nobody sees.
     pub refusals: Arc<Refusals>,
     /// Time for a connection and its handshake. Default 1 s.
@@ -87,6 +89,7 @@ impl Options {
             cluster: cluster.into(),
             key: socket::Key::default(),
             keeps_key: true,
+            from_group: 0,
             refusals: Arc::default(),
             connect_timeout: Duration::from_secs(1),
             frame_bytes_max: FRAME_BYTES_MAX,
@@ -97,7 +100,8 @@ impl Options {
 
     /// For a server, which has a key of its own and tells in its status who refuses it.
     pub fn of_server(here: &socket::Here, refusals: Arc<Refusals>) -> Self {
-        Self { key: here.key.clone(), keeps_key: false, refusals, ..Self::of(&here.cluster) }
+        let (key, from_group) = (here.key.clone(), here.group);
+        Self { key, keeps_key: false, from_group, refusals, ..Self::of(&here.cluster) }
     }
 }
 
@@ -309,7 +313,8 @@ impl<C: Client> Pool<C> {
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
         let (cluster, known, group) = (options.cluster.clone(), options.key.get(), key.group.0);
-        let hello = Hello { cluster, key: known, group, ..Hello::default() };
+        let (from_group, watches) = (options.from_group, key.watch);
+        let hello = Hello { cluster, key: known, group, from_group, watches, ..Hello::default() };
         let hello = match key.sender {
             None => hello,
             Some(Sender { group: GroupId(from_group), incarnation: Incarnation(incarnation) }) => {
@@ -363,11 +368,7 @@ async fn open<C: Client>(
             return Err(CallError::NotSent { address, why });
         }
     };
-    let known = match options.keeps_key && welcome.key != 0 {
-        true => options.key.learn(welcome.key),
-        false => options.key.get(),
-    };
-    if let Err(refusal) = admit_server(&options.cluster, known, &welcome) {
+    if let Err(refusal) = admit_server(&options.cluster, &options.key, options.keeps_key, &welcome) {
         options.refusals.count(refusal.reason());
         return Err(refused(refusal.to_string()));
     }

@@ -360,8 +360,18 @@ impl Product {
         for shard in 0..model.shards {
             for asked_num in (0..=model.newest().0).map(ConfigNum) {
                 let (id, key) = (ShardId(shard as u32), key(shard, model.shards));
-                let answer =
-                    asked(me, table, Query::Get { shard: id, key, config: asked_num }).outcome.reply();
+                let answer = asked(
+                    me,
+                    table,
+                    Query::Get {
+                        shard: id,
+                        key,
+                        config: asked_num,
+                        room: base::socket::Reservation::default(),
+                    },
+                )
+                .outcome
+                .reply();
                 let here = group.shards[shard];
                 let row = model.library.rows(here.rows).iter().find(|row| row.0 == KEY);
                 let same = match (group.num.map(|mine| access(here.state, mine, asked_num)), &answer) {

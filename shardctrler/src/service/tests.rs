@@ -9,6 +9,7 @@ use clerk::api::status::{CtrlStatus, Role};
 use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use raft::config::Config;
 use raft::core::message::Message;
+use raft::host::Facts;
 use raft::rsm::{Parts, Threads, start};
 use raft::storage::memory::MemoryDisk;
 use raft::transport::{Transport, mailbox};
@@ -50,8 +51,9 @@ async fn controller_that(disk: &MemoryDisk, voters: u64, recover: bool) -> Servi
     let replica = start(parts, Controller::default()).await.expect("an empty disk is in order");
     let members = (1..=voters).map(|node| (NodeId(node), format!("host{node}:1"))).collect();
     let params = Params { shard_count: 10, ..Params::default() };
-    let (key, sessions, refusals) = (KEY, 1 << 32, Arc::default());
-    Service::new(replica, Settings { members, params, key, sessions, recover, pid: 42, refusals })
+    let (key, sessions) = (KEY, 1 << 32);
+    let facts = Facts { pid: 42, ..Facts::default() };
+    Service::new(replica, Settings { members, params, key, sessions, recover, facts })
 }
 
 /// Repeats `request` while the controller has no leader or no configuration yet.

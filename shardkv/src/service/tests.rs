@@ -20,6 +20,7 @@ use clerk::api::{Digest, Incarnation, Seq, SessionId, Ticket, Version};
 use clerk::connection::CallError;
 use futures::future::BoxFuture;
 use raft::core::message::Message;
+use raft::host::Facts;
 use raft::rsm::{self, Parts, Threads};
 use raft::storage::memory::MemoryDisk;
 use raft::transport::{Transport, mailbox};
@@ -152,8 +153,7 @@ impl World {
             controllers: vec!["nobody".to_owned(), "ctrl".to_owned()],
             connection: Arc::clone(self) as Arc<dyn Connection>,
             seed: 7 + self.starts.fetch_add(1, Ordering::Relaxed),
-            pid: 0,
-            refusals: Arc::default(),
+            facts: Facts::default(),
         };
         let service = Arc::new(Service::new(replica, standing, settings));
         self.groups.lock().expect("no panic").insert(group, service);

@@ -7,6 +7,7 @@ mod storm;
 
 use std::collections::BTreeMap;
 
+use base::socket::Reservation;
 use bytes::Bytes;
 use clerk::api::config::{Assignment, Config, Params, Sealed, shard_of};
 use clerk::api::kv::{KvRefusal, KvReply, Write};
@@ -142,11 +143,18 @@ impl Group {
 
     fn get(&self, key: &Bytes) -> Reply {
         let (shard, key, config) = (self.home(key), key.clone(), ConfigNum(0));
-        self.machine.query(&self.rows, Query::Get { shard, key, config }).reply()
+        self.machine
+            .query(&self.rows, Query::Get { shard, key, config, room: Reservation::default() })
+            .reply()
     }
 
     fn scan(&self, shard: ShardId, after: Option<Bytes>, limit: u32) -> Reply {
-        self.machine.query(&self.rows, Query::Scan { shard, after, limit, config: ConfigNum(0) }).reply()
+        self.machine
+            .query(
+                &self.rows,
+                Query::Scan { shard, after, limit, config: ConfigNum(0), room: Reservation::default() },
+            )
+            .reply()
     }
 
     fn ask(&self, shard: ShardId, config: &Sealed) -> PushVerdict {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base::clock::Instant;
-use clerk::api::status::{CtrlStatus, KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
+use clerk::api::status::{CtrlStatus, DiskStatus, KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
@@ -146,6 +146,8 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "config": status.map(|_| known.config.0),
         "digest": known.digest.map(|digest| digest.to_string()),
         "wipes": status.map(|_| known.wipes),
+        "connections": field(|status| json!(status.connections)),
+        "disk": field(|status| json!(status.disk)),
     })
 }
 
@@ -159,10 +161,17 @@ fn alarm_line(server: &Server<'_>) -> Option<String> {
     let alarm =
         status.last_alarm.as_ref().map(|text| format!("{} alarms, the newest: {text}", status.alarms));
     let bad = status.table_bad.then(|| "its table is bad and waits for a snapshot".to_owned());
+    let DiskStatus { directory, free_bytes, reserve_bytes, low } = &status.disk;
+    let full = low.then(|| {
+        format!(
+            "the disk of {directory} is nearly full: {free_bytes} bytes are free, less than the {reserve_bytes} that are kept, \
+             so only what frees space is accepted"
+        )
+    });
     let wipes = server.known.wipes;
     let wiped =
         (wipes > 0).then(|| format!("{wipes} shards arrived with other rows than were sent, and began anew"));
-    let said: Vec<String> = bad.into_iter().chain(wiped).chain(alarm).collect();
+    let said: Vec<String> = bad.into_iter().chain(full).chain(wiped).chain(alarm).collect();
     (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }
 
@@ -208,6 +217,7 @@ fn document(reach: &Reach, survey: &Survey) -> Value {
         "config": newest(survey).0,
         "digest": survey.config.as_ref().map(|config| config.digest().to_string()),
         "key": survey.config.as_ref().map(|config| hex(config.key)),
+        "params": survey.config.as_ref().map(|config| json!(config.params)),
         "settled": survey.pending(newest(survey), &BTreeSet::new()).is_empty(),
         "controllers": servers.iter().map(|server| server_document(0, server)).collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),
@@ -327,7 +337,7 @@ fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clerk::api::status::{ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::status::{Connections, DiskStatus, Places, ReplicaStatus, Role, ShardPhase, ShardStatus};
     use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
     use serde_json::json;
 
@@ -354,6 +364,16 @@ mod tests {
             last_alarm: Some("it rings".into()),
             table_bad: true,
             refused_peers: vec![3],
+            connections: Connections {
+                descriptors: 1024,
+                open: [("clients".to_owned(), Places { open: 2, max: 400 })].into(),
+                accepted: 7,
+                made_room: 1,
+                turned_away: 4,
+                malformed: 6,
+                waiting_bytes: 8,
+            },
+            disk: DiskStatus { directory: "/data".into(), free_bytes: 9, reserve_bytes: 10, low: true },
         };
         let address = "127.0.0.1:1".to_owned();
         let known = Known { config: ConfigNum(4), digest: Some(Digest(0xd)), recovering: false, wipes: 2 };
@@ -367,10 +387,15 @@ mod tests {
             "owes": "17@3",
             "refused_messages": 5, "alarms": 1, "last_alarm": "it rings", "table_bad": true, "refused_peers": ["101.3"],
             "behind": 3, "config": 4, "digest": "000000000000000d", "wipes": 2,
+            "connections": {"descriptors": 1024, "open": {"clients": {"open": 2, "max": 400}}, "accepted": 7,
+                            "made_room": 1, "turned_away": 4, "malformed": 6, "waiting_bytes": 8},
+            "disk": {"directory": "/data", "free_bytes": 9, "reserve_bytes": 10, "low": true},
         });
         assert_eq!(server_document(101, &up), expected);
-        let line = "ALARM 101.2: its table is bad and waits for a snapshot; 2 shards arrived with other rows than were \
-                    sent, and began anew; 1 alarms, the newest: it rings\n";
+        let line = "ALARM 101.2: its table is bad and waits for a snapshot; \
+                    the disk of /data is nearly full: 9 bytes are free, less than the 10 that are kept, so only what \
+                    frees space is accepted; 2 shards arrived with other rows than were sent, and began anew; \
+                    1 alarms, the newest: it rings\n";
         assert_eq!(alarm_line(&up).as_deref(), Some(line));
         let down = server_document(101, &Server { status: None, known: Known::default(), ..up });
         assert_eq!((&down["up"], &down["role"], &down["pid"]), (&json!(false), &json!(null), &json!(null)));

@@ -212,7 +212,9 @@ pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
-    use clerk::api::status::{History, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::status::{
+        Connections, DiskStatus, History, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus,
+    };
     use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
     use super::{Answers, Survey};
@@ -255,6 +257,8 @@ pub(crate) mod tests {
             last_alarm: None,
             table_bad: false,
             refused_peers: Vec::new(),
+            connections: Connections::default(),
+            disk: DiskStatus::default(),
         };
         let moving =
             |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);

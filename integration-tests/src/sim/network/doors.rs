@@ -123,11 +123,8 @@ impl Pass {
         let hello = Hello { cluster: self.cluster.clone(), key: self.key.get(), group, ..Hello::default() };
         identity.judged(admit(&hello, &identity.here, &Known::default()))?;
         let welcome = identity.welcome();
-        let key = match self.keeps_key && welcome.key != 0 {
-            true => self.key.learn(welcome.key),
-            false => self.key.get(),
-        };
-        admit_server(&self.cluster, key, &welcome).map_err(|refusal| refusal.to_string())
+        admit_server(&self.cluster, &self.key, self.keeps_key, &welcome)
+            .map_err(|refusal| refusal.to_string())
     }
 }
 

@@ -18,6 +18,8 @@ pub struct TableOptions {
     pub waiting_bytes: usize,
     /// Rows of so many bytes that go together go in files, not through RocksDB's memory. Default 1 MiB.
     pub file_bytes_min: usize,
+    /// Files that are kept open. Default 512; RocksDB wants at least 20.
+    pub open_files_max: usize,
     /// Rows that went or were read lately and are kept at hand. Default 24 MiB: more than go at once.
     pub row_cache_bytes: usize,
 }
@@ -30,6 +32,7 @@ impl Default for TableOptions {
             write_buffer_bytes: 32 * MIB,
             waiting_bytes: 20 * MIB,
             file_bytes_min: MIB,
+            open_files_max: 512,
             row_cache_bytes: 24 * MIB,
         }
     }
@@ -49,6 +52,7 @@ impl TableOptions {
         blocks.set_partition_filters(true);
         blocks.set_metadata_block_size(4096);
         let mut settings = common(self.create);
+        settings.set_max_open_files(i32::try_from(self.open_files_max).unwrap_or(i32::MAX));
         settings.set_block_based_table_factory(&blocks);
         settings.set_write_buffer_size(self.write_buffer_bytes);
         settings.set_max_write_buffer_number(2);
@@ -70,7 +74,6 @@ fn common(create: bool) -> Options {
     options.set_paranoid_checks(true);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(512);
     options.set_max_manifest_file_size(16 * MIB);
     // RocksDB's own log is for its developers; ours says what matters.
     options.set_log_level(LogLevel::Warn);

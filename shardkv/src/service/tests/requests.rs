@@ -34,6 +34,9 @@ async fn a_full_disk_refuses_what_needs_space_and_lets_deletes_reads_and_shards_
     assert_eq!(world.ask(A, append(0, &piece, None, 1)).await, Err(KvRefusal::DiskFull));
     let delete = KvRequest::Write { key: key(1), write: Write::Delete, ticket: None, config: ConfigNum(1) };
     assert_eq!(world.ask(A, delete).await, Ok(KvReply::Written { version: Version(1) }));
+    let open = KvRequest::Open { shard: ShardId(0), config: ConfigNum(1) };
+    let opened = world.ask(A, open).await;
+    assert!(matches!(opened, Ok(KvReply::Opened(_))), "a delete may need a session: {opened:?}");
     let get = |config| KvRequest::Get { key: key(0), config: ConfigNum(config) };
     let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
     assert_eq!(world.ask(A, get(1)).await, expected);

@@ -1,0 +1,449 @@
+//! The connections of a server, by kind: how many of each there may be, and which one makes room.
+//!
+//! Each [`Kind`] has places of its own, so that clients cannot crowd out peers, nor silent callers clients. When all
+//! places of a kind are taken, the connection that is missed least is closed for the new one: one that never asked
+//! anything goes before one that did, and then the one that was used longest ago goes first. A connection with a
+//! request that is being worked on is never closed; if all have one, the new connection is turned away (rule 101).
+//!
+//! Left out on purpose: a share for each address. Callers behind one address may be many, and one caller may have
+//! many addresses.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use super::ledger::{Account, Bounds, Ledger, What};
+use super::{Hello, Service};
+use crate::clock;
+
+/// What a connection is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Its Hello is not there yet.
+    Strangers,
+    /// Clients that ask for something.
+    Clients,
+    /// Clients that wait for a new configuration.
+    Watchers,
+    /// Servers of other groups, whatever they ask for.
+    Groups,
+    /// Members of the same group.
+    Peers,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Strangers, Self::Clients, Self::Watchers, Self::Groups, Self::Peers];
+
+    /// Its name in a status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strangers => "strangers",
+            Self::Clients => "clients",
+            Self::Watchers => "watchers",
+            Self::Groups => "groups",
+            Self::Peers => "peers",
+        }
+    }
+
+    /// What the connection that `hello` begins is.
+    pub(super) fn of(hello: &Hello) -> Self {
+        match hello.service {
+            Service::PeerControl | Service::PeerBulk => Self::Peers,
+            Service::Push => Self::Groups,
+            Service::Client if hello.from_group != 0 => Self::Groups,
+            Service::Client if hello.watches => Self::Watchers,
+            Service::Client => Self::Clients,
+        }
+    }
+}
+
+/// How many connections of a kind there are, and how many there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Taken.
+    pub open: usize,
+    /// The limit.
+    pub max: usize,
+}
+
+/// The connections of a server.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    max: [usize; Kind::ALL.len()],
+    seats: Mutex<Seats>,
+    ledger: Arc<Ledger>,
+    made_room: AtomicU64,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        let bounds = Bounds { connection: usize::MAX, server: usize::MAX };
+        let (max, made_room) = (Default::default(), AtomicU64::new(0));
+        Self { max, seats: Mutex::default(), ledger: Ledger::new(bounds), made_room }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    next: u64,
+    taken: [BTreeMap<u64, Arc<Seat>>; Kind::ALL.len()],
+}
+
+impl Crowd {
+    pub(super) fn new(max: impl Fn(Kind) -> usize, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { max: Kind::ALL.map(max), ledger: Ledger::new(bounds), ..Self::default() })
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more connection of `kind`; none if all are taken by connections that are worked for.
+    pub(super) fn enter(self: &Arc<Self>, kind: Kind) -> Option<Place> {
+        self.admit(kind, Arc::new(Seat::new(self)))
+    }
+
+    fn admit(self: &Arc<Self>, kind: Kind, seat: Arc<Seat>) -> Option<Place> {
+        let mut seats = self.seats();
+        let taken = &mut seats.taken[kind as usize];
+        if taken.len() >= self.max[kind as usize] {
+            let idle = taken.iter().filter(|(_, seat)| seat.is_idle());
+            let (&least, _) = idle.min_by_key(|(_, seat)| seat.worth())?;
+            taken.remove(&least)?.dismiss();
+            self.made_room.fetch_add(1, Ordering::Relaxed);
+        }
+        seats.next += 1;
+        let id = seats.next;
+        seats.taken[kind as usize].insert(id, Arc::clone(&seat));
+        drop(seats);
+        Some(Place { crowd: Arc::clone(self), kind, id, seat })
+    }
+
+    pub(super) fn places(&self, kind: Kind) -> Places {
+        Places { open: self.seats().taken[kind as usize].len(), max: self.max[kind as usize] }
+    }
+
+    /// Closes connections until there is room for so many more bytes: the one that has kept something waiting for the
+    /// longest time goes first.
+    fn relieve(&self, bytes: usize) {
+        let mut seats = self.seats();
+        while !self.ledger.has_room(bytes) {
+            let (mut oldest, mut stuck) = (None, 0);
+            for (id, seat) in seats.taken.iter().flatten() {
+                let Some(since) = seat.account.stuck_since() else { continue };
+                stuck += 1;
+                oldest = oldest.into_iter().chain([(since, *id)]).min();
+            }
+            // One frame of the largest size has room where nobody else keeps anything.
+            let Some((_, id)) = oldest.filter(|_| stuck > 1) else { return };
+            for seat in seats.taken.iter_mut().filter_map(|taken| taken.remove(&id)) {
+                seat.dismiss();
+            }
+            self.made_room.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that wait on all connections.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.ledger.total()
+    }
+
+    pub(super) fn made_room(&self) -> u64 {
+        self.made_room.load(Ordering::Relaxed)
+    }
+}
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub(super) struct Seat {
+    used: AtomicU64,
+    has_asked: AtomicBool,
+    running: AtomicUsize,
+    leave: Notify,
+    account: Account,
+    crowd: Weak<Crowd>,
+}
+
+impl Seat {
+    fn new(crowd: &Arc<Crowd>) -> Self {
+        Self {
+            used: AtomicU64::new(clock::now().as_nanos()),
+            has_asked: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            leave: Notify::new(),
+            account: Account::new(&crowd.ledger),
+            crowd: Arc::downgrade(crowd),
+        }
+    }
+
+    /// The connection has to make room.
+    fn dismiss(&self) {
+        self.account.close();
+        self.leave.notify_one();
+    }
+
+    fn relieve(&self, bytes: usize) {
+        if let Some(crowd) = self.crowd.upgrade() {
+            crowd.relieve(bytes);
+        }
+    }
+
+    fn relieve_if(&self, is_over: bool) {
+        if is_over {
+            self.relieve(0);
+        }
+    }
+
+    /// So much of a frame is there that is not whole.
+    pub(super) fn unread(&self, bytes: usize) {
+        self.relieve_if(self.account.unread(bytes));
+    }
+
+    /// So much more is to be written.
+    pub(super) fn unwritten(&self, bytes: usize) {
+        self.relieve_if(self.account.unwritten(bytes));
+    }
+
+    /// So much was written.
+    pub(super) fn written(&self, bytes: usize) {
+        self.account.written(bytes);
+    }
+
+    /// Whether so much more waits here, or everywhere, that a request is not worked on.
+    pub(super) fn is_full_beside(&self, bytes: usize) -> bool {
+        self.account.is_full_beside(bytes)
+    }
+
+    /// Counts a request or an answer, until what is returned is dropped.
+    pub(super) fn hold(self: &Arc<Self>, what: What, bytes: usize) -> Holding {
+        self.relieve_if(self.account.add(what, bytes));
+        Holding { seat: Arc::clone(self), what, bytes }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.account.take(bytes) || {
+            self.relieve(bytes);
+            self.account.take(bytes)
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.load(Ordering::Relaxed) == 0
+    }
+
+    fn worth(&self) -> (bool, u64) {
+        (self.has_asked.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed))
+    }
+
+    /// Completes when the connection has to make room.
+    pub(super) async fn told_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
+    /// Something sensible arrived.
+    pub(super) fn heard(&self) {
+        self.used.store(clock::now().as_nanos(), Ordering::Relaxed);
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// A request is worked on, until what is returned is dropped.
+    pub(super) fn work(self: &Arc<Self>) -> Work {
+        self.heard();
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Work(Arc::clone(self))
+    }
+}
+
+/// A request that is worked on.
+#[derive(Debug)]
+pub(super) struct Work(Arc<Seat>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request or an answer that is counted.
+#[derive(Debug)]
+pub(super) struct Holding {
+    seat: Arc<Seat>,
+    what: What,
+    pub(super) bytes: usize,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.seat.account.remove(self.what, self.bytes);
+    }
+}
+
+/// How much may be answered on a connection; by default as much as anybody likes.
+#[derive(Clone, Debug, Default)]
+pub struct Room(Option<Arc<Seat>>);
+
+impl Room {
+    pub(super) fn of(seat: Option<Arc<Seat>>) -> Self {
+        Self(seat)
+    }
+
+    /// For one answer.
+    pub fn reservation(&self) -> Reservation {
+        Reservation(Arc::new(Reserved { seat: self.0.clone(), bytes: AtomicUsize::new(0) }))
+    }
+}
+
+/// Room for one answer. What was taken is given back when the last clone is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Reservation(Arc<Reserved>);
+
+#[derive(Debug, Default)]
+struct Reserved {
+    seat: Option<Arc<Seat>>,
+    bytes: AtomicUsize,
+}
+
+impl Reservation {
+    /// Whether there is room for an answer of so many bytes, which is about to be made.
+    pub fn take(&self, bytes: usize) -> bool {
+        let Some(seat) = &self.0.seat else { return true };
+        let is_taken = seat.take(bytes);
+        if is_taken {
+            self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        is_taken
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(seat) = &self.seat {
+            seat.account.remove(What::Answer, self.bytes.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// The place of one connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    crowd: Arc<Crowd>,
+    kind: Kind,
+    id: u64,
+    seat: Arc<Seat>,
+}
+
+impl Place {
+    pub(super) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+
+    /// A place of `kind` for the same connection; none if there is none.
+    pub(super) fn become_one_of(self, kind: Kind) -> Option<Self> {
+        self.crowd.admit(kind, Arc::clone(&self.seat))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.crowd.seats().taken[self.kind as usize].remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+
+    use super::{Bounds, Crowd, Kind, Place, Room, What};
+    use crate::socket::{Hello, Service};
+
+    fn crowd(clients: usize) -> Arc<Crowd> {
+        let bounds = Bounds { connection: 1000, server: 3000 };
+        Crowd::new(|kind| if kind == Kind::Clients { clients } else { 1 }, bounds)
+    }
+
+    fn is_told_to_leave(place: &Place) -> bool {
+        place.seat().told_to_leave().now_or_never().is_some()
+    }
+
+    #[test]
+    fn the_connection_that_is_missed_least_makes_room() {
+        let crowd = crowd(3);
+        let enter = || crowd.enter(Kind::Clients).expect("a place");
+        let (asked_first, silent, asked_last) = (enter(), enter(), enter());
+        asked_first.seat().heard();
+        asked_last.seat().heard();
+        let places: Vec<Place> = (0..3).map(|_| enter()).inspect(|place| place.seat().heard()).collect();
+        // Each newcomer took the place of the next one in this order.
+        assert!(is_told_to_leave(&silent) && is_told_to_leave(&asked_first) && is_told_to_leave(&asked_last));
+        assert!(!places.iter().any(is_told_to_leave));
+        assert_eq!((crowd.places(Kind::Clients).open, crowd.made_room()), (3, 3));
+        drop((silent, asked_first, asked_last));
+        assert_eq!(crowd.places(Kind::Clients).open, 3, "they left before");
+        drop(places);
+        assert_eq!(crowd.places(Kind::Clients).open, 0);
+    }
+
+    #[test]
+    fn a_connection_that_is_worked_for_stays() {
+        let crowd = crowd(1);
+        let busy = crowd.enter(Kind::Clients).expect("a place");
+        let (one, other) = (busy.seat().work(), busy.seat().work());
+        assert!(crowd.enter(Kind::Clients).is_none());
+        drop(one);
+        assert!(crowd.enter(Kind::Clients).is_none());
+        assert!(crowd.enter(Kind::Peers).is_some(), "kinds do not take each other's places");
+        drop(other);
+        assert!(crowd.enter(Kind::Clients).is_some() && is_told_to_leave(&busy));
+    }
+
+    #[test]
+    fn the_connection_that_has_kept_something_waiting_for_the_longest_time_makes_room() {
+        let crowd = crowd(9);
+        let places: Vec<Place> = (0..4).map(|_| crowd.enter(Kind::Clients).expect("a place")).collect();
+        let [slow, slower, honest, working] = &places[..] else { panic!("four") };
+        let work = working.seat().hold(What::Request, 500);
+        slower.seat().unread(100);
+        slow.seat().unwritten(800);
+        // A part of each frame and answer is on its way at some time, and does not wait for long.
+        honest.seat().unread(900);
+        honest.seat().unread(0);
+        let room = Room::of(Some(Arc::clone(honest.seat())));
+        let answers: Vec<_> = (0..3).map(|_| room.reservation()).collect();
+        assert!(answers[0].take(900));
+        assert!(!answers[1].take(200), "more than a connection may have");
+        assert!(!places.iter().any(is_told_to_leave), "there is room for all");
+        drop(answers);
+        honest.seat().unwritten(900);
+        working.seat().unread(1250);
+        assert!(is_told_to_leave(slower) && !is_told_to_leave(honest) && !is_told_to_leave(slow));
+        assert_eq!(crowd.waiting_bytes(), 500 + 800 + 900 + 1250);
+        // An answer finds room, too: whoever holds up what was made makes it.
+        let answer = room.reservation();
+        assert!(answer.take(60) && is_told_to_leave(slow));
+        drop((answer, work, room, places));
+        assert_eq!((crowd.waiting_bytes(), crowd.made_room()), (0, 2));
+    }
+
+    #[test]
+    fn a_connection_without_a_hello_becomes_what_its_hello_says() {
+        let crowd = crowd(1);
+        let stranger = crowd.enter(Kind::Strangers).expect("a place");
+        let client = stranger.become_one_of(Kind::Clients).expect("a place");
+        let open = Kind::ALL.map(|kind| crowd.places(kind).open);
+        assert_eq!(open, [0, 1, 0, 0, 0]);
+        drop(client);
+        let of = |service, watches, from_group| {
+            Kind::of(&Hello { service, watches, from_group, ..Hello::default() })
+        };
+        assert_eq!(of(Service::Client, false, 0), Kind::Clients);
+        assert_eq!(of(Service::Client, true, 0), Kind::Watchers);
+        assert_eq!(of(Service::Client, true, 101), Kind::Groups);
+        assert_eq!(of(Service::Push, false, 101), Kind::Groups);
+        assert_eq!(of(Service::PeerBulk, false, 0), Kind::Peers);
+    }
+}

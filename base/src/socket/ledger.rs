@@ -1,0 +1,281 @@
+//! The bytes that wait on connections, counted (correctness rule 103): frames of which a part is there, requests that
+//! are worked on, answers that were made, and answers that the other end has not taken.
+//!
+//! Each connection may have so many of them ([`Bounds::connection`]); beyond, a request is answered "busy" without being
+//! worked on. All together may have so many ([`Bounds::server`]), what others keep and what is worked on each by
+//! itself. Beyond the first the connection is closed that has kept a frame or an answer waiting for the longest time,
+//! whoever needs the room. Beyond the second new requests are "busy": the server's own work is no reason to close anything.
+//!
+//! Left out on purpose: members of the same group. They are few, and their messages have limits of their own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::{self, Instant};
+
+/// Bytes that may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) connection: usize,
+    pub(super) server: usize,
+}
+
+/// The bytes of all connections.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    bounds: Bounds,
+    /// What others keep waiting: frames that are not whole, answers that are not taken.
+    kept: AtomicUsize,
+    /// Of requests that are worked on.
+    requests: AtomicUsize,
+}
+
+impl Ledger {
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { bounds, kept: AtomicUsize::new(0), requests: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.kept.load(Ordering::Relaxed) + self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether others keep so little waiting that so many bytes more may be.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.kept.load(Ordering::Relaxed).saturating_add(bytes) <= self.bounds.server
+    }
+
+    /// Whether others keep too much waiting.
+    pub(super) fn is_over(&self) -> bool {
+        !self.has_room(0)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > self.bounds.server
+    }
+
+    fn change(&self, before: (usize, usize), after: (usize, usize)) {
+        // A sum that wraps around on the way is right at its end.
+        self.kept.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
+        self.requests.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
+    }
+}
+
+/// The bytes of one connection.
+#[derive(Debug)]
+pub(super) struct Account {
+    ledger: Arc<Ledger>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Of a frame that is not whole.
+    unread: usize,
+    unread_since: Option<Instant>,
+    /// Of requests that are worked on.
+    requests: usize,
+    /// Of answers that were made and not encoded.
+    answers: usize,
+    /// Of answers that the system has not taken.
+    unwritten: usize,
+    /// Not later than since when the oldest of them waits, and how many were there then.
+    unwritten_since: Option<(Instant, usize)>,
+    /// The connection has to go: its bytes are not counted any more.
+    closed: bool,
+}
+
+/// What is in memory as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Request,
+    Answer,
+}
+
+impl Waiting {
+    fn of(&mut self, what: What) -> &mut usize {
+        match what {
+            What::Request => &mut self.requests,
+            What::Answer => &mut self.answers,
+        }
+    }
+
+    fn kept(&self) -> usize {
+        self.unread + self.answers + self.unwritten
+    }
+
+    fn sum(&self) -> usize {
+        self.kept() + self.requests
+    }
+
+    /// As the ledger counts it.
+    fn counted(&self) -> (usize, usize) {
+        if self.closed { (0, 0) } else { (self.kept(), self.requests) }
+    }
+}
+
+impl Account {
+    pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self { ledger: Arc::clone(ledger), waiting: Mutex::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the bytes of this connection, and those of all with them; whether there are more than may be.
+    fn change(&self, change: impl FnOnce(&mut Waiting)) -> bool {
+        let mut waiting = self.waiting();
+        let before = waiting.counted();
+        change(&mut waiting);
+        let after = waiting.counted();
+        self.ledger.change(before, after);
+        after.0 > before.0 && self.ledger.is_over()
+    }
+
+    /// So much of a frame is there that is not whole. As what is returned says of [`Account::change`].
+    pub(super) fn unread(&self, bytes: usize) -> bool {
+        self.change(|waiting| {
+            waiting.unread = bytes;
+            let since = waiting.unread_since.filter(|_| bytes > 0);
+            waiting.unread_since = (bytes > 0).then(|| since.unwrap_or_else(clock::now));
+        })
+    }
+
+    /// A request came, or an answer was made.
+    pub(super) fn add(&self, what: What, bytes: usize) -> bool {
+        self.change(|waiting| *waiting.of(what) += bytes)
+    }
+
+    /// It is gone.
+    pub(super) fn remove(&self, what: What, bytes: usize) {
+        self.change(|waiting| *waiting.of(what) = waiting.of(what).saturating_sub(bytes));
+    }
+
+    /// So much more is to be written.
+    pub(super) fn unwritten(&self, bytes: usize) -> bool {
+        self.change(|waiting| {
+            waiting.unwritten += bytes;
+            let all = waiting.unwritten;
+            waiting.unwritten_since.get_or_insert_with(|| (clock::now(), all));
+        })
+    }
+
+    /// So much was written.
+    pub(super) fn written(&self, bytes: usize) {
+        self.change(|waiting| {
+            waiting.unwritten = waiting.unwritten.saturating_sub(bytes);
+            let left = waiting.unwritten;
+            let since = waiting.unwritten_since.map(|(since, old)| (since, old.saturating_sub(bytes)));
+            // All that waited then is gone: the rest came later.
+            let renew =
+                |(since, old): (Instant, usize)| if old == 0 { (clock::now(), left) } else { (since, old) };
+            waiting.unwritten_since = since.map(renew).filter(|_| left > 0);
+        });
+    }
+
+    /// Whether this connection has as much as one may have besides so many bytes, or all have too much.
+    pub(super) fn is_full_beside(&self, bytes: usize) -> bool {
+        let others = self.waiting().sum().saturating_sub(bytes);
+        others >= self.ledger.bounds.connection || self.ledger.is_over() || self.ledger.is_busy()
+    }
+
+    /// Takes so many bytes for an answer that is about to be made, if there is room. One that is larger than the bound
+    /// has room where no other waits.
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let Bounds { connection, .. } = self.ledger.bounds;
+        let mut waiting = self.waiting();
+        let is_first = waiting.answers + waiting.unwritten == 0;
+        let fits = is_first || waiting.sum() + bytes <= connection;
+        if !fits || !self.ledger.has_room(bytes) {
+            return false;
+        }
+        let before = waiting.counted();
+        waiting.answers += bytes;
+        self.ledger.change(before, waiting.counted());
+        true
+    }
+
+    /// Since when the other end has kept something waiting: the rest of a frame, or that an answer is taken.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        let waiting = self.waiting();
+        let unwritten = waiting.unwritten_since.map(|(since, _)| since);
+        waiting.unread_since.into_iter().chain(unwritten).min()
+    }
+
+    /// The connection has to go, and all its bytes with it.
+    pub(super) fn close(&self) {
+        self.change(|waiting| waiting.closed = true);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Account, Bounds, Ledger, What};
+    use crate::clock;
+
+    const BOUNDS: Bounds = Bounds { connection: 10_000, server: 20_000 };
+
+    #[test]
+    fn what_waits_is_counted_until_it_is_gone() {
+        let ledger = Ledger::new(BOUNDS);
+        let (one, other) = (Account::new(&ledger), Account::new(&ledger));
+        assert!(!one.unread(5000) && !one.add(What::Request, 2000) && !other.unwritten(8000));
+        assert!(!one.is_full_beside(0) && ledger.total() == 15_000);
+        assert!(other.add(What::Answer, 7001), "more than all may have");
+        assert!(one.is_full_beside(7000) && other.is_full_beside(0));
+        one.unread(0);
+        other.written(7000);
+        assert_eq!(ledger.total(), 2000 + 1000 + 7001);
+        other.close();
+        other.remove(What::Answer, 7001);
+        other.unwritten(100);
+        assert_eq!(ledger.total(), 2000, "who has to go is not counted");
+        assert!(!one.add(What::Request, 30_000) && !ledger.is_over(), "work closes nothing");
+        assert!(one.is_full_beside(32_000), "and new requests are busy");
+        drop((one, other));
+        assert_eq!(ledger.total(), 0);
+    }
+
+    #[test]
+    fn room_is_taken_before_something_is_made() {
+        let ledger = Ledger::new(BOUNDS);
+        let (one, other) = (Account::new(&ledger), Account::new(&ledger));
+        assert!(one.take(9000) && !one.take(2000), "more than a connection may have");
+        assert!(other.take(11_000), "alone, one of any size has room");
+        assert!(!Account::new(&ledger).take(1), "more than all may have");
+        one.remove(What::Answer, 9000);
+        assert!(one.take(9000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_what_waits_is_that_of_its_oldest_byte() {
+        let account = Account::new(&Ledger::new(BOUNDS));
+        let second = || clock::sleep(Duration::from_secs(1));
+        let age = || account.stuck_since().map(|since| since.elapsed().as_secs());
+        assert_eq!(age(), None);
+        account.unwritten(100);
+        second().await;
+        account.unwritten(100);
+        account.written(99);
+        assert_eq!(age(), Some(1));
+        account.written(2);
+        assert_eq!(age(), Some(0), "the first hundred are gone");
+        second().await;
+        account.written(99);
+        assert_eq!(age(), None);
+        account.unread(1);
+        second().await;
+        account.unread(50);
+        assert_eq!(age(), Some(1));
+        account.unread(0);
+        assert_eq!(age(), None);
+    }
+}

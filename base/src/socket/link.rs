@@ -1,0 +1,219 @@
+//! One end of a connection that speaks tarpc: frames in, frames out, and their bytes counted.
+//!
+//! Nothing is kept for what may come: a frame's memory grows with the bytes that are there, whatever its length claims,
+//! and a connection on which nothing waits has small buffers, however large its last frame was.
+//!
+//! Left out on purpose: what frames mean ([`super::wire`]).
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::{Sink, Stream};
+use tarpc::tokio_util::codec::{Decoder, FramedRead};
+use tokio::io::AsyncWrite;
+use tokio_serde::{Deserializer, Serializer};
+
+use super::Stream as Socket;
+use super::crowd::Seat;
+use crate::clock;
+
+/// Whoever takes nothing for so long is gone, or does harm.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What is buffered before it is written out, so that frames made together travel together.
+const WRITE_BUFFER_BYTES: usize = 64 << 10;
+
+/// Smaller frames are copied behind each other; a larger one is written from where it is.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// A buffer that a frame made larger is not kept.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// Cuts what arrives into frames.
+#[derive(Debug)]
+pub(super) struct Frames {
+    bytes_max: usize,
+    seat: Option<Arc<Seat>>,
+}
+
+impl Frames {
+    fn unread(&self, bytes: usize) {
+        if let Some(seat) = &self.seat {
+            seat.unread(bytes);
+        }
+    }
+}
+
+impl Decoder for Frames {
+    type Item = BytesMut;
+    type Error = io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> io::Result<Option<BytesMut>> {
+        let Some(length) = bytes.first_chunk::<4>() else {
+            self.unread(bytes.len());
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > self.bytes_max {
+            let text = format!("a frame of {length} bytes exceeds the limit of {}", self.bytes_max);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let missing = (4 + length).saturating_sub(bytes.len());
+        if missing > 0 {
+            // At most as much again as is there.
+            bytes.reserve(missing.min(bytes.len().max(KEPT_BYTES)));
+            self.unread(bytes.capacity());
+            return Ok(None);
+        }
+        self.unread(0);
+        bytes.advance(4);
+        let frame = bytes.split_to(length);
+        if length > KEPT_BYTES {
+            *bytes = BytesMut::from(&bytes[..]);
+        }
+        Ok(Some(frame))
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Outgoing {
+    parts: VecDeque<Bytes>,
+    last: BytesMut,
+    bytes: usize,
+}
+
+impl Outgoing {
+    fn push(&mut self, frame: Bytes) {
+        self.bytes += 4 + frame.len();
+        self.last.put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        if frame.len() <= COPIED_BYTES_MAX {
+            self.last.extend_from_slice(&frame);
+        } else {
+            self.parts.push_back(std::mem::take(&mut self.last).freeze());
+            self.parts.push_back(frame);
+        }
+    }
+
+    fn next(&self) -> &[u8] {
+        self.parts.front().map_or(&self.last[..], |part| &part[..])
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        match self.parts.front_mut() {
+            None => self.last.advance(bytes),
+            Some(part) => {
+                part.advance(bytes);
+                if part.is_empty() {
+                    self.parts.pop_front();
+                }
+            }
+        }
+        if self.bytes == 0 && self.last.capacity() > KEPT_BYTES {
+            self.last = BytesMut::new();
+        }
+    }
+}
+
+/// A connection over which `Out` leaves and `In` comes.
+pub struct Link<In, Out, Codec> {
+    frames: FramedRead<Socket, Frames>,
+    outgoing: Outgoing,
+    codec: Codec,
+    seat: Option<Arc<Seat>>,
+    /// Runs while the other end of a caller's connection takes nothing.
+    stall: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    ghost: PhantomData<fn(Out) -> In>,
+}
+
+impl<In, Out, Codec: Unpin> Link<In, Out, Codec> {
+    pub(super) fn new(socket: Socket, codec: Codec) -> Self {
+        let (bytes_max, seat) = (socket.frame_bytes_max, socket.seat());
+        let frames = FramedRead::new(socket, Frames { bytes_max, seat: seat.clone() });
+        Self { frames, outgoing: Outgoing::default(), codec, seat, stall: None, ghost: PhantomData }
+    }
+
+    /// Writes until at most `left` bytes wait.
+    fn poll_write(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Result<()>> {
+        while self.outgoing.bytes > left {
+            let socket = Pin::new(self.frames.get_mut());
+            let Poll::Ready(written) = socket.poll_write(cx, self.outgoing.next())? else {
+                return self.poll_stall(cx);
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.stall = None;
+            self.outgoing.written(written);
+            if let Some(seat) = &self.seat {
+                seat.written(written);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.seat.is_none() {
+            return Poll::Pending;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(clock::sleep(STALL)));
+        ready!(stall.as_mut().poll(cx));
+        tracing::warn!("connection closed: its answers were not taken");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<In, Out, Codec> Stream for Link<In, Out, Codec>
+where
+    Codec: Deserializer<In, Error = io::Error> + Unpin,
+{
+    type Item = io::Result<In>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<In>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.frames).poll_next(cx));
+        Poll::Ready(frame.map(|frame| Pin::new(&mut this.codec).deserialize(&frame?)))
+    }
+}
+
+impl<In, Out, Codec> Sink<Out> for Link<In, Out, Codec>
+where
+    Codec: Serializer<Out, Error = io::Error> + Unpin,
+{
+    type Error = io::Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.outgoing.bytes < WRITE_BUFFER_BYTES {
+            true => Poll::Ready(Ok(())),
+            false => self.get_mut().poll_write(cx, WRITE_BUFFER_BYTES - 1),
+        }
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: Out) -> io::Result<()> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.codec).serialize(&item)?;
+        if let Some(seat) = &this.seat {
+            seat.unwritten(4 + frame.len());
+        }
+        this.outgoing.push(frame);
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_write(cx, 0)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write(cx, 0))?;
+        Pin::new(this.frames.get_mut()).poll_shutdown(cx)
+    }
+}
