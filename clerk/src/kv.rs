@@ -78,6 +78,17 @@ pub enum Error {
         /// The key's version; 0: it is absent.
         version: Version,
     },
+    /// The values that a batch would make are too large together: nothing of it was done. (A clerk's own batches go on
+    /// in parts.)
+    #[error(
+        "the values that this batch would make have {bytes} bytes, allowed are {limit}: send it in parts"
+    )]
+    BatchTooLarge {
+        /// Bytes that they would have.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
     /// The value would be too large: not done.
     #[error("a value of {bytes} bytes exceeds this cluster's limit of {limit}")]
     ValueTooLarge {
@@ -423,6 +434,7 @@ fn refused(refusal: KvRefusal) -> Error {
         KvRefusal::VersionMismatch { version } => Error::VersionMismatch { version },
         KvRefusal::ValueTooLarge { bytes, limit } => Error::ValueTooLarge { bytes, limit },
         KvRefusal::InvalidKey { bytes, limit } => Error::InvalidKey { bytes, limit },
+        KvRefusal::BatchTooLarge { bytes, limit } => Error::BatchTooLarge { bytes, limit },
         KvRefusal::DiskFull => Error::DiskFull,
         KvRefusal::UnknownShard(shard) => Error::UnknownShard(shard),
         refusal => Error::Refused { why: refusal.to_string() },

@@ -18,7 +18,7 @@
 use base::codec::{self, Denied};
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
-use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write};
+use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write, batch_result_bytes_max};
 use clerk::api::{ConfigNum, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::Rows;
 use raft::rsm::sessions::Check;
@@ -46,6 +46,8 @@ enum What {
     Write(Written),
     /// What became of each write.
     Batch(#[serde(deserialize_with = "codec::bounded::<BATCH_WRITES_MAX, _, _>")] Vec<Written>),
+    /// A batch that would have made so many bytes, and of which nothing was done.
+    TooLarge(u64),
 }
 
 /// What became of a write.
@@ -80,6 +82,9 @@ impl Recorded {
             What::Write(written) => written.answer(params).map(|version| KvReply::Written { version }),
             What::Batch(each) => {
                 Ok(KvReply::Batch { results: each.into_iter().map(|it| it.answer(params)).collect() })
+            }
+            What::TooLarge(bytes) => {
+                Err(KvRefusal::BatchTooLarge { bytes, limit: batch_result_bytes_max(params) })
             }
         }
     }
@@ -161,6 +166,11 @@ impl Machine {
         }
         writes.iter().try_for_each(|(key, _)| check_home(key, shard, params))?;
         self.once(rows, shard, params, ticket, |rows, meta| {
+            // One write may always be as large as a value.
+            let bytes = result_bytes(rows, &writes);
+            if writes.len() > 1 && bytes > batch_result_bytes_max(params) {
+                return What::TooLarge(bytes);
+            }
             let each = writes.into_iter().map(|(key, write)| change(rows, meta, params, &key, write));
             What::Batch(each.collect())
         })
@@ -246,6 +256,19 @@ fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusa
         home if home == shard => Ok(()),
         home => Err(KvRefusal::Malformed(format!("the key lies in shard {home}, not in {shard}"))),
     }
+}
+
+/// Bytes that a batch writes (correctness rule 105): each append writes the value that was there, too.
+fn result_bytes(rows: &dyn Rows, writes: &[(Bytes, Write)]) -> u64 {
+    let bytes = writes.iter().map(|(key, write)| match write {
+        Write::Put { value, .. } => key.len() + value.len(),
+        Write::Append { piece } => {
+            let old = rows.get(&rows::value_key(key));
+            key.len() + piece.len() + old.map_or(0, |row| rows::parse_value(&row).1.len())
+        }
+        Write::Delete => key.len(),
+    });
+    bytes.sum::<usize>() as u64
 }
 
 /// Executes one write. The size limit holds for the *result* (correctness rule 22): appends grow values.

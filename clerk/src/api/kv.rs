@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::config::{AddressBook, Place, Sealed};
+use super::config::{AddressBook, Params, Place, Sealed};
 use super::status::KvStatus;
 use super::{Address, ConfigNum, GroupId, Incarnation, SessionId, ShardId, Ticket, Version};
 
@@ -19,6 +19,14 @@ pub const BATCH_WRITES_MAX: usize = 256;
 
 /// Bytes of keys and values at which a batch is full; a single larger write travels alone.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of the values that a batch may make, where a single value may not have more (correctness rule 105).
+const BATCH_RESULT_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of keys and values that a batch of several writes may make: an append of a byte writes the whole value.
+pub fn batch_result_bytes_max(params: Params) -> u64 {
+    BATCH_RESULT_BYTES_MAX.max(params.value_bytes_max.into())
+}
 
 /// A change of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,5 +255,15 @@ pub enum KvRefusal {
         registered: Incarnation,
         /// The life of the data that is there.
         own: Incarnation,
+    },
+    /// The values that a batch would make are too large together: nothing of it was done.
+    #[error(
+        "the values that this batch would make have {bytes} bytes, allowed are {limit}: send it in parts"
+    )]
+    BatchTooLarge {
+        /// Bytes that they would have.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
     },
 }

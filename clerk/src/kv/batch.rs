@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base::clock::Instant;
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 
 use super::{Clerk, Error, check_key, check_value, odd, refused};
 use crate::api::config::shard_of;
@@ -86,15 +86,37 @@ impl Clerk {
         results
     }
 
-    /// Brings a part of a batch to its shard; what became of each write.
-    async fn write_part(
+    /// Brings a part of a batch to its shard, in halves if it would make too much there; what became of each write.
+    fn write_part(
         &self,
         shard: ShardId,
         until: Instant,
         writes: Vec<(Bytes, Write)>,
+    ) -> BoxFuture<'_, Vec<Result<Version, Error>>> {
+        Box::pin(async move {
+            let count = writes.len();
+            let results = self.write_together(shard, until, &writes).await;
+            match results.first() {
+                Some(Err(Error::BatchTooLarge { .. })) if count > 1 => {
+                    let mut first = writes;
+                    let second = first.split_off(count / 2);
+                    let mut done = self.write_part(shard, until, first).await;
+                    done.extend(self.write_part(shard, until, second).await);
+                    done
+                }
+                _ => results,
+            }
+        })
+    }
+
+    async fn write_together(
+        &self,
+        shard: ShardId,
+        until: Instant,
+        writes: &[(Bytes, Write)],
     ) -> Vec<Result<Version, Error>> {
         let count = writes.len();
-        let request = |ticket, config| KvRequest::Batch { shard, writes: writes.clone(), ticket, config };
+        let request = |ticket, config| KvRequest::Batch { shard, writes: writes.to_vec(), ticket, config };
         match self.change(shard, until, false, request).await {
             Ok(KvReply::Batch { results }) if results.len() == count => {
                 results.into_iter().map(|result| result.map_err(refused)).collect()

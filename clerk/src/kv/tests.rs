@@ -413,6 +413,30 @@ async fn a_large_batch_goes_in_parts_one_behind_the_other_and_a_lost_part_keeps_
     assert_ne!(sent[1].2, sent[2].2);
 }
 
+/// Rule 105.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_would_make_too_much_is_sent_in_halves_with_tickets_of_their_own() {
+    let fake = Fake::new(move |_, ask| match ask {
+        Ask::Ctrl(_) => told(config(1, Some(1))),
+        Ask::Kv(_, KvRequest::Open { .. }) => kv(Ok(KvReply::Opened(SessionId(1)))),
+        Ask::Kv(_, KvRequest::Batch { writes, .. }) if writes.len() > 2 => {
+            kv(Err(KvRefusal::BatchTooLarge { bytes: 9, limit: 5 }))
+        }
+        Ask::Kv(_, KvRequest::Batch { writes, .. }) => {
+            kv(Ok(KvReply::Batch { results: writes.iter().map(|_| Ok(Version(1))).collect() }))
+        }
+        Ask::Kv(..) => panic!("only batches are sent"),
+    });
+    let results = with(&fake, true).batch((0..5).map(|_| (Bytes::from("one key"), put(1)))).await;
+    assert_eq!(results, vec![Ok(Version(1)); 5]);
+    let sent = batches(&fake);
+    let sizes: Vec<usize> = sent.iter().map(|(_, keys, _)| keys.len()).collect();
+    assert_eq!(sizes, [5, 2, 3, 1, 2]);
+    let tickets: BTreeSet<Option<u64>> =
+        sent.iter().map(|(.., ticket)| ticket.map(|ticket| ticket.seq.0)).collect();
+    assert_eq!(tickets.len(), 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_without_a_session_is_not_sent_again_after_a_loss() {
     let fake = one_group(vec![Answer::Lost]);

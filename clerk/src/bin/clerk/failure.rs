@@ -89,7 +89,9 @@ impl From<kv::Error> for Failure {
             kv::Error::Maybe => Self { exit: UNKNOWN, ..Self::new("maybe", message).next(LOOK) },
             kv::Error::VersionMismatch { .. } => Self::new("version_mismatch", message)
                 .next("get the key, and put with --if-version and the version you saw"),
-            kv::Error::ValueTooLarge { .. } => Self::new("value_too_large", message),
+            kv::Error::ValueTooLarge { .. } | kv::Error::BatchTooLarge { .. } => {
+                Self::new("value_too_large", message)
+            }
             kv::Error::InvalidKey { .. } => Self::new("invalid_key", message),
             kv::Error::DiskFull => Self::new("disk_full", message).next("free space; it recovers by itself"),
             kv::Error::UnknownShard(_) => Self::new("unknown_shard", message),

@@ -6,8 +6,12 @@ use clerk::api::kv::BATCH_WRITES_MAX;
 use super::*;
 
 fn serving() -> Group {
-    let mut group = Group::new(A, PARAMS);
-    for config in &history(PARAMS, &[&[Some(A), Some(A)]]) {
+    serving_with(PARAMS)
+}
+
+fn serving_with(params: Params) -> Group {
+    let mut group = Group::new(A, params);
+    for config in &history(params, &[&[Some(A), Some(A)]]) {
         assert!(group.adopt(config));
     }
     group
@@ -125,6 +129,31 @@ fn a_batch_is_one_command_whose_writes_are_judged_in_order_and_remembered_togeth
     // A number used for something else before answers that; nothing breaks, and nothing is executed.
     assert_eq!(group.write_at(0, &key, append("e"), ticket(session, 1)), answer);
     assert_eq!(group.get(&key), value("bd", 3));
+    group.check_cache();
+}
+
+/// Rule 105: a batch of some bytes appends to values of megabytes.
+#[test]
+fn a_batch_that_would_make_too_much_is_refused_as_a_whole_and_remembered() {
+    let mut group = serving_with(Params { value_bytes_max: 1 << 20, ..PARAMS });
+    let shard = ShardId(0);
+    let keys: Vec<Bytes> = (0..5).map(|number| key_in(shard, number)).collect();
+    let large = "x".repeat(1_000_000);
+    for key in &keys {
+        assert_eq!(group.write(key, put(&large)), written(1));
+    }
+    let session = group.open(shard);
+    let appends =
+        |count: usize| keys[..count].iter().map(|key| (key.clone(), append("y"))).collect::<Vec<_>>();
+    let refused = group.batch(shard, appends(5), ticket(session, 1));
+    let Err(KvRefusal::BatchTooLarge { bytes, limit }) = refused else { panic!("{refused:?}") };
+    assert!(bytes > limit && limit == 4 << 20, "{bytes} {limit}");
+    assert_eq!(group.batch(shard, appends(1), ticket(session, 1)), refused, "remembered");
+    assert_eq!(group.get(&keys[0]), value(&large, 1));
+    // The same key again and again writes its value again and again.
+    let same = vec![(keys[0].clone(), append("y")); 5];
+    assert!(matches!(group.batch(shard, same, None), Err(KvRefusal::BatchTooLarge { .. })));
+    assert!(matches!(group.batch(shard, appends(4), ticket(session, 2)), Ok(KvReply::Batch { .. })));
     group.check_cache();
 }
 
