@@ -124,6 +124,7 @@ pub struct Status {
     pub config: Option<u64>,
     pub digest: Option<String>,
     pub key: Option<String>,
+    pub params: Option<Value>,
     pub settled: bool,
     pub controllers: Vec<Replica>,
     pub groups: Vec<Group>,
@@ -190,6 +191,8 @@ pub struct Replica {
     pub last_alarm: Option<String>,
     pub table_bad: Option<bool>,
     pub refused_peers: Option<Value>,
+    pub connections: Option<Value>,
+    pub disk: Option<Value>,
 }
 
 impl Replica {
