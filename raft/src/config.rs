@@ -25,7 +25,10 @@ pub struct Config {
     pub in_flight_messages_max: usize,
     /// Bytes of entries that a leader holds and that are not committed. Beyond: `Busy`. Default 32 MiB.
     pub uncommitted_bytes_max: usize,
-    /// Reads waiting for their confirmation. Beyond: `Busy`. Default 65,536.
+    /// Bytes of entries that are committed and not applied here. Beyond: a leader is `Busy`, and a follower takes no
+    /// entries (correctness rule 77). Default 32 MiB.
+    pub unapplied_bytes_max: usize,
+    /// Reads that wait for their confirmation, or for their index to be applied. Beyond: `Busy`. Default 65,536.
     pub pending_reads_max: usize,
     /// Bytes of committed entries handed to the applier and not yet applied. Default 16 MiB.
     pub apply_backlog_bytes_max: usize,
@@ -65,6 +68,7 @@ impl Default for Config {
             in_flight_bytes_max: 8 * MIB,
             in_flight_messages_max: 256,
             uncommitted_bytes_max: 32 * MIB,
+            unapplied_bytes_max: 32 * MIB,
             pending_reads_max: 65_536,
             apply_backlog_bytes_max: 16 * MIB,
             log_bytes_max: 16 * MIB,
@@ -130,7 +134,17 @@ impl Config {
                 "log_keep_bytes < log_bytes_max < log_bytes_hard_max must hold",
             ),
             (
-                self.append_bytes_max > 0 && self.in_flight_messages_max > 0 && self.chunk_bytes > 0,
+                [
+                    self.append_bytes_max,
+                    self.in_flight_messages_max,
+                    self.in_flight_bytes_max,
+                    self.chunk_bytes,
+                    self.unapplied_bytes_max,
+                    self.apply_backlog_bytes_max,
+                    self.pending_reads_max,
+                ]
+                .iter()
+                .all(|limit| *limit > 0),
                 "limits of bytes and messages must be larger than zero",
             ),
         ];

@@ -71,6 +71,8 @@ pub(crate) enum Event {
     Installed(EntryId),
     /// This snapshot was not ahead of what is applied.
     NotInstalled(EntryId),
+    /// So many confirmed reads were answered. Told now and then.
+    AnsweredReads(usize),
     /// A chunk for a follower was read.
     Chunk(NodeId, Chunk),
     /// The table is durable up to here.
@@ -116,6 +118,8 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) table_bad: Arc<AtomicBool>,
     /// What was applied at the last tick.
     pub(crate) rested: Applied,
+    /// The core checks itself in every round: simulations.
+    pub(crate) is_checked: bool,
 }
 
 /// When to compact next.
@@ -213,6 +217,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::AppliedBytes(bytes) => self.raft.applied_bytes(bytes),
+            Event::AnsweredReads(count) => self.raft.answered_reads(count),
             Event::Staged(snapshot) => self.raft.staged(snapshot),
             Event::Installed(snapshot) => {
                 let installed = self.raft.installed(snapshot);
@@ -279,6 +284,9 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             }
             self.carry_out(ready).await;
         }
+        if self.is_checked {
+            self.raft.check();
+        }
         self.publish();
     }
 
@@ -341,6 +349,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 log_bytes: raft.log().bytes(),
                 uncommitted_bytes: raft.uncommitted_bytes(),
                 uncommitted_bytes_max: self.config.uncommitted_bytes_max,
+                unapplied_bytes: raft.unapplied_bytes(),
                 syncs,
                 owes: raft.owes(),
                 refused_messages: self.counters.refused_messages.load(Ordering::Relaxed),

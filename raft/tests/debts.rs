@@ -115,7 +115,14 @@ fn a_leader_takes_back_what_it_knew_of_a_server_that_owes() {
     let reply = |verdict, owes| {
         message(
             1,
-            Body::AppendReply { verdict, round: 0, disk_low: false, owes, table: TableReport::default() },
+            Body::AppendReply {
+                verdict,
+                round: 0,
+                disk_low: false,
+                owes,
+                table: TableReport::default(),
+                room: u64::MAX,
+            },
         )
     };
     // A late answer moves nothing.

@@ -161,6 +161,7 @@ fn matched(index: u64) -> Body {
         disk_low: false,
         owes: false,
         table: TableReport::default(),
+        room: u64::MAX,
     }
 }
 
@@ -356,6 +357,7 @@ fn hashes_of_positions_beyond_the_log_are_not_remembered() {
         disk_low: false,
         owes: false,
         table: TableReport { mark: Some((index, hash)), needs: None },
+        room: u64::MAX,
     };
     cluster.input(leader, |raft| raft.hashed(last, 1));
     for beyond in 1..=1000 {

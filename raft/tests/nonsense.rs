@@ -87,7 +87,8 @@ impl Run {
         let round = self.random.random_range(0..3);
         let needs = self.random.random_bool(0.2).then_some(self.near().index);
         let table = TableReport { mark: self.mark(), needs };
-        let reply = |verdict| Body::AppendReply { verdict, round, disk_low: false, owes: false, table };
+        let room = [0, 1, u64::MAX][self.random.random_range(0..3)];
+        let reply = |verdict| Body::AppendReply { verdict, round, disk_low: false, owes: false, table, room };
         match self.random.random_range(0..12) {
             0..3 => {
                 let prev = self.near();

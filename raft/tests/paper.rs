@@ -201,6 +201,7 @@ fn a_new_leader_starts_at_the_end_of_its_log_and_knows_of_no_agreement() {
         disk_low: false,
         owes: false,
         table: TableReport::default(),
+        room: u64::MAX,
     };
     cluster.step(TWO, ME, message(1, reply));
     assert_eq!(leader(&cluster).followers[&TWO].matched, Index(1));
@@ -298,6 +299,7 @@ fn an_answer_carries_the_term_and_an_old_leader_gives_way_to_it() {
         disk_low: false,
         owes: false,
         table: TableReport::default(),
+        room: u64::MAX,
     };
     cluster.step(TWO, ME, message(5, reply));
     assert_eq!(cluster.raft(ME).term(), Term(5));
@@ -361,6 +363,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
             disk_low: false,
             owes: false,
             table: TableReport::default(),
+            room: u64::MAX,
         },
         Body::ChunkReply { snapshot: EntryId::ZERO, cursor: None },
     ];
@@ -576,6 +579,7 @@ fn a_leader_commits_what_a_majority_has_but_counts_only_its_own_term() {
         disk_low: false,
         owes: false,
         table: TableReport::default(),
+        room: u64::MAX,
     };
     cluster.step(TWO, ME, message(2, matched(2)));
     assert_eq!(cluster.raft(ME).commit(), Index(0), "entries of term 1 are not counted in term 2");

@@ -100,6 +100,9 @@ impl Shape {
             chunk_bytes: one_of([256, 2 << 10, 16 << 10]),
             append_bytes_max: one_of([64, 1 << 10, 1 << 20]),
             in_flight_messages_max: one_of([1, 4, 256]),
+            in_flight_bytes_max: one_of([1 << 10, 16 << 10, 8 << 20]),
+            uncommitted_bytes_max: one_of([4 << 10, 64 << 10, 32 << 20]),
+            unapplied_bytes_max: one_of([1 << 10, 16 << 10, 32 << 20]),
             ..Config::default()
         };
         Self {

@@ -3,7 +3,7 @@
 use super::Raft;
 use super::progress::Feed;
 use super::role::Role;
-use crate::types::Index;
+use crate::types::{Index, Payload};
 
 impl Raft {
     /// Checks this server against itself.
@@ -18,6 +18,7 @@ impl Raft {
         assert!(self.commit <= last, "only entries that exist are committed");
         assert!(self.saved <= last && self.saving <= last, "only entries that exist are saved");
         assert!(self.log.last().term <= self.hard_state.term, "no entry is of a later term than its server");
+        self.check_backlog();
         match &self.role {
             Role::Leader(leader) => {
                 assert_eq!(self.hard_state.vote, Some(self.me), "a leader voted for itself");
@@ -30,15 +31,34 @@ impl Raft {
                         assert!(in_flight.len() <= self.config.in_flight_messages_max);
                     }
                 }
-                let bytes: usize = (self.commit.0 + 1..=last.0)
-                    .filter_map(|index| self.log.entry(Index(index)))
-                    .map(crate::types::Entry::weight)
-                    .sum();
+                let bytes = self.log.bytes_between(self.commit, last);
                 assert_eq!(leader.uncommitted_bytes, bytes, "uncommitted bytes are counted right");
             }
             Role::Candidate { .. } => assert_eq!(self.hard_state.vote, Some(self.me)),
             Role::Follower { leader } => assert_ne!(*leader, Some(self.me)),
             Role::PreCandidate { .. } => {}
         }
+    }
+
+    /// Rule 77: what is committed and not applied, and what was taken in this life and not handed on.
+    fn check_backlog(&self) {
+        let waiting = self.log.bytes_between(self.handed, self.commit);
+        assert_eq!(self.backlog.waiting, waiting, "bytes that wait for the applier are counted right");
+        let last = self.log.last().index;
+        let entries =
+            (self.log.marker().index.0..last.0).filter_map(|index| self.log.entry(Index(index + 1)));
+        let (mut largest, mut empty) = (0, 0);
+        for entry in entries {
+            largest = largest.max(entry.weight());
+            empty += if entry.payload == Payload::Empty { entry.weight() } else { 0 };
+        }
+        let limit = self.unapplied_bytes_limit().saturating_add(largest);
+        let unapplied = self.unapplied_bytes();
+        assert!(unapplied <= limit, "{unapplied} bytes unapplied, {limit} allowed");
+        // A leader opens its term whatever it holds. And what it brought into its life it may not know for committed, but
+        // its followers must take it, or nothing would ever commit: as much as a log may be.
+        let limit = limit.saturating_add(self.config.log_bytes_hard_max) + empty;
+        let taken = self.log.bytes_between(self.handed.max(self.backlog.inherited), last);
+        assert!(self.table.is_bad() || taken <= limit, "{taken} bytes taken, {limit} allowed");
     }
 }

@@ -155,6 +155,11 @@ impl Log {
             - self.entries.iter().take_while(|entry| entry.id.index <= to).map(Entry::weight).sum::<usize>()
     }
 
+    /// Bytes of the entries behind `from`, up to and with `to`.
+    pub fn bytes_between(&self, from: Index, to: Index) -> usize {
+        (from.0 + 1..=to.0).filter_map(|index| self.entry(Index(index))).map(Entry::weight).sum()
+    }
+
     /// Checks what the module promises.
     pub fn check(&self) {
         let mut before = self.marker;

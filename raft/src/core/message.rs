@@ -79,6 +79,8 @@ pub enum Body {
         owes: bool,
         /// What it has to say of its table.
         table: TableReport,
+        /// Bytes of entries that it takes beyond those of its log; 0: none at present (correctness rule 77).
+        room: u64,
     },
     /// A piece of a snapshot (section 7): rows of the leader's table in key order.
     Chunk(Chunk),

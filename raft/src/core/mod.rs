@@ -10,6 +10,7 @@
 //! * [`Raft::read`]: a linearizable read without a log entry (`read`).
 //! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's prefix
 //!   goes, and followers that still need it get rows instead (`snapshot`).
+//! * `flow`: what is committed and not applied is bounded, here and on followers.
 //! * `debt`: a server that lost a part of its log votes only for logs that reach what it has promised.
 //! * [`Raft::hashed`]: what the tables are compared by; one that differs from most is replaced (`table`).
 //! * [`Raft::saved`]: the last Ready's save is durable; only then do the own entries count.
@@ -22,6 +23,7 @@ pub mod alarm;
 mod claims;
 mod debt;
 mod election;
+mod flow;
 mod invariants;
 pub mod log;
 pub mod message;
@@ -43,6 +45,7 @@ use crate::config::Config;
 use crate::storage::{Restored, Save};
 use crate::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
 use alarm::Alarm;
+use flow::Backlog;
 use log::Log;
 use message::{Body, Envelope, Message};
 use progress::Progress;
@@ -91,7 +94,7 @@ pub enum ProposeError {
         /// The leader, if known.
         hint: Option<NodeId>,
     },
-    /// Too much is uncommitted, or too many reads wait.
+    /// Too much is not committed or not applied, or too many reads wait.
     #[error("busy")]
     Busy,
     /// A disk of the group is nearly full.
@@ -114,8 +117,8 @@ pub struct Raft {
 
     /// Last position handed to the applier.
     handed: Index,
-    /// Bytes handed to the applier and not yet applied.
-    backlog_bytes: usize,
+    /// What is committed and not applied.
+    backlog: Backlog,
     /// Last position known to be on this server's disk.
     saved: Index,
     /// Last position of the save on its way.
@@ -173,7 +176,7 @@ impl Raft {
             role: Role::Follower { leader: None },
             commit: applied.index,
             handed: applied.index,
-            backlog_bytes: 0,
+            backlog: Backlog::new(last),
             saved: last,
             saving: last,
             disk_low: false,
@@ -250,8 +253,8 @@ impl Raft {
                 self.on_append(from, prev, entries, commit, round, acked)?;
                 self.on_differs(differs);
             }
-            Body::AppendReply { verdict, round, disk_low, owes, table } => {
-                self.on_append_reply(from, verdict, round, disk_low, owes)?;
+            Body::AppendReply { verdict, round, disk_low, owes, table, room } => {
+                self.on_append_reply(from, verdict, round, disk_low, owes, room)?;
                 self.on_table_report(from, table);
             }
             Body::Chunk(chunk) => return self.on_chunk(from, chunk),
@@ -291,7 +294,7 @@ impl Raft {
     pub fn propose(&mut self, command: bytes::Bytes, freeing: bool) -> Result<EntryId, ProposeError> {
         let hint = self.leader();
         let disk_low = self.disk_low;
-        let limit = self.config.uncommitted_bytes_max;
+        let (limit, is_full) = (self.config.uncommitted_bytes_max, self.is_full());
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader { hint });
         };
@@ -299,15 +302,15 @@ impl Raft {
         // majority that has room (rule 35).
         let (me, patience) = (self.me, self.config.election_ticks_max);
         let is_heard = |it: &&Progress| it.silent_ticks < patience;
-        let is_full = leader.followers.values().filter(is_heard).any(|it| it.disk_low);
+        let is_disk_full = leader.followers.values().filter(is_heard).any(|it| it.disk_low);
         let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
             Some(follower) => !follower.disk_low,
             None => voter == me,
         };
-        if !freeing && (disk_low || is_full && !self.membership.majority(has_room)) {
+        if !freeing && (disk_low || is_disk_full && !self.membership.majority(has_room)) {
             return Err(ProposeError::DiskFull);
         }
-        if leader.uncommitted_bytes >= limit {
+        if leader.uncommitted_bytes >= limit || is_full {
             return Err(ProposeError::Busy);
         }
         Ok(self.append_own(Payload::Command(command)))
@@ -316,11 +319,6 @@ impl Raft {
     /// Whether this server's own disk is nearly full.
     pub fn set_disk_low(&mut self, low: bool) {
         self.disk_low = low;
-    }
-
-    /// The applier has applied entries (or staged rows) of so many bytes.
-    pub fn applied_bytes(&mut self, bytes: usize) {
-        self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
     }
 
     /// The save of the last Ready is durable: the entries in it count from now on (rules 18, 19).
@@ -345,24 +343,6 @@ impl Raft {
             streams: std::mem::take(&mut self.streams),
             alarms: std::mem::take(&mut self.alarms),
         }
-    }
-
-    /// Hands committed entries to the applier, against its credit.
-    fn hand_committed(&mut self) {
-        if self.table.is_bad() {
-            return;
-        }
-        let room = self.config.apply_backlog_bytes_max;
-        let mut handed = Vec::new();
-        // Only what is on the own disk or in this Ready's save, which comes first: all of the log.
-        while self.handed < self.commit && self.backlog_bytes < room {
-            let Some(entry) = self.log.entry(self.handed.next()) else { break };
-            self.backlog_bytes += entry.weight();
-            self.handed = entry.id.index;
-            handed.push(Apply::Entry(entry.clone()));
-        }
-        // Entries first: nothing else in this Ready is waited for by them.
-        self.apply.splice(0..0, handed);
     }
 
     fn send(&mut self, to: NodeId, body: Body) {

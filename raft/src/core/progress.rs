@@ -2,6 +2,7 @@
 //!
 //! * `Probe`: where the logs agree is being looked for; one Append at a time.
 //! * `Replicate`: known; Appends are sent ahead of their answers (pipelining), within limits.
+//! * `Full`: it has no room for entries (correctness rule 77); heartbeats only, until it says that it has.
 //! * `Snapshot`: what the follower lacks was compacted away; rows are streamed to it.
 
 use std::collections::VecDeque;
@@ -24,6 +25,8 @@ pub enum Feed {
         /// Last position and bytes of each Append on its way.
         in_flight: VecDeque<(Index, usize)>,
     },
+    /// Waiting until the follower has applied more of what it has.
+    Full,
     /// Streaming a snapshot.
     Snapshot(Stream),
 }
@@ -58,6 +61,8 @@ pub struct Progress {
     pub commit_told: Index,
     /// It reported a nearly full disk.
     pub disk_low: bool,
+    /// Bytes of entries that it has room for, as it said last (correctness rule 77).
+    pub room: u64,
     /// The last entry it has acknowledged in this term; it is told so with each Append (rule 63).
     pub acked: EntryId,
     /// It has lost entries that it had acknowledged (rule 62).
@@ -83,6 +88,7 @@ impl Progress {
             round: 0,
             commit_told: Index(0),
             disk_low: false,
+            room: u64::MAX,
             acked: EntryId::ZERO,
             owes: false,
             due: true,
@@ -123,9 +129,24 @@ impl Progress {
                 }
             }
             Feed::Probe { .. } => self.feed = Feed::Replicate { in_flight: VecDeque::new() },
-            Feed::Snapshot(_) => {}
+            Feed::Full | Feed::Snapshot(_) => {}
         }
         news
+    }
+
+    /// The follower says how much it takes. Without room nothing is on its way to it any more: what it left out is
+    /// sent again from where it agrees.
+    pub fn on_room(&mut self, room: u64) {
+        self.room = room;
+        match &self.feed {
+            Feed::Replicate { .. } if room == 0 => {
+                self.feed = Feed::Full;
+                base::mutant!("full-asked-beyond-agreement", return);
+                self.next = self.matched.next();
+            }
+            Feed::Full if room > 0 => self.feed = Feed::Replicate { in_flight: VecDeque::new() },
+            _ => {}
+        }
     }
 
     /// The follower has lost what it acknowledged: all that is known to agree now is what lies up to `index`

@@ -18,13 +18,13 @@ impl Raft {
     /// [`ProposeError::NotLeader`], [`ProposeError::Busy`].
     pub fn read(&mut self, id: ReadId) -> Result<(), ProposeError> {
         let hint = self.leader();
-        let limit = self.config.pending_reads_max;
+        let (limit, confirmed) = (self.config.pending_reads_max, self.confirmed_reads());
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader { hint });
         };
         let pending =
             leader.waiting.len() + leader.rounds.iter().map(|(_, _, reads)| reads.len()).sum::<usize>();
-        if pending >= limit {
+        if pending + confirmed >= limit {
             return Err(ProposeError::Busy);
         }
         leader.waiting.push(id);
@@ -64,6 +64,7 @@ impl Raft {
         let confirmed = if base::mutant!("read-without-round") { own } else { confirmed };
         while leader.rounds.front().is_some_and(|(round, _, _)| *round <= confirmed) {
             let (_, index, reads) = leader.rounds.pop_front().expect("just seen");
+            self.backlog.reads += reads.len();
             self.apply.extend(reads.into_iter().map(|id| Apply::Read(id, index)));
         }
     }

@@ -80,21 +80,23 @@ impl Raft {
         let config = &self.config;
         let fresh = follower.silent_ticks < config.election_ticks_min;
         let (bytes, messages) = follower.in_flight();
+        let room = usize::try_from(follower.room).unwrap_or(usize::MAX);
         let open = match &follower.feed {
             // A follower that is not answering gets the question, not megabytes again and again.
-            Feed::Probe { waiting } => !waiting && fresh,
+            Feed::Probe { waiting } => !waiting && fresh && follower.room > 0,
             Feed::Replicate { .. } => {
-                bytes < config.in_flight_bytes_max && messages < config.in_flight_messages_max
+                bytes < config.in_flight_bytes_max.min(room) && messages < config.in_flight_messages_max
             }
-            Feed::Snapshot(_) => false,
+            Feed::Full | Feed::Snapshot(_) => false,
         };
         let probing = matches!(follower.feed, Feed::Probe { waiting: false });
         let more = open && follower.next <= last && !base::mutant!("entries-wait-for-heartbeat");
         if !(follower.due || probing || more) {
             return None;
         }
+        let bytes_max = config.append_bytes_max.min(room.saturating_sub(bytes));
         let entries = match open {
-            true => self.log.range(follower.next, last, config.append_bytes_max),
+            true => self.log.range(follower.next, last, bytes_max),
             false => Vec::new(),
         };
         let prev_index = match follower.feed {
@@ -116,7 +118,7 @@ impl Raft {
         &mut self,
         from: NodeId,
         prev: EntryId,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
         commit: Index,
         round: u64,
         acked: EntryId,
@@ -125,6 +127,7 @@ impl Raft {
         self.follow(from)?;
         self.compare(prev, &entries)?;
         self.check_acked(acked)?;
+        self.leave_what_has_no_room(&mut entries);
         let covered = Index(prev.index.0 + entries.len() as u64);
         let agrees = self.log.contains(prev)
             || base::mutant!("ignore-previous-term") && prev.index <= self.log.last().index;
@@ -149,7 +152,8 @@ impl Raft {
 
     pub(super) fn answer_append(&mut self, to: NodeId, verdict: Verdict, round: u64) {
         let (disk_low, owes, table) = (self.disk_low, self.owes().is_some(), self.table_report());
-        self.send(to, Body::AppendReply { verdict, round, disk_low, owes, table });
+        let room = self.tell_room();
+        self.send(to, Body::AppendReply { verdict, round, disk_low, owes, table, room });
     }
 
     fn check_append(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
@@ -258,7 +262,8 @@ impl Raft {
         let verdict = Verdict::Conflict { at, try_at: self.log.last() };
         // (The hashes of the table are for the leader of this term.)
         let (disk_low, owes, table) = (self.disk_low, self.owes().is_some(), TableReport::default());
-        self.send(from, Body::AppendReply { verdict, round: 0, disk_low, owes, table });
+        let room = self.room();
+        self.send(from, Body::AppendReply { verdict, round: 0, disk_low, owes, table, room });
     }
 
     /// A follower's answer in this term.
@@ -269,6 +274,7 @@ impl Raft {
         round: u64,
         disk_low: bool,
         owes: bool,
+        room: u64,
     ) -> Result<(), Refused> {
         let last = self.log.last().index;
         let log = &self.log;
@@ -316,6 +322,7 @@ impl Raft {
                 on_conflict(follower, log, at, try_at);
             }
         }
+        self.on_room(from, room, round);
         self.confirm_reads();
         Ok(())
     }
@@ -369,21 +376,6 @@ impl Raft {
             self.start_round(false);
         }
     }
-
-    pub(super) fn advance_commit(&mut self, to: Index) {
-        if to <= self.commit {
-            return;
-        }
-        if let Role::Leader(leader) = &mut self.role {
-            let mut at = self.commit.next();
-            while at <= to {
-                let weight = self.log.entry(at).map_or(0, Entry::weight);
-                leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(weight);
-                at = at.next();
-            }
-        }
-        self.commit = to;
-    }
 }
 
 /// What was sent counts as on its way; `next` runs ahead of the answers.
@@ -397,7 +389,7 @@ fn note_sent(follower: &mut Progress, entries: &[Entry]) {
                 base::mutant!("next-skips-one", follower.next = follower.next.next());
             }
         }
-        Feed::Snapshot(_) => {}
+        Feed::Full | Feed::Snapshot(_) => {}
     }
 }
 
@@ -405,7 +397,7 @@ fn note_sent(follower: &mut Progress, entries: &[Entry]) {
 fn on_conflict(follower: &mut Progress, log: &super::log::Log, at: Index, try_at: EntryId) {
     base::mutant!("match-from-refusal", follower.on_matched(try_at.index));
     let stale = match &follower.feed {
-        Feed::Probe { .. } => at != follower.next.previous(),
+        Feed::Probe { .. } | Feed::Full => at != follower.next.previous(),
         Feed::Replicate { .. } => at <= follower.matched || at >= follower.next,
         Feed::Snapshot(_) => true,
     };

@@ -248,7 +248,7 @@ impl Raft {
         }
         if self.log.contains(snapshot) {
             // (Before the entries go: a server that came to lead meanwhile counts their bytes.)
-            self.advance_commit(snapshot.index);
+            self.set_commit(self.commit.max(snapshot.index));
             self.log.compact(snapshot);
             self.save.entries.retain(|entry| entry.id.index > snapshot.index);
             self.save.marker = Some(snapshot);
@@ -263,6 +263,7 @@ impl Raft {
         }
         self.commit = self.commit.max(snapshot.index);
         self.handed = self.handed.max(snapshot.index);
+        self.count_backlog();
         if let Some(leader) = self.leader().filter(|leader| *leader != self.me) {
             self.answer_append(leader, Verdict::Matched(snapshot.index), 0);
         }

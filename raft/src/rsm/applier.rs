@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::overlay::Overlay;
 use super::{ExecuteError, StateMachine, Status};
+use crate::config::Config;
 use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId};
 use crate::driver::{Event, Item, Waiter};
@@ -86,15 +87,45 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) is_bad: bool,
     /// The driver's word on that, which is the first to know.
     pub(crate) table_bad: Arc<AtomicBool>,
-    /// Bytes dealt with and not yet told to the driver, and how many of them are told.
-    pub(crate) bytes_untold: usize,
-    pub(crate) bytes_told_at: usize,
+    /// What the driver is told now and then.
+    pub(crate) done: Done,
     /// Who waits for commands, by position.
     pub(crate) waiters: VecDeque<(EntryId, CommandWaiter<S>)>,
     /// Reads not confirmed yet.
     pub(crate) asked: BTreeMap<ReadId, QueryWaiter<S>>,
     /// Confirmed reads that wait for their index.
     pub(crate) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
+}
+
+/// What was dealt with and not yet told to the driver, and how much of it is told at once: a wake-up costs more than
+/// an entry. Whatever stays untold is a small part of every limit (correctness rule 77).
+#[derive(Debug)]
+pub(crate) struct Done {
+    bytes: usize,
+    reads: usize,
+    bytes_told_at: usize,
+    reads_told_at: usize,
+}
+
+impl Done {
+    pub(crate) fn new(config: &Config) -> Self {
+        let bytes = config.apply_backlog_bytes_max.min(config.unapplied_bytes_max);
+        Self {
+            bytes: 0,
+            reads: 0,
+            bytes_told_at: (bytes / 4).max(1),
+            reads_told_at: (config.pending_reads_max / 4).max(1),
+        }
+    }
+
+    fn tell(&mut self, events: &mpsc::UnboundedSender<Event>) {
+        if self.bytes >= self.bytes_told_at {
+            let _ = events.send(Event::AppliedBytes(std::mem::take(&mut self.bytes)));
+        }
+        if self.reads >= self.reads_told_at {
+            let _ = events.send(Event::AnsweredReads(std::mem::take(&mut self.reads)));
+        }
+    }
 }
 
 /// The chained hash is told at every position that this divides: the same ones on every server.
@@ -159,6 +190,7 @@ impl<S: StateMachine> Applier<S> {
                     None => {}
                 }
                 self.answer_reads(&mut answers);
+                self.done.tell(&self.events);
                 answers.leave(&self.responses, &self.table_bad);
             }
         }
@@ -175,7 +207,6 @@ impl<S: StateMachine> Applier<S> {
     ) -> Option<Turning> {
         let table = Arc::clone(&self.table);
         let mut overlay = Overlay::new(&*table, self.applied);
-        let mut bytes = 0;
         let mut turning = None;
         let mut left = RUN_MAX;
         while left > 0
@@ -188,7 +219,7 @@ impl<S: StateMachine> Applier<S> {
                     self.asked.insert(id, waiter);
                 }
                 Item::Apply(Apply::Entry(entry)) => {
-                    bytes += entry.weight();
+                    self.done.bytes += entry.weight();
                     self.apply_entry(&mut overlay, entry, answers);
                 }
                 Item::Apply(Apply::Read(id, index)) => {
@@ -221,10 +252,6 @@ impl<S: StateMachine> Applier<S> {
             self.applied = overlay.applied();
             self.table.write(overlay.into_batch());
             self.publish();
-        }
-        self.bytes_untold += bytes;
-        if self.bytes_untold >= self.bytes_told_at {
-            let _ = self.events.send(Event::AppliedBytes(std::mem::take(&mut self.bytes_untold)));
         }
         turning
     }
@@ -271,6 +298,7 @@ impl<S: StateMachine> Applier<S> {
             waiter.refuse(ExecuteError::Unknown);
         }
         // Nothing more is applied here, so what these wait for does not come. Another server can answer.
+        self.done.reads += self.confirmed.len();
         for (_, waiter) in self.confirmed.drain(..) {
             waiter.refuse(ExecuteError::NotLeader { hint: None });
         }
@@ -319,6 +347,7 @@ impl<S: StateMachine> Applier<S> {
     fn answer_reads(&mut self, answers: &mut Answers<S>) {
         while self.confirmed.front().is_some_and(|(index, _)| *index <= self.applied.id.index) {
             let (_, waiter) = self.confirmed.pop_front().expect("just seen");
+            self.done.reads += 1;
             if !waiter.reply.is_closed() {
                 let QueryWaiter { query, reply } = waiter;
                 answers.reads.push((reply, self.machine.query(&*self.table, query)));

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::StateMachine;
-use super::applier::{Applier, CommandWaiter, QueryWaiter, respond};
+use super::applier::{Applier, CommandWaiter, Done, QueryWaiter, respond};
 use crate::background::{Flusher, Streamer};
 use crate::config::{Config, InvalidConfig};
 use crate::core::Raft;
@@ -108,6 +108,8 @@ pub struct Status {
     pub uncommitted_bytes: usize,
     /// That limit.
     pub uncommitted_bytes_max: usize,
+    /// Bytes of entries that are committed and not applied, as far as the applier has told.
+    pub unapplied_bytes: usize,
     /// Synced writes since the start.
     pub syncs: u64,
     /// The last entry that this server had acknowledged, if it lost a part of its log and does not have it again yet
@@ -292,6 +294,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         log_bytes: raft.log().bytes(),
         uncommitted_bytes: 0,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
+        unapplied_bytes: 0,
         syncs: log.syncs(),
         owes: raft.owes(),
         refused_messages: 0,
@@ -340,8 +343,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         applied,
         is_bad,
         table_bad: Arc::clone(&table_bad),
-        bytes_untold: 0,
-        bytes_told_at: config.apply_backlog_bytes_max / 4,
+        done: Done::new(&config),
         waiters: VecDeque::new(),
         asked: BTreeMap::new(),
         confirmed: VecDeque::new(),
@@ -370,6 +372,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         last_alarm: None,
         table_bad: Arc::clone(&table_bad),
         rested: applied,
+        is_checked: threads == Threads::Shared,
     };
     let tasks = vec![
         Task::Spawned(tokio::spawn(driver.run(phase).in_current_span())),

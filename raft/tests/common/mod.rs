@@ -69,6 +69,7 @@ pub(crate) enum Crash {
 #[derive(Debug)]
 enum Event {
     AppliedBytes(usize),
+    AnsweredRead,
     Staged(EntryId),
     Installed(EntryId),
     NotInstalled(EntryId),
@@ -349,7 +350,10 @@ impl Cluster {
                     self.seen.push(Seen::Applied(id, entry));
                 }
             }
-            Apply::Read(read, index) => self.seen.push(Seen::Confirmed(id, read, index)),
+            Apply::Read(read, index) => {
+                server.events.push_back(Event::AnsweredRead);
+                self.seen.push(Seen::Confirmed(id, read, index));
+            }
             Apply::ReadAborted(read) => self.seen.push(Seen::Aborted(id, read)),
             Apply::NewerTerm(_) => {}
             Apply::TableBad => server.table.bad = true,
@@ -395,6 +399,7 @@ impl Cluster {
         for event in events {
             self.input_only(id, |raft| match event {
                 Event::AppliedBytes(bytes) => raft.applied_bytes(bytes),
+                Event::AnsweredRead => raft.answered_reads(1),
                 Event::Staged(snapshot) => raft.staged(snapshot),
                 Event::Installed(snapshot) => raft.installed(snapshot).expect("safety holds"),
                 Event::NotInstalled(snapshot) => raft.not_installed(snapshot),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use raft::core::alarm::Alarm;
+use raft::core::message::Body;
 use raft::core::ready::ReadId;
 use raft::core::role::Role;
 use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
@@ -36,6 +37,7 @@ pub(crate) struct Totals {
     pub(crate) damages: u64,
     pub(crate) corruptions: u64,
     pub(crate) repairs: u64,
+    pub(crate) without_room: u64,
 }
 
 impl Totals {
@@ -52,6 +54,7 @@ impl Totals {
             damages,
             corruptions,
             repairs,
+            without_room,
         } = other;
         self.elections += elections;
         self.committed += committed;
@@ -64,6 +67,7 @@ impl Totals {
         self.damages += damages;
         self.corruptions += corruptions;
         self.repairs += repairs;
+        self.without_room += without_room;
     }
 
     /// Runs in which nothing happened prove nothing.
@@ -73,6 +77,7 @@ impl Totals {
         assert!(self.confirmed_reads >= 10 * runs, "too few reads: {self:?}");
         assert!(self.crashes >= 2 * runs && self.compactions >= 2 * runs, "too few crashes: {self:?}");
         assert!(self.damages >= runs / 4, "too few damaged logs: {self:?}");
+        assert!(self.without_room >= runs, "too few followers without room: {self:?}");
         assert!(self.repairs >= runs / 4, "too few tables repaired: {self:?}");
         assert!(self.snapshots >= runs / 2 && self.truncations >= runs / 4, "too few of both: {self:?}");
     }
@@ -138,7 +143,11 @@ impl Oracle {
                 if self.totals.corruptions > 0 => {}
             Seen::Alarm(id, alarm) => panic!("{id} raised an alarm among sound servers: {alarm}"),
             Seen::Crashed(_) => self.totals.crashes += 1,
-            Seen::Sent { .. } | Seen::Staged(..) | Seen::Role(..) => {}
+            Seen::Sent { flying, .. } => {
+                let is_full = matches!(flying.message.body, Body::AppendReply { room: 0, .. });
+                self.totals.without_room += u64::from(is_full);
+            }
+            Seen::Staged(..) | Seen::Role(..) => {}
         }
     }
 

@@ -24,6 +24,7 @@
 //! forget-views A                  it closes the views it streams snapshots from
 //! lost A B                        A's transport reports that something to B was lost
 //! beside off|on                   appliers, flushers and streamers hang, and go on
+//! apply A                         only A's applier has its turn, though they hang
 //! say A>B tT BODY                 B gets this message, whoever sent it
 //! show [A]   progress A           servers and logs; followers as their leader sees them
 //! quietly COMMAND                 without its output
@@ -117,6 +118,12 @@ impl Script {
                 cluster.instant = true;
                 cluster.ids().into_iter().for_each(|id| cluster.effects(id, None));
             }
+            ["apply", id] => {
+                let id = node(id);
+                while cluster.apply_one(id) {}
+                cluster.tell_events(id);
+                cluster.effects(id, None);
+            }
             ["corrupt", id] => cluster.server(node(id)).table.damage ^= 0xbad,
             ["hash", "all"] => cluster.ids().into_iter().for_each(|id| cluster.tell_hash(id)),
             ["hash", id] => cluster.tell_hash(node(id)),
@@ -183,6 +190,7 @@ fn cluster(size: &str, options: &[&str]) -> Cluster {
             "in-flight-messages-max" => config.in_flight_messages_max = value,
             "in-flight-bytes-max" => config.in_flight_bytes_max = value,
             "uncommitted-bytes-max" => config.uncommitted_bytes_max = value,
+            "unapplied-bytes-max" => config.unapplied_bytes_max = value,
             "pending-reads-max" => config.pending_reads_max = value,
             "log-bytes-max" => config = config.with_log_bytes_max(value),
             "log-keep-bytes" => config.log_keep_bytes = value,
@@ -247,7 +255,8 @@ fn parse_body(words: &[&str]) -> Body {
     let round = option("round").map_or(0, number);
     let reply = |verdict| {
         let (disk_low, owes) = (words.contains(&"low"), words.contains(&"owes"));
-        Body::AppendReply { verdict, round, disk_low, owes, table: TableReport::default() }
+        let room = option("room").map_or(u64::MAX, number);
+        Body::AppendReply { verdict, round, disk_low, owes, table: TableReport::default(), room }
     };
     match *words {
         ["pre-vote", last] => Body::PreVote { last: entry_id(last) },

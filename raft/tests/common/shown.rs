@@ -1,5 +1,6 @@
 //! How golden scripts show what happened: one line each, ids as `index@term`.
 
+use raft::config::Config;
 use raft::core::message::{Body, Chunk, Message, Verdict};
 use raft::core::progress::{Feed, Progress};
 use raft::core::role::Role;
@@ -46,7 +47,7 @@ pub(crate) fn shown_message(message: &Message) -> String {
                 shown_mark("; most had", differs)
             )
         }
-        Body::AppendReply { verdict, round, disk_low, owes, table } => {
+        Body::AppendReply { verdict, round, disk_low, owes, table, room } => {
             let low = match (disk_low, owes) {
                 (true, false) => ", disk nearly full",
                 (false, true) => ", owes more",
@@ -55,7 +56,7 @@ pub(crate) fn shown_message(message: &Message) -> String {
             };
             let needs =
                 table.needs.map_or(String::new(), |index| format!(", needs a snapshot from {index} on"));
-            let table = shown_mark(", table", &table.mark) + &needs;
+            let table = shown_mark(", table", &table.mark) + &needs + &shown_room(*room);
             match verdict {
                 Verdict::Matched(index) => {
                     format!("matched up to {index}{}{low}{table}", shown_round(*round))
@@ -76,6 +77,15 @@ pub(crate) fn shown_message(message: &Message) -> String {
 
 fn shown_round(round: u64) -> String {
     if round == 0 { String::new() } else { format!(", round {round}") }
+}
+
+/// A room that leaves a leader all its window is worth no words.
+fn shown_room(room: u64) -> String {
+    if room >= Config::default().in_flight_bytes_max as u64 {
+        String::new()
+    } else {
+        format!(", room {room}")
+    }
 }
 
 fn shown_mark(before: &str, mark: &Option<Mark>) -> String {
@@ -150,6 +160,7 @@ pub(crate) fn progress(cluster: &Cluster, id: NodeId) -> Vec<String> {
             Feed::Probe { waiting: true } => "probing, answer awaited".to_owned(),
             Feed::Probe { waiting: false } => "to be probed".to_owned(),
             Feed::Replicate { in_flight } => format!("streaming, {} on the way", in_flight.len()),
+            Feed::Full => "full".to_owned(),
             Feed::Snapshot(stream) => match stream.snapshot {
                 Some(snapshot) => format!("getting snapshot {snapshot}"),
                 None => "getting a snapshot".to_owned(),

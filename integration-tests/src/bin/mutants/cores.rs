@@ -1,8 +1,10 @@
-//! What a core does about messages that sound servers never send, which no storm of sound servers shows.
+//! What a core does about messages that sound servers never send, or that only a rare overload brings about, which no
+//! storm of sound servers shows.
 
 use bytes::Bytes;
 use raft::config::Config;
 use raft::core::message::{Body, Chunk, Message, Verdict};
+use raft::core::ready::ReadId;
 use raft::core::role::Role;
 use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
@@ -20,6 +22,20 @@ fn server() -> Raft {
 
 fn says(raft: &mut Raft, term: u64, body: Body) -> Result<(), Refused> {
     raft.step(NodeId(2), Message::new(Term(term), body))
+}
+
+/// The same server as the leader of term 2.
+fn elected() -> Raft {
+    let mut leader = server();
+    (0..=Config::default().election_ticks_max).for_each(|_| leader.tick());
+    let _ = says(&mut leader, 1, Body::PreVoteReply { asked: Term(2), granted: true });
+    let _ = says(&mut leader, 2, Body::VoteReply { granted: true });
+    leader
+}
+
+fn matched(index: u64, round: u64, room: u64) -> Body {
+    let (verdict, table) = (Verdict::Matched(Index(index)), TableReport::default());
+    Body::AppendReply { verdict, round, disk_low: false, owes: false, table, room }
 }
 
 /// Contradictions of every kind.
@@ -43,22 +59,65 @@ pub(crate) fn differences() -> Result<(), String> {
             return Err(format!("rows of a snapshot that {what} are taken"));
         }
     }
-    let mut leader = server();
-    (0..=Config::default().election_ticks_max).for_each(|_| leader.tick());
-    let _ = says(&mut leader, 1, Body::PreVoteReply { asked: Term(2), granted: true });
-    let _ = says(&mut leader, 2, Body::VoteReply { granted: true });
-    let table = TableReport::default();
-    let beyond = Body::AppendReply {
-        verdict: Verdict::Matched(Index(99)),
-        round: 0,
-        disk_low: false,
-        owes: false,
-        table,
-    };
+    let mut leader = elected();
     let was = matches!(leader.role(), Role::Leader(_));
-    let _ = says(&mut leader, 2, beyond);
+    let _ = says(&mut leader, 2, matched(99, 0, u64::MAX));
     match (was, leader.role()) {
         (true, Role::Follower { .. }) => Ok(()),
         (_, role) => Err(format!("a leader that lacks entries goes on: {was} {role:?}")),
+    }
+}
+
+/// Where its Appends to server 2 begin, and how many entries they carry.
+fn appends(raft: &mut Raft) -> Vec<(u64, usize)> {
+    let ready = raft.take_ready();
+    raft.saved();
+    let to_two = ready.appends.into_iter().filter(|envelope| envelope.to == NodeId(2));
+    to_two
+        .filter_map(|envelope| match envelope.message.body {
+            Body::Append { prev, entries, .. } => Some((prev.index.0, entries.len())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Followers without room (correctness rule 77).
+pub(crate) fn backlogs() -> Result<(), String> {
+    // Full of what an old leader could not commit.
+    let limit = Config { unapplied_bytes_max: 1000, ..Config::default() };
+    let restored = Restored::default();
+    let mut follower =
+        Raft::new(NodeId(1), Membership::of([1, 2, 3].map(NodeId)), limit, restored, EntryId::ZERO);
+    for index in 1..4 {
+        let command = Payload::Command(Bytes::from(vec![0; 1000]));
+        let entries = vec![Entry::new(EntryId::new(1, index), command)];
+        let prev = if index == 1 { EntryId::ZERO } else { EntryId::new(1, index - 1) };
+        let append =
+            Body::Append { prev, entries, commit: Index(0), round: 0, acked: EntryId::ZERO, differs: None };
+        let _ = says(&mut follower, 1, append);
+    }
+    if follower.log().last().index != Index(3) {
+        return Err("entries that are not committed fill a follower".to_owned());
+    }
+    // Entries are on their way when the follower says that it left them out.
+    let mut leader = elected();
+    appends(&mut leader);
+    let _ = says(&mut leader, 2, matched(6, 0, u64::MAX));
+    for _ in 0..2 {
+        let _ = leader.propose(Bytes::from_static(b"command"), false);
+        let _ = leader.read(ReadId(1));
+        appends(&mut leader);
+    }
+    let _ = says(&mut leader, 2, matched(6, 0, 0));
+    (0..Config::default().heartbeat_ticks).for_each(|_| leader.tick());
+    let beats = appends(&mut leader);
+    if beats.iter().any(|beat| *beat != (6, 0)) {
+        return Err(format!("a follower that is full at 6 is sent {beats:?}"));
+    }
+    // The word that there is room was lost; this answers a heartbeat.
+    let _ = says(&mut leader, 2, matched(6, 1, 1000));
+    match appends(&mut leader).first() {
+        Some((6, 2)) => Ok(()),
+        other => Err(format!("a follower that has room again is sent {other:?}")),
     }
 }

@@ -25,6 +25,7 @@ const fn of(name: &'static str, tests: &'static [&'static str], breaks: &'static
 
 const IDENTITY: &[&str] = &["identity"];
 const STRANGERS: &[&str] = &["strangers"];
+const BACKLOGS: &[&str] = &["backlogs", "raft_faults"];
 const GROUP: &[&str] = &["raft_faults"];
 const MOVES: &[&str] = &["shard_moves", "rings"];
 
@@ -58,6 +59,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("answer-before-save", GROUP, "answers leave before what they promise is on the disk (rule 19)"),
     of("entries-wait-for-heartbeat", &["KR02"], "commands travel with heartbeats only"),
     of("answer-asks-again", &["R13"], "every answer to an Append is answered by another Append"),
+    // Backlogs
+    of("bound-counts-uncommitted", BACKLOGS, "a follower is full of what is not committed (rule 77)"),
+    of("room-not-repeated", BACKLOGS, "a leader hears only the first word of a follower's room (rule 77)"),
+    of("full-asked-beyond-agreement", BACKLOGS, "heartbeats to a full follower are behind what it left out (rule 77)"),
     // Damage
     of("mark-before-sync", &["damaged_files"], "the mark of the log is written before its record is durable (rule 61)"),
     of("marks-vote-ignored", &["damaged_files", "damaged_tails"], "a repaired log has the vote of what is left of it (rule 62)"),

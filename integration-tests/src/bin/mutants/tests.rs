@@ -15,6 +15,8 @@ use crate::{cores, storms};
 const MODEL: &str = "move_model";
 /// The same, about messages that nobody should send.
 const DIFFERENCES: &str = "differences";
+/// And of followers without room.
+const BACKLOGS: &str = "backlogs";
 /// Nor to this one: groups of the search and of the product, shown another history.
 const TWO_HISTORIES: &str = "two_histories";
 const STORMS: [&str; 11] = [
@@ -37,7 +39,7 @@ fn graded(id: &str) -> Option<Test> {
 
 /// Whether there is such a test.
 pub(crate) fn exists(test: &str) -> bool {
-    [MODEL, DIFFERENCES, TWO_HISTORIES].contains(&test)
+    [MODEL, DIFFERENCES, BACKLOGS, TWO_HISTORIES].contains(&test)
         || STORMS.contains(&test)
         || suites().contains_key(test)
         || graded(test).is_some()
@@ -45,7 +47,7 @@ pub(crate) fn exists(test: &str) -> bool {
 
 /// How many seeds make sense.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if [MODEL, DIFFERENCES, TWO_HISTORIES, "identity"].contains(&test) { 1 } else { u64::MAX }
+    if [MODEL, DIFFERENCES, BACKLOGS, TWO_HISTORIES, "identity"].contains(&test) { 1 } else { u64::MAX }
 }
 
 /// Plays one seed of a test.
@@ -61,6 +63,7 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
         "set_back" => run(seed, storms::damage::set_back).map(drop),
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
         DIFFERENCES => return cores::differences(),
+        BACKLOGS => return cores::backlogs(),
         TWO_HISTORIES => {
             let mut histories = (2..=3).flat_map(|length| classes(length, 2, 1).into_keys());
             let options = integration_tests::move_model::Options::default();

@@ -477,7 +477,8 @@ fn words_are_short_and_need_no_code_beside_them() {
     assert_eq!(says(4, Body::PreVote { last: prev }), "last 12 (term 3), would run in term 5");
     assert_eq!(says(4, Body::PreVoteReply { asked: Term(5), granted: false }), "refused for term 5");
     let answer = |verdict, disk_low| {
-        says(3, Body::AppendReply { verdict, round: 7, disk_low, owes: false, table: TableReport::default() })
+        let (table, room) = (TableReport::default(), u64::MAX);
+        says(3, Body::AppendReply { verdict, round: 7, disk_low, owes: false, table, room })
     };
     assert_eq!(answer(Verdict::Matched(Index(14)), true), "has up to 14, disk nearly full");
     let conflict = Verdict::Conflict { at: Index(12), try_at: EntryId::new(2, 9) };

@@ -44,7 +44,7 @@ impl Said for Message {
             Body::Vote { last } => last_of(*last),
             Body::VoteReply { granted } => verdict(*granted).to_owned(),
             Body::Append { prev, entries, commit, .. } => append(*prev, entries, *commit),
-            Body::AppendReply { verdict, disk_low, .. } => {
+            Body::AppendReply { verdict, disk_low, room, .. } => {
                 let found = match verdict {
                     Verdict::Matched(Index(0)) => "has nothing yet".to_owned(),
                     Verdict::Matched(index) => format!("has up to {index}"),
@@ -52,7 +52,9 @@ impl Said for Message {
                         format!("has another {at} or none, try {}", id(*try_at))
                     }
                 };
-                if *disk_low { format!("{found}, disk nearly full") } else { found }
+                let low = if *disk_low { ", disk nearly full" } else { "" };
+                let full = if *room == 0 { ", no room for more" } else { "" };
+                format!("{found}{low}{full}")
             }
             Body::Chunk(chunk) => chunk_text(chunk),
             Body::ChunkReply { snapshot, cursor } => {

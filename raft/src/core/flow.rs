@@ -1,0 +1,183 @@
+//! Commit does not run away from apply (correctness rule 77).
+//!
+//! *Unapplied* is what is committed here and not applied, in bytes. At its limit a leader is `Busy`, and a follower takes
+//! no entries that it does not have yet. It answers all the same, at once, with what it has, so that elections, rounds and
+//! commit indexes go on; and each answer carries its *room*, which is the leader's window to it. Without room it gets
+//! heartbeats only ([`Feed::Full`](super::progress::Feed)). It says unasked when there is room again, and each answer
+//! to a heartbeat repeats it, for the first may be lost.
+//!
+//! Only what is *committed* counts. A follower whose log is full of what an old leader could not commit must take the
+//! first entry of the new one, or nothing would ever commit. And who is full has an applier with work that waits
+//! for nobody, so there is no deadlock. A bad table (rule 69) is the exception: nothing is applied to it, so its server
+//! is never full.
+//!
+//! The invariant: unapplied never exceeds its limit by more than a leader may have uncommitted, what may be on its way and
+//! one entry. What a log brings into a new life may be longer. Its entries are committed only so far at a time; what
+//! others lack of it they take, or it would never commit, so in memory a log may be longer by as much as any may be.
+//!
+//! Left out on purpose: who is behind, and how fast writes may come then.
+
+use super::message::Verdict;
+use super::ready::Apply;
+use super::role::Role;
+use super::{Progress, Raft};
+use crate::types::{Entry, Index, NodeId};
+
+/// What is committed here, or confirmed, and waits for the applier.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Bytes of committed entries that the applier was not handed yet.
+    pub(super) waiting: usize,
+    /// Bytes of entries with the applier.
+    handed: usize,
+    /// Confirmed reads with the applier.
+    pub(super) reads: usize,
+    /// The leader was told last that there is no room.
+    told_full: bool,
+    /// Entries up to here were not taken under the limit: they come from an earlier life, or came for a bad table.
+    pub(super) inherited: Index,
+}
+
+impl Backlog {
+    /// Of a server that starts with a log up to `last`.
+    pub(super) fn new(last: Index) -> Self {
+        Self { waiting: 0, handed: 0, reads: 0, told_full: false, inherited: last }
+    }
+}
+
+impl Raft {
+    /// Bytes of entries that are committed here and not applied, as far as the applier has told.
+    pub fn unapplied_bytes(&self) -> usize {
+        self.backlog.waiting + self.backlog.handed
+    }
+
+    /// The most that [`Self::unapplied_bytes`] may come to, but for the entry that crosses it.
+    pub(super) fn unapplied_bytes_limit(&self) -> usize {
+        let config = &self.config;
+        let on_their_way = config.in_flight_bytes_max.max(config.append_bytes_max);
+        config.unapplied_bytes_max.saturating_add(config.uncommitted_bytes_max).saturating_add(on_their_way)
+    }
+
+    /// Whether nothing more is taken before something was applied.
+    pub(super) fn is_full(&self) -> bool {
+        let mut bytes = self.unapplied_bytes();
+        base::mutant!("bound-counts-uncommitted", bytes += self.log.bytes_after(self.commit));
+        bytes >= self.config.unapplied_bytes_max && !self.table.is_bad()
+    }
+
+    /// Bytes that a leader may have on their way to this server.
+    pub(super) fn room(&self) -> u64 {
+        let left = self.config.unapplied_bytes_max.saturating_sub(self.unapplied_bytes());
+        let room = if self.table.is_bad() { usize::MAX } else { left };
+        if self.is_full() { 0 } else { room.min(self.config.in_flight_bytes_max) as u64 }
+    }
+
+    /// The same, for an answer to the leader.
+    pub(super) fn tell_room(&mut self) -> u64 {
+        let room = self.room();
+        self.backlog.told_full = room == 0;
+        room
+    }
+
+    /// Takes from a leader's entries what is not in the log yet, if there is no room for it.
+    pub(super) fn leave_what_has_no_room(&self, entries: &mut Vec<Entry>) {
+        if self.is_full() {
+            let marker = self.log.marker().index;
+            let is_here = |entry: &&Entry| entry.id.index <= marker || self.log.contains(entry.id);
+            let known = entries.iter().take_while(is_here).count();
+            entries.truncate(known);
+        }
+    }
+
+    /// What a follower says of its room.
+    pub(super) fn on_room(&mut self, from: NodeId, room: u64, round: u64) {
+        base::mutant!(
+            "room-not-repeated",
+            if round > 0 && room > 0 {
+                return;
+            }
+        );
+        if let Some(follower) = self.follower_mut(from) {
+            follower.on_room(room);
+        }
+    }
+
+    fn follower_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
+        self.role.leader_mut()?.followers.get_mut(&id)
+    }
+
+    /// The applier has applied entries of so many bytes.
+    pub fn applied_bytes(&mut self, bytes: usize) {
+        self.backlog.handed = self.backlog.handed.saturating_sub(bytes);
+        // A long log of an earlier life is committed piece by piece.
+        self.maybe_commit();
+        let enough = self.config.unapplied_bytes_max.min(self.config.in_flight_bytes_max) / 4;
+        if self.backlog.told_full && self.room() > 0 && self.room() >= enough as u64 {
+            // What is committed here is in the leader's log (leader completeness).
+            self.backlog.told_full = false;
+            if let Some(leader) = self.leader().filter(|leader| *leader != self.me) {
+                self.answer_append(leader, Verdict::Matched(self.commit), 0);
+            }
+        }
+    }
+
+    /// The applier has answered so many confirmed reads.
+    pub fn answered_reads(&mut self, count: usize) {
+        self.backlog.reads = self.backlog.reads.saturating_sub(count);
+    }
+
+    /// Confirmed reads that the applier has not answered.
+    pub(super) fn confirmed_reads(&self) -> usize {
+        self.backlog.reads
+    }
+
+    /// Hands committed entries to the applier, against its credit.
+    pub(super) fn hand_committed(&mut self) {
+        if self.table.is_bad() {
+            return;
+        }
+        let credit = self.config.apply_backlog_bytes_max;
+        let mut handed = Vec::new();
+        // Only what is on the own disk or in this Ready's save, which comes first: all of the log.
+        while self.handed < self.commit && self.backlog.handed < credit {
+            let Some(entry) = self.log.entry(self.handed.next()) else { break };
+            self.backlog.waiting -= entry.weight();
+            self.backlog.handed += entry.weight();
+            self.handed = entry.id.index;
+            handed.push(Apply::Entry(entry.clone()));
+        }
+        // Entries first: nothing else in this Ready is waited for by them.
+        self.apply.splice(0..0, handed);
+    }
+
+    /// Everything up to `to` is committed: takes note of it, of a long log as far as the limit goes.
+    pub(super) fn advance_commit(&mut self, to: Index) {
+        let limit = self.unapplied_bytes_limit();
+        let mut unapplied = self.unapplied_bytes();
+        let mut reach = self.commit;
+        while reach < to && unapplied < limit {
+            reach = reach.next();
+            unapplied += self.log.entry(reach).map_or(0, Entry::weight);
+        }
+        self.set_commit(reach);
+    }
+
+    /// Moves the commit index, and counts what lies between.
+    pub(super) fn set_commit(&mut self, to: Index) {
+        let mut bytes = 0;
+        while self.commit < to {
+            self.commit = self.commit.next();
+            bytes += self.log.entry(self.commit).map_or(0, Entry::weight);
+        }
+        self.backlog.waiting += bytes;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// A snapshot went over what the applier was to be handed.
+    pub(super) fn count_backlog(&mut self) {
+        self.backlog.waiting = self.log.bytes_between(self.handed, self.commit);
+        self.backlog.inherited = self.log.last().index;
+    }
+}
