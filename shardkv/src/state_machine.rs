@@ -252,6 +252,10 @@ impl StateMachine for Machine {
 
     fn query(&self, rows: &dyn Read, query: Query) -> Outcome {
         match query {
+            // Answers that nobody takes are not made: reading them would hold up everybody.
+            Query::Get { room, .. } | Query::Scan { room, .. } if !room.is_awaited() => {
+                Outcome::Reply(Err(KvRefusal::Busy))
+            }
             Query::Get { shard, key, config, room } => {
                 Outcome::Reply(self.get(rows, shard, &key, config).and_then(|reply| fits(reply, &room)))
             }

@@ -307,6 +307,11 @@ struct Reserved {
 }
 
 impl Reservation {
+    /// Whether somebody awaits the answer, and has any room. Asked before what may be large is read.
+    pub fn is_awaited(&self) -> bool {
+        self.0.seat.as_ref().is_none_or(|seat| seat.account.awaits_answers())
+    }
+
     /// Whether there is room for an answer of so many bytes, which is about to be made.
     pub fn take(&self, bytes: usize) -> bool {
         let Some(seat) = &self.0.seat else { return true };

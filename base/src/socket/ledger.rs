@@ -179,6 +179,12 @@ impl Account {
         others >= self.ledger.bounds.connection || self.ledger.is_over() || self.ledger.is_busy()
     }
 
+    /// Whether it is worth while to make an answer: the connection is there, and has not as much as one may have.
+    pub(super) fn awaits_answers(&self) -> bool {
+        let waiting = self.waiting();
+        !waiting.closed && waiting.sum() < self.ledger.bounds.connection
+    }
+
     /// Takes so many bytes for an answer that is about to be made, if there is room. One that is larger than the bound
     /// has room where no other waits.
     pub(super) fn take(&self, bytes: usize) -> bool {
@@ -249,6 +255,12 @@ mod tests {
         let ledger = Ledger::new(BOUNDS);
         let (one, other) = (Account::new(&ledger), Account::new(&ledger));
         assert!(one.take(9000) && !one.take(2000), "more than a connection may have");
+        assert!(one.awaits_answers());
+        assert!(!one.add(What::Answer, 1000) && !one.awaits_answers());
+        one.remove(What::Answer, 1000);
+        let gone = Account::new(&ledger);
+        gone.close();
+        assert!(!gone.awaits_answers());
         assert!(other.take(11_000), "alone, one of any size has room");
         assert!(!Account::new(&ledger).take(1), "more than all may have");
         one.remove(What::Answer, 9000);

@@ -107,7 +107,7 @@ pub struct Limits {
     pub peers_max: usize,
     /// Bytes of a frame. Default [`FRAME_BYTES_MAX`].
     pub frame_bytes_max: usize,
-    /// Bytes that may wait on a connection (correctness rule 103); beyond, its requests are busy. Default 16 MiB.
+    /// Bytes that may wait on a connection (correctness rule 103); beyond, its requests are busy. Default 8 MiB.
     pub connection_bytes_max: usize,
     /// Bytes that others may keep waiting on all of them; beyond, the slowest are closed, but for the last. As many may
     /// be worked on; beyond, requests are busy. Default 48 MiB.
@@ -124,7 +124,7 @@ impl Default for Limits {
             groups_max: 64,
             peers_max: 64,
             frame_bytes_max: FRAME_BYTES_MAX,
-            connection_bytes_max: 16 << 20,
+            connection_bytes_max: 8 << 20,
             server_bytes_max: 48 << 20,
         }
     }
