@@ -168,6 +168,68 @@ fn each_refusal_of_a_start_and_of_a_connection_is_explained() {
     assert!(texts > 15, "only {texts} texts");
 }
 
+/// What a source says of a limit: the value of a constant, or of a field by default.
+fn value_of(text: &str, name: &str) -> Option<String> {
+    let constant = text.lines().find_map(|line| {
+        let (_, rest) = line.split_once(&format!("const {name}: "))?;
+        rest.split_once(" = ")?.1.strip_suffix(';').map(str::to_owned)
+    });
+    let field = || {
+        let defaults = text.find("fn default()").or_else(|| text.find("pub fn of("))?;
+        let (_, rest) = text[defaults..].split_once(&format!(" {name}: "))?;
+        let end = rest.find([',', '\n', '}'])?;
+        Some(rest[..end].trim().to_owned())
+    };
+    constant.or_else(field)
+}
+
+/// The limits that the sources declare, by file and name.
+fn declared_limits(sources: &[(String, String)]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (file, text) in sources {
+        if is_test(file) || file.contains("/bench/") {
+            continue;
+        }
+        for (_, line) in code(text) {
+            let line = line.trim();
+            let constant = line.split_once("const ").and_then(|(_, rest)| rest.split_once(": "));
+            let constant = constant.map(|(name, _)| name).filter(|name| {
+                name.ends_with("_MAX") || name.ends_with("_LIMIT") && !name.contains(char::is_lowercase)
+            });
+            // Settings hand these on, and a status shows them.
+            let handed_on = ["settings.rs", "replica.rs"].iter().any(|name| file.ends_with(name));
+            let field = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "));
+            let field = field
+                .map(|(name, _)| name)
+                .filter(|name| name.ends_with("_max") && !name.contains(' ') && !handed_on);
+            let names = constant.into_iter().chain(field);
+            found.extend(names.map(|name| (file.clone(), name.to_owned())));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_page_of_limits_says_what_the_code_says() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let sources = sources();
+    let mut listed = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs` `")) {
+        let columns: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, _, default, _, _, place] = columns[..] else { panic!("not six columns: {row}") };
+        let quoted = |text: &str, number: usize| text.split('`').nth(number).map(str::to_owned);
+        let (file, name) = (quoted(place, 1).unwrap(), quoted(place, 3).unwrap());
+        let (_, text) = sources.iter().find(|(path, _)| *path == file).expect("a file that is there");
+        assert_eq!(value_of(text, &name), quoted(default, 1), "docs/limits.md: {file} {name}");
+        listed.push((file, name));
+    }
+    for limit in declared_limits(&sources) {
+        // Numbers that never end are no limits.
+        assert!(listed.contains(&limit) || limit.1 == "JUMP_MAX", "not in docs/limits.md: {limit:?}");
+    }
+    assert!(listed.len() > 70, "only {} limits", listed.len());
+}
+
 #[test]
 fn nothing_of_ours_is_unsafe() {
     only_in(&["unsafe"], |_| false);
