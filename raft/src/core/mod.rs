@@ -302,12 +302,12 @@ impl Raft {
         // majority that has room (rule 35).
         let (me, patience) = (self.me, self.config.election_ticks_max);
         let is_heard = |it: &&Progress| it.silent_ticks < patience;
-        let is_disk_full = leader.followers.values().filter(is_heard).any(|it| it.disk_low);
+        let is_disk_full = disk_low || leader.followers.values().filter(is_heard).any(|it| it.disk_low);
         let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
             Some(follower) => !follower.disk_low,
-            None => voter == me,
+            None => voter == me && !disk_low,
         };
-        if !freeing && (disk_low || is_disk_full && !self.membership.majority(has_room)) {
+        if !freeing && is_disk_full && !self.membership.majority(has_room) {
             return Err(ProposeError::DiskFull);
         }
         if leader.uncommitted_bytes >= limit || is_full {
