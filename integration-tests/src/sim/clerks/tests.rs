@@ -40,6 +40,7 @@ fn server(network: &Network, answer: Result<KvReply, KvRefusal>) -> Arc<AtomicU6
         let reply = match request {
             Request::Ctrl(_) => Reply::Ctrl(Ok(CtrlReply::Config(config.clone(), book.clone()))),
             Request::Kv(_, KvRequest::Open { .. }) => Reply::Kv(Ok(KvReply::Opened(SessionId(1)))),
+            Request::Kv(_, KvRequest::Config) => Reply::Kv(Ok(KvReply::Config(config.clone(), book.clone()))),
             Request::Push(..) => Reply::Refused("nobody pushes here".to_owned()),
             Request::Kv(..) => {
                 count.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,11 @@
 //! The directory of a local cluster: its lock, its file, and how both go away.
 //!
-//! One command at a time starts or stops servers: it holds `cluster.lock`. A purge deletes that file too, so a command
-//! that waited for it may hold the lock of a file that is gone, while another one holds the lock of the next. Who gets a
-//! lock therefore looks whether it is that of the file that is there now.
+//! One command at a time starts or stops servers: it holds `cluster.lock`. A purge deletes that file too. A command
+//! that waited for the lock may then hold the lock of a deleted file, while another command holds the lock of its
+//! successor. So a command that gets a lock checks that the locked file is the one that is there now.
 //!
-//! A purge is noted in `cluster.json` before the first directory is deleted. The next command that takes the lock
-//! finishes what was interrupted: a cluster of which a part is deleted must not be started.
+//! A purge writes into `cluster.json` that it has begun, before it deletes the first directory. The next command that
+//! takes the lock finishes a purge that was interrupted: half a cluster must not be started.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;

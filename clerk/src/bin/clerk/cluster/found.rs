@@ -24,7 +24,7 @@ impl Directory {
         self.load().or_else(|failure| {
             let found = self.running();
             let cluster = found.map(|found| Cluster::found(&found)).ok_or_else(|| failure.clone())?;
-            output.note(format!("clerk: {}", failure.message));
+            output.note(format!("clerk: {}", failure.message.trim_end_matches("; nothing was done")));
             output.note("       these are the servers that run here");
             Ok(cluster)
         })

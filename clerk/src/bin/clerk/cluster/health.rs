@@ -1,9 +1,10 @@
 //! Starting servers and waiting until they answer.
 //!
-//! A data directory may be held by a process that runs, that still stops (after a SIGTERM, or a `down` that was
-//! interrupted), or that still starts (an `up` that was interrupted). Only its answer tells the first from the others.
-//! So a server is up when the process that holds its directory answers; one whose directory nobody holds is started,
-//! again if another process was faster and has gone since. All of that ends with the time of the command.
+//! The process that holds a data directory may serve, may still be stopping (after a SIGTERM, or an interrupted
+//! `down`), or may still be starting (an interrupted `up`). Only its answer tells which. So a server is up when the
+//! process that holds its directory answers. If no process holds the directory, a new one is started; if another process
+//! took the directory first and has ended since, a new one is started again. All waiting ends with the time of the
+//! command.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Child;
@@ -30,6 +31,9 @@ const LINES: usize = 10;
 /// A process that was found running counts as up when it has answered so often: one that was told to stop may still
 /// answer once.
 const ANSWERS: u32 = 2;
+/// What to do when a server belongs to another cluster.
+const STRANGER: &str =
+    "stop the process at that address; a group that is new belongs to the cluster of its controllers";
 /// A process that ends may have its port so long after its directory.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -96,13 +100,17 @@ impl Start<'_> {
         loop {
             self.spawn()?;
             self.ask(&reach, until).await?;
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                // One answer has to do.
+                self.waiting.retain(|_, waiting| waiting.answers == 0);
+            }
             let names: Vec<&str> = self.waiting.keys().map(String::as_str).collect();
             if names.is_empty() {
                 bar.finish_and_clear();
                 return Ok(());
             }
             bar.set_message(format!("waiting for {}", names.join(" ")));
-            let left = until.since(clock::now());
             if left.is_zero() {
                 let said: Vec<&str> = self.waiting.values().map(|waiting| waiting.said.as_str()).collect();
                 let message = format!("no answer in time from {}: {}", names.join(" "), said.join("; "));
@@ -158,8 +166,7 @@ impl Start<'_> {
                 }
                 Err(error @ CallError::Refused { .. }) => {
                     let message = format!("{name} does not belong to this cluster: {error}");
-                    return Err(Failure::new("start_failed", message)
-                        .next("stop what runs at its address, or what its controllers are: it is of another cluster"));
+                    return Err(Failure::new("start_failed", message).next(STRANGER));
                 }
                 Err(error) => waiting.said = error.to_string(),
             }
@@ -244,7 +251,10 @@ async fn has_leader(reach: &Reach, group: GroupId, until: Instant) -> Result<boo
         .into_iter()
         .find_map(|answer| answer.err().filter(|error| matches!(error, CallError::Refused { .. })))
     {
-        Some(refused) => Err(Failure::new("refused", format!("a server is not of this cluster: {refused}"))),
+        Some(refused) => {
+            let message = format!("a server is not of this cluster: {refused}");
+            Err(Failure::new("start_failed", message).next(STRANGER))
+        }
         None => Ok(false),
     }
 }

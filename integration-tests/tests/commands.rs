@@ -1,0 +1,188 @@
+//! Commands that meet servers that are down, files that are gone, and what other commands left half done (correctness
+//! rules 43, 85, 86, 87).
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use integration_tests::real::{Cluster, Place, binary, run, together};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn addresses(added: &Value) -> Vec<String> {
+    let servers = added["servers"].as_array().unwrap();
+    servers.iter().map(|server| server["address"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn keys_need_one_controller_or_one_group() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "2", "--replicas", "1"]);
+    cluster.ok(&["put", "a", "1"]);
+    let controllers = cluster.target().controllers.join(",");
+    cluster.ok(&["kill", "ctrl.1", "ctrl.2"]);
+    assert_eq!(cluster.ok(&["get", "a"]), "1\n");
+    cluster.ok(&["put", "a", "2", "--timeout", "4"]);
+    let mut elsewhere = Command::new(binary("clerk"));
+    elsewhere.args(["--controllers", &controllers, "get", "a", "--timeout", "3"]);
+    assert_eq!(run(&mut elsewhere, None, LIMIT).text(), "2\n");
+    let started = Instant::now();
+    let late = cluster.clerk(&["move", "1", "101", "--timeout", "1", "-o", "json"]);
+    assert_eq!(late.error(1), "unavailable");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let message = late.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("does not lead") && message.contains("not reached"), "{message}");
+    cluster.ok(&["kill", "ctrl.3"]);
+    assert_eq!(cluster.ok(&["get", "a"]), "2\n", "the groups know");
+}
+
+#[test]
+fn up_waits_for_servers_that_still_stop() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1"]);
+    for delay in [10, 30, 60] {
+        for pid in cluster.pids().values() {
+            kill_process(Pid::from_raw(*pid as i32).unwrap(), Signal::TERM).unwrap();
+        }
+        cluster.ok(&["up"]);
+        assert!(cluster.status().replicas().all(|replica| replica.up));
+        let mut down =
+            cluster.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        // It may have ended.
+        let _ = kill_process(Pid::from_child(&down), Signal::INT);
+        down.wait().unwrap();
+        cluster.ok(&["start", "all"]);
+        assert!(cluster.status().replicas().all(|replica| replica.up));
+    }
+}
+
+#[test]
+fn two_that_start_a_cluster_at_once_start_one() {
+    let _machine = together();
+    let place = Place::new();
+    let clerk = |arguments: &[&str]| {
+        let mut command = Command::new(binary("clerk"));
+        command.arg("--dir").arg(place.path()).args(arguments);
+        command
+    };
+    let up = ["up", "--groups", "1", "--replicas", "1", "-o", "json"];
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| run(&mut clerk(&up), None, LIMIT));
+        let other = run(&mut clerk(&up), None, LIMIT);
+        (one.join().unwrap(), other)
+    });
+    assert_eq!((one.code, other.code), (Some(0), Some(0)), "{} {}", one.stderr, other.stderr);
+    assert_eq!(one.json()["cluster"], other.json()["cluster"]);
+    assert_eq!(run(&mut clerk(&["down", "--purge"]), None, LIMIT).code, Some(0));
+    assert!(!place.path().join("cluster.json").exists());
+}
+
+#[test]
+fn a_group_that_was_told_to_leave_stays_out_after_an_interrupted_up() {
+    let _machine = together();
+    let place = Place::new();
+    let clerk = |arguments: &[&str]| {
+        let mut command = Command::new(binary("clerk"));
+        command.arg("--dir").arg(place.path()).args(["-o", "json"]).args(arguments);
+        command
+    };
+    let ask = |arguments: &[&str]| run(&mut clerk(arguments), None, LIMIT);
+    let up = ["up", "--groups", "2", "--replicas", "1"];
+    let mut up = clerk(&up).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let joined = || ask(&["query", "--timeout", "0.5"]).json()["num"].as_u64() >= Some(1);
+    assert!((0..1000).any(|_| joined()), "the groups have joined");
+    // It may have ended.
+    let _ = kill_process(Pid::from_child(&up), Signal::INT);
+    up.wait().unwrap();
+    assert_eq!(ask(&["leave", "102"]).code, Some(0));
+    assert_eq!(ask(&["leave", "102"]).json()["moves"], json!([]), "harmless");
+    assert_eq!(ask(&["up"]).code, Some(0));
+    let groups = ask(&["query"]).json()["groups"].clone();
+    assert_eq!(groups.as_object().unwrap().keys().collect::<Vec<_>>(), ["101"]);
+    assert_eq!(ask(&["down", "--purge"]).code, Some(0));
+}
+
+#[test]
+fn a_wrong_list_of_servers_is_refused_and_can_be_corrected() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1"]);
+    let servers = addresses(&cluster.json(&["add-group", "102"]));
+    let first = format!("102={}", servers[0]);
+    assert_eq!(cluster.fails(1, &["join", &first]), "wrong_servers");
+    let stranger = format!("102={},{}", servers.join(","), cluster.target().controllers[0]);
+    assert_eq!(cluster.fails(1, &["join", &stranger]), "wrong_servers");
+    assert_eq!(cluster.json(&["query"])["num"], 1, "nothing changed");
+    let joined = cluster.json(&["join", &first, "--partial"]);
+    let known = |cluster: &Cluster| cluster.json(&["query"])["groups"]["102"].clone();
+    assert_eq!(known(&cluster), json!([servers[0]]));
+    let corrected = cluster.json(&["join", "102"]);
+    assert_eq!((&corrected["config"], &corrected["moves"]), (&joined["config"], &json!([])));
+    assert_eq!(known(&cluster), json!(servers));
+    let records: String = (0..60).map(|number| format!("k{number}\tv\n")).collect();
+    assert_eq!(cluster.clerk_reading(&["load", "-"], records).code, Some(0));
+    cluster.ok(&["kill", "102.1"]);
+    for number in 0..60 {
+        assert_eq!(cluster.ok(&["get", &format!("k{number}")]), "v\n");
+    }
+}
+
+#[test]
+fn servers_are_found_without_their_file() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1", "--replicas", "1"]);
+    let (file, kept) = (cluster.path().join("cluster.json"), cluster.path().join("kept"));
+    fs::rename(&file, &kept).unwrap();
+    let status = cluster.json(&["status"]);
+    assert_eq!(status["groups"][0]["replicas"][0]["up"], true, "{status}");
+    fs::write(&file, "{\"cluster\": 7}").unwrap();
+    assert_eq!(cluster.fails(1, &["up"]), "bad_cluster_file");
+    let down = cluster.json(&["down"]);
+    assert_eq!(down["stopped"].as_array().map(Vec::len), Some(4), "{down}");
+    assert_eq!(cluster.fails(1, &["down"]), "bad_cluster_file", "none runs: there is nothing to go by");
+    fs::rename(&kept, &file).unwrap();
+    cluster.ok(&["up"]);
+}
+
+#[test]
+fn a_dump_prints_what_healthy_groups_hold() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "2", "--replicas", "1", "--shards", "8"]);
+    let records: String = (0..100).map(|number| format!("k{number}\tv\n")).collect();
+    assert_eq!(cluster.clerk_reading(&["load", "-"], records).code, Some(0));
+    let shards = cluster.json(&["query"])["shards"].clone();
+    cluster.ok(&["kill", "102"]);
+    let dump = cluster.clerk(&["dump", "--timeout", "2"]);
+    assert_eq!(dump.code, Some(3), "{}", dump.stderr);
+    let count = dump.text().lines().filter(|line| line.contains('\t')).count();
+    assert!((20..80).contains(&count) && !dump.text().contains("# end of dump"), "{count} records");
+    assert!(dump.stderr.contains("missing"), "{}", dump.stderr);
+    let dump = cluster.clerk(&["dump", "--timeout", "2", "-o", "json"]).json();
+    let missing: Vec<u64> =
+        dump["missing"].as_array().unwrap().iter().map(|shard| shard["shard"].as_u64().unwrap()).collect();
+    let lost: Vec<u64> = (0..8).filter(|shard| shards[*shard as usize] == 102).collect();
+    assert_eq!(missing, lost);
+}
+
+#[test]
+fn ctrl_c_in_a_write_says_that_it_may_have_been_done() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1", "--replicas", "1"]);
+    cluster.ok(&["put", "dash", "-", "--literal"]);
+    assert_eq!(cluster.ok(&["get", "dash"]), "-\n");
+    let interrupted = |arguments: &[&str]| {
+        let mut command = cluster.command(arguments);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130));
+        String::from_utf8_lossy(&ended.stderr).into_owned()
+    };
+    assert!(interrupted(&["put", "a", "-"]).contains("nothing was written"), "it still reads the value");
+    cluster.ok(&["kill", "101"]);
+    assert!(interrupted(&["put", "a", "1"]).contains("may have been done"));
+}
