@@ -74,7 +74,8 @@ pub struct Lock {
 
 impl Lock {
     /// The lock kept at `key`, which nothing else may write. `seed` decides tokens and pauses: every user of
-    /// a lock needs another one.
+    /// a lock needs another one. The first token is a function of the seed, so a user who starts again with the seed he
+    /// had acquires a lock that he still holds.
     pub fn new(clerk: Clerk, key: impl Into<Bytes>, seed: u64) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(base::seed::derive(seed, "lock")));
         Self { clerk, key: key.into(), random }

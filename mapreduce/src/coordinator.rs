@@ -1,0 +1,191 @@
+//! The coordinator: a job behind a socket.
+//!
+//! `Ask` waits for up to a second for work. `Done` is answered once the mark of the winner is in the directory, so a
+//! coordinator that dies forgets nothing: the next one reads the marks and goes on, its attempts numbered from a random
+//! number on. Two side by side do no harm: a mark can be made once, and both go by it.
+//!
+//! Where the connection of a worker ends, its attempts are given up at once. That it is silent is noticed after ten
+//! seconds ([`crate::job`]).
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base::clock::{self, Instant};
+use base::socket::wire;
+use base::socket::{Arrival, Here, Listener, Refusal, Service, Stream};
+use tarpc::context::Context;
+use tokio::sync::watch;
+
+use crate::api::{MapReduce, Reply, Request};
+use crate::files::{Directory, Spec};
+use crate::job::{Job, Kind, Order, Task, View};
+
+/// An `Ask` is answered within this.
+const ASK_MAX: Duration = Duration::from_secs(1);
+/// Requests of one connection at once: a worker has one, a person that looks another.
+const IN_FLIGHT_MAX: usize = 16;
+/// A connection that is silent for so long is closed; a worker may be at a task for hours.
+const IDLE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of a frame: the longest is the view of a job of many tasks.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// A coordinator.
+pub struct Coordinator {
+    directory: Directory,
+    job: Mutex<Job>,
+    changed: watch::Sender<()>,
+    start: Instant,
+}
+
+impl Coordinator {
+    /// Begins with the job of a directory, or goes on with it. `life` tells this coordinator from those before.
+    ///
+    /// # Errors
+    /// The system's, about the marks.
+    pub fn new(directory: Directory, spec: &Spec, life: u32) -> std::io::Result<Self> {
+        let mut job = Job::new(spec.maps(), spec.reduces, u64::from(life) << 32);
+        for (kind, count) in [(Kind::Map, spec.maps()), (Kind::Reduce, spec.reduces)] {
+            for task in (0..count).map(|number| Task { kind, number }) {
+                if let Some(winner) = directory.marked(task)? {
+                    job.won(task, winner);
+                }
+            }
+        }
+        Ok(Self { directory, job: Mutex::new(job), changed: watch::Sender::new(()), start: clock::now() })
+    }
+
+    fn job(&self) -> MutexGuard<'_, Job> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request) -> Reply {
+        match request {
+            Request::Ask { worker } => return Reply::Order(self.ask(worker).await),
+            Request::View => return Reply::View(Box::new(self.view())),
+            Request::Done { task, attempt, work } => {
+                let mut job = self.job();
+                // The mark first: what is answered must outlive this process.
+                if job.is_open(task) {
+                    match self.directory.mark(task, attempt) {
+                        Ok(winner) => job.won(task, winner),
+                        Err(error) => job.fail(format!("the directory of the job: {error}")),
+                    }
+                }
+                if job.failure().is_none() {
+                    job.done(task, attempt, work, self.now());
+                }
+            }
+            Request::Failed { task, attempt, report } => {
+                self.job().failed(task, attempt, &report, self.now());
+            }
+        }
+        self.tell();
+        Reply::Noted
+    }
+
+    async fn ask(&self, worker: u64) -> Order {
+        let until = clock::now().after(ASK_MAX);
+        let mut changed = self.changed.subscribe();
+        loop {
+            let order = self.job().ask(worker, self.now());
+            let left = until.since(clock::now());
+            if order != Order::Wait || left.is_zero() {
+                return order;
+            }
+            // An error means that the time is over: the next look is the last.
+            let _ = clock::timeout(left, changed.changed()).await;
+        }
+    }
+
+    /// A worker's connection has ended.
+    pub fn gone(&self, worker: u64) {
+        self.job().gone(worker, self.now());
+        self.tell();
+    }
+
+    /// The job cannot be done.
+    pub fn fail(&self, why: String) {
+        self.job().fail(why);
+        self.tell();
+    }
+
+    /// How the job is.
+    pub fn view(&self) -> View {
+        self.job().view(self.now())
+    }
+
+    /// Tasks that are done, and all.
+    pub fn progress(&self) -> (usize, usize) {
+        self.job().progress()
+    }
+
+    /// Waits until the job is over: why it failed, or none.
+    pub async fn over(&self) -> Option<String> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            {
+                let job = self.job();
+                if job.is_over() {
+                    return job.failure().map(str::to_owned);
+                }
+            }
+            // The sender is here: it cannot be gone.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+/// Serves every connection. Never ends by itself; dropping it closes them all.
+pub async fn serve(listener: Listener, job: u64, coordinator: Arc<Coordinator>) -> Infallible {
+    let here = Arc::new(Here { cluster: name_of(job), ..Here::default() });
+    listener.run(move |arrival| on_arrival(arrival, Arc::clone(&here), Arc::clone(&coordinator))).await
+}
+
+/// The name that a connection to a job's coordinator says.
+pub fn name_of(job: u64) -> String {
+    format!("mr-{job:016x}")
+}
+
+async fn on_arrival(arrival: Arrival, here: Arc<Here>, coordinator: Arc<Coordinator>) {
+    if arrival.hello().service != Service::Client {
+        return arrival.refuse(&Refusal::NoShards).await;
+    }
+    if let Some(stream) = arrival.admit(&here).await {
+        converse(stream, coordinator).await;
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    coordinator: Arc<Coordinator>,
+    /// Who asked on this connection.
+    workers: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl MapReduce for Server {
+    async fn mr(self, _: Context, request: Request) -> Reply {
+        if let Request::Ask { worker } = request {
+            self.workers.lock().unwrap_or_else(PoisonError::into_inner).insert(worker);
+        }
+        self.coordinator.handle(request).await
+    }
+}
+
+/// Answers a connection until it ends.
+async fn converse(stream: Stream, coordinator: Arc<Coordinator>) {
+    let server = Server { coordinator: Arc::clone(&coordinator), workers: Arc::default() };
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, server.clone().serve()).await;
+    let workers = std::mem::take(&mut *server.workers.lock().unwrap_or_else(PoisonError::into_inner));
+    workers.into_iter().for_each(|worker| coordinator.gone(worker));
+}

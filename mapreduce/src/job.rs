@@ -1,0 +1,342 @@
+//! Who does what: the state of a job, a pure value without clock, file or socket.
+//!
+//! All maps come before all reduces. A task is given to one worker. It is given again when its attempt failed, when
+//! the worker is gone, or when the newest attempt is older than ten seconds and than three times the median of its
+//! kind: then a twin runs beside it, at most one attempt a worker. Backup tasks are this same rule. The first attempt
+//! that is done wins; what comes later is noted and changes nothing.
+//!
+//! An app that fails on a record says so, and after three such reports of one task the job has failed. A worker that
+//! is gone or falls silent is no report.
+//!
+//! Left out on purpose: which worker is near to which input.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// An attempt may run for so long before a twin is started (the labs' ten seconds). A worker that said nothing for so
+/// long is shown as lost.
+pub const SILENT: Duration = Duration::from_secs(10);
+/// A twin also waits for so many medians of what attempts of its kind took.
+const MEDIANS: u32 = 3;
+/// Reports of one task that end the job.
+const REPORTS_MAX: usize = 3;
+/// A task that was tried so often never will be done.
+const ATTEMPTS_MAX: usize = 1000;
+/// Tasks of one kind.
+pub const TASKS_MAX: usize = 10_000;
+/// Workers that are remembered; beyond, the one heard longest ago is forgotten.
+const WORKERS_MAX: usize = 1000;
+/// Bytes kept of the text of a report.
+const REPORT_BYTES_MAX: usize = 2000;
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// Reads an input and writes a file for each reducer.
+    Map,
+    /// Reads its file of every map and writes an output.
+    Reduce,
+}
+
+/// A task by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Task {
+    /// What it does.
+    pub kind: Kind,
+    /// Which one, from 0 on.
+    pub number: u32,
+}
+
+/// What a worker is told to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// This task.
+    Run {
+        /// The task.
+        task: Task,
+        /// The number of this attempt, which no other attempt of the job has.
+        attempt: u64,
+        /// To a reducer: each map, and the attempt that won it.
+        #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
+        maps: Vec<(u32, u64)>,
+    },
+    /// Nothing now: ask again.
+    Wait,
+    /// Nothing any more: the job is over.
+    Exit,
+}
+
+/// What an attempt did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Records that a map read, or keys that a reducer reduced.
+    pub records: u64,
+    /// Bytes that it read.
+    pub bytes: u64,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// Done first: it won.
+    Won,
+    /// Done, or given up, after another had won.
+    Late,
+    /// The app failed.
+    Failed,
+    /// The worker is gone.
+    Gone,
+}
+
+/// One try at a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number.
+    pub number: u64,
+    /// Who tries.
+    pub worker: u64,
+    /// When it began, since the coordinator's start.
+    pub since: Duration,
+    /// When and how it ended.
+    pub ended: Option<(Duration, End)>,
+    /// What it did, once it is done.
+    pub work: Work,
+}
+
+/// What is known of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Every try of this coordinator's.
+    #[serde(deserialize_with = "base::codec::bounded::<ATTEMPTS_MAX, _, _>")]
+    pub attempts: Vec<Attempt>,
+    /// The attempt that won.
+    pub winner: Option<u64>,
+}
+
+impl State {
+    fn live(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|attempt| attempt.ended.is_none())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.winner.is_none() && self.live().next().is_none()
+    }
+
+    /// When its newest attempt began, if somebody is at it.
+    fn newest(&self) -> Option<Duration> {
+        if self.winner.is_some() { None } else { self.live().map(|attempt| attempt.since).max() }
+    }
+
+    fn end(&mut self, number: u64, now: Duration, end: End) -> bool {
+        let live = self.attempts.iter_mut().find(|one| one.number == number && one.ended.is_none());
+        live.map(|attempt| attempt.ended = Some((now, end))).is_some()
+    }
+}
+
+/// A job as it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The maps.
+    #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
+    pub maps: Vec<State>,
+    /// The reduces.
+    #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
+    pub reduces: Vec<State>,
+    /// Workers, and when each was last heard.
+    #[serde(deserialize_with = "base::codec::bounded::<WORKERS_MAX, _, _>")]
+    pub workers: Vec<(u64, Duration)>,
+    /// Time since the coordinator's start.
+    pub now: Duration,
+    /// Why the job failed.
+    pub failure: Option<String>,
+}
+
+/// A job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    maps: Vec<State>,
+    reduces: Vec<State>,
+    next_attempt: u64,
+    workers: BTreeMap<u64, Duration>,
+    failure: Option<String>,
+}
+
+impl Job {
+    /// A job whose attempts are numbered from `first_attempt` on. Another coordinator of the same job needs other
+    /// numbers, because files are named by them.
+    pub fn new(maps: u32, reduces: u32, first_attempt: u64) -> Self {
+        let tasks = |count| (0..count).map(|_| State::default()).collect();
+        let (maps, reduces) = (tasks(maps), tasks(reduces));
+        Self { maps, reduces, next_attempt: first_attempt, workers: BTreeMap::new(), failure: None }
+    }
+
+    fn tasks(&mut self, kind: Kind) -> &mut Vec<State> {
+        match kind {
+            Kind::Map => &mut self.maps,
+            Kind::Reduce => &mut self.reduces,
+        }
+    }
+
+    fn state(&mut self, task: Task) -> Option<&mut State> {
+        self.tasks(task.kind).get_mut(usize::try_from(task.number).ok()?)
+    }
+
+    /// What `worker` is to do now. One that asks again, because an answer was lost, is told the same again.
+    pub fn ask(&mut self, worker: u64, now: Duration) -> Order {
+        self.hear(worker, now);
+        if self.is_over() {
+            return Order::Exit;
+        }
+        let left = self.maps.iter().filter(|map| map.winner.is_none()).count();
+        let early = base::mutant!("reduce-before-last-map") && left == 1;
+        let kind = if left == 0 || early { Kind::Reduce } else { Kind::Map };
+        self.leave_won_tasks(worker, now);
+        let Some(place) = self.pick(kind, worker, now) else { return Order::Wait };
+        let next = self.next_attempt;
+        let state = &mut self.tasks(kind)[place];
+        let mine = state.live().find(|attempt| attempt.worker == worker).map(|attempt| attempt.number);
+        if mine.is_none() {
+            if state.attempts.len() == ATTEMPTS_MAX {
+                self.fail(format!("{kind:?} task {place} was tried {ATTEMPTS_MAX} times and never done"));
+                return Order::Exit;
+            }
+            let attempt = Attempt { number: next, worker, since: now, ended: None, work: Work::default() };
+            state.attempts.push(attempt);
+            self.next_attempt += 1;
+        }
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        let maps = if kind == Kind::Reduce { self.won_maps() } else { Vec::new() };
+        Order::Run { task: Task { kind, number }, attempt: mine.unwrap_or(next), maps }
+    }
+
+    /// The place of the task that `worker` gets: what it has already, what nobody has, or the oldest that may have a
+    /// twin.
+    fn pick(&mut self, kind: Kind, worker: u64, now: Duration) -> Option<usize> {
+        let tasks = self.tasks(kind);
+        let has = |state: &State| state.live().any(|attempt| attempt.worker == worker);
+        if let Some(place) = tasks.iter().position(has).or_else(|| tasks.iter().position(State::is_idle)) {
+            return Some(place);
+        }
+        let at_work = tasks.iter().enumerate().filter_map(|(place, state)| Some((state.newest()?, place)));
+        let (since, place) = at_work.min()?;
+        let patience = patience(tasks);
+        (now.saturating_sub(since) >= patience).then_some(place)
+    }
+
+    /// A worker that asks is no longer at a task that another has won.
+    fn leave_won_tasks(&mut self, worker: u64, now: Duration) {
+        let won = self.maps.iter_mut().chain(&mut self.reduces).filter(|state| state.winner.is_some());
+        for attempt in won.flat_map(|state| &mut state.attempts) {
+            if attempt.worker == worker && attempt.ended.is_none() {
+                attempt.ended = Some((now, End::Late));
+            }
+        }
+    }
+
+    fn won_maps(&self) -> Vec<(u32, u64)> {
+        (0..).zip(&self.maps).filter_map(|(number, map)| Some((number, map.winner?))).collect()
+    }
+
+    fn hear(&mut self, worker: u64, now: Duration) {
+        self.workers.insert(worker, now);
+        if self.workers.len() > WORKERS_MAX {
+            let oldest = self.workers.iter().min_by_key(|(_, heard)| **heard).map(|(worker, _)| *worker);
+            oldest.map(|worker| self.workers.remove(&worker));
+        }
+    }
+
+    /// Whether there is such a task, and nobody has won it yet.
+    pub fn is_open(&mut self, task: Task) -> bool {
+        self.state(task).is_some_and(|state| state.winner.is_none())
+    }
+
+    /// This attempt, perhaps one of an earlier coordinator's, has won. The first one counts.
+    pub fn won(&mut self, task: Task, attempt: u64) {
+        if let Some(state) = self.state(task) {
+            state.winner.get_or_insert(attempt);
+        }
+    }
+
+    /// An attempt is done.
+    pub fn done(&mut self, task: Task, attempt: u64, work: Work, now: Duration) {
+        self.won(task, attempt);
+        let Some(state) = self.state(task) else { return };
+        let end = if state.winner == Some(attempt) { End::Won } else { End::Late };
+        let Some(one) = state.attempts.iter_mut().find(|one| one.number == attempt) else { return };
+        let is_new = !matches!(one.ended, Some((_, End::Won | End::Late)));
+        let worker = one.worker;
+        if is_new {
+            (one.ended, one.work) = (Some((now, end)), work);
+        }
+        self.hear(worker, now);
+    }
+
+    /// The app failed in an attempt. Hearing it twice counts once.
+    pub fn failed(&mut self, task: Task, attempt: u64, report: &str, now: Duration) {
+        let Some(state) = self.state(task).filter(|state| state.winner.is_none()) else { return };
+        if !state.end(attempt, now, End::Failed) {
+            return;
+        }
+        let is_report = |one: &&Attempt| matches!(one.ended, Some((_, End::Failed)));
+        if state.attempts.iter().filter(is_report).count() >= REPORTS_MAX {
+            self.fail(report.to_owned());
+        }
+    }
+
+    /// A worker's connection ended: what it was at is free again at once.
+    pub fn gone(&mut self, worker: u64, now: Duration) {
+        for attempt in self.maps.iter_mut().chain(&mut self.reduces).flat_map(|state| &mut state.attempts) {
+            if attempt.worker == worker && attempt.ended.is_none() {
+                attempt.ended = Some((now, End::Gone));
+            }
+        }
+    }
+
+    /// The job cannot be done. The first reason counts.
+    pub fn fail(&mut self, mut why: String) {
+        why.truncate(why.floor_char_boundary(REPORT_BYTES_MAX));
+        self.failure.get_or_insert(why);
+    }
+
+    /// Why the job failed.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Whether there is nothing more to do.
+    pub fn is_over(&self) -> bool {
+        self.failure.is_some() || self.maps.iter().chain(&self.reduces).all(|state| state.winner.is_some())
+    }
+
+    /// Tasks that are done, and all tasks.
+    pub fn progress(&self) -> (usize, usize) {
+        let all = self.maps.iter().chain(&self.reduces);
+        (all.filter(|state| state.winner.is_some()).count(), self.maps.len() + self.reduces.len())
+    }
+
+    /// Everything, to be shown.
+    pub fn view(&self, now: Duration) -> View {
+        let workers = self.workers.iter().map(|(worker, heard)| (*worker, *heard)).collect();
+        let (maps, reduces) = (self.maps.clone(), self.reduces.clone());
+        View { maps, reduces, workers, now, failure: self.failure.clone() }
+    }
+}
+
+/// How old the newest attempt at a task must be before a twin is started.
+fn patience(tasks: &[State]) -> Duration {
+    base::mutant!("backup-at-once", return Duration::ZERO);
+    base::mutant!("reissue-never", return Duration::MAX);
+    let took = |attempt: &Attempt| match attempt.ended {
+        Some((at, End::Won)) => Some(at.saturating_sub(attempt.since)),
+        _ => None,
+    };
+    let mut times: Vec<Duration> = tasks.iter().flat_map(|state| &state.attempts).filter_map(took).collect();
+    times.sort_unstable();
+    let median = times.get(times.len() / 2).copied().unwrap_or_default();
+    SILENT.max(median.saturating_mul(MEDIANS))
+}
+
+#[cfg(test)]
+mod tests;
