@@ -3,7 +3,8 @@
 //! Each [`Kind`] has places of its own, so that clients cannot crowd out peers, nor silent callers clients. When all
 //! places of a kind are taken, the connection that is missed least is closed for the new one: one that never asked
 //! anything goes before one that did, and then the one that was used longest ago goes first. A connection with a
-//! request that is being worked on is never closed; if all have one, the new connection is turned away (rule 101).
+//! request that is being worked on is not closed, unless it has kept the server waiting for a second; if there is no
+//! other, the new connection is turned away (rule 101).
 //!
 //! Left out on purpose: a share for each address. Callers behind one address may be many, and one caller may have
 //! many addresses.
@@ -11,12 +12,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::ledger::{Account, Bounds, Ledger, What};
 use super::{Hello, Service};
 use crate::clock;
+
+/// Who keeps the rest of a frame, or the taking of an answer, waiting for so long, is not worked for.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// What a connection is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,7 +236,8 @@ impl Seat {
     }
 
     fn is_idle(&self) -> bool {
-        self.running.load(Ordering::Relaxed) == 0
+        let keeps_waiting = || self.account.stuck_since().is_some_and(|since| since.elapsed() >= STUCK);
+        self.running.load(Ordering::Relaxed) == 0 || keeps_waiting()
     }
 
     fn worth(&self) -> (bool, u64) {
@@ -363,7 +369,8 @@ mod tests {
 
     use futures::FutureExt;
 
-    use super::{Bounds, Crowd, Kind, Place, Room, What};
+    use super::{Bounds, Crowd, Kind, Place, Room, STUCK, What};
+    use crate::clock;
     use crate::socket::{Hello, Service};
 
     fn crowd(clients: usize) -> Arc<Crowd> {
@@ -404,6 +411,17 @@ mod tests {
         assert!(crowd.enter(Kind::Peers).is_some(), "kinds do not take each other's places");
         drop(other);
         assert!(crowd.enter(Kind::Clients).is_some() && is_told_to_leave(&busy));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_takes_no_answers_does_not_stay_for_its_requests() {
+        let crowd = crowd(1);
+        let slow = crowd.enter(Kind::Clients).expect("a place");
+        let _work = slow.seat().work();
+        slow.seat().unwritten(10);
+        assert!(crowd.enter(Kind::Clients).is_none());
+        clock::sleep(STUCK).await;
+        assert!(crowd.enter(Kind::Clients).is_some() && is_told_to_leave(&slow));
     }
 
     #[test]

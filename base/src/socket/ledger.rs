@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{self, Instant};
 
+/// Answers of a connection that may wait when others keep half of what all may have.
+const CROWDED_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes that may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
@@ -179,10 +182,14 @@ impl Account {
         others >= self.ledger.bounds.connection || self.ledger.is_over() || self.ledger.is_busy()
     }
 
-    /// Whether it is worth while to make an answer: the connection is there, and has not as much as one may have.
+    /// Whether it is worth while to make an answer: the connection is there, and has not as much as one may have. That
+    /// is little when others keep much waiting, or those who take nothing would have many answers made.
     pub(super) fn awaits_answers(&self) -> bool {
+        let Bounds { connection, server } = self.ledger.bounds;
+        let max =
+            if self.ledger.has_room(server / 2) { connection } else { connection.min(CROWDED_BYTES_MAX) };
         let waiting = self.waiting();
-        !waiting.closed && waiting.sum() < self.ledger.bounds.connection
+        !waiting.closed && waiting.answers + waiting.unwritten < max
     }
 
     /// Takes so many bytes for an answer that is about to be made, if there is room. One that is larger than the bound
@@ -224,7 +231,7 @@ impl Drop for Account {
 mod tests {
     use std::time::Duration;
 
-    use super::{Account, Bounds, Ledger, What};
+    use super::{Account, Bounds, CROWDED_BYTES_MAX, Ledger, What};
     use crate::clock;
 
     const BOUNDS: Bounds = Bounds { connection: 10_000, server: 20_000 };
@@ -256,7 +263,7 @@ mod tests {
         let (one, other) = (Account::new(&ledger), Account::new(&ledger));
         assert!(one.take(9000) && !one.take(2000), "more than a connection may have");
         assert!(one.awaits_answers());
-        assert!(!one.add(What::Answer, 1000) && !one.awaits_answers());
+        assert!(!one.add(What::Answer, 1000) && !one.awaits_answers(), "as much as one may have");
         one.remove(What::Answer, 1000);
         let gone = Account::new(&ledger);
         gone.close();
@@ -265,6 +272,17 @@ mod tests {
         assert!(!Account::new(&ledger).take(1), "more than all may have");
         one.remove(What::Answer, 9000);
         assert!(one.take(9000));
+    }
+
+    #[test]
+    fn who_has_answers_that_were_not_taken_gets_few_more_when_others_keep_much_waiting() {
+        let ledger = Ledger::new(Bounds { connection: 1 << 20, server: 4 << 20 });
+        let (one, fresh) = (Account::new(&ledger), Account::new(&ledger));
+        assert!(one.take(CROWDED_BYTES_MAX) && one.awaits_answers());
+        fresh.unread(2 << 20);
+        assert!(!one.awaits_answers() && fresh.awaits_answers());
+        one.remove(What::Answer, 1);
+        assert!(one.awaits_answers());
     }
 
     #[tokio::test(start_paused = true)]
