@@ -176,7 +176,11 @@ struct Server {
 impl MapReduce for Server {
     async fn mr(self, _: Context, request: Request) -> Reply {
         if let Request::Ask { worker } = request {
-            self.workers.lock().unwrap_or_else(PoisonError::into_inner).insert(worker);
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            // One is usual; a caller that says more is not believed for ever.
+            if workers.len() < IN_FLIGHT_MAX {
+                workers.insert(worker);
+            }
         }
         self.coordinator.handle(request).await
     }

@@ -92,8 +92,8 @@ pub struct Store {
 }
 
 /// Keys of one shard, what is written there, and the mark that says that it was.
-struct Part<'a> {
-    pairs: Vec<(Bytes, &'a str)>,
+struct Part {
+    pairs: Vec<(Bytes, String)>,
     bytes: usize,
     mark: Bytes,
 }
@@ -158,14 +158,14 @@ impl Store {
         pairs: &[(String, String)],
     ) -> Result<(), StoreError> {
         let parts = deal(job, reduce, output, pairs, self.clerk.limits().await?)?;
-        let sending = stream::iter(parts).map(|part| async move { self.send_part(&part, output.add).await });
+        let sending = stream::iter(parts).map(|part| self.send_part(part, output.add));
         sending.buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
-    async fn send_part(&self, part: &Part<'_>, add: bool) -> Result<(), StoreError> {
+    async fn send_part(&self, part: Part, add: bool) -> Result<(), StoreError> {
         let until = clock::now().after(PATIENCE);
         loop {
-            match self.try_part(part, add).await {
+            match self.try_part(&part, add).await {
                 Ok(true) => return Ok(()),
                 // Of unknown outcome, or a twin was faster: the next look at the mark tells.
                 Ok(false) | Err(StoreError::Store(Error::Unavailable { .. } | Error::Unknown))
@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// One try: whether the part is surely written.
-    async fn try_part(&self, part: &Part<'_>, add: bool) -> Result<bool, StoreError> {
+    async fn try_part(&self, part: &Part, add: bool) -> Result<bool, StoreError> {
         base::mutant!("mark-read-first", {
             if self.clerk.get(part.mark.clone()).await?.value.is_some() {
                 return Ok(true);
@@ -197,7 +197,7 @@ impl Store {
         }
         let mut writes = Vec::with_capacity(part.pairs.len() + 1);
         for ((key, value), seen) in part.pairs.iter().zip(&seen) {
-            let value = if add { sum(key, seen.value.as_deref(), value)? } else { (*value).to_owned() };
+            let value = if add { sum(key, seen.value.as_deref(), value)? } else { value.clone() };
             writes.push((key.clone(), put(value, seen.version)));
         }
         writes.push((part.mark.clone(), put(String::new(), Version(0))));
@@ -259,13 +259,13 @@ fn sum(key: &[u8], there: Option<&[u8]>, more: &str) -> Result<String, StoreErro
 }
 
 /// Deals pairs into parts: the same parts for the same pairs.
-fn deal<'a>(
+fn deal(
     job: u64,
     reduce: u32,
     output: &Output,
-    pairs: &'a [(String, String)],
+    pairs: &[(String, String)],
     limits: Params,
-) -> Result<Vec<Part<'a>>, StoreError> {
+) -> Result<Vec<Part>, StoreError> {
     let shards = limits.shard_count;
     let mut dealt: BTreeMap<ShardId, Vec<Part>> = BTreeMap::new();
     for (key, value) in pairs {
@@ -289,7 +289,7 @@ fn deal<'a>(
         }
         if let Some(part) = parts.last_mut() {
             part.bytes += bytes;
-            part.pairs.push((key, value));
+            part.pairs.push((key, value.clone()));
         }
     }
     Ok(dealt.into_values().flatten().collect())

@@ -172,9 +172,10 @@ impl Worker<'_> {
         let text: String = pairs.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
         let name = files::output(number);
         base::mutant!("rename-too-early", {
-            let _ = self.directory.make_once(&name, &text.as_bytes()[..text.len() / 2]);
-            clock::sleep(Duration::from_millis(300)).await;
-            let _ = self.directory.replace(&name, text.as_bytes());
+            if self.directory.make_once(&name, &text.as_bytes()[..text.len() / 2]).is_ok_and(|made| made) {
+                clock::sleep(Duration::from_millis(20)).await;
+                let _ = self.directory.replace(&name, text.as_bytes());
+            }
         });
         self.directory.make_once(&name, text.as_bytes()).map_err(|error| wrote(&name, &error))?;
         Ok(work)

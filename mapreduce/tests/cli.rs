@@ -114,3 +114,19 @@ fn workers_that_cannot_live_end_the_job() {
     let said = ends(&mr(place.path(), &run), 1);
     assert!(said.contains("50 workers died and no task got done"), "{said}");
 }
+
+/// The second one finds the workers, because its address is the newest.
+#[test]
+fn a_coordinator_beside_another_ends_with_it() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("good"), "good").unwrap();
+    let mut first = Command::new(MR);
+    let mut first =
+        first.current_dir(place.path()).args(["run", "wc", "good", "--workers", "0"]).spawn().unwrap();
+    while !place.path().join("mr-data/coordinator").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    ends(&mr(place.path(), &["resume"]), 0);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(outputs(&place.path().join("mr-data")), ["good 1"]);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base::clock::{self, Instant};
+use base::clock;
 use base::socket::{Limits, Listener};
 use clap::Args;
 use clerk::lock::Held;
@@ -63,15 +63,32 @@ pub(crate) async fn coordinate(directory: Directory, spec: Spec, serve: &Serve) 
             return Ok(130);
         }
         failure = coordinator.over() => failure,
+        ending = finished_elsewhere(&directory) => {
+            workers.kill();
+            anyhow::ensure!(ending.is_empty(), "another coordinator of the job says: {ending}");
+            eprintln!("mr: another coordinator finished the job: {}/mr-out-*", directory.path().display());
+            return Ok(0);
+        }
         failure = workers.keep(serve.workers, &coordinator) => Some(failure),
     };
+    let took = start.elapsed();
     finish(&directory, &spec, ended.as_deref(), lock).await?;
     if let Some(path) = &serve.html {
         std::fs::write(path, page::page(&coordinator.view())).context("the page")?;
     }
     clock::sleep(LINGER).await;
     workers.kill();
-    told(&directory, &coordinator, start, ended)
+    told(&directory, &spec, &coordinator, took, ended)
+}
+
+/// How the job ended at another coordinator that went on with it while this one lived.
+async fn finished_elsewhere(directory: &Directory) -> String {
+    loop {
+        match directory.finished() {
+            Some(ending) => return ending,
+            None => clock::sleep(LOOK).await,
+        }
+    }
 }
 
 /// Says how the job ended, and gives its lock back.
@@ -93,18 +110,26 @@ async fn finish(
 
 fn told(
     directory: &Directory,
+    spec: &Spec,
     coordinator: &Coordinator,
-    start: Instant,
+    took: Duration,
     failure: Option<String>,
 ) -> anyhow::Result<i32> {
     let (done, all) = coordinator.progress();
     let shown = directory.path().display();
     if let Some(why) = failure {
-        anyhow::bail!("the job failed with {done} of {all} tasks done: {why}");
+        let next = match &spec.output {
+            None => String::new(),
+            Some(output) => format!(
+                "; the lock of {:?} in the store stays held: `mr resume` writes the rest, `mr clean` frees it",
+                output.prefix
+            ),
+        };
+        anyhow::bail!("the job failed with {done} of {all} tasks done: {why}{next}");
     }
     let work = coordinator.view().maps.into_iter().flat_map(|map| map.attempts).map(|attempt| attempt.work);
     let (records, bytes) = work.fold((0, 0), |sum, work| (sum.0 + work.records, sum.1 + work.bytes));
-    let took = start.elapsed().as_secs_f64();
+    let took = took.as_secs_f64();
     eprintln!("mr: {all} tasks, {records} records, {bytes} bytes in {took:.2} s: {shown}/mr-out-*");
     Ok(0)
 }
