@@ -11,6 +11,7 @@
 //! Left out on purpose: which tests exist and who asks for them ([`crate::grading`]).
 
 pub mod client;
+pub mod mapreduce;
 mod observe;
 mod processes;
 mod simulated;
@@ -149,6 +150,7 @@ struct Shared {
     recorder: Recorder,
     peers: AtomicU64,
     ops: AtomicU64,
+    rpcs: AtomicU64,
     names: AtomicU64,
     value_bytes_max: AtomicU32,
     ground: Mutex<Option<Arc<dyn Ground>>>,
@@ -172,6 +174,7 @@ impl Lab {
             recorder,
             peers: AtomicU64::new(0),
             ops: AtomicU64::new(0),
+            rpcs: AtomicU64::new(0),
             names: AtomicU64::new(0),
             value_bytes_max: AtomicU32::new(Params::default().value_bytes_max),
             ground: Mutex::default(),
@@ -226,6 +229,11 @@ impl Lab {
         self.shared.ops.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts one request that is not the ground's.
+    pub fn count_rpc(&self) {
+        self.shared.rpcs.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Names the size of the group under test, for the result line.
     pub fn set_peers(&self, peers: u64) {
         self.shared.peers.store(peers, Ordering::Relaxed);
@@ -235,7 +243,8 @@ impl Lab {
     pub fn tally(&self) -> Tally {
         Tally {
             peers: self.shared.peers.load(Ordering::Relaxed),
-            rpcs: lock(&self.shared.ground).as_ref().map_or(0, |ground| ground.rpcs()),
+            rpcs: lock(&self.shared.ground).as_ref().map_or(0, |ground| ground.rpcs())
+                + self.shared.rpcs.load(Ordering::Relaxed),
             ops: self.shared.ops.load(Ordering::Relaxed) + self.shared.recorder.acknowledged(),
         }
     }

@@ -10,6 +10,7 @@ pub mod kvraft1;
 pub mod kvsrv;
 pub mod kvsrv1;
 pub mod lock;
+pub mod mapreduce;
 pub mod network;
 mod one_group;
 pub mod other_histories;
@@ -37,6 +38,7 @@ use crate::sim::{Failure, lock};
 pub(crate) fn graded() -> Vec<Test> {
     let suites = [
         network::tests,
+        mapreduce::tests,
         kvsrv::tests,
         kvsrv1::tests,
         lock::tests,

@@ -136,11 +136,19 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("new-number-on-retry", MOVES, "a write that is sent again gets a new number (rule 39)"),
     of("bare-write-repeated", &["bare_writes"], "a lost write without a session is sent again"),
     of("maybe-is-mismatch", &["S04", "bare_writes"], "a lost conditional put is called refused (rule 27)"),
+    // MapReduce
+    of("reduce-before-last-map", &["MR1"], "reduces begin when one map is not done"),
+    of("reissue-never", &["MR-stop"], "a task of a silent worker is never given to another"),
+    of("backup-at-once", &["MR5"], "whoever has nothing to do doubles what others do"),
+    of("exit-at-wait", &["MR6", "MR6-classic"], "a worker without a task ends although the job is not over"),
+    of("rename-too-early", &["MR-store"], "output has its name before its last byte (rule 90)"),
+    of("mark-skipped", &["MR-twins", "MR-store"], "results are written although their mark is there (rule 91)"),
+    of("mark-read-first", &["MR-twins", "MR-store"], "the mark is read before the keys (rule 91)"),
 ];
 
 /// Every planted bug with the files in which it stands, found in the sources.
 pub(crate) fn places() -> std::io::Result<BTreeMap<String, Vec<String>>> {
-    const CRATES: [&str; 5] = ["base", "clerk", "raft", "shardctrler", "shardkv"];
+    const CRATES: [&str; 6] = ["base", "clerk", "mapreduce", "raft", "shardctrler", "shardkv"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut open: Vec<PathBuf> = CRATES.iter().map(|name| root.join(name).join("src")).collect();
