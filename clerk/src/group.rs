@@ -421,9 +421,12 @@ impl GroupClient {
     /// What the servers said last.
     pub async fn data(&self, until: Instant) -> Result<(Incarnation, u64), String> {
         const PAUSE: Duration = Duration::from_millis(100);
+        let mut why = "no server's address is known".to_owned();
+        let mut is_told = false;
         loop {
-            let mut why = "no server's address is known".to_owned();
             let left = until.since(clock::now());
+            // A short time left may be too short for an answer, and is no reason to be told.
+            let hurries = is_told && left < STATUS;
             for (_, status) in self.statuses_within(left.min(STATUS)).await {
                 match status {
                     Ok(KvStatus { lost: Some(registered), .. }) => {
@@ -440,8 +443,10 @@ impl GroupClient {
                         why = format!("group {} has not heard from its controllers yet", self.group);
                     }
                     Ok(_) => why = format!("group {} has no leader yet", self.group),
+                    Err(_) if hurries => {}
                     Err(error) => why = error,
                 }
+                is_told = true;
             }
             let left = until.since(clock::now());
             if left.is_zero() {

@@ -175,10 +175,13 @@ fn ctrl_c_in_a_write_says_that_it_may_have_been_done() {
     let interrupted = |arguments: &[&str]| {
         let mut command = cluster.command(arguments);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
+        let mut child = command.spawn().unwrap();
+        // Its input stays open: at its end it would begin to write.
+        let input = child.stdin.take();
         std::thread::sleep(Duration::from_millis(700));
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let ended = child.wait_with_output().unwrap();
+        drop(input);
         assert_eq!(ended.status.code(), Some(130));
         String::from_utf8_lossy(&ended.stderr).into_owned()
     };

@@ -215,3 +215,15 @@ async fn one_server_of_something_else_ends_nothing() {
     });
     assert_eq!(ask(&group(&fake), &mut Attempts::repeatable()).await, Ok(VALUE));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_short_last_question_does_not_hide_why_a_group_told_nothing() {
+    let start = clock::now();
+    let fake = Fake::new(move |_, _| match start.elapsed() < Duration::from_millis(1500) {
+        true => Answer::Foreign,
+        false => Answer::NotSent,
+    });
+    let why = group(&fake).data(start.after(Duration::from_secs(2))).await.unwrap_err();
+    assert!(!why.contains("not reached"), "{why}");
+    assert!(start.elapsed() >= Duration::from_secs(2), "the time is used");
+}
