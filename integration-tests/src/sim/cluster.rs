@@ -2,12 +2,14 @@
 //!
 //! A crash cuts the node's links in both directions, then drops its tasks where they stand, then loses
 //! what its disk had not made durable; so a dead server tells nobody that it died. A restart opens the
-//! same disk again. A node has the identity that a data directory would give it (`Passport`), and each of its
-//! processes a boot number.
+//! same disk again. A node has the identity that a data directory would give it (`strangers`), and each of its
+//! processes a boot number. `boot`: how a node of each kind comes up. `harm`: what disks do to it.
 //!
 //! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.
 
+mod boot;
 mod harm;
+mod strangers;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -16,26 +18,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock;
-use base::socket::{Here, Key, Refusals};
-use bytes::Bytes;
+use base::socket::Refusals;
 use clerk::api::config::Params;
 use clerk::api::{Address, GroupId};
-use clerk::connection::Connection;
 use raft::config::Config;
-use raft::rsm::{self, Parts, Replica, Role, StateMachine, Status, Threads};
-use raft::storage::directory;
-use raft::storage::{Read, Table};
-use raft::transport::{self, Inbox};
-use raft::types::{EntryId, Membership, NodeId};
+use raft::rsm::{Replica, Role, StateMachine, Status};
+use raft::storage::Table;
+use raft::types::{EntryId, NodeId};
 use rand::RngExt;
-use shardctrler::state_machine::Controller;
-use shardkv::state_machine::{Machine, Standing};
+use shardkv::state_machine::Standing;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+pub use boot::Bare;
+use strangers::Passport;
+
 use super::disk::{Disk, Journal, Temper};
-use super::network::{Calls, Handler, Identity, Network, Pass, PeerTransport, Reply, Request, Server};
-use super::toy::{self, Toy};
+use super::network::{Calls, Network, Pass, Server};
 use super::{Name, World, lock};
 use crate::record::What;
 
@@ -51,32 +50,6 @@ pub enum Kind {
     /// A replicated state machine and nothing around it: tests hold its replicas in their own hands
     /// ([`Cluster::replica`]).
     Bare(Bare),
-}
-
-/// A state machine without a service.
-#[derive(Clone)]
-pub struct Bare {
-    name: &'static str,
-    start: Arc<dyn StartBare>,
-}
-
-type Started<'a> = futures::future::BoxFuture<'a, Result<Running, String>>;
-
-trait StartBare: Send + Sync {
-    fn start<'a>(&self, boot: Boot<'a>, parts: Parts, inbox: Inbox) -> Started<'a>;
-}
-
-impl<S: StateMachine, F: Fn() -> S + Send + Sync> StartBare for F {
-    fn start<'a>(&self, boot: Boot<'a>, parts: Parts, inbox: Inbox) -> Started<'a> {
-        Box::pin(boot.bare(parts, inbox, self()))
-    }
-}
-
-impl Bare {
-    /// The machine that `make` makes anew for each life of a node, in a group called `name`.
-    pub fn new<S: StateMachine>(name: &'static str, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
-        Self { name, start: Arc::new(make) }
-    }
 }
 
 /// Sizes of a cluster.
@@ -132,47 +105,6 @@ struct Running {
     replica: Option<Arc<dyn Any + Send + Sync>>,
     /// Drops the service and the replica's tasks.
     drop_tasks: Box<dyn FnOnce() + Send>,
-}
-
-/// What stands in a node's data directory besides its stores.
-#[derive(Clone)]
-struct Passport {
-    cluster: String,
-    group: u64,
-    incarnation: u64,
-    founders: u64,
-    /// Of the cluster, once the group knows it.
-    key: Key,
-    /// The lives of its peers' data.
-    met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
-}
-
-impl Passport {
-    /// Of a directory that was just made.
-    fn new(
-        world: &World,
-        cluster: &str,
-        kind: &Kind,
-        name: &str,
-        id: NodeId,
-        peers: &BTreeMap<NodeId, Name>,
-    ) -> Self {
-        let group = match kind {
-            Kind::Ctrl => 0,
-            Kind::Kv(group) => group.0,
-            Kind::Toy | Kind::Bare(_) => 1,
-        };
-        let members = peers.keys().copied().collect();
-        let identity = directory::Identity { cluster: cluster.to_owned(), group, node: id, members };
-        Self {
-            cluster: cluster.to_owned(),
-            group,
-            incarnation: world.derive(&format!("incarnation of {name}")),
-            founders: identity.founders(),
-            key: Key::default(),
-            met: Arc::default(),
-        }
-    }
 }
 
 struct Node {
@@ -332,22 +264,6 @@ impl Cluster {
         self.recovering.store(recovering, Ordering::Relaxed);
     }
 
-    /// All servers of a group lose everything, and start anew as if they had never been.
-    pub fn wipe(&self, group: &str) {
-        for name in self.names().into_iter().filter(|name| *group_of(name) == *group) {
-            self.crash(&name);
-            self.network.forget_vote(&name);
-            if let Some(node) = lock(&self.nodes).get_mut(&name) {
-                let unique = format!("{name} anew after life {}", node.life);
-                let (kind, peers) = (&node.kind, &node.peers);
-                node.passport = Passport::new(&self.world, &self.name, kind, &unique, node.id, peers);
-                node.disk = Disk::new(&self.world, &name, self.shape.disks);
-                node.floor = EntryId::ZERO;
-            }
-            self.start(&name);
-        }
-    }
-
     /// Grows whenever a node comes up or goes down.
     pub fn lives(&self) -> u64 {
         self.lives.load(Ordering::Relaxed)
@@ -407,74 +323,6 @@ impl Cluster {
             self.crash(&name);
             lock(&self.nodes).remove(&name);
         }
-    }
-
-    /// Kills a node, and starts a server with an empty disk in its place, as with `--new`, and so many members more
-    /// than the group was founded with.
-    pub fn impersonate(&self, name: &Name, more: u64) -> Name {
-        self.crash(name);
-        let mut nodes = lock(&self.nodes);
-        let Some(node) = nodes.remove(name) else { return Arc::clone(name) };
-        let mut peers = node.peers.clone();
-        let last = peers.keys().last().map_or(0, |id| id.0);
-        peers.extend((last + 1..=last + more).map(|id| (NodeId(id), format!("nobody.{id}").into())));
-        // A stranger of its own each time.
-        let unique = format!("{name} instead of life {}", node.life);
-        let stranger = Node {
-            passport: Passport::new(&self.world, &self.name, &node.kind, &unique, node.id, &peers),
-            kind: node.kind.clone(),
-            config: node.config.clone(),
-            id: node.id,
-            peers,
-            disk: Disk::new(&self.world, name, self.shape.disks),
-            life: node.life,
-            floor: EntryId::ZERO,
-            starting: None,
-            running: None,
-        };
-        nodes.insert(Arc::clone(name), stranger);
-        lock(&self.aside).insert(Arc::clone(name), node);
-        drop(nodes);
-        self.start(name);
-        Arc::clone(name)
-    }
-
-    /// Kills the stranger in a node's place, and starts the node again.
-    pub fn unmask(&self, name: &Name) {
-        self.crash(name);
-        if let Some(node) = lock(&self.aside).remove(name) {
-            let mut nodes = lock(&self.nodes);
-            let life = nodes.get(name).map_or(node.life, |stranger| stranger.life);
-            nodes.insert(Arc::clone(name), Node { life, ..node });
-        }
-        self.start(name);
-    }
-
-    /// Starts another process with a copy of a node's disk, under a name of its own, which only it knows.
-    pub fn add_twin(&self, of: &Name) -> Option<Name> {
-        let name: Name = format!("{of}x").into();
-        let mut nodes = lock(&self.nodes);
-        let node = nodes.get(of)?;
-        let mut peers = node.peers.clone();
-        peers.insert(node.id, Arc::clone(&name));
-        let key = Key::new(node.passport.key.get());
-        let met = Arc::new(Mutex::new(lock(&node.passport.met).clone()));
-        let twin = Node {
-            passport: Passport { key, met, ..node.passport.clone() },
-            kind: node.kind.clone(),
-            config: node.config.clone(),
-            id: node.id,
-            peers,
-            disk: node.disk.copied(&name),
-            life: 0,
-            floor: EntryId::ZERO,
-            starting: None,
-            running: None,
-        };
-        nodes.insert(Arc::clone(&name), twin);
-        drop(nodes);
-        self.start(&name);
-        Some(name)
     }
 
     /// Kills a node and forgets it.
@@ -544,24 +392,6 @@ impl Cluster {
         node.disk.power_cut();
     }
 
-    /// Changes one row of a node's table behind its back; false: there is no such row.
-    pub fn corrupt(&self, name: &str, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
-        self.world.note(&format!("corrupt {name}"));
-        lock(&self.nodes).get(name).is_some_and(|node| node.disk.corrupt(key, change))
-    }
-
-    /// Makes all disks slow, or well again.
-    pub fn set_slow_disks(&self, slow: bool) {
-        lock(&self.nodes).values().for_each(|node| node.disk.set_slow(slow));
-    }
-
-    /// Stalls the next synced write of a node.
-    pub fn stall(&self, name: &str, lasts: Duration) {
-        if let Some(node) = lock(&self.nodes).get(name) {
-            node.disk.stall(lasts);
-        }
-    }
-
     /// Waits until every node runs and every group has a leader.
     ///
     /// # Errors
@@ -585,195 +415,5 @@ impl Cluster {
             }
             clock::sleep(LOOK).await;
         }
-    }
-
-    async fn boot(&self, name: &Name) -> Result<(), String> {
-        let (kind, passport, id, peers, life, config, (log, table)) = {
-            let nodes = lock(&self.nodes);
-            let node = &nodes[name];
-            let config = node.config.clone();
-            let passport = node.passport.clone();
-            (node.kind.clone(), passport, node.id, node.peers.clone(), node.life, config, node.disk.open())
-        };
-        let seed = self.world.derive(&format!("raft {name} life {life}"));
-        let config = Config { seed, ..config };
-        let (inbox, mailbox) = transport::mailbox(MAILBOX_MESSAGES, config.mailbox_bytes_max);
-        let transport = PeerTransport {
-            network: self.network.clone(),
-            from: Arc::clone(name),
-            me: id,
-            peers: peers.clone(),
-        };
-        let (_, disk_low) = watch::channel(false);
-        let parts = Parts {
-            me: id,
-            membership: Membership::of(peers.keys().copied()),
-            config,
-            log,
-            table,
-            transport: Arc::new(transport),
-            mailbox,
-            threads: Threads::Shared,
-            disk_low,
-        };
-        let boot = self.world.derive(&format!("boot {name} life {life}"));
-        let here = Here {
-            cluster: passport.cluster.clone(),
-            key: passport.key.clone(),
-            group: passport.group,
-            node: id.0,
-            incarnation: passport.incarnation,
-            boot,
-            founders: passport.founders,
-        };
-        let alive = Arc::new(AtomicBool::new(true));
-        let key_of: fn(&dyn Read) -> u64 = match &kind {
-            Kind::Ctrl => shardctrler::rows::cluster_key,
-            Kind::Kv(_) => shardkv::cluster_key,
-            Kind::Toy | Kind::Bare(_) => |_| 0,
-        };
-        let member =
-            Boot { cluster: self, name, peers: peers.clone(), here, met: passport.met, key_of, seed, alive };
-        let running = match kind {
-            Kind::Toy => member.toy(parts, inbox).await,
-            Kind::Ctrl => member.ctrl(parts, inbox).await,
-            Kind::Kv(group) => member.kv(group, parts, inbox).await,
-            Kind::Bare(bare) => bare.start.start(member, parts, inbox).await,
-        }?;
-        self.network.attach(name, Arc::clone(&running.server));
-        self.network.greet(name, &peers);
-        let mut nodes = lock(&self.nodes);
-        if let Some(node) = nodes.get_mut(name) {
-            node.starting = None;
-            node.running = Some(running);
-            self.lives.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-const MAILBOX_MESSAGES: usize = 4096;
-
-/// A node that is being started.
-struct Boot<'a> {
-    cluster: &'a Cluster,
-    name: &'a Name,
-    peers: BTreeMap<NodeId, Name>,
-    here: Here,
-    met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
-    /// The key of the cluster in its rows.
-    key_of: fn(&dyn Read) -> u64,
-    seed: u64,
-    alive: Arc<AtomicBool>,
-}
-
-impl Boot<'_> {
-    fn members(&self) -> BTreeMap<NodeId, Address> {
-        self.peers.iter().map(|(id, name)| (*id, name.to_string())).collect()
-    }
-
-    fn connection(&self) -> Arc<dyn Connection> {
-        let (network, from) = (self.cluster.network.clone(), Arc::clone(self.name));
-        let (cluster, key) = (self.here.cluster.clone(), self.here.key.clone());
-        let pass = Some(Pass { cluster, key, keeps_key: false });
-        Arc::new(Calls { network, from, alive: Some(Arc::clone(&self.alive)), pass })
-    }
-
-    async fn replica<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<S>, String> {
-        rsm::start(parts, machine).await.map_err(|error| error.to_string())
-    }
-
-    fn running<S: StateMachine, T: Send + Sync + 'static>(
-        &self,
-        replica: Replica<S>,
-        standing: Option<watch::Receiver<Standing>>,
-        inbox: Inbox,
-        service: T,
-        handle: impl Fn(Arc<T>, Request) -> futures::future::BoxFuture<'static, Reply> + Send + Sync + 'static,
-    ) -> Running {
-        let probe = Probe { status: replica.watch(), standing, table: Arc::clone(replica.table()) };
-        // Calls that are under way hold the server; only this slot and running handlers hold the service.
-        let slot = Arc::new(Mutex::new(Some(Arc::new(service))));
-        let held = Arc::clone(&slot);
-        let handler: Handler = Arc::new(move |request| match lock(&held).clone() {
-            Some(service) => handle(service, request),
-            None => Box::pin(std::future::pending()),
-        });
-        let members = self.peers.keys().copied().collect();
-        let (table, key_of) = (Arc::clone(replica.table()), self.key_of);
-        let mut identity = Identity::new(self.here.clone(), members, Arc::clone(&self.met));
-        identity.key_of = Some(Box::new(move || key_of(&*table)));
-        let server = Server::with_identity(handler, Some(inbox), Some(identity));
-        let drop_tasks = Box::new(move || {
-            replica.kill();
-            drop(lock(&slot).take());
-        });
-        Running { server, probe, alive: Arc::clone(&self.alive), replica: None, drop_tasks }
-    }
-
-    async fn bare<S: StateMachine>(self, parts: Parts, inbox: Inbox, machine: S) -> Result<Running, String> {
-        let replica = Self::replica(parts, machine).await?;
-        let held: Arc<dyn Any + Send + Sync> = Arc::new(replica.clone());
-        let running = self.running(replica, None, inbox, (), |_, _| {
-            Box::pin(async { Reply::Refused("no service here".to_owned()) })
-        });
-        Ok(Running { replica: Some(held), ..running })
-    }
-
-    async fn toy(self, parts: Parts, inbox: Inbox) -> Result<Running, String> {
-        let replica = Self::replica(parts, Toy).await?;
-        let members = Arc::new(self.members().into_iter().collect::<Vec<_>>());
-        let service = replica.clone();
-        Ok(self.running(replica, None, inbox, service, move |replica, request| {
-            let members = Arc::clone(&members);
-            Box::pin(async move { toy::serve((*replica).clone(), members, request).await })
-        }))
-    }
-
-    async fn ctrl(self, parts: Parts, inbox: Inbox) -> Result<Running, String> {
-        let replica = Self::replica(parts, Controller::default()).await?;
-        let settings = shardctrler::service::Settings {
-            members: self.members(),
-            params: self.cluster.shape.params,
-            key: self.cluster.key(),
-            sessions: 1 << 32,
-            recover: self.cluster.recovering.load(Ordering::Relaxed),
-            facts: raft::host::Facts::default(),
-        };
-        let service = shardctrler::service::Service::new(replica.clone(), settings);
-        Ok(self.running(replica, None, inbox, service, |service, request| {
-            Box::pin(async move {
-                match request {
-                    Request::Ctrl(request) => Reply::Ctrl(service.handle(request).await),
-                    Request::Kv(..) | Request::Push(..) => Reply::Refused("this is a controller".to_owned()),
-                }
-            })
-        }))
-    }
-
-    async fn kv(self, group: GroupId, parts: Parts, inbox: Inbox) -> Result<Running, String> {
-        let machine = Machine::new(group);
-        let standing = machine.standing();
-        let replica = Self::replica(parts, machine).await?;
-        let settings = shardkv::service::Settings {
-            group,
-            members: self.members(),
-            controllers: self.cluster.controllers(),
-            connection: self.connection(),
-            seed: self.seed,
-            facts: raft::host::Facts::default(),
-        };
-        let service = shardkv::service::Service::new(replica.clone(), standing.clone(), settings);
-        Ok(self.running(replica, Some(standing), inbox, service, |service, request| {
-            Box::pin(async move {
-                match request {
-                    Request::Kv(group, request) => Reply::Kv(service.handle(group, request).await),
-                    Request::Push(group, sender, request) => {
-                        Reply::Push(service.handle_push(group, sender, request).await)
-                    }
-                    Request::Ctrl(_) => Reply::Refused("this is a replica group".to_owned()),
-                }
-            })
-        }))
     }
 }

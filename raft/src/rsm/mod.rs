@@ -10,12 +10,12 @@ pub mod observe;
 mod overlay;
 mod replica;
 pub mod sessions;
+mod start;
 
 pub use map::MapRows;
-pub(crate) use replica::start_rule;
-pub use replica::{
-    ExecuteError, Leadership, Parts, Placed, Replica, Role, StartError, Status, Threads, start,
-};
+pub use replica::{ExecuteError, Leadership, Placed, Replica, Role, Status};
+pub(crate) use start::start_rule;
+pub use start::{Parts, StartError, Threads, start};
 
 use base::codec::{self, Denied};
 use bytes::Bytes;

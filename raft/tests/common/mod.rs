@@ -8,6 +8,8 @@
 
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
+mod beside;
+mod harm;
 pub(crate) mod machine;
 pub(crate) mod oracle;
 pub(crate) mod script;
@@ -23,8 +25,9 @@ use raft::core::ready::{Apply, ReadId, Ready, StreamOrder};
 use raft::core::role::Role;
 use raft::core::{Raft, Refused};
 use raft::storage::{Restored, Save};
-use raft::types::{Entry, EntryId, Index, Membership, NodeId, Payload, Term};
+use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
 
+use beside::Event;
 use machine::Table;
 
 /// A message on its way.
@@ -63,18 +66,6 @@ pub(crate) enum Crash {
     BeforeSave,
     AfterSave,
     AfterSend,
-}
-
-/// What the applier, the flusher and the streamer tell a core.
-#[derive(Debug)]
-enum Event {
-    AppliedBytes(usize),
-    AnsweredRead,
-    Staged(EntryId),
-    Installed(EntryId),
-    NotInstalled(EntryId),
-    Chunk(NodeId, Chunk),
-    Durable(Index),
 }
 
 /// One server: what survives a crash, and what does not.
@@ -327,171 +318,6 @@ impl Cluster {
             self.pool.push(flying.clone());
         }
         self.seen.push(Seen::Sent { flying, lost });
-    }
-
-    /// Everything beside the core has its turn; whether there was anything to do.
-    fn work_beside(&mut self, id: NodeId) -> bool {
-        let mut worked = false;
-        while self.apply_one(id) || self.read_one_chunk(id) {
-            worked = true;
-        }
-        self.tell_events(id) || worked
-    }
-
-    /// The applier takes its next item.
-    pub(crate) fn apply_one(&mut self, id: NodeId) -> bool {
-        let server = self.servers.get_mut(&id).expect("a server of this cluster");
-        let Some(item) = server.queue.pop_front() else { return false };
-        match item {
-            Apply::Entry(entry) => {
-                assert!(!server.table.bad, "nothing is applied to a bad table");
-                server.events.push_back(Event::AppliedBytes(entry.weight()));
-                if server.table.apply(&entry) {
-                    self.seen.push(Seen::Applied(id, entry));
-                }
-            }
-            Apply::Read(read, index) => {
-                server.events.push_back(Event::AnsweredRead);
-                self.seen.push(Seen::Confirmed(id, read, index));
-            }
-            Apply::ReadAborted(read) => self.seen.push(Seen::Aborted(id, read)),
-            Apply::NewerTerm(_) => {}
-            Apply::TableBad => server.table.bad = true,
-            Apply::Chunk(chunk) => {
-                let snapshot = chunk.snapshot;
-                self.seen.push(Seen::Staged(id, chunk.clone()));
-                server.table.stage(&chunk);
-                let event = if !chunk.done {
-                    Event::Staged(snapshot)
-                } else if snapshot.index.0 + u64::from(server.table.bad) <= server.table.applied().index.0 {
-                    Event::NotInstalled(snapshot)
-                } else {
-                    server.table.switch(snapshot);
-                    self.seen.push(Seen::Installed(id, snapshot));
-                    Event::Installed(snapshot)
-                };
-                server.events.push_back(event);
-            }
-        }
-        true
-    }
-
-    /// The streamer reads the next chunk that was ordered.
-    pub(crate) fn read_one_chunk(&mut self, id: NodeId) -> bool {
-        let chunk_rows = self.chunk_rows;
-        let membership = Membership::of(self.servers.keys().copied());
-        let server = self.server(id);
-        let Some(order) = server.orders.pop_front() else { return false };
-        let chunk = machine::read_chunk(&mut server.views, &server.table, &order, membership, chunk_rows);
-        server.events.push_back(Event::Chunk(order.to, chunk));
-        true
-    }
-
-    /// A view of a long stream is given up; the stream starts over.
-    pub(crate) fn drop_views(&mut self, id: NodeId) {
-        self.server(id).views.clear();
-    }
-
-    /// The core hears what happened beside it, without carrying out effects.
-    pub(crate) fn tell_events(&mut self, id: NodeId) -> bool {
-        let events = std::mem::take(&mut self.server(id).events);
-        let any = !events.is_empty();
-        for event in events {
-            self.input_only(id, |raft| match event {
-                Event::AppliedBytes(bytes) => raft.applied_bytes(bytes),
-                Event::AnsweredRead => raft.answered_reads(1),
-                Event::Staged(snapshot) => raft.staged(snapshot),
-                Event::Installed(snapshot) => raft.installed(snapshot).expect("safety holds"),
-                Event::NotInstalled(snapshot) => raft.not_installed(snapshot),
-                Event::Chunk(to, chunk) => raft.chunk_read(to, chunk),
-                Event::Durable(index) => {
-                    raft.compact(index);
-                }
-            });
-        }
-        any
-    }
-
-    /// Tells the core the hash of the table as it is.
-    pub(crate) fn tell_hash(&mut self, id: NodeId) {
-        let table = &self.servers[&id].table;
-        let (index, hash) = (table.applied().index, table.hash());
-        self.input(id, |raft| raft.hashed(index, hash));
-    }
-
-    /// Flushes the table and tells the core so, which may compact.
-    pub(crate) fn compact(&mut self, id: NodeId) {
-        let server = self.server(id);
-        server.table.flush();
-        let durable = server.table.durable_applied().index;
-        server.events.push_back(Event::Durable(durable));
-        if self.instant {
-            self.tell_events(id);
-            self.effects(id, None);
-        }
-    }
-
-    /// The newest of what a server's core is to be told comes first: flusher, streamer and applier wait for nobody.
-    pub(crate) fn overtake(&mut self, id: NodeId) {
-        let events = &mut self.server(id).events;
-        if matches!(events.back(), Some(Event::Durable(_))) {
-            events.rotate_right(1);
-        }
-    }
-
-    /// Kills a server: what was not durable is gone.
-    pub(crate) fn crash(&mut self, id: NodeId) {
-        let server = self.server(id);
-        *server = Server {
-            disk: std::mem::take(&mut server.disk),
-            past: std::mem::take(&mut server.past),
-            table: std::mem::take(&mut server.table).after_crash(),
-            lives: server.lives,
-            ..Server::new()
-        };
-        self.seen.push(Seen::Crashed(id));
-    }
-
-    /// Kills a server; its log loses what its last saves wrote, but for what the mark keeps of them.
-    pub(crate) fn damage(&mut self, id: NodeId, saves: usize) {
-        self.crash(id);
-        let server = self.server(id);
-        let Restored { hard_state, promised, .. } = server.disk;
-        let promised = promised.max(machine::last(&server.disk));
-        let left = server.past.len().saturating_sub(saves);
-        if let Some(before) = server.past.drain(left..).next() {
-            server.disk = Restored { hard_state, promised, ..before };
-        }
-    }
-
-    /// Kills a server; it is set back to what its log was before its last saves, without a trace.
-    pub(crate) fn set_back(&mut self, id: NodeId, saves: usize) {
-        self.crash(id);
-        let server = self.server(id);
-        let left = server.past.len().saturating_sub(saves);
-        if let Some(before) = server.past.drain(left..).next() {
-            server.disk = before;
-        }
-        let kept = machine::last(&server.disk).index;
-        server.table.forget_behind(kept);
-    }
-
-    /// Starts a server from what is durable.
-    pub(crate) fn restart(&mut self, id: NodeId) {
-        let membership = Membership::of(self.servers.keys().copied());
-        let config = self.config.clone();
-        let server = self.server(id);
-        server.lives += 1;
-        let applied = server.table.applied();
-        machine::start_rule(&mut server.disk, applied, server.table.installed);
-        // Another seed for each life: a restarted server must not repeat its luck.
-        let config = Config { seed: config.seed.wrapping_add(server.lives << 32), ..config };
-        server.raft = Some(Raft::new(id, membership, config, server.disk.clone(), applied));
-        if self.servers[&id].table.bad {
-            self.server(id).raft.as_mut().expect("just started").start_with_bad_table();
-        }
-        self.raft(id).check();
-        self.note_role(id);
     }
 
     /// Cuts every link of `id` in both directions.

@@ -1,16 +1,53 @@
-//! Nodes whose disks lose what they had kept, and whether they have it again.
+//! Disks that are slow, stall, change what they hold or lose it, and whether nodes have it again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::clock;
+use bytes::Bytes;
 use raft::storage::memory::Past;
 use raft::types::{EntryId, Index};
 
-use super::{Cluster, Seen};
+use super::strangers::Passport;
+use super::{Cluster, Seen, group_of};
+use crate::sim::disk::Disk;
 use crate::sim::{Name, lock};
 
 impl Cluster {
+    /// All servers of a group lose everything, and start anew as if they had never been.
+    pub fn wipe(&self, group: &str) {
+        for name in self.names().into_iter().filter(|name| *group_of(name) == *group) {
+            self.crash(&name);
+            self.network.forget_vote(&name);
+            if let Some(node) = lock(&self.nodes).get_mut(&name) {
+                let unique = format!("{name} anew after life {}", node.life);
+                let (kind, peers) = (&node.kind, &node.peers);
+                node.passport = Passport::new(&self.world, &self.name, kind, &unique, node.id, peers);
+                node.disk = Disk::new(&self.world, &name, self.shape.disks);
+                node.floor = EntryId::ZERO;
+            }
+            self.start(&name);
+        }
+    }
+
+    /// Changes one row of a node's table behind its back; false: there is no such row.
+    pub fn corrupt(&self, name: &str, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
+        self.world.note(&format!("corrupt {name}"));
+        lock(&self.nodes).get(name).is_some_and(|node| node.disk.corrupt(key, change))
+    }
+
+    /// Makes all disks slow, or well again.
+    pub fn set_slow_disks(&self, slow: bool) {
+        lock(&self.nodes).values().for_each(|node| node.disk.set_slow(slow));
+    }
+
+    /// Stalls the next synced write of a node.
+    pub fn stall(&self, name: &str, lasts: Duration) {
+        if let Some(node) = lock(&self.nodes).get(name) {
+            node.disk.stall(lasts);
+        }
+    }
+
     /// Damages the log of a node that is down: it loses what its last saves wrote, and knows what it promised. Whether that
     /// was done.
     pub fn damage(&self, name: &Name, saves: usize) -> bool {

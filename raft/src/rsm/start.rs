@@ -1,0 +1,281 @@
+//! How a replica starts: its parts, the rule that log and table fit, and its tasks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::StateMachine;
+use super::applier::{Applier, Done, respond};
+use super::replica::{Leadership, Replica, Role, Shared, Status};
+use crate::background::{Flusher, Streamer};
+use crate::config::{Config, InvalidConfig};
+use crate::core::Raft;
+use crate::driver::{Compaction, Counters, Driver};
+use crate::storage::{self, Log, OpenError, Restored, Save, Table, thread::LogThread};
+use crate::transport::{Mailbox, Transport};
+use crate::types::{EntryId, Membership, NodeId};
+
+/// What a replica is made of.
+pub struct Parts {
+    /// This server.
+    pub me: NodeId,
+    /// The group.
+    pub membership: Membership,
+    /// Its settings.
+    pub config: Config,
+    /// Its log.
+    pub log: Box<dyn Log>,
+    /// Its table.
+    pub table: Arc<dyn Table>,
+    /// Its way to the others.
+    pub transport: Arc<dyn Transport>,
+    /// What arrives from them.
+    pub mailbox: Mailbox,
+    /// Where its tasks run.
+    pub threads: Threads,
+    /// Free bytes of the disk are below the reserve: refuse what needs space (correctness rule 35).
+    pub disk_low: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Where the tasks of a replica run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// Synced writes, applier, flusher and streamer have a thread each; the driver stays on the caller's runtime, beside
+    /// the sockets: what arrives together goes through it together, without a wake-up on the way.
+    Own,
+    /// All on the caller's runtime: simulations.
+    Shared,
+}
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings contradict each other.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// The stores do not fit each other, or cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Something that runs for the replica.
+pub(super) enum Task {
+    Spawned(tokio::task::JoinHandle<()>),
+    Thread { done: oneshot::Receiver<()>, thread: std::thread::JoinHandle<()> },
+}
+
+impl Task {
+    /// `prepare` is what a thread of its own does first.
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        threads: Threads,
+        name: &str,
+        prepare: fn(),
+        future: F,
+    ) -> Self {
+        match threads {
+            Threads::Shared => Self::Spawned(tokio::spawn(future)),
+            Threads::Own => {
+                let (ended, done) = oneshot::channel();
+                let span = tracing::Span::current();
+                let run = move || {
+                    let _in = span.entered();
+                    prepare();
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_time()
+                        .build()
+                        .unwrap_or_else(|error| storage::no_runtime(&error));
+                    runtime.block_on(future);
+                    let _ = ended.send(());
+                };
+                let thread = storage::start_thread(name, run);
+                Self::Thread { done, thread }
+            }
+        }
+    }
+
+    pub(super) async fn end(self) {
+        match self {
+            Self::Spawned(handle) => {
+                let _ = handle.await;
+            }
+            Self::Thread { done, thread } => {
+                let _ = done.await;
+                // A panic of that thread has already been reported by the panic hook.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// The start rule (architecture: walks, snapshot): what the log and the table say must fit.
+pub(crate) fn start_rule(
+    restored: &mut Restored,
+    applied: EntryId,
+    installed: Option<EntryId>,
+) -> Result<Option<Save>, OpenError> {
+    let marker = restored.marker;
+    let at = applied.index.0.checked_sub(marker.index.0);
+    let term_there = match at {
+        None => None,
+        Some(0) => Some(marker.term),
+        Some(position) => usize::try_from(position - 1)
+            .ok()
+            .and_then(|position| restored.entries.get(position))
+            .map(|entry| entry.id.term),
+    };
+    if term_there == Some(applied.term) {
+        return Ok(None);
+    }
+    let last = restored.entries.last().map_or(marker, |entry| entry.id);
+    // The log was damaged, and the table is ahead of what is left of it (rule 62).
+    let is_ahead = restored.promised > last && applied.index > marker.index;
+    if installed == Some(applied) || is_ahead {
+        // Or the process ended between the switch and the save that drops the log: drop it now.
+        let truncate_from = Some(marker.index.next());
+        restored.marker = applied;
+        restored.entries.clear();
+        return Ok(Some(Save { truncate_from, marker: Some(applied), ..Save::default() }));
+    }
+    Err(OpenError::Corrupt {
+        path: "log and table".to_owned(),
+        what: format!("the table was applied up to {applied}, but the log holds {marker} to {last}"),
+    })
+}
+
+/// Starts a replica of `machine`.
+///
+/// # Errors
+/// [`StartError`], before anything runs.
+pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<S>, StartError> {
+    let Parts { me, membership, config, mut log, table, transport, mailbox, threads, disk_low } = parts;
+    config.validate()?;
+    let mut restored = log.load()?;
+    let applied = storage::applied(&*table);
+    if let Some(save) = start_rule(&mut restored, applied.id, table.installed())? {
+        log.save(&save).await;
+    }
+    if threads == Threads::Own {
+        log = Box::new(LogThread::start(log));
+    }
+    let mut raft = Raft::new(me, membership.clone(), config.clone(), restored, applied.id);
+    let is_bad = table.is_bad() && !base::mutant!("bad-table-forgotten");
+    if is_bad {
+        raft.start_with_bad_table();
+    }
+    let table_bad = Arc::new(AtomicBool::new(is_bad));
+    let (status_sender, status) = watch::channel(Status {
+        me,
+        role: Role::Follower,
+        term: raft.term(),
+        leader: None,
+        commit: raft.commit(),
+        applied,
+        log_bytes: raft.log().bytes(),
+        uncommitted_bytes: 0,
+        uncommitted_bytes_max: config.uncommitted_bytes_max,
+        unapplied_bytes: 0,
+        syncs: log.syncs(),
+        owes: raft.owes(),
+        refused_messages: 0,
+        alarms: 0,
+        last_alarm: None,
+        table_bad: raft.is_table_bad(),
+        disbelieved: Vec::new(),
+    });
+    let status_sender = Arc::new(status_sender);
+    let (leadership_sender, leadership) =
+        watch::channel(Leadership { role: Role::Follower, term: raft.term(), leader: raft.leader() });
+    let (requests, request_queue) = mpsc::channel(config.requests_max);
+    let (event_sender, events) = mpsc::unbounded_channel();
+    let (items, queue) = mpsc::unbounded_channel();
+    let (responses, turns) = mpsc::unbounded_channel();
+    let (chores, chore_queue) = mpsc::unbounded_channel();
+    let (streams, stream_queue) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let counters = Arc::new(Counters::default());
+    // Ticks of the replicas of a group must not beat in step.
+    let mut random = StdRng::seed_from_u64(config.seed ^ me.0);
+    let phase = config.tick.mul_f64(random.random());
+    let compaction = Compaction::next(0, &config, &mut random);
+    let flusher = Flusher {
+        table: Arc::clone(&table),
+        chores: chore_queue,
+        events: event_sender.clone(),
+        stop: stop.clone(),
+    };
+    let streamer = Streamer {
+        table: Arc::clone(&table),
+        membership,
+        config: config.clone(),
+        orders: stream_queue,
+        events: event_sender.clone(),
+        stop: stop.clone(),
+    };
+    let applier = Applier {
+        machine,
+        table: Arc::clone(&table),
+        queue,
+        events: event_sender,
+        responses,
+        status: Arc::clone(&status_sender),
+        stop: stop.clone(),
+        applied,
+        is_bad,
+        table_bad: Arc::clone(&table_bad),
+        done: Done::new(&config),
+        waiters: VecDeque::new(),
+        asked: BTreeMap::new(),
+        confirmed: VecDeque::new(),
+    };
+    let driver = Driver {
+        raft,
+        config,
+        log,
+        transport,
+        mailbox,
+        mailbox_open: true,
+        requests: request_queue,
+        events,
+        applier: items,
+        handing: Vec::new(),
+        chores,
+        streams,
+        disk_low,
+        status: status_sender,
+        leadership: leadership_sender,
+        counters: Arc::clone(&counters),
+        stop: stop.clone(),
+        next_read: 0,
+        compaction,
+        random,
+        last_alarm: None,
+        table_bad: Arc::clone(&table_bad),
+        rested: applied,
+        is_checked: threads == Threads::Shared,
+    };
+    let tasks = vec![
+        Task::Spawned(tokio::spawn(driver.run(phase).in_current_span())),
+        Task::Spawned(tokio::spawn(respond(turns))),
+        Task::start(threads, "raft-applier", || (), applier.run()),
+        Task::start(threads, "raft-flusher", storage::stand_back, flusher.run()),
+        Task::start(threads, "raft-streamer", || (), streamer.run()),
+    ];
+    Ok(Replica {
+        shared: Arc::new(Shared {
+            requests,
+            status,
+            leadership,
+            table,
+            table_bad,
+            counters,
+            stop,
+            tasks: Mutex::new(tasks),
+        }),
+    })
+}

@@ -1,0 +1,131 @@
+//! What runs beside a core: the applier, the flusher and the streamer, a step at a time.
+
+use raft::core::message::Chunk;
+use raft::core::ready::Apply;
+use raft::types::{EntryId, Index, Membership, NodeId};
+
+use super::{Cluster, Seen, machine};
+
+/// What the applier, the flusher and the streamer tell a core.
+#[derive(Debug)]
+pub(super) enum Event {
+    AppliedBytes(usize),
+    AnsweredRead,
+    Staged(EntryId),
+    Installed(EntryId),
+    NotInstalled(EntryId),
+    Chunk(NodeId, Chunk),
+    Durable(Index),
+}
+
+impl Cluster {
+    /// Everything beside the core has its turn; whether there was anything to do.
+    pub(super) fn work_beside(&mut self, id: NodeId) -> bool {
+        let mut worked = false;
+        while self.apply_one(id) || self.read_one_chunk(id) {
+            worked = true;
+        }
+        self.tell_events(id) || worked
+    }
+
+    /// The applier takes its next item.
+    pub(crate) fn apply_one(&mut self, id: NodeId) -> bool {
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        let Some(item) = server.queue.pop_front() else { return false };
+        match item {
+            Apply::Entry(entry) => {
+                assert!(!server.table.bad, "nothing is applied to a bad table");
+                server.events.push_back(Event::AppliedBytes(entry.weight()));
+                if server.table.apply(&entry) {
+                    self.seen.push(Seen::Applied(id, entry));
+                }
+            }
+            Apply::Read(read, index) => {
+                server.events.push_back(Event::AnsweredRead);
+                self.seen.push(Seen::Confirmed(id, read, index));
+            }
+            Apply::ReadAborted(read) => self.seen.push(Seen::Aborted(id, read)),
+            Apply::NewerTerm(_) => {}
+            Apply::TableBad => server.table.bad = true,
+            Apply::Chunk(chunk) => {
+                let snapshot = chunk.snapshot;
+                self.seen.push(Seen::Staged(id, chunk.clone()));
+                server.table.stage(&chunk);
+                let event = if !chunk.done {
+                    Event::Staged(snapshot)
+                } else if snapshot.index.0 + u64::from(server.table.bad) <= server.table.applied().index.0 {
+                    Event::NotInstalled(snapshot)
+                } else {
+                    server.table.switch(snapshot);
+                    self.seen.push(Seen::Installed(id, snapshot));
+                    Event::Installed(snapshot)
+                };
+                server.events.push_back(event);
+            }
+        }
+        true
+    }
+
+    /// The streamer reads the next chunk that was ordered.
+    pub(crate) fn read_one_chunk(&mut self, id: NodeId) -> bool {
+        let chunk_rows = self.chunk_rows;
+        let membership = Membership::of(self.servers.keys().copied());
+        let server = self.server(id);
+        let Some(order) = server.orders.pop_front() else { return false };
+        let chunk = machine::read_chunk(&mut server.views, &server.table, &order, membership, chunk_rows);
+        server.events.push_back(Event::Chunk(order.to, chunk));
+        true
+    }
+
+    /// A view of a long stream is given up; the stream starts over.
+    pub(crate) fn drop_views(&mut self, id: NodeId) {
+        self.server(id).views.clear();
+    }
+
+    /// The core hears what happened beside it, without carrying out effects.
+    pub(crate) fn tell_events(&mut self, id: NodeId) -> bool {
+        let events = std::mem::take(&mut self.server(id).events);
+        let any = !events.is_empty();
+        for event in events {
+            self.input_only(id, |raft| match event {
+                Event::AppliedBytes(bytes) => raft.applied_bytes(bytes),
+                Event::AnsweredRead => raft.answered_reads(1),
+                Event::Staged(snapshot) => raft.staged(snapshot),
+                Event::Installed(snapshot) => raft.installed(snapshot).expect("safety holds"),
+                Event::NotInstalled(snapshot) => raft.not_installed(snapshot),
+                Event::Chunk(to, chunk) => raft.chunk_read(to, chunk),
+                Event::Durable(index) => {
+                    raft.compact(index);
+                }
+            });
+        }
+        any
+    }
+
+    /// Tells the core the hash of the table as it is.
+    pub(crate) fn tell_hash(&mut self, id: NodeId) {
+        let table = &self.servers[&id].table;
+        let (index, hash) = (table.applied().index, table.hash());
+        self.input(id, |raft| raft.hashed(index, hash));
+    }
+
+    /// Flushes the table and tells the core so, which may compact.
+    pub(crate) fn compact(&mut self, id: NodeId) {
+        let server = self.server(id);
+        server.table.flush();
+        let durable = server.table.durable_applied().index;
+        server.events.push_back(Event::Durable(durable));
+        if self.instant {
+            self.tell_events(id);
+            self.effects(id, None);
+        }
+    }
+
+    /// The newest of what a server's core is to be told comes first: flusher, streamer and applier wait for nobody.
+    pub(crate) fn overtake(&mut self, id: NodeId) {
+        let events = &mut self.server(id).events;
+        if matches!(events.back(), Some(Event::Durable(_))) {
+            events.rotate_right(1);
+        }
+    }
+}
