@@ -12,7 +12,7 @@ use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};
 
-use common::{Cluster, Seen, entry, message, small_config};
+use common::{Cluster, Seen, entry, matched, message, small_config};
 
 /// A follower in term 5, whose log was compacted up to 10@3, goes on with 11@3 12@4 13@4, and is applied up to 12.
 fn follower() -> Raft {
@@ -154,17 +154,6 @@ fn rows_of_a_snapshot_that_changed_on_their_way_are_refused_and_sent_again() {
     assert!(!given(&mut other, flipped), "the total was made by the streamer, of what it read");
 }
 
-fn matched(index: u64) -> Body {
-    Body::AppendReply {
-        verdict: Verdict::Matched(Index(index)),
-        round: 0,
-        disk_low: false,
-        owes: false,
-        table: TableReport::default(),
-        room: u64::MAX,
-    }
-}
-
 fn alarms(cluster: &mut Cluster, id: NodeId) -> Vec<Alarm> {
     let seen = std::mem::take(&mut cluster.seen);
     let alarm = |seen| match seen {
@@ -172,16 +161,6 @@ fn alarms(cluster: &mut Cluster, id: NodeId) -> Vec<Alarm> {
         _ => None,
     };
     seen.into_iter().filter_map(alarm).collect()
-}
-
-/// A tick for everybody; what was on its way before arrives.
-fn pass(cluster: &mut Cluster, ticks: u32) {
-    for _ in 0..ticks {
-        cluster.ids().into_iter().for_each(|id| cluster.tick(id));
-        for _ in 0..cluster.pool.len() {
-            cluster.deliver(0);
-        }
-    }
 }
 
 /// Rule 67: somebody has entries that this leader lacks; whoever has them may lead.
@@ -236,7 +215,7 @@ fn a_follower_that_has_what_its_leader_lost_comes_to_lead() {
     cluster.step(keeper, forgetful, message(term, matched(2)));
     cluster.effects(forgetful, None);
     let patience = cluster.config.election_ticks_max;
-    pass(&mut cluster, 9 * patience);
+    cluster.pass(9 * patience);
     assert_eq!(cluster.leaders(), [keeper]);
     assert_eq!(cluster.raft(forgetful).log().entry(Index(2)), Some(&entry(1, 2, "kept")));
 }
@@ -417,7 +396,7 @@ fn one_message_cannot_end_all_elections() {
             assert_eq!(refused, Err(Refused::TermJump { found: Term(far), own: before.term }));
         }
         let patience = cluster.config.election_ticks_max;
-        pass(&mut cluster, 3 * patience);
+        cluster.pass(3 * patience);
         assert_eq!((cluster.leaders(), cluster.raft(NodeId(2)).hard_state()), (vec![NodeId(1)], before));
     }
 }

@@ -12,7 +12,7 @@ use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};
 
-use common::{Cluster, Seen, entry, message, small_config};
+use common::{Cluster, Seen, entry, matched, message, small_config};
 
 const ME: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
@@ -573,14 +573,6 @@ fn a_leader_commits_what_a_majority_has_but_counts_only_its_own_term() {
         cluster.deliver(0);
     }
     cluster.pool.clear();
-    let matched = |index| Body::AppendReply {
-        verdict: Verdict::Matched(Index(index)),
-        round: 0,
-        disk_low: false,
-        owes: false,
-        table: TableReport::default(),
-        room: u64::MAX,
-    };
     cluster.step(TWO, ME, message(2, matched(2)));
     assert_eq!(cluster.raft(ME).commit(), Index(0), "entries of term 1 are not counted in term 2");
     cluster.step(TWO, ME, message(2, matched(3)));

@@ -14,16 +14,6 @@ use raft::types::{EntryId, Index, Membership, NodeId, Term};
 
 use common::{Cluster, entry, message, small_config};
 
-/// A tick for everybody; what was on its way before arrives.
-fn pass(cluster: &mut Cluster, ticks: u32) {
-    for _ in 0..ticks {
-        cluster.ids().into_iter().for_each(|id| cluster.tick(id));
-        for _ in 0..cluster.pool.len() {
-            cluster.deliver(0);
-        }
-    }
-}
-
 /// Rule 50. Rows of a group with other members are another group's, whoever sends them.
 #[test]
 fn a_chunk_of_another_membership_is_refused_and_changes_nothing() {
@@ -75,12 +65,12 @@ fn a_partial_partition_ends_with_one_lasting_leader() {
             cluster.elect(NodeId(first));
             let patience = cluster.config.election_ticks_max;
             only_links(&mut cluster, links);
-            pass(&mut cluster, 30 * patience);
+            cluster.pass(30 * patience);
             let now = cluster.leaders();
             assert!(now.len() == 1 && leaders.contains(&now[0].0), "{links:?} seed {seed}: {now:?}");
             let (leader, term) = (now[0], cluster.raft(now[0]).term());
             let id = cluster.propose(leader, "served");
-            pass(&mut cluster, 50 * patience);
+            cluster.pass(50 * patience);
             assert_eq!(cluster.leaders(), [leader], "{links:?} seed {seed}: the leader changed");
             assert_eq!(cluster.raft(leader).term(), term, "{links:?} seed {seed}: it was deposed in between");
             assert!(cluster.raft(leader).commit() >= id.index, "{links:?} seed {seed}: nothing commits");
@@ -226,13 +216,13 @@ fn a_chunk_that_a_compaction_overtook_is_not_sent_and_the_stream_starts_over() {
     cluster.isolate(behind);
     command(&mut cluster, "a");
     let silent = cluster.config.election_ticks_max + 2;
-    pass(&mut cluster, silent);
+    cluster.pass(silent);
     cluster.compact(leader);
     assert!(cluster.raft(leader).log().marker().index.0 > 1, "what the other lacks is gone");
     cluster.cut.clear();
     cluster.instant = false;
     while !cluster.read_one_chunk(leader) {
-        pass(&mut cluster, 1);
+        cluster.pass(1);
     }
     // Its view is of now. More is committed, applied and flushed, and the leader hears of that first.
     command(&mut cluster, "b");
@@ -249,7 +239,7 @@ fn a_chunk_that_a_compaction_overtook_is_not_sent_and_the_stream_starts_over() {
     assert_eq!(cluster.pool.iter().filter_map(sent).find(|snapshot| *snapshot < marker), None);
     cluster.instant = true;
     cluster.effects(leader, None);
-    pass(&mut cluster, silent);
+    cluster.pass(silent);
     let (led, followed) = (cluster.raft(leader).log().last(), cluster.raft(behind).log().last());
     assert_eq!(led, followed);
 }

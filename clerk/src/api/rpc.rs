@@ -48,18 +48,19 @@ pub trait ShardCtrler {
     async fn ctrl(request: CtrlRequest) -> Result<CtrlReply, CtrlRefusal>;
 }
 
+/// What one group serves.
 #[derive(Clone)]
-struct KvServer<F> {
+struct OfGroup<F> {
     group: GroupId,
     handle: F,
 }
 
-impl<F, Fut> ShardKv for KvServer<F>
-where
-    F: Fn(KvRequest) -> Fut,
-    Fut: Future<Output = Result<KvReply, KvRefusal>>,
-{
-    async fn kv(self, _: Context, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
+impl<F> OfGroup<F> {
+    async fn answer<Req, Fut, Reply>(self, group: GroupId, request: Req) -> Result<Reply, KvRefusal>
+    where
+        F: Fn(Req) -> Fut,
+        Fut: Future<Output = Result<Reply, KvRefusal>>,
+    {
         if group != self.group {
             return Err(KvRefusal::Malformed(format!("this is group {}, not {group}", self.group)));
         }
@@ -68,22 +69,23 @@ where
     }
 }
 
-#[derive(Clone)]
-struct PushServer<F> {
-    group: GroupId,
-    handle: F,
+impl<F, Fut> ShardKv for OfGroup<F>
+where
+    F: Fn(KvRequest) -> Fut,
+    Fut: Future<Output = Result<KvReply, KvRefusal>>,
+{
+    async fn kv(self, _: Context, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
+        self.answer(group, request).await
+    }
 }
 
-impl<F, Fut> ShardPush for PushServer<F>
+impl<F, Fut> ShardPush for OfGroup<F>
 where
     F: Fn(PushRequest) -> Fut,
     Fut: Future<Output = Result<PushReply, KvRefusal>>,
 {
     async fn push(self, _: Context, group: GroupId, request: PushRequest) -> Result<PushReply, KvRefusal> {
-        if group != self.group {
-            return Err(KvRefusal::Malformed(format!("this is group {}, not {group}", self.group)));
-        }
-        Box::pin((self.handle)(request)).await
+        self.answer(group, request).await
     }
 }
 
@@ -106,7 +108,7 @@ where
     F: Fn(KvRequest) -> Fut + Clone,
     Fut: Future<Output = Result<KvReply, KvRefusal>>,
 {
-    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, KvServer { group, handle }.serve()).await;
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, ShardKv::serve(OfGroup { group, handle })).await;
 }
 
 /// Serves an admitted connection of a group that pushes shards to `group`, until it ends.
@@ -115,7 +117,7 @@ where
     F: Fn(PushRequest) -> Fut + Clone,
     Fut: Future<Output = Result<PushReply, KvRefusal>>,
 {
-    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, PushServer { group, handle }.serve()).await;
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, ShardPush::serve(OfGroup { group, handle })).await;
 }
 
 /// Serves an admitted client connection of a controller until it ends.

@@ -11,10 +11,11 @@ use super::config::Place;
 use super::{Address, ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
 /// A replica's part in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Follows a leader or waits for one.
+    #[default]
     Follower,
     /// Asks for votes.
     Candidate,
@@ -23,7 +24,7 @@ pub enum Role {
 }
 
 /// A replica of any kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
     /// Its id in its group.
     pub id: u64,

@@ -8,7 +8,7 @@ use super::ConfigCache;
 use crate::api::config::{AddressBook, Config, Params, Sealed};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
 use crate::api::kv::{KvReply, KvRequest};
-use crate::api::status::{Connections, CtrlStatus, DiskStatus, ReplicaStatus, Role};
+use crate::api::status::{CtrlStatus, ReplicaStatus};
 use crate::api::{ConfigNum, Digest, GroupId};
 use crate::connection::Connection;
 use crate::ctrl::Error;
@@ -23,28 +23,7 @@ fn book() -> AddressBook {
 }
 
 fn follower(newest: u64) -> CtrlStatus {
-    let replica = ReplicaStatus {
-        id: 1,
-        pid: 1,
-        role: Role::Follower,
-        term: 1,
-        leader: None,
-        commit: 1,
-        applied: 1,
-        log_bytes: 0,
-        table_hash: 0,
-        wal_syncs: 0,
-        refused: BTreeMap::new(),
-        refused_by: BTreeMap::new(),
-        owes: None,
-        refused_messages: 0,
-        alarms: 0,
-        last_alarm: None,
-        table_bad: false,
-        refused_peers: Vec::new(),
-        connections: Connections::default(),
-        disk: DiskStatus::default(),
-    };
+    let replica = ReplicaStatus { id: 1, ..ReplicaStatus::default() };
     CtrlStatus { replica, config: ConfigNum(newest), digest: None, key: Some(7), recovering: false }
 }
 

@@ -15,7 +15,7 @@ use base::clock;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::raft_faults::{judge, store};
+use super::raft_faults::{clients, judge, store};
 use super::{Report, at_least};
 use crate::history::Op;
 use crate::invariants;
@@ -55,13 +55,7 @@ async fn main(world: World) -> Result<Report, String> {
     let recorder = Recorder::default();
     let keys = (0..4).map(|key| format!("k{key}")).collect();
     let mix = Mix { shares: [30, 20, 35, 5, 10], keys, think_max: Duration::from_millis(60) };
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let name = format!("client {number}");
-            let store = store(&cluster, &servers, &name);
-            tokio::spawn(recorder.clone().client(store, mix.clone(), world.derive(&name)))
-        })
-        .collect();
+    let clients = clients(&cluster, &servers, &recorder, &mix, CLIENTS);
     let mut writer = store(&cluster, &servers, "writer");
     let mut crashes = 0;
     for _ in 0..ROUNDS {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base::clock;
 use rand::RngExt;
+use tokio::task::JoinHandle;
 
 use super::{Report, at_least};
 use crate::history::Op;
@@ -52,6 +53,22 @@ pub(super) fn store(cluster: &Cluster, servers: &[Name], name: &str) -> Box<ToyS
     Box::new(ToyStore { calls: cluster.client(name), servers: servers.to_vec(), random, at })
 }
 
+/// So many clients that go on until the recorder stops.
+pub(super) fn clients(
+    cluster: &Cluster,
+    servers: &[Name],
+    recorder: &Recorder,
+    mix: &Mix,
+    count: u64,
+) -> Vec<JoinHandle<()>> {
+    let start = |number: u64| {
+        let name = format!("client {number}");
+        let store = store(cluster, servers, &name);
+        tokio::spawn(recorder.clone().client(store, mix.clone(), cluster.world.derive(&name)))
+    };
+    (0..count).map(start).collect()
+}
+
 async fn main(world: World) -> Result<Report, String> {
     let cluster = Cluster::new(&world, Shape::drawn(&world));
     invariants::watch(&cluster);
@@ -61,13 +78,7 @@ async fn main(world: World) -> Result<Report, String> {
     let recorder = Recorder::default();
     let keys: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
     let mix = Mix { shares: [30, 20, 35, 5, 10], keys: keys.clone(), think_max: Duration::from_millis(30) };
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let name = format!("client {number}");
-            let store = store(&cluster, &servers, &name);
-            tokio::spawn(recorder.clone().client(store, mix.clone(), world.derive(&name)))
-        })
-        .collect();
+    let clients = clients(&cluster, &servers, &recorder, &mix, CLIENTS);
     // The toy cannot tell a repeated request from a new one.
     let plan = Plan { chaos_requests: false, ..Plan::of(FAULTS) };
     let nemesis = Nemesis::new(&cluster, plan);

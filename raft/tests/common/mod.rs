@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use raft::config::Config;
 use raft::core::alarm::Alarm;
-use raft::core::message::{Body, Chunk, Envelope, Message};
+use raft::core::message::{Body, Chunk, Envelope, Message, Verdict};
 use raft::core::ready::{Apply, ReadId, Ready, StreamOrder};
 use raft::core::role::Role;
+use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::storage::{Restored, Save};
 use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
@@ -227,6 +228,16 @@ impl Cluster {
         self.input(id, Raft::tick);
     }
 
+    /// A tick for everybody, so many times; what was on its way before arrives.
+    pub(crate) fn pass(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            self.ids().into_iter().for_each(|id| self.tick(id));
+            for _ in 0..self.pool.len() {
+                self.deliver(0);
+            }
+        }
+    }
+
     /// Ticks until the server asks whether it could win.
     pub(crate) fn time_out(&mut self, id: NodeId) {
         for _ in 0..=self.config.election_ticks_max {
@@ -372,6 +383,18 @@ impl Server {
 /// A message of `term`.
 pub(crate) fn message(term: u64, body: Body) -> Message {
     Message::new(Term(term), body)
+}
+
+/// The answer of a follower that has everything up to `index`.
+pub(crate) fn matched(index: u64) -> Body {
+    Body::AppendReply {
+        verdict: Verdict::Matched(Index(index)),
+        round: 0,
+        disk_low: false,
+        owes: false,
+        table: TableReport::default(),
+        room: u64::MAX,
+    }
 }
 
 /// An entry that carries `text`, or nothing.

@@ -212,9 +212,7 @@ pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
-    use clerk::api::status::{
-        Connections, DiskStatus, History, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus,
-    };
+    use clerk::api::status::{History, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
     use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
     use super::{Answers, Survey};
@@ -238,28 +236,7 @@ pub(crate) mod tests {
             bytes: 0,
             progress: None,
         };
-        let replica = ReplicaStatus {
-            id: 1,
-            pid: 1,
-            role: Role::Leader,
-            term: 1,
-            leader: Some(1),
-            commit: 1,
-            applied: 1,
-            log_bytes: 0,
-            table_hash: 0,
-            wal_syncs: 0,
-            refused: BTreeMap::new(),
-            refused_by: BTreeMap::new(),
-            owes: None,
-            refused_messages: 0,
-            alarms: 0,
-            last_alarm: None,
-            table_bad: false,
-            refused_peers: Vec::new(),
-            connections: Connections::default(),
-            disk: DiskStatus::default(),
-        };
+        let replica = ReplicaStatus { id: 1, role: Role::Leader, ..ReplicaStatus::default() };
         let moving =
             |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);
         let status = KvStatus {
