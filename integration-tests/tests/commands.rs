@@ -32,8 +32,10 @@ fn keys_need_one_controller_or_one_group() {
     let late = cluster.clerk(&["move", "1", "101", "--timeout", "1", "-o", "json"]);
     assert_eq!(late.error(1), "unavailable");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // A controller that led does not notice at once that the others died: until then it is silent.
     let message = late.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("does not lead") && message.contains("not reached"), "{message}");
+    let says_why = message.contains("does not lead") || message.contains("no answer");
+    assert!(says_why && message.contains("not reached"), "{message}");
     cluster.ok(&["kill", "ctrl.3"]);
     assert_eq!(cluster.ok(&["get", "a"]), "2\n", "the groups know");
 }
