@@ -144,6 +144,30 @@ fn a_follower_whose_applier_hangs_takes_no_more_and_answers_on() {
     assert_eq!(effects(&mut raft).0, [], "once");
 }
 
+/// Nothing is applied to a bad table (rule 69), so nothing makes room: the log is the bound.
+#[test]
+fn a_follower_whose_table_is_bad_takes_entries_until_its_log_is_full() {
+    let config = Config::default();
+    let mut raft = Raft::new(TWO, three(), config.clone(), Restored::default(), EntryId::ZERO);
+    raft.start_with_bad_table();
+    let mut prev = EntryId::ZERO;
+    for round in 1..=256 {
+        let entries = vec![Entry::new(EntryId::new(1, prev.index.0 + 1), command_of(MIB))];
+        let (commit, acked) = (prev.index, EntryId::ZERO);
+        let append = Body::Append { prev, entries, commit, round, acked, differs: None };
+        raft.step(ONE, message(1, append)).unwrap();
+        let (sent, _) = effects(&mut raft);
+        let [Message { body: Body::AppendReply { verdict, room, .. }, .. }] = sent.as_slice() else {
+            panic!("one answer to one Append: {sent:?}");
+        };
+        prev = raft.log().last();
+        assert_eq!(*verdict, Verdict::Matched(prev.index), "it acknowledges what it has");
+        assert_eq!(*room == 0, raft.log().bytes() >= config.log_bytes_hard_max);
+    }
+    let (bytes, limit) = (raft.log().bytes(), config.log_bytes_hard_max);
+    assert!((limit..limit + 2 * MIB).contains(&bytes), "{bytes} bytes");
+}
+
 /// A log that an overload left behind is long. A start holds it against the same limit.
 #[test]
 fn a_start_with_a_long_log_commits_it_piece_by_piece() {

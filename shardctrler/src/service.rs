@@ -93,8 +93,7 @@ impl Service {
             }
         }
         match request {
-            // It is small, and a change that makes room needs one.
-            CtrlRequest::Open => self.execute_freeing(&Command::Open).await,
+            CtrlRequest::Open => self.execute(&Command::Open).await,
             CtrlRequest::Change { ticket, change } => {
                 change::check(&change)?;
                 self.execute(&Command::Change { ticket, change }).await
@@ -115,11 +114,6 @@ impl Service {
 
     async fn execute(&self, command: &Command) -> Verdict {
         let output = self.replica.execute(command, REQUEST_MAX).await;
-        output.unwrap_or_else(|error| Err(self.refusal(error)))
-    }
-
-    async fn execute_freeing(&self, command: &Command) -> Verdict {
-        let output = self.replica.execute_freeing(command, REQUEST_MAX).await;
         output.unwrap_or_else(|error| Err(self.refusal(error)))
     }
 
@@ -194,10 +188,7 @@ impl Service {
             return Err(CtrlRefusal::ForgottenConfig { asked, oldest });
         }
         let newest = rows::newest(table).unwrap_or_default();
-        let book = match configs.is_empty() && head.borrow().book <= book {
-            true => bare(book, rows::cluster_key(table)),
-            false => newer(rows::book(table), book),
-        };
+        let book = book_after(table, book);
         let news = News { configs, newest, book };
         // Asked last: what was read is not to be told once it is known for wrong (rule 69).
         if self.replica.is_table_bad() {
@@ -234,14 +225,14 @@ impl Service {
     }
 }
 
-/// What is told instead of a book whose addresses the caller has: they may be megabytes, and are asked for every two seconds.
-fn bare(version: u64, key: u64) -> AddressBook {
-    AddressBook { version, key, ..AddressBook::default() }
-}
-
-/// A book for a caller that has the one of version `known`.
-fn newer(book: AddressBook, known: u64) -> AddressBook {
-    if book.version > known || known == 0 { book } else { bare(book.version, book.key) }
+/// The address book for a caller that has the one of version `known`: its addresses only if it is newer, for they may
+/// be megabytes, and are asked for every two seconds (rule 102).
+fn book_after(table: &dyn Read, known: u64) -> AddressBook {
+    let version = rows::book_version(table);
+    if version > known || known == 0 {
+        return rows::book(table);
+    }
+    AddressBook { version, key: rows::cluster_key(table), ..AddressBook::default() }
 }
 
 /// A replica's status in the words of the wire.

@@ -15,6 +15,8 @@
 //! Left out on purpose: transactions (a batch is no condition for its own parts), and values larger than
 //! one row.
 
+use std::collections::BTreeMap;
+
 use base::codec::{self, Denied};
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
@@ -167,8 +169,8 @@ impl Machine {
         writes.iter().try_for_each(|(key, _)| check_home(key, shard, params))?;
         self.once(rows, shard, params, ticket, |rows, meta| {
             // One write may always be as large as a value.
-            let bytes = result_bytes(rows, &writes);
-            if writes.len() > 1 && bytes > batch_result_bytes_max(params) {
+            let bytes = if writes.len() > 1 { result_bytes(rows, &writes) } else { 0 };
+            if bytes > batch_result_bytes_max(params) {
                 return What::TooLarge(bytes);
             }
             let each = writes.into_iter().map(|(key, write)| change(rows, meta, params, &key, write));
@@ -258,17 +260,24 @@ fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusa
     }
 }
 
-/// Bytes that a batch writes (correctness rule 105): each append writes the value that was there, too.
+/// Bytes of the rows that a batch writes (correctness rule 105). An append writes the whole value again, as the writes
+/// before it in the batch leave it. Where a condition decides, the larger outcome counts.
 fn result_bytes(rows: &dyn Rows, writes: &[(Bytes, Write)]) -> u64 {
-    let bytes = writes.iter().map(|(key, write)| match write {
-        Write::Put { value, .. } => key.len() + value.len(),
-        Write::Append { piece } => {
-            let old = rows.get(&rows::value_key(key));
-            key.len() + piece.len() + old.map_or(0, |row| rows::parse_value(&row).1.len())
-        }
-        Write::Delete => key.len(),
-    });
-    bytes.sum::<usize>() as u64
+    let stored = |key: &[u8]| rows.get(&rows::value_key(key)).map_or(0, |row| rows::parse_value(&row).1.len());
+    let mut lengths = BTreeMap::<&[u8], usize>::new();
+    let mut sum = 0;
+    for (key, write) in writes {
+        let before = || lengths.get(&key[..]).copied().unwrap_or_else(|| stored(key));
+        let written = match write {
+            Write::Put { value, expected: None } => value.len(),
+            Write::Put { value, expected: Some(_) } => value.len().max(before()),
+            Write::Append { piece } => before() + piece.len(),
+            Write::Delete => 0,
+        };
+        lengths.insert(key, written);
+        sum += (key.len() + written) as u64;
+    }
+    sum
 }
 
 /// Executes one write. The size limit holds for the *result* (correctness rule 22): appends grow values.

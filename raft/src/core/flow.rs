@@ -8,8 +8,8 @@
 //!
 //! Only what is *committed* counts. A follower whose log is full of what an old leader could not commit must take the
 //! first entry of the new one, or nothing would ever commit. And who is full has an applier with work that waits
-//! for nobody, so there is no deadlock. A bad table (rule 69) is the exception: nothing is applied to it, so its server
-//! is never full.
+//! for nobody, so there is no deadlock. Nothing is applied to a bad table (rule 69): its server takes entries until its
+//! log is as long as any may be, so that it acknowledges them while a snapshot is on its way.
 //!
 //! The invariant: unapplied never exceeds its limit by more than a leader may have uncommitted, what may be on its way and
 //! one entry. What a log brings into a new life may be longer. Its entries are committed only so far at a time; what
@@ -20,8 +20,8 @@
 use super::message::Verdict;
 use super::ready::Apply;
 use super::role::Role;
-use super::{Progress, Raft};
-use crate::types::{Entry, Index, NodeId};
+use super::Raft;
+use crate::types::{Entry, Index};
 
 /// What is committed here, or confirmed, and waits for the applier.
 #[derive(Debug)]
@@ -62,14 +62,19 @@ impl Raft {
     pub(super) fn is_full(&self) -> bool {
         let mut bytes = self.unapplied_bytes();
         base::mutant!("bound-counts-uncommitted", bytes += self.log.bytes_after(self.commit));
-        bytes >= self.config.unapplied_bytes_max && !self.table.is_bad()
+        let waits_for_table = self.table.is_bad() && self.log.bytes() < self.config.log_bytes_hard_max;
+        bytes >= self.config.unapplied_bytes_max && !waits_for_table
     }
 
     /// Bytes that a leader may have on their way to this server.
     pub(super) fn room(&self) -> u64 {
-        let left = self.config.unapplied_bytes_max.saturating_sub(self.unapplied_bytes());
-        let room = if self.table.is_bad() { usize::MAX } else { left };
-        if self.is_full() { 0 } else { room.min(self.config.in_flight_bytes_max) as u64 }
+        let config = &self.config;
+        let room = match config.unapplied_bytes_max.saturating_sub(self.unapplied_bytes()) {
+            _ if self.is_full() => 0,
+            _ if self.table.is_bad() => config.in_flight_bytes_max,
+            left => left.min(config.in_flight_bytes_max),
+        };
+        room as u64
     }
 
     /// The same, for an answer to the leader.
@@ -87,23 +92,6 @@ impl Raft {
             let known = entries.iter().take_while(is_here).count();
             entries.truncate(known);
         }
-    }
-
-    /// What a follower says of its room.
-    pub(super) fn on_room(&mut self, from: NodeId, room: u64, round: u64) {
-        base::mutant!(
-            "room-not-repeated",
-            if round > 0 && room > 0 {
-                return;
-            }
-        );
-        if let Some(follower) = self.follower_mut(from) {
-            follower.on_room(room);
-        }
-    }
-
-    fn follower_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
-        self.role.leader_mut()?.followers.get_mut(&id)
     }
 
     /// The applier has applied entries of so many bytes.
@@ -141,8 +129,9 @@ impl Raft {
         // Only what is on the own disk or in this Ready's save, which comes first: all of the log.
         while self.handed < self.commit && self.backlog.handed < credit {
             let Some(entry) = self.log.entry(self.handed.next()) else { break };
-            self.backlog.waiting -= entry.weight();
-            self.backlog.handed += entry.weight();
+            let weight = entry.weight();
+            self.backlog.waiting -= weight;
+            self.backlog.handed += weight;
             self.handed = entry.id.index;
             handed.push(Apply::Entry(entry.clone()));
         }
@@ -152,20 +141,13 @@ impl Raft {
 
     /// Everything up to `to` is committed: takes note of it, of a long log as far as the limit goes.
     pub(super) fn advance_commit(&mut self, to: Index) {
-        let limit = self.unapplied_bytes_limit();
-        let mut unapplied = self.unapplied_bytes();
-        let mut reach = self.commit;
-        while reach < to && unapplied < limit {
-            reach = reach.next();
-            unapplied += self.log.entry(reach).map_or(0, Entry::weight);
-        }
-        self.set_commit(reach);
+        self.commit_within(to, self.unapplied_bytes_limit().saturating_sub(self.unapplied_bytes()));
     }
 
-    /// Moves the commit index, and counts what lies between.
-    pub(super) fn set_commit(&mut self, to: Index) {
+    /// Moves the commit index until it has passed so many bytes, and counts them.
+    pub(super) fn commit_within(&mut self, to: Index, bytes_max: usize) {
         let mut bytes = 0;
-        while self.commit < to {
+        while self.commit < to && bytes < bytes_max {
             self.commit = self.commit.next();
             bytes += self.log.entry(self.commit).map_or(0, Entry::weight);
         }

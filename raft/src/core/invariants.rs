@@ -55,10 +55,10 @@ impl Raft {
         let limit = self.unapplied_bytes_limit().saturating_add(largest);
         let unapplied = self.unapplied_bytes();
         assert!(unapplied <= limit, "{unapplied} bytes unapplied, {limit} allowed");
-        // A leader opens its term whatever it holds. And what it brought into its life it may not know for committed, but
-        // its followers must take it, or nothing would ever commit: as much as a log may be.
+        // A leader opens its term whatever it holds. It may have started with a log that it does not know to be
+        // committed. Its followers must take that log, as long as any may be, or nothing would ever commit.
         let limit = limit.saturating_add(self.config.log_bytes_hard_max) + empty;
         let taken = self.log.bytes_between(self.handed.max(self.backlog.inherited), last);
-        assert!(self.table.is_bad() || taken <= limit, "{taken} bytes taken, {limit} allowed");
+        assert!(taken <= limit, "{taken} bytes taken, {limit} allowed");
     }
 }

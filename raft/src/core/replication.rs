@@ -151,8 +151,12 @@ impl Raft {
     }
 
     pub(super) fn answer_append(&mut self, to: NodeId, verdict: Verdict, round: u64) {
-        let (disk_low, owes, table) = (self.disk_low, self.owes().is_some(), self.table_report());
-        let room = self.tell_room();
+        let table = self.table_report();
+        self.answer_with(to, verdict, round, table);
+    }
+
+    fn answer_with(&mut self, to: NodeId, verdict: Verdict, round: u64, table: TableReport) {
+        let (disk_low, owes, room) = (self.disk_low, self.owes().is_some(), self.tell_room());
         self.send(to, Body::AppendReply { verdict, round, disk_low, owes, table, room });
     }
 
@@ -182,7 +186,12 @@ impl Raft {
     fn compare(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
         base::mutant!("matched-unseen", return Ok(()));
         self.compare_id(prev)?;
+        let last = self.log.last();
         for entry in entries {
+            // What continues the log is compared with its end, and terms do not fall along a message (check_append).
+            if entry.id.index > last.index && entry.id.term >= last.term {
+                break;
+            }
             self.compare_id(entry.id)?;
             let own = self.log.entry(entry.id.index).filter(|own| own.id == entry.id);
             if own.is_some_and(|own| own != entry) {
@@ -260,10 +269,8 @@ impl Raft {
     /// arrives its receiver may lead this very term, and rounds of another term prove nothing in it.
     pub(super) fn refuse_append(&mut self, from: NodeId, at: Index) {
         let verdict = Verdict::Conflict { at, try_at: self.log.last() };
-        // (The hashes of the table are for the leader of this term.)
-        let (disk_low, owes, table) = (self.disk_low, self.owes().is_some(), TableReport::default());
-        let room = self.room();
-        self.send(from, Body::AppendReply { verdict, round: 0, disk_low, owes, table, room });
+        // The hashes of the table are for the leader of this term.
+        self.answer_with(from, verdict, 0, TableReport::default());
     }
 
     /// A follower's answer in this term.
@@ -294,7 +301,7 @@ impl Raft {
         follower.disk_low = disk_low;
         follower.owes = owes;
         base::mutant!("answer-asks-again", follower.due = true);
-        match verdict {
+        let news = match verdict {
             Verdict::Matched(index) => {
                 let index = if base::mutant!("match-from-next") { follower.next.previous() } else { index };
                 if let Some(id) = log.id_at(index) {
@@ -310,9 +317,7 @@ impl Raft {
                 if matches!(follower.feed, Feed::Snapshot(_)) && follower.matched >= log.marker().index {
                     follower.probe_from(follower.matched.next());
                 }
-                if news {
-                    self.maybe_commit();
-                }
+                news
             }
             Verdict::Conflict { at, try_at } => {
                 if owes && at <= follower.matched && !base::mutant!("matched-not-set-back") {
@@ -320,9 +325,15 @@ impl Raft {
                     follower.set_back(Index(0));
                 }
                 on_conflict(follower, log, at, try_at);
+                false
             }
+        };
+        if round == 0 || room == 0 || !base::mutant!("room-not-repeated") {
+            follower.on_room(room);
         }
-        self.on_room(from, room, round);
+        if news {
+            self.maybe_commit();
+        }
         self.confirm_reads();
         Ok(())
     }

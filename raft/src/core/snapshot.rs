@@ -248,7 +248,7 @@ impl Raft {
         }
         if self.log.contains(snapshot) {
             // (Before the entries go: a server that came to lead meanwhile counts their bytes.)
-            self.set_commit(self.commit.max(snapshot.index));
+            self.commit_within(snapshot.index, usize::MAX);
             self.log.compact(snapshot);
             self.save.entries.retain(|entry| entry.id.index > snapshot.index);
             self.save.marker = Some(snapshot);

@@ -142,8 +142,10 @@ struct Wal {
     blank: Vec<LogFile>,
     /// A file that is being made, before it is needed.
     making: Option<Making>,
-    /// The last one could not be made: it is tried again when so much of the present file is used, and what keeps it
-    /// from being made ends nobody before it is needed (rule 104).
+    /// Dead files that are to be removed, and not to be written again.
+    leaving: Vec<LogFile>,
+    /// A file could not be made or removed: it is tried again when so much of the present file is used. What keeps it
+    /// from that ends nobody before a file is needed (rule 104).
     again_at: u64,
     tail: Tail,
     /// Where the next record goes.
@@ -179,7 +181,7 @@ impl Log for Wal {
         assert!(self.loaded, "a log is loaded before it is written");
         self.check(save);
         self.keep(save).unwrap_or_else(|error| fatal("write the log", &error));
-        self.tidy().unwrap_or_else(|error| fatal("tidy the log", &error));
+        self.tidy();
         futures::future::ready(()).boxed()
     }
 
@@ -218,6 +220,7 @@ impl Wal {
             used: VecDeque::new(),
             blank: Vec::new(),
             making: None,
+            leaving: Vec::new(),
             again_at: 0,
             at: 0,
             next: 0,
@@ -366,33 +369,46 @@ impl Wal {
 
     /// Removes what is too much, unless the manifest has another writer just now, and sees to it that a file is ready when
     /// one is needed.
-    fn tidy(&mut self) -> io::Result<()> {
+    fn tidy(&mut self) {
         if self.making.as_ref().is_some_and(|making| making.thread.is_finished()) {
             self.take_spare();
         }
-        let mut gone = Vec::new();
-        while self.making.is_none() && self.manifest.bytes() > self.options.keep_bytes {
-            // One stays, to be used next.
-            if self.dead() + self.blank.len() <= 1 {
-                break;
+        if self.making.is_none() && self.at >= self.again_at {
+            self.choose_what_leaves();
+            if let Err(error) = self.remove_what_leaves() {
+                self.try_again_later("files of the log that are not needed stay", &error);
             }
-            let dead = (self.dead() > 0).then(|| self.used.pop_front()).flatten();
-            let Some(file) = dead.or_else(|| self.blank.pop()) else { break };
-            self.manifest.files.remove(&file.number);
-            gone.push(file);
-        }
-        if !gone.is_empty() {
-            // First the manifest: a file that it names and that is not there is damage.
-            self.manifest.write(&self.path)?;
-        }
-        for file in gone {
-            fs::remove_file(self.path.join(name(file.number)))?;
         }
         let begun = self.used.back().is_some_and(|file| self.at > (file.bytes / 8).max(self.again_at));
         if begun && self.blank.is_empty() && self.making.is_none() && self.dead() == 0 {
             self.make(self.options.file_bytes, false);
         }
-        Ok(())
+    }
+
+    fn choose_what_leaves(&mut self) {
+        let mut bytes = self.manifest.bytes() - self.leaving.iter().map(|file| file.bytes).sum::<u64>();
+        // One stays, to be used next.
+        while bytes > self.options.keep_bytes && self.dead() + self.blank.len() > 1 {
+            let dead = if self.dead() > 0 { self.used.pop_front() } else { None };
+            let Some(file) = dead.or_else(|| self.blank.pop()) else { break };
+            bytes -= file.bytes;
+            self.leaving.push(file);
+        }
+    }
+
+    fn remove_what_leaves(&mut self) -> io::Result<()> {
+        if self.leaving.is_empty() {
+            return Ok(());
+        }
+        // First the manifest: a file that it names and that is not there is damage.
+        let mut manifest = self.manifest.clone();
+        for file in &self.leaving {
+            manifest.files.remove(&file.number);
+        }
+        manifest.write(&self.path)?;
+        self.manifest = manifest;
+        // What cannot be removed is named nowhere: the next start removes it.
+        self.leaving.drain(..).try_for_each(|file| fs::remove_file(self.path.join(name(file.number))))
     }
 
     /// Begins to make a file. One at a time: the manifest has one writer.
@@ -418,9 +434,13 @@ impl Wal {
     /// Waits for the file that is being made, if one is; without it the log goes on in the present one.
     fn take_spare(&mut self) {
         if let Err(error) = self.take_made() {
-            self.again_at = self.at + self.used.back().map_or(0, |file| file.bytes / 8);
-            tracing::warn!(%error, path = %self.path.display(), "no next file for the log: it will be tried again");
+            self.try_again_later("no next file for the log", &error);
         }
+    }
+
+    fn try_again_later(&mut self, what: &str, error: &io::Error) {
+        self.again_at = self.at + self.used.back().map_or(0, |file| file.bytes / 8);
+        tracing::warn!(%error, path = %self.path.display(), "{what}: it will be tried again");
     }
 
     /// Waits for the file that is being made, if one is.

@@ -191,7 +191,7 @@ fn files_that_a_crash_left_half_made_or_half_removed_go() {
     assert_eq!(names(log.path()), kept);
 }
 
-/// Rule 104. A directory in the place of the next file keeps it from being made, as a full disk does.
+/// Rule 104. A next file that leads to a full device cannot be filled.
 #[test]
 fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() {
     let root = tempfile::tempdir().unwrap();
@@ -200,7 +200,7 @@ fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() 
     let mut log = open_log(&path, &options).unwrap();
     log.load().unwrap();
     let obstacle = path.join("1.log");
-    std::fs::create_dir(&obstacle).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &obstacle).unwrap();
     let mut save = |save: &Save| {
         futures::executor::block_on(log.save(save));
         // So the thread that makes the next file has ended when the log looks after it.
@@ -208,11 +208,41 @@ fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() 
     };
     save(&TERM);
     (1..=20).for_each(|index| save(&one(index)));
-    std::fs::remove_dir(&obstacle).unwrap();
+    // What was there of it was removed, so the next attempt made a real one.
+    assert!(!obstacle.is_symlink());
     (21..=100).for_each(|index| save(&one(index)));
     drop(log);
     assert!(names(&path).len() > 3 && obstacle.is_file(), "{:?}", names(&path));
     assert_eq!(load(&path).unwrap().entries.len(), 100);
+}
+
+/// Rule 104. A directory in the place of the new manifest keeps it from being written, as a full disk does.
+#[test]
+fn files_that_cannot_be_removed_end_nobody_and_are_removed_later() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("raft");
+    let options = LogOptions { file_bytes: 4000, keep_bytes: 9000, ..short() };
+    let mut log = open_log(&path, &options).unwrap();
+    log.load().unwrap();
+    let mut save = |save: &Save| {
+        futures::executor::block_on(log.save(save));
+        // Nothing is removed while a file is being made.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    save(&TERM);
+    (1..=100).for_each(|index| save(&one(index)));
+    let obstacle = path.join("manifest.partial");
+    std::fs::create_dir(&obstacle).unwrap();
+    save(&compact(95));
+    (101..=102).for_each(|index| save(&one(index)));
+    let many = names(&path).len();
+    assert!(many > 5, "{:?}", names(&path));
+    std::fs::remove_dir(&obstacle).unwrap();
+    (103..=120).for_each(|index| save(&one(index)));
+    assert!(names(&path).len() < many - 3, "{:?}", names(&path));
+    drop(log);
+    let restored = load(&path).unwrap();
+    assert_eq!((restored.marker.index, restored.entries.len()), (Index(95), 25));
 }
 
 #[test]

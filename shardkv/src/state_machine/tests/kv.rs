@@ -153,6 +153,20 @@ fn a_batch_that_would_make_too_much_is_refused_as_a_whole_and_remembered() {
     // The same key again and again writes its value again and again.
     let same = vec![(keys[0].clone(), append("y")); 5];
     assert!(matches!(group.batch(shard, same, None), Err(KvRefusal::BatchTooLarge { .. })));
+    // And a value that the batch itself makes, whether it is put or appended to nothing.
+    let new = key_in(shard, 9);
+    for first in [put(&large), append(&large)] {
+        let mut writes = vec![(new.clone(), first)];
+        writes.extend(vec![(new.clone(), append("y")); 4]);
+        assert!(matches!(group.batch(shard, writes, None), Err(KvRefusal::BatchTooLarge { .. })));
+    }
+    let conditional = Write::Put { value: Bytes::from_static(b"x"), expected: Some(Version(7)) };
+    let mut writes = vec![(keys[0].clone(), conditional)];
+    writes.extend(vec![(keys[0].clone(), append("y")); 4]);
+    assert!(matches!(group.batch(shard, writes, None), Err(KvRefusal::BatchTooLarge { .. })));
+    assert_eq!((group.get(&new), group.get(&keys[0])), (missing(), value(&large, 1)));
+    let deleted = vec![(keys[0].clone(), Write::Delete), (keys[0].clone(), append("y"))];
+    assert!(matches!(group.batch(shard, deleted, None), Ok(KvReply::Batch { .. })));
     assert!(matches!(group.batch(shard, appends(4), ticket(session, 2)), Ok(KvReply::Batch { .. })));
     group.check_cache();
 }
