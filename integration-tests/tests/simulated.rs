@@ -20,6 +20,11 @@ fn a_group_survives_loss_reordering_partitions_crashes_and_power_cuts() {
 }
 
 #[test]
+fn a_group_under_more_load_than_it_can_take_stays_within_its_bounds_and_recovers_at_once() {
+    play("overload");
+}
+
+#[test]
 fn a_table_that_was_damaged_is_found_and_replaced_and_nothing_wrong_is_answered_after_that() {
     play("damaged_tables");
 }

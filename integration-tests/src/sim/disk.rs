@@ -6,6 +6,8 @@
 //! that a restart finds exactly that, and which the invariants read. Damage and setting back are done to both: a restart
 //! finds what was left.
 //!
+//! Its table can be slow, and it can say that it is nearly full.
+//!
 //! Left out on purpose: errors; a disk error ends a process, and that is a crash. And bytes: what flipped bits, zeros and
 //! cuts make of a log's files is the storage suite's to say; here its log lacks saves, and knows what it promised.
 
@@ -15,11 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use raft::storage::memory::{MemoryDisk, Past};
 use raft::storage::{Batch, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
 use raft::types::{EntryId, HardState, Index, Payload, Term};
 use rand::RngExt;
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Generator, Label, Name, World, lock};
@@ -33,6 +36,8 @@ const STALL_ONE_IN: u32 = 2000;
 const STALL_MAX_MS: u64 = 300;
 /// While the disk is slow, every fourth half takes up to so long.
 const SLOW_MAX_US: u64 = 8000;
+/// While the table is slow, it stands still for up to so long before each write.
+const SLOW_TABLE_MAX_US: u64 = 20_000;
 
 /// How a disk behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +148,8 @@ pub struct Disk {
     random: Arc<Mutex<Generator>>,
     temper: Temper,
     trouble: Arc<Mutex<Trouble>>,
+    /// It is nearly full.
+    low: watch::Sender<bool>,
     /// Its table was damaged, and not replaced since.
     damaged: Arc<AtomicBool>,
 }
@@ -151,6 +158,7 @@ pub struct Disk {
 #[derive(Debug, Default)]
 struct Trouble {
     slow: bool,
+    slow_table: bool,
     /// The next synced write takes so long.
     stall: Option<Duration>,
 }
@@ -167,6 +175,7 @@ impl Disk {
             random,
             temper,
             trouble: Arc::default(),
+            low: watch::Sender::new(false),
             damaged: Arc::default(),
         }
     }
@@ -194,6 +203,21 @@ impl Disk {
     /// Makes the disk slow, or well again.
     pub fn set_slow(&self, slow: bool) {
         lock(&self.trouble).slow = slow;
+    }
+
+    /// Makes the writes of its table slow, or fast again.
+    pub fn set_slow_table(&self, slow: bool) {
+        lock(&self.trouble).slow_table = slow;
+    }
+
+    /// Makes the disk nearly full, or not.
+    pub fn set_low(&self, low: bool) {
+        self.low.send_replace(low);
+    }
+
+    /// Whether it is nearly full.
+    pub fn low(&self) -> watch::Receiver<bool> {
+        self.low.subscribe()
     }
 
     /// Stalls its next synced write.
@@ -278,6 +302,14 @@ impl Pace {
     }
 }
 
+impl Pace {
+    /// A slow table stands still before a write.
+    async fn table_write(&self) {
+        let delay = Duration::from_micros(lock(&self.random).random_range(0..SLOW_TABLE_MAX_US));
+        self.world.pause(delay, Label::of("table", &self.name)).await;
+    }
+}
+
 struct SlowLog {
     inner: Box<dyn Log>,
     pace: Pace,
@@ -335,6 +367,10 @@ impl Read for SlowTable {
 impl Table for SlowTable {
     fn write(&self, batch: Batch) {
         self.inner.write(batch);
+    }
+
+    fn ready(&self) -> Option<BoxFuture<'_, ()>> {
+        lock(&self.pace.trouble).slow_table.then(|| self.pace.table_write().boxed())
     }
 
     fn view(&self) -> Box<dyn Read> {

@@ -42,6 +42,12 @@ pub enum Fault {
     Weather,
     /// Synced writes take up to forty times as long.
     SlowDisks,
+    /// The table of a server takes milliseconds for each write.
+    SlowTable,
+    /// The disk of a server is nearly full.
+    FullDisk,
+    /// A server is away for so long that it lacks more than others keep for it.
+    LongRestart,
     /// A leader's disk stalls for longer than an election takes, most often while it is cut off.
     StallLeader,
     /// A server crashes, and its log loses what its last saves wrote (correctness rule 62). In each group it is the same one
@@ -144,7 +150,7 @@ impl Nemesis {
         self.cluster.world.note("heal");
         self.cluster.network.heal();
         self.cluster.network.set_weather(Weather::default());
-        self.cluster.set_slow_disks(false);
+        self.cluster.mend_disks();
         self.cluster.start_all();
     }
 
@@ -177,6 +183,19 @@ impl Nemesis {
                     self.cluster.set_slow_disks(true);
                     let lasts = Duration::from_millis(random.random_range(500..3000));
                     self.later(lasts, |cluster| cluster.set_slow_disks(false));
+                }
+                Fault::SlowTable => {
+                    self.cluster.set_slow_table(&any, true);
+                    let lasts = Duration::from_millis(random.random_range(500..4000));
+                    self.later(lasts, move |cluster| cluster.set_slow_table(&any, false));
+                }
+                Fault::FullDisk => {
+                    self.cluster.set_disk_low(&any, true);
+                    let lasts = Duration::from_millis(random.random_range(200..3000));
+                    self.later(lasts, move |cluster| cluster.set_disk_low(&any, false));
+                }
+                Fault::LongRestart => {
+                    self.crash_for(&any, Duration::from_millis(random.random_range(2000..5000)));
                 }
                 Fault::StallLeader => self.stall_leader(&any, group, &mut random),
                 Fault::DamageTail => {

@@ -15,6 +15,7 @@ pub mod network;
 mod one_group;
 pub mod other_histories;
 pub mod raft;
+pub mod overload;
 pub mod raft_faults;
 pub mod rsm;
 pub mod shard_moves;
@@ -95,8 +96,9 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
 pub fn suites() -> BTreeMap<&'static str, Play> {
-    let suites: [(&'static str, Play); 7] = [
+    let suites: [(&'static str, Play); 8] = [
         ("raft_faults", raft_faults::play),
+        ("overload", overload::play),
         ("damaged_tables", damaged_tables::play),
         ("shard_moves", shard_moves::play),
         ("idle_restart", shard_moves::idle_restart),

@@ -183,6 +183,9 @@ impl<S: StateMachine> Applier<S> {
             }
             let mut turn = rounds.drain(..).flatten().collect::<VecDeque<_>>();
             while !turn.is_empty() {
+                if let Some(ready) = self.table.ready() {
+                    ready.await;
+                }
                 let mut answers = Answers { commands: Vec::new(), reads: Vec::new() };
                 match self.apply_run(&mut turn, &mut answers) {
                     Some(Turning::Chunk(chunk)) => self.on_chunk(chunk).await,

@@ -135,6 +135,11 @@ pub trait Table: Read {
     /// of the writes.
     fn write(&self, batch: Batch);
 
+    /// What to wait for before the next [`Self::write`], if anything. (RocksDB waits inside of it.)
+    fn ready(&self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
+
     /// Unchanging rows as of now.
     fn view(&self) -> Box<dyn Read>;
 

@@ -51,12 +51,13 @@ impl Bare {
 
 impl Cluster {
     pub(super) async fn boot(&self, name: &Name) -> Result<(), String> {
-        let (kind, passport, id, peers, life, config, (log, table)) = {
+        let (kind, passport, id, peers, life, config, (log, table), disk_low) = {
             let nodes = lock(&self.nodes);
             let node = &nodes[name];
             let config = node.config.clone();
             let passport = node.passport.clone();
-            (node.kind.clone(), passport, node.id, node.peers.clone(), node.life, config, node.disk.open())
+            let (peers, stores, low) = (node.peers.clone(), node.disk.open(), node.disk.low());
+            (node.kind.clone(), passport, node.id, peers, node.life, config, stores, low)
         };
         let seed = self.world.derive(&format!("raft {name} life {life}"));
         let config = Config { seed, ..config };
@@ -67,7 +68,6 @@ impl Cluster {
             me: id,
             peers: peers.clone(),
         };
-        let (_, disk_low) = watch::channel(false);
         let parts = Parts {
             me: id,
             membership: Membership::of(peers.keys().copied()),

@@ -41,6 +41,30 @@ impl Cluster {
         lock(&self.nodes).values().for_each(|node| node.disk.set_slow(slow));
     }
 
+    /// Makes a node's table slow, or fast again.
+    pub fn set_slow_table(&self, name: &str, slow: bool) {
+        if let Some(node) = lock(&self.nodes).get(name) {
+            node.disk.set_slow_table(slow);
+        }
+    }
+
+    /// Makes a node's disk nearly full, or not.
+    pub fn set_disk_low(&self, name: &str, low: bool) {
+        self.world.note(&format!("disk of {name} nearly full: {low}"));
+        if let Some(node) = lock(&self.nodes).get(name) {
+            node.disk.set_low(low);
+        }
+    }
+
+    /// Makes all disks well again.
+    pub fn mend_disks(&self) {
+        for node in lock(&self.nodes).values() {
+            node.disk.set_slow(false);
+            node.disk.set_slow_table(false);
+            node.disk.set_low(false);
+        }
+    }
+
     /// Stalls the next synced write of a node.
     pub fn stall(&self, name: &str, lasts: Duration) {
         if let Some(node) = lock(&self.nodes).get(name) {
