@@ -18,7 +18,7 @@ GRADE_OPTIONS = $(if $(SHEET),--sheet $(SHEET)) --seed $(SEED) $(if $(REPEAT),--
   $(if $(JOBS),--jobs $(JOBS)) $(if $(REAL),--real)
 
 LINK = mkdir -p bin && for name in $(BINARIES); do ln -sfn "$(TARGET)/debug/$$name" "bin/$$name"; done
-MEASURES := integration-tests/compare,integration-tests/criterion
+MEASURES := measure/compare,measure/criterion
 # Options of the measurements from variables: ROUNDS=5 SECONDS=10 STORES=ours,etcd POINTS=put-64 JSON=out.json ROWS="keys move"
 MEASURE_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
 COMPARE_OPTIONS = $(MEASURE_OPTIONS) $(if $(STORES),--stores $(STORES)) $(if $(POINTS),--points $(POINTS)) \
@@ -48,7 +48,7 @@ test: build ## Every test, from the pure core to real processes
 check: setup ## Read-only gate: format, clippy, documentation, tests
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
-	@$(CARGO) clippy -p integration-tests --features mutants,compare,criterion --all-targets -- -D warnings
+	@$(CARGO) clippy --workspace --features labs/mutants,$(MEASURES) --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 	@$(MAKE) --no-print-directory test
 
@@ -63,16 +63,16 @@ down: ## Stops it
 	@bin/clerk down
 
 sim: build ## Simulated runs over many seeds: make sim SEEDS=1000 SEED=1
-	@SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test -p integration-tests --test simulated -- --nocapture
+	@SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test -p labs --test simulated -- --nocapture
 
 grade: build ## The labs' tests: make grade [TESTS="3B H12"] [SHEET=2026] [SEED=7] [REPEAT=20] [JOBS=2] [REAL=1]
 	@bin/grade $(TESTS) $(GRADE_OPTIONS)
 
 model: build ## The move protocol in every state over longer owner histories: a few minutes
-	@MODEL=full $(CARGO) test -p integration-tests --test move_model -- --nocapture
+	@MODEL=full $(CARGO) test -p move-model --test move_model -- --nocapture
 
 mutants: setup ## Plants bugs in the product, one after the other, and shows which test catches each: some minutes
-	@$(CARGO) run -p integration-tests --features mutants --bin mutants
+	@$(CARGO) run -p labs --features mutants --bin mutants
 
 big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
 	@BIG_MOVE_MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --nocapture a_shard_of_64_mib

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use integration_tests::real::{Cluster, Place, binary, run, together};
+use real::{Cluster, Place, binary, run, together};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

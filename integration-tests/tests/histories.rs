@@ -13,7 +13,7 @@ use clerk::api::kv::{KvReply, KvRequest};
 use clerk::api::push::{Cursor, PushRequest, Sender};
 use clerk::api::{GroupId, Incarnation, ShardId};
 use clerk::connection::CallError;
-use integration_tests::real::{Client, Cluster, together};
+use real::{Client, Cluster, together};
 
 const RECORDS: usize = 200;
 

@@ -8,9 +8,7 @@ use clerk::api::config::shard_of;
 use clerk::api::kv::{KvReply, KvRequest};
 use clerk::api::{Address, GroupId};
 use clerk::kv::Error;
-use integration_tests::real::{
-    Client, Cluster, Load, MemoryWatch, Open, Place, Server, alone, free_ports, together,
-};
+use real::{Client, Cluster, Load, MemoryWatch, Open, Place, Server, alone, free_ports, together};
 
 const MIB: u64 = 1 << 20;
 /// Nothing that is waited for takes longer.

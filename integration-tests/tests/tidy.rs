@@ -137,6 +137,56 @@ fn clients_and_services_see_consensus_only_through_its_face() {
     });
 }
 
+/// What each crate may import of ours, beside `base`: nothing below it knows it.
+const IMPORTS: [(&str, &[&str]); 14] = [
+    ("base", &[]),
+    ("raft", &[]),
+    ("clerk", &[]),
+    ("shardctrler", &["raft", "clerk"]),
+    ("shardkv", &["raft", "clerk"]),
+    ("mapreduce", &["clerk"]),
+    ("integration-tests/judge", &[]),
+    ("integration-tests/sim", &["raft", "clerk", "shardctrler", "shardkv", "judge"]),
+    ("integration-tests/report", &["clerk", "judge", "sim"]),
+    ("integration-tests/real", &["clerk", "judge", "sim"]),
+    ("integration-tests/measure", &["raft", "clerk", "real"]),
+    ("integration-tests/move-model", &["raft", "clerk", "shardctrler", "shardkv"]),
+    (
+        "integration-tests/labs",
+        &[
+            "raft",
+            "clerk",
+            "shardctrler",
+            "shardkv",
+            "mapreduce",
+            "judge",
+            "sim",
+            "report",
+            "real",
+            "move-model",
+        ],
+    ),
+    ("integration-tests", &["raft", "clerk", "judge", "real"]),
+];
+
+#[test]
+fn crates_import_only_what_they_may() {
+    let ours: Vec<&str> = IMPORTS.iter().map(|(path, _)| path.rsplit('/').next().unwrap()).collect();
+    for (path, allowed) in IMPORTS {
+        let manifest = fs::read_to_string(root().join(path).join("Cargo.toml")).unwrap();
+        for line in manifest.lines() {
+            let name = line.split(['.', ' ', '=']).next().unwrap();
+            let is_dependency = line.contains("workspace = true") && ours.contains(&name) && name != "base";
+            assert!(!is_dependency || allowed.contains(&name), "{path} imports {name}");
+        }
+    }
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let members = workspace.split_once("members = [").unwrap().1.split_once(']').unwrap().0;
+    let members = members.split('"').skip(1).step_by(2);
+    assert!(members.clone().all(|member| IMPORTS.iter().any(|(path, _)| *path == member)));
+    assert_eq!(members.count(), IMPORTS.len());
+}
+
 /// The texts of the errors that a file declares, each as the pieces between what is filled in.
 fn error_texts(file: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(root().join(file)).unwrap();

@@ -263,7 +263,8 @@ fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusa
 /// Bytes of the rows that a batch writes (correctness rule 105). An append writes the whole value again, as the writes
 /// before it in the batch leave it. Where a condition decides, the larger outcome counts.
 fn result_bytes(rows: &dyn Rows, writes: &[(Bytes, Write)]) -> u64 {
-    let stored = |key: &[u8]| rows.get(&rows::value_key(key)).map_or(0, |row| rows::parse_value(&row).1.len());
+    let stored =
+        |key: &[u8]| rows.get(&rows::value_key(key)).map_or(0, |row| rows::parse_value(&row).1.len());
     let mut lengths = BTreeMap::<&[u8], usize>::new();
     let mut sum = 0;
     for (key, write) in writes {

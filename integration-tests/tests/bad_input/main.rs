@@ -18,7 +18,7 @@ use clerk::api::status::{KvStatus, Role};
 use clerk::api::{ConfigNum, GroupId, ShardId};
 use clerk::connection::CallError;
 use clerk::group::{AskError, Attempts, GroupClient};
-use integration_tests::real::{Client, Cluster, Place, Server, free_ports, together};
+use real::{Client, Cluster, Place, Server, free_ports, together};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const KEY_BYTES_MAX: usize = 4096;

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use integration_tests::history;
-use integration_tests::linearizability;
-use integration_tests::real::{Answer, Cluster, Place, binary, run, together};
+use judge::history;
+use judge::linearizability;
+use real::{Answer, Cluster, Place, binary, run, together};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ fn clusters_are_found_by_directory_by_controllers_and_by_environment() {
     cluster.ok(&["put", "found", "yes"]);
     let controllers = cluster.target().controllers.join(",");
     let get = |change: &dyn Fn(&mut std::process::Command)| {
-        let mut command = std::process::Command::new(integration_tests::real::binary("clerk"));
+        let mut command = std::process::Command::new(real::binary("clerk"));
         command.current_dir("/").env_remove("CLERK_DIR").env_remove("CLERK_CONTROLLERS");
         change(&mut command);
         run(command.args(["get", "found"]), None, LIMIT)

@@ -17,10 +17,10 @@
 //!
 //! Left out on purpose: who is behind, and how fast writes may come then.
 
+use super::Raft;
 use super::message::Verdict;
 use super::ready::Apply;
 use super::role::Role;
-use super::Raft;
 use crate::types::{Entry, Index};
 
 /// What is committed here, or confirmed, and waits for the applier.

@@ -1,0 +1,321 @@
+//! MapReduce (Lab 1): the labs' seven tests, and what no lab asks: kills at any moment, workers that are stopped and go
+//! on, a coordinator that dies, a network that loses, and results in the store that count exactly once.
+//!
+//! Adapted: the inputs are texts of random words instead of eight books. A worker whose connection ends is given up at
+//! once, so a crash does not cost the labs' ten seconds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail, ensure};
+use base::clock;
+use futures::future::{BoxFuture, join_all, try_join_all};
+use rand::RngExt as _;
+
+use crate::lab::mapreduce::{Job, Process};
+use crate::lab::{Lab, Setup, Store};
+use crate::sheet::{Test, test};
+
+/// What the labs give a job.
+const JOB_MS: u64 = 110_000;
+
+type Play = fn(Lab) -> BoxFuture<'static, anyhow::Result<()>>;
+
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    let suite = "mapreduce";
+    let lab1 = |id, title, shell, name, play: Play| {
+        test(id, suite, title, play).mit(2020..=2025, "1", shell).mit(2026..=2026, "1", name).real()
+    };
+    let classic = |id, title, years: std::ops::RangeInclusive<u16>, shell, play: Play| {
+        test(id, suite, title, play).mit(years, "1", shell).real()
+    };
+    let of_2026 =
+        |id, title, name, play: Play| test(id, suite, title, play).mit(2026..=2026, "1", name).real();
+    let ours = |id, title, play: Play| test(id, suite, title, play);
+    vec![
+        lab1("MR1", "word count", "wc test", "TestWc", |lab| Box::pin(counts(lab))),
+        lab1("MR2", "indexer", "indexer test", "TestIndexer", |lab| Box::pin(indexes(lab))),
+        lab1("MR3", "maps run in parallel", "map parallelism test", "TestMapParallel", |lab| {
+            Box::pin(maps(lab))
+        }),
+        lab1("MR4", "reduces run in parallel", "reduce parallelism test", "TestReduceParallel", |lab| {
+            Box::pin(reduces(lab))
+        }),
+        of_2026("MR5", "no map runs twice", "TestJobCount", |lab| Box::pin(job_count(lab, 4))),
+        classic("MR5-classic", "no map runs twice", 2021..=2025, "job count test", |lab| {
+            Box::pin(job_count(lab, 2))
+        }),
+        of_2026("MR6", "nobody exits early", "TestEarlyExit", |lab| Box::pin(early_exit(lab, 4))),
+        classic("MR6-classic", "nobody exits early", 2021..=2025, "early exit test", |lab| {
+            Box::pin(early_exit(lab, 3))
+        }),
+        of_2026("MR7", "workers crash", "TestCrashWorker", |lab| Box::pin(crash(lab, 3, 0))),
+        classic("MR7-classic", "workers crash", 2020..=2025, "crash test", |lab| {
+            Box::pin(crash(lab, 4, 1000))
+        }),
+        ours("MR-stop", "a worker is stopped and goes on later", |lab| Box::pin(stopped(lab))).real(),
+        ours("MR-coordinator", "the coordinator dies, and another goes on", |lab| Box::pin(takeover(lab)))
+            .real(),
+        ours("MR-lossy", "requests and answers are lost", |lab| Box::pin(counts(lab))).unreliable(),
+        ours("MR-store", "counts in the store grow by each job exactly once", |lab| {
+            Box::pin(into_store(lab))
+        })
+        .real(),
+        ours("MR-twins", "two workers write the same counts at once", |lab| Box::pin(twins(lab))),
+        ours("MR-input", "the words of the store are counted while shards move", |lab| {
+            Box::pin(from_store(lab))
+        })
+        .real(),
+    ]
+}
+
+/// A coordinator, and a second later workers.
+async fn started(lab: &Lab, job: &Job, workers: usize) -> anyhow::Result<(Process, Vec<Process>)> {
+    let coordinator = job.coordinator()?;
+    lab.sleep(1000).await;
+    Ok((coordinator, job.workers(workers)?))
+}
+
+async fn plain(lab: &Lab, app: &str, workers: usize) -> anyhow::Result<Job> {
+    let job = Job::new(lab, app)?;
+    let (mut coordinator, _workers) = started(lab, &job, workers).await?;
+    job.ends("the coordinator", &mut coordinator, JOB_MS).await?;
+    Ok(job)
+}
+
+async fn counts(lab: Lab) -> anyhow::Result<()> {
+    plain(&lab, "wc", 3).await?.check_output("wc").await
+}
+
+async fn indexes(lab: Lab) -> anyhow::Result<()> {
+    plain(&lab, "indexer", 2).await?.check_output("indexer").await
+}
+
+async fn maps(lab: Lab) -> anyhow::Result<()> {
+    let output = plain(&lab, "mtiming", 2).await?.output()?;
+    let workers = output.iter().filter(|line| line.starts_with("times-")).count();
+    ensure!(workers == 2, "{workers} workers did maps, not 2: {output:?}");
+    let parallel = |line: &String| {
+        line.strip_prefix("parallel-").is_some_and(|line| line.split(' ').skip(1).any(|count| count == "2"))
+    };
+    ensure!(output.iter().any(parallel), "no two maps ran at once: {output:?}");
+    Ok(())
+}
+
+async fn reduces(lab: Lab) -> anyhow::Result<()> {
+    let output = plain(&lab, "rtiming", 2).await?.output()?;
+    let parallel = output.iter().filter(|line| line.ends_with(" 2")).count();
+    ensure!(output.len() == 10 && parallel >= 2, "fewer than two reduces ran beside another: {output:?}");
+    Ok(())
+}
+
+/// Two workers, and two more at once (2026) or when the first two are at work.
+async fn job_count(lab: Lab, first: usize) -> anyhow::Result<()> {
+    let job = Job::new(&lab, "jobcount")?;
+    let (mut coordinator, _workers) = started(&lab, &job, first).await?;
+    lab.sleep(1000).await;
+    let _more = job.workers(4 - first)?;
+    lab.set_peers(4);
+    job.ends("the coordinator", &mut coordinator, JOB_MS).await?;
+    let output = job.output()?;
+    ensure!(output == ["a 8"], "maps ran more or less often than 8 times: {output:?}");
+    Ok(())
+}
+
+async fn early_exit(lab: Lab, workers: usize) -> anyhow::Result<()> {
+    let job = Job::new(&lab, "early_exit")?;
+    let (coordinator, mut processes) = started(&lab, &job, workers).await?;
+    processes.push(coordinator);
+    let ends = processes.iter_mut().map(|process| Box::pin(process.ended()));
+    let (well, ..) = futures::future::select_all(ends).await;
+    let early = job.output()?;
+    ensure!(well, "the first that ended did so badly");
+    for process in &mut processes {
+        let _ = clock::timeout(Duration::from_secs(25), process.ended()).await;
+    }
+    ensure!(early == job.output()?, "the output changed after the first process had ended");
+    job.check_output("early_exit").await
+}
+
+async fn crash(lab: Lab, workers: usize, pause_ms: u64) -> anyhow::Result<()> {
+    let job = Job::new(&lab, "crash")?;
+    let mut coordinator = job.coordinator()?;
+    lab.set_peers(workers as u64);
+    lab.sleep(1000).await;
+    let crew = try_join_all((0..workers).map(|_| job.worker_for_ever(pause_ms)));
+    tokio::select! {
+        biased;
+        ended = job.ends("the coordinator", &mut coordinator, JOB_MS) => ended?,
+        failed = crew => bail!("a worker does not start: {failed:?}"),
+    }
+    job.check_output("nocrash").await
+}
+
+/// Not of the labs: a worker falls silent in the middle of a map. Its task is given to another after ten seconds; it
+/// goes on when all is over, and changes nothing.
+async fn stopped(lab: Lab) -> anyhow::Result<()> {
+    let job = Job::new(&lab, "jobcount")?;
+    let (mut coordinator, mut workers) = started(&lab, &job, 3).await?;
+    lab.sleep(1000).await;
+    workers[0].stop(true);
+    job.ends("the coordinator", &mut coordinator, 60_000).await?;
+    let output = job.output()?;
+    ensure!(output == ["a 9"], "eight maps and one twin, not {output:?}");
+    workers[0].stop(false);
+    job.ends("the stopped worker", &mut workers[0], 40_000).await?;
+    ensure!(output == job.output()?, "the worker that was stopped changed the output");
+    Ok(())
+}
+
+/// Not of the labs: what was done is not done again, and what was not is.
+async fn takeover(lab: Lab) -> anyhow::Result<()> {
+    let job = Job::new(&lab, "jobcount")?;
+    let (mut coordinator, _workers) = started(&lab, &job, 3).await?;
+    let mut random = lab.random("when the coordinator dies");
+    lab.sleep(random.random_range(2000..8000)).await;
+    coordinator.kill();
+    lab.sleep(random.random_range(1..3000)).await;
+    let mut coordinator = job.coordinator()?;
+    job.ends("the second coordinator", &mut coordinator, JOB_MS).await?;
+    let output = job.output()?;
+    let maps: u64 = output.first().and_then(|line| line.strip_prefix("a ")?.parse().ok()).unwrap_or(0);
+    // Those that were at work when it died may be done twice.
+    ensure!(output.len() == 1 && (8..=11).contains(&maps), "{output:?}");
+    Ok(())
+}
+
+async fn two_groups(lab: &Lab) -> anyhow::Result<Store> {
+    let store = lab.store(Setup { shards: 10, controllers: 3, raft_state_max: None }).await?;
+    for group in [1, 2] {
+        store.add_group(group, 3).await?;
+    }
+    store.join(&[1, 2]).await?;
+    Ok(store)
+}
+
+/// Workers of a job are killed, stopped and started again at random moments until its coordinator has ended.
+async fn storm(
+    lab: &Lab,
+    job: &Job,
+    coordinator: &mut Process,
+    name: String,
+) -> anyhow::Result<Vec<Process>> {
+    const KILLS: usize = 12;
+    let mut random = lab.random(&name);
+    let longest = if lab.world().is_ok() { 60 } else { 400 };
+    let mut workers = job.workers(3)?;
+    let mut asleep = Vec::new();
+    let disturb = async {
+        for kill in 0..KILLS {
+            lab.sleep(random.random_range(5..longest)).await;
+            let place = random.random_range(0..workers.len());
+            let mut victim = std::mem::replace(&mut workers[place], job.worker()?);
+            match kill % 4 {
+                0 => {
+                    victim.stop(true);
+                    asleep.push(victim);
+                }
+                _ => victim.kill(),
+            }
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    tokio::select! {
+        biased;
+        ended = job.ends("the coordinator", coordinator, JOB_MS) => ended?,
+        failed = disturb => failed?,
+    }
+    Ok(asleep)
+}
+
+/// Not of the labs: two jobs, one after the other, add their counts to the store while workers are killed and stopped
+/// at any moment, and a shard moves. Those that were stopped go on after all of it.
+async fn into_store(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let mut expected = std::collections::BTreeMap::<String, u64>::new();
+    let (mut asleep, mut jobs) = (Vec::new(), Vec::new());
+    for round in 0..2 {
+        let job = Job::into_store(&lab, "wc", &store, "wc/")?;
+        let mut coordinator = job.coordinator()?;
+        let storming = storm(&lab, &job, &mut coordinator, format!("storm {round}"));
+        let moving = async {
+            lab.sleep(20).await;
+            store.move_shard(3, 1 + round).await
+        };
+        let (stopped, moved) = futures::join!(storming, moving);
+        moved?;
+        asleep.extend(stopped?);
+        job.check_output("wc").await?;
+        for (word, count) in job.expected("wc").await? {
+            *expected.entry(word).or_default() += count.parse::<u64>()?;
+        }
+        jobs.push(job);
+    }
+    asleep.iter().for_each(|worker| worker.stop(false));
+    lab.sleep(3000).await;
+    check_counts(&store, "wc/", &expected).await
+}
+
+async fn check_counts(
+    store: &Store,
+    prefix: &str,
+    expected: &std::collections::BTreeMap<String, u64>,
+) -> anyhow::Result<()> {
+    let clerk = store.client().clerk;
+    for (word, count) in expected {
+        let got = clerk.get(format!("{prefix}{word}")).await?.value;
+        let got = got.map(|value| String::from_utf8_lossy(&value).into_owned());
+        ensure!(got == Some(count.to_string()), "{word} was counted as {got:?}, not {count}");
+    }
+    Ok(())
+}
+
+/// Not of the labs: attempts at the same reducers that run side by side write each word once.
+async fn twins(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let output = mapreduce::files::Output { prefix: "n/".to_owned(), add: true };
+    let words: Vec<(String, String)> = (1..=60).map(|word| (format!("w{word}"), word.to_string())).collect();
+    let mut random = lab.random("twins");
+    for job in 1..=5 {
+        let delays: Vec<u64> = (0..3).map(|_| random.random_range(0..6)).collect();
+        let sends = delays.into_iter().map(|delay| {
+            let (lab, output, words) = (&lab, &output, &words);
+            let sender = mapreduce::store::Store::new(store.client().clerk);
+            async move {
+                lab.sleep(delay).await;
+                sender.send(job, 0, output, words).await.map_err(|error| anyhow!(error))
+            }
+        });
+        try_join_all(sends).await?;
+    }
+    let expected = (1..=60_u64).map(|word| (format!("w{word}"), 5 * word)).collect();
+    check_counts(&store, "n/", &expected).await
+}
+
+/// Not of the labs: a map task a shard. Each row is read once, wherever its shard is by then.
+async fn from_store(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let clerk = store.client().clerk;
+    let rows: Vec<usize> = (0..200).collect();
+    for rows in rows.chunks(50) {
+        let put = |row: &usize| {
+            clerk.put(format!("doc/{row}"), format!("all of them have word w{} and all", row % 7))
+        };
+        let puts = join_all(rows.iter().map(put)).await;
+        puts.into_iter().try_for_each(|put| put.map(drop))?;
+    }
+    clerk.put("other/1", "all of this is left out").await?;
+    let job = Job::from_store(&lab, "wc", &store, "doc/")?;
+    let mut coordinator = job.coordinator()?;
+    let _workers = job.workers(3)?;
+    store.add_group(3, 3).await?;
+    store.join(&[3]).await?;
+    job.ends("the coordinator", &mut coordinator, JOB_MS).await?;
+    let found: BTreeSet<String> = job.output()?.into_iter().collect();
+    let expected =
+        [("all", 400), ("and", 200), ("have", 200), ("of", 200), ("them", 200), ("word", 200), ("w", 200)];
+    let expected: BTreeSet<String> = expected.iter().map(|(word, count)| format!("{word} {count}")).collect();
+    ensure!(found == expected, "{found:?}");
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! Log matching (Figure 3): entries of the same index and term carry the same and follow the same.
+//! Checked when they are saved, an entry against every other that ever had its id.
+
+use std::collections::BTreeMap;
+
+use raft::types::{EntryId, Term};
+
+use super::{Invariant, Turn};
+use crate::Name;
+
+#[derive(Default)]
+pub(super) struct LogMatching {
+    entries: BTreeMap<(Name, EntryId), (Term, u64)>,
+}
+
+impl Invariant for LogMatching {
+    fn observe(&mut self, turn: &Turn<'_>) -> Result<(), String> {
+        for (id, before, payload) in turn.fresh {
+            let place = (turn.seen.group.clone(), *id);
+            let known = self.entries.entry(place).or_insert((*before, *payload));
+            if *known != (*before, *payload) {
+                return Err(format!(
+                    "log matching: {} saved entry {} of term {} with another content, or behind another \
+                     entry, than others did",
+                    turn.seen.name, id.index.0, id.term.0
+                ));
+            }
+        }
+        Ok(())
+    }
+}

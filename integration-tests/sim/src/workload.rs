@@ -1,0 +1,223 @@
+//! Clients: each does one random operation at a time and records what it saw.
+//!
+//! The same clients run in simulations and against real processes: they know only [`Store`] and the
+//! clock of [`base::clock`]. Every value and piece is unique, so that the checker can tell who wrote
+//! what. A client whose operation has no outcome goes on under a new id.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base::clock;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use rand::rngs::Xoshiro256PlusPlus as Generator;
+use rand::{RngExt, SeedableRng};
+
+use crate::lock;
+use judge::history::{Client, Op, Operation, Outcome};
+
+/// What a client asks of a store.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What.
+    pub op: Op,
+    /// Of which key.
+    pub key: String,
+    /// The value, or the piece.
+    pub value: Option<String>,
+    /// For [`Op::Cas`].
+    pub expected: Option<u64>,
+}
+
+/// What the store answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done; a get of a missing key has no output and version 0.
+    Done {
+        /// The value of a get.
+        output: Option<Bytes>,
+        /// The key's version.
+        version: u64,
+    },
+    /// A conditional put met this version.
+    Mismatch(u64),
+    /// Surely not done.
+    Refused,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// A store as a client sees it.
+pub trait Store: Send {
+    /// Does one operation.
+    fn run<'a>(&'a mut self, request: &'a Request) -> BoxFuture<'a, Answer>;
+}
+
+/// A store that does several writes in one batch.
+pub trait Batches: Sync {
+    /// Does them; one answer each.
+    fn run_batch<'a>(&'a self, requests: &'a [Request]) -> BoxFuture<'a, Vec<Answer>>;
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// Shares of get, put, append, delete, cas.
+    pub shares: [u32; 5],
+    /// The keys.
+    pub keys: Vec<String>,
+    /// Longest pause between two operations.
+    pub think_max: Duration,
+}
+
+/// The record that all clients write. Clones share it.
+#[derive(Clone, Default)]
+pub struct Recorder {
+    shared: Arc<Recorded>,
+}
+
+#[derive(Default)]
+struct Recorded {
+    operations: Mutex<Vec<Operation>>,
+    clients: AtomicU64,
+    acknowledged: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Recorder {
+    /// Acknowledged operations so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Tells the clients to stop behind their present operation.
+    pub fn stop(&self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients are to stop.
+    pub fn is_over(&self) -> bool {
+        self.shared.over.load(Ordering::Relaxed)
+    }
+
+    /// A client id that nobody had.
+    pub fn new_client(&self) -> u64 {
+        self.shared.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What `judge` says of the history so far. (A long one is large, so it is not copied.)
+    pub fn judged<T>(&self, judge: impl FnOnce(&[Operation]) -> T) -> T {
+        judge(&lock(&self.shared.operations))
+    }
+
+    /// Takes the history.
+    pub fn take(&self) -> Vec<Operation> {
+        std::mem::take(&mut lock(&self.shared.operations))
+    }
+
+    /// Does one operation as `client` and records it. A failed or unknown get is not recorded: it says
+    /// nothing.
+    pub async fn run(&self, client: u64, store: &mut dyn Store, request: &Request) -> Answer {
+        let call_ns = clock::now().as_nanos();
+        let slot = self.open(client, request, call_ns);
+        let answer = store.run(request).await;
+        self.close(slot, &answer);
+        answer
+    }
+
+    /// Does several writes as one batch, each recorded as an operation of a client of its own: they are
+    /// concurrent as far as the record goes.
+    pub async fn run_batch(&self, clients: &[u64], store: &dyn Batches, requests: &[Request]) -> Vec<Answer> {
+        let call_ns = clock::now().as_nanos();
+        let opened = clients.iter().zip(requests);
+        let slots: Vec<usize> =
+            opened.map(|(client, request)| self.open(*client, request, call_ns)).collect();
+        let answers = store.run_batch(requests).await;
+        for (slot, answer) in slots.into_iter().zip(&answers) {
+            self.close(slot, answer);
+        }
+        answers
+    }
+
+    fn close(&self, slot: usize, answer: &Answer) {
+        let return_ns = clock::now().as_nanos();
+        let mut operations = lock(&self.shared.operations);
+        let record = &mut operations[slot];
+        record.return_ns = Some(return_ns);
+        match answer {
+            Answer::Done { output, version } => {
+                record.outcome = Outcome::Ok;
+                record.output = output.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+                record.version = Some(*version);
+                self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            Answer::Mismatch(version) => {
+                record.outcome = Outcome::Fail;
+                record.version = Some(*version);
+            }
+            Answer::Refused => record.outcome = Outcome::Fail,
+            Answer::Unknown => record.return_ns = None,
+        }
+    }
+
+    /// An operation is in the record from its call on: one that is cut short is unknown.
+    fn open(&self, client: u64, request: &Request, call_ns: u64) -> usize {
+        let mut operations = lock(&self.shared.operations);
+        operations.push(Operation {
+            client: Client::Number(client),
+            op: request.op,
+            key: request.key.clone(),
+            value: request.value.clone(),
+            expected_version: request.expected,
+            output: None,
+            version: None,
+            call_ns,
+            return_ns: None,
+            outcome: Outcome::Unknown,
+        });
+        operations.len() - 1
+    }
+
+    /// One client, until [`Recorder::stop`].
+    pub async fn client(self, mut store: Box<dyn Store>, mix: Mix, seed: u64) {
+        let mut random = Generator::seed_from_u64(seed);
+        let mut client = self.new_client();
+        let mut seen = vec![0; mix.keys.len()];
+        let mut number = 0;
+        while !self.is_over() {
+            let think = mix.think_max.mul_f64(random.random());
+            clock::sleep(think).await;
+            if self.is_over() {
+                break;
+            }
+            let key = random.random_range(0..mix.keys.len());
+            let op = pick(&mut random, mix.shares);
+            number += 1;
+            let value = match op {
+                Op::Get | Op::Delete => None,
+                Op::Put | Op::Append | Op::Cas => Some(format!("[{client}.{number}]")),
+            };
+            let expected = (op == Op::Cas).then_some(seen[key]);
+            let request = Request { op, key: mix.keys[key].clone(), value, expected };
+            match self.run(client, &mut *store, &request).await {
+                Answer::Done { version, .. } => seen[key] = if op == Op::Delete { 0 } else { version },
+                Answer::Mismatch(version) => seen[key] = version,
+                Answer::Refused => {}
+                Answer::Unknown => client = self.new_client(),
+            }
+        }
+    }
+}
+
+fn pick(random: &mut Generator, shares: [u32; 5]) -> Op {
+    const OPS: [Op; 5] = [Op::Get, Op::Put, Op::Append, Op::Delete, Op::Cas];
+    let mut draw = random.random_range(0..shares.iter().sum());
+    for (op, share) in OPS.into_iter().zip(shares) {
+        if draw < share {
+            return op;
+        }
+        draw -= share;
+    }
+    Op::Get
+}
