@@ -1,8 +1,8 @@
 //! The port of a server: who arrives there is told apart by its Hello, has a place of its kind ([`Kind`]), and is
 //! handed on.
 //!
-//! A connection counts as a stranger until its Hello is there, and strangers make room for each other, the oldest
-//! first: callers that say nothing keep nobody out. No more sockets are open at once than there are places, so those
+//! A connection counts as a stranger until its Hello was judged, and strangers make room for each other, the oldest
+//! first: callers that say nothing, or mean somebody else, keep nobody out and take nobody's place. No more sockets are open at once than there are places, so those
 //! who fill them leave the stores their file descriptors (correctness rule 101).
 
 use std::convert::Infallible;
@@ -313,11 +313,6 @@ impl Gate {
                 return None;
             }
         };
-        let Some(place) = place.become_one_of(Kind::of(&hello)) else {
-            count(&self.counters.turned_away);
-            let _ = answer(&mut tcp, &Answer::Busy("this server has too many connections".into())).await;
-            return None;
-        };
         let stream = Stream::taken(tcp, self.limits.frame_bytes_max, Arc::clone(&self.counters), place);
         Some(Arrival { hello, from, stream })
     }
@@ -364,8 +359,16 @@ impl Arrival {
         self.welcome(here).await
     }
 
-    /// Lets a caller in that was judged.
+    /// Lets a caller in that was judged: only now it takes a place of its kind, perhaps another one's.
     pub async fn welcome(mut self, here: &Here) -> Option<Stream> {
+        let kind = Kind::of(&self.hello);
+        self.stream.place = self.stream.place.and_then(|place| place.become_one_of(kind));
+        if self.stream.place.is_none() {
+            count(&self.stream.counters.turned_away);
+            let busy = Answer::Busy("this server has too many connections".into());
+            let _ = answer(&mut self.stream.tcp, &busy).await;
+            return None;
+        }
         let key = here.key.get();
         let Here { incarnation, boot, founders, .. } = *here;
         let welcome = Answer::Welcome(Welcome { level: LEVEL, key, incarnation, boot, founders });

@@ -316,6 +316,22 @@ async fn silent_callers_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn who_is_refused_takes_nobodys_place() {
+    let server = server(Limits { clients_max: 1, groups_max: 1, peers_max: 1, ..Limits::default() }).await;
+    let honest = channel(&server.address).await;
+    assert_eq!(call(&honest, "before").await.expect("an answer"), "before");
+    let red = || Hello { cluster: "red".into(), ..hello() };
+    for _ in 0..8 {
+        for other in [red(), Hello { watches: true, ..red() }, Hello { from_group: 102, ..red() }] {
+            assert!(matches!(dial(&server.address, &other, LIMIT).await, Err(DialError::Refused(_))));
+        }
+        super::cluster_of(&server.address, LIMIT).await.expect("the name of the cluster");
+    }
+    assert_eq!(call(&honest, "after").await.expect("an answer"), "after");
+    assert_eq!(server.counters.made_room(), 0);
+}
+
+#[tokio::test]
 async fn idle_clients_make_room_the_one_that_is_missed_least_first() {
     let server = server(Limits { clients_max: 2, ..Limits::default() }).await;
     let asks = channel(&server.address).await;
