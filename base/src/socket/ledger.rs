@@ -57,6 +57,9 @@ impl Ledger {
     }
 
     fn change(&self, before: (usize, usize), after: (usize, usize)) {
+        if before == after {
+            return;
+        }
         // A sum that wraps around on the way is right at its end.
         self.kept.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
         self.requests.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);

@@ -36,18 +36,31 @@ const COPIED_BYTES_MAX: usize = 16 << 10;
 /// A buffer that a frame made larger is not kept.
 const KEPT_BYTES: usize = 64 << 10;
 
+/// Room of the buffer that takes its place.
+const FRESH_BYTES: usize = 8 << 10;
+
 /// Cuts what arrives into frames.
 #[derive(Debug)]
 pub(super) struct Frames {
     bytes_max: usize,
     seat: Option<Arc<Seat>>,
+    /// Bytes of a frame that is not whole, as they are counted.
+    unread: usize,
 }
 
 impl Frames {
-    fn unread(&self, bytes: usize) {
-        if let Some(seat) = &self.seat {
+    fn new(bytes_max: usize, seat: Option<Arc<Seat>>) -> Self {
+        Self { bytes_max, seat, unread: 0 }
+    }
+
+    /// As a rule frames arrive whole, and there is nothing to count.
+    fn unread(&mut self, bytes: usize) {
+        if self.unread != bytes
+            && let Some(seat) = &self.seat
+        {
             seat.unread(bytes);
         }
+        self.unread = bytes;
     }
 }
 
@@ -65,10 +78,8 @@ impl Decoder for Frames {
             let text = format!("a frame of {length} bytes exceeds the limit of {}", self.bytes_max);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let missing = (4 + length).saturating_sub(bytes.len());
-        if missing > 0 {
-            // At most as much again as is there.
-            bytes.reserve(missing.min(bytes.len().max(KEPT_BYTES)));
+        if bytes.len() < 4 + length {
+            // Nothing is reserved for the rest: a buffer that is full is doubled by whoever reads into it.
             self.unread(bytes.capacity());
             return Ok(None);
         }
@@ -76,7 +87,9 @@ impl Decoder for Frames {
         bytes.advance(4);
         let frame = bytes.split_to(length);
         if length > KEPT_BYTES {
-            *bytes = BytesMut::from(&bytes[..]);
+            let mut fresh = BytesMut::with_capacity(bytes.len().max(FRESH_BYTES));
+            fresh.extend_from_slice(bytes);
+            *bytes = fresh;
         }
         Ok(Some(frame))
     }
@@ -137,7 +150,7 @@ pub struct Link<In, Out, Codec> {
 impl<In, Out, Codec: Unpin> Link<In, Out, Codec> {
     pub(super) fn new(socket: Socket, codec: Codec) -> Self {
         let (bytes_max, seat) = (socket.frame_bytes_max, socket.seat());
-        let frames = FramedRead::new(socket, Frames { bytes_max, seat: seat.clone() });
+        let frames = FramedRead::new(socket, Frames::new(bytes_max, seat.clone()));
         Self { frames, outgoing: Outgoing::default(), codec, seat, stall: None, ghost: PhantomData }
     }
 
@@ -215,5 +228,44 @@ where
         let this = self.get_mut();
         ready!(this.poll_write(cx, 0))?;
         Pin::new(this.frames.get_mut()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+    use tarpc::tokio_util::codec::Decoder;
+
+    use super::{FRESH_BYTES, Frames};
+
+    /// What a reader's buffer has room for when nothing was read yet.
+    fn buffer() -> BytesMut {
+        BytesMut::with_capacity(FRESH_BYTES)
+    }
+
+    #[test]
+    fn a_length_that_is_only_claimed_takes_nothing_and_what_is_there_at_most_twice_its_bytes() {
+        let (mut frames, mut bytes) = (Frames::new(64 << 20, None), buffer());
+        bytes.put_u32(60 << 20);
+        assert_eq!(frames.decode(&mut bytes).expect("may be so long"), None);
+        assert_eq!(bytes.capacity(), FRESH_BYTES);
+        while bytes.len() < 4 << 20 {
+            // As a reader does it.
+            bytes.reserve(1);
+            let room = (bytes.capacity() - bytes.len()).min(64 << 10);
+            bytes.put_bytes(7, room);
+            assert_eq!(frames.decode(&mut bytes).expect("may be so long"), None);
+            assert!(bytes.capacity() <= 2 * bytes.len().max(FRESH_BYTES), "{}", bytes.capacity());
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_begins_anew_has_room_for_usual_frames() {
+        let (mut frames, mut bytes) = (Frames::new(64 << 20, None), buffer());
+        bytes.put_u32(1 << 20);
+        bytes.put_bytes(7, 1 << 20);
+        bytes.put_slice(&[0, 0, 0, 9]);
+        assert_eq!(frames.decode(&mut bytes).expect("whole").map(|frame| frame.len()), Some(1 << 20));
+        assert_eq!((&bytes[..], bytes.capacity()), (&[0, 0, 0, 9][..], FRESH_BYTES));
     }
 }
