@@ -213,6 +213,8 @@ where
     fn start_send(self: Pin<&mut Self>, item: Out) -> io::Result<()> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.codec).serialize(&item)?;
+        // It is not counted twice: as what was made, and as what is to be written.
+        drop(item);
         if let Some(seat) = &this.seat {
             seat.unwritten(4 + frame.len());
         }
