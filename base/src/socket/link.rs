@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +32,9 @@ const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
 /// Smaller frames are copied behind each other; a larger one is written from where it is.
 const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// So many parts of what waits are handed to the system at once.
+const SLICES: usize = 16;
 
 /// A buffer that a frame made larger is not kept.
 const KEPT_BYTES: usize = 64 << 10;
@@ -115,21 +118,24 @@ impl Outgoing {
         }
     }
 
-    fn next(&self) -> &[u8] {
-        self.parts.front().map_or(&self.last[..], |part| &part[..])
+    /// What is to be written next, in one go.
+    fn next(&self) -> [IoSlice<'_>; SLICES] {
+        let mut waiting = self.parts.iter().map(|part| &part[..]).chain([&self.last[..]]);
+        std::array::from_fn(|_| IoSlice::new(waiting.next().unwrap_or_default()))
     }
 
-    fn written(&mut self, bytes: usize) {
+    fn written(&mut self, mut bytes: usize) {
         self.bytes -= bytes;
-        match self.parts.front_mut() {
-            None => self.last.advance(bytes),
-            Some(part) => {
-                part.advance(bytes);
-                if part.is_empty() {
-                    self.parts.pop_front();
-                }
+        while let Some(part) = self.parts.front_mut() {
+            let taken = bytes.min(part.len());
+            part.advance(taken);
+            bytes -= taken;
+            if !part.is_empty() {
+                break;
             }
+            self.parts.pop_front();
         }
+        self.last.advance(bytes);
         if self.bytes == 0 && self.last.capacity() > KEPT_BYTES {
             self.last = BytesMut::new();
         }
@@ -158,7 +164,7 @@ impl<In, Out, Codec: Unpin> Link<In, Out, Codec> {
     fn poll_write(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Result<()>> {
         while self.outgoing.bytes > left {
             let socket = Pin::new(self.frames.get_mut());
-            let Poll::Ready(written) = socket.poll_write(cx, self.outgoing.next())? else {
+            let Poll::Ready(written) = socket.poll_write_vectored(cx, &self.outgoing.next())? else {
                 return self.poll_stall(cx);
             };
             if written == 0 {
@@ -235,10 +241,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use bytes::{BufMut, BytesMut};
+    use bytes::{BufMut, Bytes, BytesMut};
     use tarpc::tokio_util::codec::Decoder;
 
-    use super::{FRESH_BYTES, Frames};
+    use super::{COPIED_BYTES_MAX, FRESH_BYTES, Frames, Outgoing};
 
     /// What a reader's buffer has room for when nothing was read yet.
     fn buffer() -> BytesMut {
@@ -269,5 +275,28 @@ mod tests {
         bytes.put_slice(&[0, 0, 0, 9]);
         assert_eq!(frames.decode(&mut bytes).expect("whole").map(|frame| frame.len()), Some(1 << 20));
         assert_eq!((&bytes[..], bytes.capacity()), (&[0, 0, 0, 9][..], FRESH_BYTES));
+    }
+
+    #[test]
+    fn frames_large_and_small_leave_in_one_go_and_in_order() {
+        let (mut expected, lengths) = (Vec::new(), [3, COPIED_BYTES_MAX + 1, 0, COPIED_BYTES_MAX + 2, 7]);
+        let frames = || (1_u8..).zip(lengths).map(|(byte, length)| Bytes::from(vec![byte; length]));
+        for frame in frames() {
+            expected.put_u32(u32::try_from(frame.len()).expect("small"));
+            expected.extend_from_slice(&frame);
+        }
+        for taken in [1, 4, 7, 11, COPIED_BYTES_MAX + 12, expected.len()] {
+            let mut outgoing = Outgoing::default();
+            frames().for_each(|frame| outgoing.push(frame));
+            let mut written = Vec::<u8>::new();
+            while outgoing.bytes > 0 {
+                let (next, taken) = (outgoing.next(), taken.min(outgoing.bytes));
+                let all: usize = next.iter().map(|part| part.len()).sum();
+                assert_eq!(all, outgoing.bytes, "all of it is handed over at once");
+                written.extend(next.iter().flat_map(|part| part.iter()).take(taken));
+                outgoing.written(taken);
+            }
+            assert!(written == expected, "{taken} bytes at a time");
+        }
     }
 }
