@@ -28,6 +28,14 @@ pub enum CallError {
         /// The reason.
         why: String,
     },
+    /// The server has too much to do: surely nothing was done, and it may be done there a little later.
+    #[error("{address}: busy: {why}")]
+    Busy {
+        /// The server.
+        address: Address,
+        /// Its words.
+        why: String,
+    },
     /// The request left and no answer came: nobody can tell what was done.
     #[error("{address}: no answer: {why}")]
     Lost {

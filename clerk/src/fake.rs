@@ -23,6 +23,7 @@ pub(crate) enum Answer {
     Kv(Result<KvReply, KvRefusal>),
     Ctrl(Result<CtrlReply, CtrlRefusal>),
     NotSent,
+    Busy,
     /// After so long.
     Late(Duration, Result<KvReply, KvRefusal>),
     /// Nothing until the deadline.
@@ -61,6 +62,7 @@ impl Fake {
         let (address, why) = (to.clone(), "scripted".to_owned());
         match answer {
             Answer::NotSent => Err(CallError::NotSent { address, why }),
+            Answer::Busy => Err(CallError::Busy { address, why }),
             Answer::Foreign => Err(CallError::Refused { address, why }),
             Answer::Late(after, answer) if after < deadline => {
                 clock::sleep(after.saturating_sub(Duration::from_millis(1))).await;

@@ -211,6 +211,7 @@ impl<L: Language> Servers<L> {
                 Err(CallError::NotSent { address, why }) => {
                     Step::Unreached(format!("{address}: not reached: {why}"))
                 }
+                Err(CallError::Busy { address, why }) => Step::Busy(format!("{address}: busy: {why}")),
                 Err(CallError::Lost { address, why }) => {
                     attempts.may_have_acted |= !base::mutant!("lost-is-not-done");
                     self.with_place(|place| place.waited_in_vain(asked.elapsed()));
@@ -222,11 +223,13 @@ impl<L: Language> Servers<L> {
             if attempts.may_have_acted && attempts.only_once && !base::mutant!("bare-write-repeated") {
                 return Err(AskError::Unknown);
             }
-            if !matches!(step, Step::Again(_)) {
+            if !matches!(step, Step::Again(_) | Step::Busy(_)) {
                 self.forget(&target);
             }
             if let Some(pause) = self.with_place(|place| search.go_on(step, &mut place.random)) {
                 if search.is_foreign() || clock::now().after(pause) >= give_up {
+                    // One that is busy for so long may have lost its leadership.
+                    self.forget(&target);
                     return Err(search.in_vain());
                 }
                 clock::sleep(pause).await;

@@ -290,6 +290,7 @@ impl Push {
                 Answer::Wait
             }
             Err(_) if base::mutant!("release-unacknowledged") => Answer::Done,
+            Err(CallError::Busy { .. }) => Answer::Wait,
             Err(error) => {
                 if let CallError::Refused { .. } = error {
                     self.complain(&error);

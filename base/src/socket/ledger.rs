@@ -1,9 +1,9 @@
 //! The bytes that wait on connections, counted (correctness rule 103): frames of which a part is there, requests that
 //! are worked on, answers that were made, and answers that the other end has not taken.
 //!
-//! Each connection may have so many of them ([`Bounds::connection`]); beyond, a request is answered "busy" without being
-//! worked on. All together may have so many ([`Bounds::server`]), what others keep and what is worked on each by
-//! itself. Beyond the first the connection is closed that has kept a frame or an answer waiting for the longest time,
+//! Each connection may keep so many of them waiting ([`Bounds::connection`]), and have half as many requests as all
+//! together; beyond, a request is answered "busy" without being worked on. All together may have so many
+//! ([`Bounds::server`]), what others keep and what is worked on each by itself. Beyond the first the connection is closed that has kept a frame or an answer waiting for the longest time,
 //! whoever needs the room. Beyond the second new requests are "busy": the server's own work is no reason to close anything.
 //!
 //! Left out on purpose: members of the same group. They are few, and their messages have limits of their own.
@@ -109,10 +109,6 @@ impl Waiting {
         self.unread + self.answers + self.unwritten
     }
 
-    fn sum(&self) -> usize {
-        self.kept() + self.requests
-    }
-
     /// As the ledger counts it.
     fn counted(&self) -> (usize, usize) {
         if self.closed { (0, 0) } else { (self.kept(), self.requests) }
@@ -179,10 +175,14 @@ impl Account {
         });
     }
 
-    /// Whether this connection has as much as one may have besides so many bytes, or all have too much.
+    /// Whether this connection keeps as much waiting as one may, or has half of the requests that all may have besides one
+    /// of so many bytes, or all have too much.
     pub(super) fn is_full_beside(&self, bytes: usize) -> bool {
-        let others = self.waiting().sum().saturating_sub(bytes);
-        others >= self.ledger.bounds.connection || self.ledger.is_over() || self.ledger.is_busy()
+        let Bounds { connection, server } = self.ledger.bounds;
+        let waiting = self.waiting();
+        let others = waiting.requests.saturating_sub(bytes);
+        let is_full = waiting.kept() >= connection || others >= server / 2;
+        is_full || self.ledger.is_over() || self.ledger.is_busy()
     }
 
     /// Whether it is worth while to make an answer: the connection is there, and has not as much as one may have. That
@@ -201,7 +201,7 @@ impl Account {
         let Bounds { connection, .. } = self.ledger.bounds;
         let mut waiting = self.waiting();
         let is_first = waiting.answers + waiting.unwritten == 0;
-        let fits = is_first || waiting.sum() + bytes <= connection;
+        let fits = is_first || waiting.kept() + bytes <= connection;
         if !fits || !self.ledger.has_room(bytes) {
             return false;
         }
@@ -246,7 +246,7 @@ mod tests {
         assert!(!one.unread(5000) && !one.add(What::Request, 2000) && !other.unwritten(8000));
         assert!(!one.is_full_beside(0) && ledger.total() == 15_000);
         assert!(other.add(What::Answer, 7001), "more than all may have");
-        assert!(one.is_full_beside(7000) && other.is_full_beside(0));
+        assert!(one.is_full_beside(0) && other.is_full_beside(0));
         one.unread(0);
         other.written(7000);
         assert_eq!(ledger.total(), 2000 + 1000 + 7001);
@@ -258,6 +258,16 @@ mod tests {
         assert!(one.is_full_beside(32_000), "and new requests are busy");
         drop((one, other));
         assert_eq!(ledger.total(), 0);
+    }
+
+    #[test]
+    fn what_is_worked_on_takes_no_room_of_what_is_kept_waiting_and_no_connection_has_all_of_it() {
+        let ledger = Ledger::new(BOUNDS);
+        let (one, other) = (Account::new(&ledger), Account::new(&ledger));
+        one.add(What::Request, 12_000);
+        assert!(!one.is_full_beside(2001), "its answers are taken");
+        assert!(one.take(5000) && one.take(5000));
+        assert!(one.is_full_beside(2000) && !other.is_full_beside(0), "others have the other half");
     }
 
     #[test]

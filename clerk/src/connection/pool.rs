@@ -13,8 +13,8 @@
 //! * Calls in flight on a connection and addresses in the pool are bounded; the address used longest ago
 //!   makes room.
 //!
-//! `NotSent` is answered only where the request surely did not leave: no connection, no room, no time.
-//! Everything later is `Lost`.
+//! `NotSent` is answered only where the request surely did not leave: no connection, no room, no time. `Busy` is a
+//! server's word. Everything else without an answer is `Lost`.
 //!
 //! Each connection names the cluster, and its key as soon as that is known (correctness rule 51): a client takes the
 //! first key it meets and keeps it; a server has its own, which no connection changes. A connection that was made
@@ -411,7 +411,7 @@ fn call_error(address: Address, error: RpcError) -> CallError {
         // Only the encoder fails here: nothing left.
         RpcError::Send(error) => CallError::Refused { address, why: error.to_string() },
         RpcError::Server(error) if error.kind == io::ErrorKind::WouldBlock => {
-            CallError::NotSent { address, why: error.detail }
+            CallError::Busy { address, why: error.detail }
         }
         RpcError::Server(error) if error.kind == io::ErrorKind::FileTooLarge => {
             CallError::Refused { address, why: error.detail }

@@ -27,6 +27,8 @@ pub(super) enum Step {
     Hinted(Option<Address>),
     /// The same server may do it a little later.
     Again(String),
+    /// The same, if it leads: another one would only send it back.
+    Busy(String),
     /// The server did not answer.
     Unreached(String),
     /// The server belongs to something else.
@@ -36,6 +38,8 @@ pub(super) enum Step {
 pub(super) struct Search<'a> {
     addresses: &'a [Address],
     target: Address,
+    /// It was named as the leader.
+    leads: bool,
     /// Position of the next server in the order of the round.
     next: usize,
     /// Servers still to be tried in this round.
@@ -61,6 +65,7 @@ impl<'a> Search<'a> {
         let mut search = Self {
             addresses,
             target: Address::new(),
+            leads: leader.is_some(),
             next: first,
             left: addresses.len(),
             failed: Vec::new(),
@@ -95,6 +100,13 @@ impl<'a> Search<'a> {
                 self.note(format!("{}: {why}", self.target));
                 return Some(self.take_pause(random));
             }
+            Step::Busy(why) => {
+                self.note(why);
+                if self.leads {
+                    return Some(self.take_pause(random));
+                }
+                None
+            }
             Step::Hinted(hint) => {
                 self.note(format!("{}: does not lead its group", self.target));
                 hint
@@ -111,7 +123,7 @@ impl<'a> Search<'a> {
         };
         self.failed.push(std::mem::take(&mut self.target));
         if let Some(hint) = hint.filter(|hint| !self.failed.contains(hint)) {
-            self.target = hint;
+            (self.target, self.leads) = (hint, true);
             return None;
         }
         while self.left > 0 {
@@ -155,6 +167,7 @@ impl<'a> Search<'a> {
 
     fn advance(&mut self) {
         self.target.clone_from(&self.addresses[self.next % self.addresses.len()]);
+        self.leads = false;
         self.next += 1;
         self.left = self.left.saturating_sub(1);
     }

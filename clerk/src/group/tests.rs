@@ -54,6 +54,44 @@ async fn followers_that_name_a_dead_leader_do_not_keep_anybody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_busy_is_asked_again_and_a_busy_follower_is_passed_over() {
+    let mut calls = 0;
+    let fake = Fake::new(move |to, _| match to {
+        "a" => Answer::Busy,
+        "b" => led_from("c"),
+        _ => {
+            calls += 1;
+            if calls % 4 == 0 { Answer::Kv(Ok(VALUE)) } else { Answer::Busy }
+        }
+    });
+    let group = group(&fake);
+    for _ in 0..2 {
+        assert_eq!(ask(&group, &mut Attempts::repeatable()).await, Ok(VALUE));
+    }
+    let servers = fake.servers();
+    assert!(
+        servers.len() <= 2 + 8 && servers[servers.len() - 8..].iter().all(|server| server == "c"),
+        "{servers:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_busy_for_a_second_may_lead_no_more() {
+    let leads = Arc::new(AtomicBool::new(true));
+    let still = Arc::clone(&leads);
+    let fake = Fake::new(move |to, _| match (to, still.load(Ordering::Relaxed)) {
+        ("a", false) => Answer::Busy,
+        ("a", true) | ("b", false) => Answer::Kv(Ok(VALUE)),
+        (_, now) => led_from(if now { "a" } else { "b" }),
+    });
+    let group = group(&fake);
+    assert_eq!(ask(&group, &mut Attempts::repeatable()).await, Ok(VALUE));
+    leads.store(false, Ordering::Relaxed);
+    assert!(matches!(ask(&group, &mut Attempts::repeatable()).await, Err(AskError::NoLeader { .. })));
+    assert_eq!(ask(&group, &mut Attempts::repeatable()).await, Ok(VALUE));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_election_is_waited_for_with_pauses() {
     let mut calls = 0;
     let fake = Fake::new(move |_, _| {
