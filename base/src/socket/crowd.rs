@@ -23,6 +23,9 @@ use crate::clock;
 /// Who keeps the rest of a frame, or the taking of an answer, waiting for so long, is not worked for.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// Who keeps no more than this takes little room, and waits for what is on its way at any time.
+const LITTLE: usize = 64 << 10;
+
 /// What a connection is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -97,6 +100,23 @@ struct Seats {
     taken: [BTreeMap<u64, Arc<Seat>>; Kind::ALL.len()],
 }
 
+impl Seats {
+    /// Who goes when too much is kept waiting: whoever has kept something waiting for the longest time, if that is too
+    /// long; else the last one that began to keep much, so that what is nearly whole goes on. None if there is only one
+    /// keeper: a frame of the largest size has room where nobody else keeps anything.
+    fn keeper(&self) -> Option<u64> {
+        let keeps =
+            |(id, seat): (&u64, &Arc<Seat>)| seat.account.keeps().map(|(since, bytes)| (since, *id, bytes));
+        let keepers: Vec<_> = self.taken.iter().flatten().filter_map(keeps).collect();
+        let (since, oldest, _) = *keepers.iter().min().filter(|_| keepers.len() > 1)?;
+        if since.elapsed() >= STUCK {
+            return Some(oldest);
+        }
+        let last = keepers.iter().max_by_key(|(since, id, bytes)| (*bytes > LITTLE, *since, *id));
+        last.map(|(_, id, _)| *id)
+    }
+}
+
 impl Crowd {
     pub(super) fn new(max: impl Fn(Kind) -> usize, bounds: Bounds) -> Arc<Self> {
         Arc::new(Self { max: Kind::ALL.map(max), ledger: Ledger::new(bounds), ..Self::default() })
@@ -131,19 +151,11 @@ impl Crowd {
         Places { open: self.seats().taken[kind as usize].len(), max: self.max[kind as usize] }
     }
 
-    /// Closes connections until there is room for so many more bytes: the one that has kept something waiting for the
-    /// longest time goes first.
+    /// Closes connections until there is room for so many more bytes.
     fn relieve(&self, bytes: usize) {
         let mut seats = self.seats();
         while !self.ledger.has_room(bytes) {
-            let (mut oldest, mut stuck) = (None, 0);
-            for (id, seat) in seats.taken.iter().flatten() {
-                let Some(since) = seat.account.stuck_since() else { continue };
-                stuck += 1;
-                oldest = oldest.into_iter().chain([(since, *id)]).min();
-            }
-            // One frame of the largest size has room where nobody else keeps anything.
-            let Some((_, id)) = oldest.filter(|_| stuck > 1) else { return };
+            let Some(id) = seats.keeper() else { return };
             for seat in seats.taken.iter_mut().filter_map(|taken| taken.remove(&id)) {
                 seat.dismiss();
             }
@@ -236,7 +248,7 @@ impl Seat {
     }
 
     fn is_idle(&self) -> bool {
-        let keeps_waiting = || self.account.stuck_since().is_some_and(|since| since.elapsed() >= STUCK);
+        let keeps_waiting = || self.account.keeps().is_some_and(|(since, _)| since.elapsed() >= STUCK);
         self.running.load(Ordering::Relaxed) == 0 || keeps_waiting()
     }
 
@@ -424,14 +436,16 @@ mod tests {
         assert!(crowd.enter(Kind::Clients).is_some() && is_told_to_leave(&slow));
     }
 
-    #[test]
-    fn the_connection_that_has_kept_something_waiting_for_the_longest_time_makes_room() {
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_that_has_kept_something_waiting_for_the_longest_time_makes_room() {
         let crowd = crowd(9);
         let places: Vec<Place> = (0..4).map(|_| crowd.enter(Kind::Clients).expect("a place")).collect();
         let [slow, slower, honest, working] = &places[..] else { panic!("four") };
         let work = working.seat().hold(What::Request, 500);
         slower.seat().unread(100);
+        clock::sleep(STUCK / 2).await;
         slow.seat().unwritten(800);
+        clock::sleep(STUCK).await;
         // A part of each frame and answer is on its way at some time, and does not wait for long.
         honest.seat().unread(900);
         honest.seat().unread(0);
@@ -450,6 +464,21 @@ mod tests {
         assert!(answer.take(60) && is_told_to_leave(slow));
         drop((answer, work, room, places));
         assert_eq!((crowd.waiting_bytes(), crowd.made_room()), (0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_nearly_whole_goes_on_while_nobody_keeps_it_waiting_for_long() {
+        let crowd = Crowd::new(|_| 9, Bounds { connection: 1 << 20, server: 3 << 20 });
+        let places: Vec<Place> = (0..4).map(|_| crowd.enter(Kind::Clients).expect("a place")).collect();
+        let [upload, flood, later_flood, honest] = &places[..] else { panic!("four") };
+        for (keeper, bytes) in [(upload, 1500 << 10), (flood, 700 << 10), (later_flood, 700 << 10)] {
+            keeper.seat().unread(bytes);
+            clock::sleep(STUCK / 4).await;
+        }
+        honest.seat().unwritten(10);
+        upload.seat().unread(2000 << 10);
+        assert!(is_told_to_leave(later_flood), "the last one of those that keep much");
+        assert!(![upload, flood, honest].into_iter().any(is_told_to_leave));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //!
 //! Each connection may keep so many of them waiting ([`Bounds::connection`]), and have half as many requests as all
 //! together; beyond, a request is answered "busy" without being worked on. All together may have so many
-//! ([`Bounds::server`]), what others keep and what is worked on each by itself. Beyond the first the connection is closed that has kept a frame or an answer waiting for the longest time,
-//! whoever needs the room. Beyond the second new requests are "busy": the server's own work is no reason to close anything.
+//! ([`Bounds::server`]): what others keep waiting, and what is worked on, each by itself. Where others keep more, a
+//! connection is closed ([`super::crowd`] says which one), whoever needs the room. Where more is worked on, new requests
+//! are "busy": the server's own work is no reason to close a connection.
 //!
 //! Left out on purpose: members of the same group. They are few, and their messages have limits of their own.
 
@@ -211,11 +212,13 @@ impl Account {
         true
     }
 
-    /// Since when the other end has kept something waiting: the rest of a frame, or that an answer is taken.
-    pub(super) fn stuck_since(&self) -> Option<Instant> {
+    /// Since when the other end has kept something waiting, the rest of a frame or that an answer is taken, and how many
+    /// bytes it keeps.
+    pub(super) fn keeps(&self) -> Option<(Instant, usize)> {
         let waiting = self.waiting();
         let unwritten = waiting.unwritten_since.map(|(since, _)| since);
-        waiting.unread_since.into_iter().chain(unwritten).min()
+        let since = waiting.unread_since.into_iter().chain(unwritten).min()?;
+        Some((since, waiting.kept()))
     }
 
     /// The connection has to go, and all its bytes with it.
@@ -302,7 +305,7 @@ mod tests {
     async fn the_age_of_what_waits_is_that_of_its_oldest_byte() {
         let account = Account::new(&Ledger::new(BOUNDS));
         let second = || clock::sleep(Duration::from_secs(1));
-        let age = || account.stuck_since().map(|since| since.elapsed().as_secs());
+        let age = || account.keeps().map(|(since, _)| since.elapsed().as_secs());
         assert_eq!(age(), None);
         account.unwritten(100);
         second().await;

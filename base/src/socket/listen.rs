@@ -110,7 +110,7 @@ pub struct Limits {
     /// Bytes that the other end of a connection may keep waiting (correctness rule 103); beyond, its requests are busy.
     /// Default 8 MiB.
     pub connection_bytes_max: usize,
-    /// Bytes that others may keep waiting on all of them; beyond, the slowest are closed, but for the last. As many may
+    /// Bytes that others may keep waiting on all of them; beyond, some are closed, but for the last. As many may
     /// be worked on, half of them for one connection; beyond, requests are busy. Default 48 MiB.
     pub server_bytes_max: usize,
 }

@@ -19,6 +19,15 @@ async fn stranger(server: &Server) -> Stream {
     dial(&server.address, &hello(), LIMIT).await.expect("welcome").0
 }
 
+/// As long as may be, and half of it.
+async fn send_half_a_frame(server: &Server) -> Stream {
+    let mut stream = stranger(server).await;
+    let length = u32::try_from(FRAME_BYTES_MAX).expect("small");
+    stream.tcp.write_all(&length.to_be_bytes()).await.expect("written");
+    let _ = stream.tcp.write_all(&vec![0; FRAME_BYTES_MAX / 2]).await;
+    stream
+}
+
 /// Asks for much, in the form of docs/formats.md, and takes nothing.
 async fn ask_and_read_nothing(server: &Server) -> Stream {
     let mut stream = stranger(server).await;
@@ -48,17 +57,17 @@ async fn frames_that_never_end_take_no_more_than_the_bound() {
     assert_eq!(call(&honest, "before").await.expect("an answer"), "before");
     let mut held = Vec::new();
     for _ in 0..64 {
-        let mut stream = stranger(&server).await;
-        // As long as may be, and half of it.
-        let length = u32::try_from(FRAME_BYTES_MAX).expect("small");
-        stream.tcp.write_all(&length.to_be_bytes()).await.expect("written");
-        let _ = stream.tcp.write_all(&vec![0; FRAME_BYTES_MAX / 2]).await;
-        held.push(stream);
+        held.push(send_half_a_frame(&server).await);
         assert!(server.counters.waiting_bytes() <= ALL, "{}", server.counters.waiting_bytes());
     }
     until(|| server.counters.made_room(), 30).await;
     assert_eq!(call(&honest, "after").await.expect("an answer"), "after");
-    assert!(closed(held.swap_remove(0).tcp).await, "the oldest made room");
+    assert!(closed(held.swap_remove(63).tcp).await, "the last one made room");
+    clock::sleep(Duration::from_secs(1)).await;
+    while server.counters.made_room() < 33 {
+        held.push(send_half_a_frame(&server).await);
+    }
+    assert!(closed(held.swap_remove(0).tcp).await, "who keeps the rest for a second goes first");
     drop(held);
     let gone = async {
         while server.counters.waiting_bytes() > 0 {
