@@ -22,6 +22,7 @@ mod link;
 mod listen;
 mod owner;
 mod refusals;
+mod room;
 pub mod wire;
 
 use std::io::{self, IoSlice};
@@ -34,11 +35,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use admit::{Known, Refusal, admit, admit_answer, admit_server};
-pub use crowd::{Kind, Places, Reservation, Room};
+pub use crowd::{Kind, Places};
 pub use hello::{Hello, LEVEL, Service, Welcome};
 pub use here::{Here, Key};
 pub use listen::{Arrival, BindError, Counters, Limits, Listener};
 pub use refusals::{Reason, Refusals};
+pub use room::{Reservation, Room};
 
 use crate::clock;
 use crowd::{Place, Seat};

@@ -185,7 +185,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn new(crowd: &Arc<Crowd>) -> Self {
+    pub(super) fn new(crowd: &Arc<Crowd>) -> Self {
         Self {
             used: AtomicU64::new(clock::now().as_nanos()),
             has_asked: AtomicBool::new(false),
@@ -240,11 +240,22 @@ impl Seat {
         Holding { seat: Arc::clone(self), what, bytes }
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    /// Whether it is worth while to make an answer.
+    pub(super) fn awaits_answers(&self) -> bool {
+        self.account.awaits_answers()
+    }
+
+    /// Takes so many bytes for an answer, if there is room or others make it.
+    pub(super) fn take(&self, bytes: usize) -> bool {
         self.account.take(bytes) || {
             self.relieve(bytes);
             self.account.take(bytes)
         }
+    }
+
+    /// What was taken is given back.
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.account.remove(What::Answer, bytes);
     }
 
     fn is_idle(&self) -> bool {
@@ -299,56 +310,6 @@ impl Drop for Holding {
     }
 }
 
-/// How much may be answered on a connection; by default as much as anybody likes.
-#[derive(Clone, Debug, Default)]
-pub struct Room(Option<Arc<Seat>>);
-
-impl Room {
-    pub(super) fn of(seat: Option<Arc<Seat>>) -> Self {
-        Self(seat)
-    }
-
-    /// For one answer.
-    pub fn reservation(&self) -> Reservation {
-        Reservation(Arc::new(Reserved { seat: self.0.clone(), bytes: AtomicUsize::new(0) }))
-    }
-}
-
-/// Room for one answer. What was taken is given back when the last clone is dropped.
-#[derive(Clone, Debug, Default)]
-pub struct Reservation(Arc<Reserved>);
-
-#[derive(Debug, Default)]
-struct Reserved {
-    seat: Option<Arc<Seat>>,
-    bytes: AtomicUsize,
-}
-
-impl Reservation {
-    /// Whether somebody awaits the answer, and has any room. Asked before what may be large is read.
-    pub fn is_awaited(&self) -> bool {
-        self.0.seat.as_ref().is_none_or(|seat| seat.account.awaits_answers())
-    }
-
-    /// Whether there is room for an answer of so many bytes, which is about to be made.
-    pub fn take(&self, bytes: usize) -> bool {
-        let Some(seat) = &self.0.seat else { return true };
-        let is_taken = seat.take(bytes);
-        if is_taken {
-            self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        is_taken
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if let Some(seat) = &self.seat {
-            seat.account.remove(What::Answer, self.bytes.load(Ordering::Relaxed));
-        }
-    }
-}
-
 /// The place of one connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -381,9 +342,9 @@ mod tests {
 
     use futures::FutureExt;
 
-    use super::{Bounds, Crowd, Kind, Place, Room, STUCK, What};
+    use super::{Bounds, Crowd, Kind, Place, STUCK, What};
     use crate::clock;
-    use crate::socket::{Hello, Service};
+    use crate::socket::{Hello, Room, Service};
 
     fn crowd(clients: usize) -> Arc<Crowd> {
         let bounds = Bounds { connection: 1000, server: 3000 };

@@ -1,5 +1,6 @@
 //! What clients see of one group that serves everything.
 
+use base::socket::Room;
 use clerk::api::Incarnation;
 use clerk::api::kv::BATCH_WRITES_MAX;
 
@@ -241,6 +242,34 @@ fn pages_of_a_scan_hold_every_row_of_the_shard_once_and_in_order() {
     assert_eq!(seen, keys);
     assert!(matches!(group.scan(shard, Some(key_in(ShardId(0), 0)), 1), Err(KvRefusal::Malformed(_))));
     assert_eq!(group.scan(ShardId(2), None, 1), Err(KvRefusal::UnknownShard(ShardId(2))));
+}
+
+#[test]
+fn an_answer_is_made_only_if_there_is_room_for_it() {
+    let mut group = serving();
+    let (shard, key, config) = (ShardId(0), key_in(ShardId(0), 0), ConfigNum(0));
+    let text = "x".repeat(32);
+    assert_eq!(group.write(&key, put(&text)), written(1));
+    // Of a connection on which nobody takes answers.
+    let room = Room::bounded(80);
+    let asked = |room: &Reservation| {
+        [
+            group
+                .machine
+                .query(&group.rows, Query::Get { shard, key: key.clone(), config, room: Clone::clone(room) }),
+            group.machine.query(
+                &group.rows,
+                Query::Scan { shard, after: None, limit: 9, config, room: Clone::clone(room) },
+            ),
+        ]
+    };
+    let (first, second, third) = (room.reservation(), room.reservation(), room.reservation());
+    let [value_of_key, page] = asked(&first).map(Outcome::reply);
+    assert_eq!(value_of_key, value(&text, 1));
+    assert!(matches!(page, Ok(KvReply::Page { items, .. }) if items.len() == 1));
+    assert_eq!(asked(&second).map(Outcome::reply), [Err(KvRefusal::Busy), Err(KvRefusal::Busy)]);
+    drop((first, second));
+    assert_eq!(asked(&third).map(Outcome::reply)[0], value(&text, 1), "they were taken");
 }
 
 #[test]
