@@ -116,6 +116,8 @@ pub enum Error {
     Unavailable {
         /// What was heard last.
         why: String,
+        /// The group that was asked last, if no leader of it answered.
+        silent: Option<GroupId>,
     },
     /// Refused for a reason that trying again does not change: not done.
     #[error("{why}")]
@@ -163,7 +165,8 @@ enum Fault {
     Refused(KvRefusal),
     /// An attempt left, and there must not be another.
     Unknown,
-    Late(String),
+    /// Out of time: what was heard, and the group that said nothing.
+    Late(String, Option<GroupId>),
     Controllers(ctrl::Error),
 }
 
@@ -290,8 +293,8 @@ impl Clerk {
         self.route(shard, until, &mut attempts, request).await.map_err(|fault| match fault {
             Fault::Refused(refusal) => refused(refusal),
             // A read has no effect, so nothing about it is unknown.
-            Fault::Unknown => Error::Unavailable { why: "no answer".to_owned() },
-            Fault::Late(why) => Error::Unavailable { why },
+            Fault::Unknown => Error::Unavailable { why: "no answer".to_owned(), silent: None },
+            Fault::Late(why, silent) => Error::Unavailable { why, silent },
             Fault::Controllers(error) => controllers(error),
         })
     }
@@ -352,10 +355,11 @@ impl Clerk {
                         return Err(Error::Unknown);
                     }
                     if clock::now() >= until {
-                        return Err(Error::Unavailable { why: "sessions expire too quickly".to_owned() });
+                        let why = "sessions expire too quickly".to_owned();
+                        return Err(Error::Unavailable { why, silent: None });
                     }
                 }
-                Err(Fault::Late(_)) if base::mutant!("new-number-on-retry") && clock::now() < until => {}
+                Err(Fault::Late(..)) if base::mutant!("new-number-on-retry") && clock::now() < until => {}
                 result => return written(result, attempts),
             }
         }
@@ -423,8 +427,8 @@ fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<KvReply
             Err(Error::Unknown)
         }
         Err(Fault::Refused(refusal)) => Err(refused(refusal)),
-        Err(Fault::Late(_) | Fault::Controllers(_)) if attempts.may_have_acted => Err(Error::Unknown),
-        Err(Fault::Late(why)) => Err(Error::Unavailable { why }),
+        Err(Fault::Late(..) | Fault::Controllers(_)) if attempts.may_have_acted => Err(Error::Unknown),
+        Err(Fault::Late(why, silent)) => Err(Error::Unavailable { why, silent }),
         Err(Fault::Controllers(error)) => Err(controllers(error)),
     }
 }
@@ -446,7 +450,7 @@ fn controllers(error: ctrl::Error) -> Error {
         ctrl::Error::Refused(refusal) => Error::Refused { why: refusal.to_string() },
         ctrl::Error::Foreign { why } => Error::Refused { why },
         ctrl::Error::Unknown | ctrl::Error::Unavailable { .. } => {
-            Error::Unavailable { why: error.to_string() }
+            Error::Unavailable { why: error.to_string(), silent: None }
         }
     }
 }

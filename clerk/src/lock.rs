@@ -152,7 +152,7 @@ impl Lock {
     async fn look(&self) -> Result<Look, LockError> {
         match self.clerk.get(self.key.clone()).await {
             Ok(got) => Ok(Look::At(got.value.unwrap_or_default(), got.version)),
-            Err(Error::Unavailable { why }) => Ok(Look::Unavailable(why)),
+            Err(Error::Unavailable { why, .. }) => Ok(Look::Unavailable(why)),
             Err(error) => Err(LockError::Store(error)),
         }
     }

@@ -53,7 +53,7 @@ impl Clerk {
         request: impl Fn(ConfigNum) -> KvRequest,
     ) -> Result<KvReply, Fault> {
         let cache = &self.shared.cache;
-        let (mut pause, mut refusals, mut why) = (PAUSE_MIN, Refusals::default(), None);
+        let (mut pause, mut refusals, mut said) = (PAUSE_MIN, Refusals::default(), None);
         loop {
             let view = cache.any(until).await.map_err(Fault::Controllers)?;
             let num = view.config.num;
@@ -61,7 +61,7 @@ impl Clerk {
             let assignment = *assignment.ok_or(Fault::Refused(KvRefusal::UnknownShard(shard)))?;
             let mut ask_last = true;
             let heard = match assignment.owner {
-                None => format!("no group serves shard {shard} in configuration {num}"),
+                None => (format!("no group serves shard {shard} in configuration {num}"), None),
                 Some(owner) => {
                     let group = self.group(&view, owner);
                     match group.ask(&request(num), until, attempts).await {
@@ -75,13 +75,13 @@ impl Clerk {
                                 group.doubt();
                             }
                             ask_last = matches!(refusal, KvRefusal::NotReady { .. });
-                            format!("group {owner}: {refusal}")
+                            (format!("group {owner}: {refusal}"), None)
                         }
                         Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
-                            base::mutant!("new-number-on-retry", return Err(Fault::Late(why)));
+                            base::mutant!("new-number-on-retry", return Err(Fault::Late(why, None)));
                             cache.refresh_later();
                             ask_last = false;
-                            format!("group {owner}: {why}")
+                            (format!("group {owner}: {why}"), Some(owner))
                         }
                     }
                 }
@@ -96,11 +96,11 @@ impl Clerk {
                 cache.wait_newer(num, until).await;
             }
             let is_late = clock::now() >= until;
-            if !is_late || why.is_none() {
-                why = Some(heard);
+            if !is_late || said.is_none() {
+                said = Some(heard);
             }
-            if let Some(why) = why.take_if(|_| is_late) {
-                return Err(Fault::Late(why));
+            if let Some((why, silent)) = said.take_if(|_| is_late) {
+                return Err(Fault::Late(why, silent));
             }
             if cache.current().is_none_or(|view| view.config.num <= num) {
                 self.pause(&mut pause, until).await;

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::Item;
 use clerk::api::{GroupId, ShardId};
-use clerk::kv::{Clerk, Page};
+use clerk::kv::{Clerk, Error, Page};
 use futures::stream::{self, StreamExt};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -290,7 +290,8 @@ pub(crate) async fn read_all(
     Ok(unread)
 }
 
-/// Groups that did not answer for one of their shards, and why: nobody waits for the others in vain.
+/// Groups that did not answer, and why: nobody waits for all their shards in vain. One that answers and does not serve a
+/// shard yet is asked for the others.
 type Silent = Mutex<BTreeMap<GroupId, String>>;
 
 async fn page(clerk: &Clerk, silent: &Silent, shard: ShardId, after: Option<Bytes>) -> Result<Page, Unread> {
@@ -301,8 +302,8 @@ async fn page(clerk: &Clerk, silent: &Silent, shard: ShardId, after: Option<Byte
     }
     clerk.scan(shard, after, PAGE_ROWS).await.map_err(|error| {
         let why = error.to_string();
-        if let Some(owner) = owner() {
-            known().insert(owner, why.clone());
+        if let Error::Unavailable { silent: Some(group), .. } = error {
+            known().insert(group, why.clone());
         }
         Unread { shard, why }
     })
@@ -325,14 +326,85 @@ fn pages<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::io::Cursor;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use clerk::api::config::{AddressBook, Assignment, Config, Params, Registered, Sealed};
+    use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
+    use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
+    use clerk::api::push::{PushReply, PushRequest, Sender};
+    use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
+    use clerk::connection::{CallError, Connection};
+    use clerk::kv::{Clerk, Options};
+    use futures::future::{BoxFuture, FutureExt};
+    use indicatif::ProgressBar;
     use tokio::runtime::Handle;
     use tokio::sync::{Semaphore, mpsc};
 
-    use super::{BUDGET_BYTES, read_lines};
+    use super::{BUDGET_BYTES, read_all, read_lines};
+
+    const NOT_YET: ShardId = ShardId(3);
+
+    /// One group with sixteen shards, of which it does not serve one yet.
+    struct OneNotReady;
+
+    impl Connection for OneNotReady {
+        fn kv<'a>(
+            &'a self,
+            _: &'a Address,
+            _: GroupId,
+            request: KvRequest,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+            let answer = match request {
+                KvRequest::Scan { shard: NOT_YET, config, .. } => Err(KvRefusal::NotReady { config }),
+                KvRequest::Scan { .. } => Ok(KvReply::Page { items: Vec::new(), done: true }),
+                other => panic!("a dump does not ask for {other:?}"),
+            };
+            async { Ok(answer) }.boxed()
+        }
+
+        fn push<'a>(
+            &'a self,
+            _: &'a Address,
+            _: GroupId,
+            _: Sender,
+            _: PushRequest,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+            panic!("clients push nothing")
+        }
+
+        fn ctrl<'a>(
+            &'a self,
+            to: &'a Address,
+            request: CtrlRequest,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+            let (group, params) = (GroupId(1), Params { shard_count: 16, ..Params::default() });
+            let registered = Registered::new(Incarnation(1), vec!["group 1".to_owned()]);
+            let groups = BTreeMap::from([(group, registered)]);
+            let book = AddressBook { version: 1, key: 7, groups, ..AddressBook::default() };
+            let shards = vec![Assignment { owner: Some(group), last_owner: None }; 16];
+            let groups = BTreeMap::from([(group, Incarnation(1))]);
+            let config = Config { num: ConfigNum(1), shards, groups, ..Config::zero(7, params) };
+            let answer = match request {
+                CtrlRequest::Query(_) => Ok(Ok(CtrlReply::Config(Sealed::new(config), book))),
+                _ => Err(CallError::NotSent { address: to.clone(), why: "only questions".to_owned() }),
+            };
+            async { answer }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_does_not_serve_one_shard_yet_is_asked_for_all_others() {
+        let options = Options { deadline: Duration::from_millis(300), ..Options::default() };
+        let clerk = Clerk::new(Arc::new(OneNotReady), vec!["controller".to_owned()], options);
+        let unread = read_all(&clerk, &ProgressBar::hidden(), |_| Ok(())).await.expect("controllers answer");
+        assert_eq!(unread.iter().map(|unread| unread.shard).collect::<Vec<_>>(), [NOT_YET]);
+    }
 
     #[tokio::test]
     async fn records_under_way_share_one_budget() {

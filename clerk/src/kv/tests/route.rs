@@ -63,8 +63,8 @@ async fn an_operation_that_is_out_of_time_names_what_was_heard_and_takes_all_its
         Ask::Kv(..) => Answer::NotSent,
     });
     let started = clock::now();
-    let why = "group 1: group 1: not reached: scripted".to_owned();
-    assert_eq!(with(&fake, true).get("key").await, Err(Error::Unavailable { why }));
+    let (why, silent) = ("group 1: group 1: not reached: scripted".to_owned(), Some(GroupId(1)));
+    assert_eq!(with(&fake, true).get("key").await, Err(Error::Unavailable { why, silent }));
     let (took, limit) = (started.elapsed(), Options::default().deadline);
     assert!(took >= limit && took < limit + Duration::from_millis(100), "{took:?}");
 }
