@@ -309,14 +309,7 @@ impl Clerk {
         let at_most_once = matches!(write, Write::Put { expected: Some(version), .. } if version.0 > 0);
         let request =
             |ticket, config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket, config };
-        let result = match self.change(shard, until, at_most_once, &request).await {
-            // Not the delete is refused, for it makes room, but a new session for it. So it goes without one.
-            Err(Error::DiskFull) if matches!(write, Write::Delete) => {
-                self.change_bare(shard, until, false, |config| request(None, config)).await
-            }
-            result => result,
-        };
-        match result? {
+        match self.change(shard, until, at_most_once, request).await? {
             KvReply::Written { version } => Ok(version),
             reply => {
                 odd(&reply);

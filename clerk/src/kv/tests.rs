@@ -311,19 +311,6 @@ async fn a_full_disk_after_a_lost_attempt_says_nothing_of_that_attempt() {
     assert_eq!(with(&fake, true).put("key", "value").await, Err(Error::Unknown));
 }
 
-/// A session is a row, so a new one is refused there; the delete itself is not.
-#[tokio::test(start_paused = true)]
-async fn a_delete_on_a_full_disk_needs_no_session() {
-    let fake = Fake::new(|_, ask| match ask {
-        Ask::Ctrl(_) => told(config(1, Some(1))),
-        Ask::Kv(_, KvRequest::Write { write: Write::Delete, ticket: None, .. }) => kv(DONE),
-        Ask::Kv(..) => kv(Err(KvRefusal::DiskFull)),
-    });
-    let clerk = with(&fake, true);
-    assert_eq!(clerk.delete("key").await, Ok(Version(1)));
-    assert_eq!(clerk.put("key", "value").await, Err(Error::DiskFull));
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_does_not_travel() {
     let fake = one_group(Vec::new());
