@@ -21,6 +21,8 @@ use crate::group::{AskError, Attempts, GroupClient};
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// A last owner that is silent holds an operation no longer than this, each time.
+const LAST_OWNER: Duration = Duration::from_millis(250);
 /// A server that says "not here" or "not yet" so many times in a row may have lost its leadership without knowing:
 /// another one is asked.
 const DOUBT: u32 = 4;
@@ -108,7 +110,8 @@ impl Clerk {
         }
     }
 
-    /// Asks the group that had the shard before, once; none: it does not serve it either.
+    /// Asks the group that had the shard before, once and not for long: as a rule the owner serves soon. None: it does not
+    /// serve it either. A write that must not be sent twice gets all its time: cut short, it would be of unknown outcome.
     async fn ask_last_owner(
         &self,
         view: &View,
@@ -117,7 +120,8 @@ impl Clerk {
         attempts: &mut Attempts,
         request: KvRequest,
     ) -> Result<Option<KvReply>, Fault> {
-        match self.group(view, last).ask_once(&request, until, attempts).await {
+        let limit = if attempts.only_once { until } else { until.min(clock::now().after(LAST_OWNER)) };
+        match self.group(view, last).ask_once(&request, limit, attempts).await {
             Ok(reply) => Ok(Some(reply)),
             Err(AskError::Unknown) => Err(Fault::Unknown),
             Err(AskError::Refused(refusal)) => {

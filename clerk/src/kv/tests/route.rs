@@ -36,15 +36,16 @@ async fn a_shard_that_its_new_owner_awaits_is_served_by_its_last_owner_at_once()
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_last_owner_that_is_gone_costs_nothing() {
+/// Group 2 has the shards, and serves them from the fourth request on; group 1 had them, and answers so.
+async fn put_beside_a_last_owner(answer: fn() -> Answer, sessions: bool) -> Duration {
     let mut moved = (*config(3, Some(2))).clone();
     moved.shards.iter_mut().for_each(|assignment| assignment.last_owner = Some(GroupId(1)));
     let moved = Sealed::new(moved);
     let mut asked = 0;
     let fake = Fake::new(move |_, ask| match ask {
         Ask::Ctrl(_) => told(moved.clone()),
-        Ask::Kv(GroupId(1), _) => Answer::NotSent,
+        Ask::Kv(GroupId(1), _) => answer(),
+        Ask::Kv(_, KvRequest::Open { .. }) => kv(Ok(KvReply::Opened(SessionId(1)))),
         Ask::Kv(..) => {
             asked += 1;
             let ready = asked > 3;
@@ -52,8 +53,16 @@ async fn a_last_owner_that_is_gone_costs_nothing() {
         }
     });
     let started = clock::now();
-    assert_eq!(with(&fake, false).put("key", "value").await, Ok(Version(1)));
-    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
+    assert_eq!(with(&fake, sessions).put("key", "value").await, Ok(Version(1)));
+    started.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_owner_that_is_gone_costs_nothing_and_a_silent_one_little() {
+    let gone = put_beside_a_last_owner(|| Answer::NotSent, false).await;
+    assert!(gone < Duration::from_millis(200), "{gone:?}");
+    let silent = put_beside_a_last_owner(|| Answer::Lost, true).await;
+    assert!(silent < Duration::from_secs(1), "{silent:?}");
 }
 
 #[tokio::test(start_paused = true)]
