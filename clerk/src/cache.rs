@@ -239,7 +239,7 @@ impl Shared {
     }
 
     async fn ask_controllers(&self) {
-        if let Ok(Some((config, book))) = self.ctrl.hearsay().await {
+        if let Ok((config, book)) = self.ctrl.hearsay().await {
             self.learn(Some(config), book, false);
         }
     }

@@ -21,7 +21,7 @@ use crate::api::{Address, ConfigNum, Digest, Seq, SessionId, Ticket};
 use crate::connection::{CallError, Connection};
 use crate::group::{AskError, Attempts, Judged, Language, PATIENCE, Servers};
 
-/// A controller holds a watch for up to two seconds.
+/// Longer than a controller holds a watch: up to two seconds.
 const WATCH: Duration = Duration::from_millis(2500);
 const STATUS: Duration = Duration::from_secs(1);
 /// Total time of a request, unless told otherwise.
@@ -169,37 +169,36 @@ impl CtrlClerk {
         }
     }
 
-    /// The newest configuration that some controller knows, whether or not it leads: the first that answers is
-    /// believed. Perhaps an old one; none: it has none with groups.
+    /// The newest configuration with groups that some controller knows, whether or not it leads, perhaps an old one: the
+    /// first that tells one is believed.
     ///
     /// # Errors
-    /// What the controllers said, if none answered.
-    pub async fn hearsay(&self) -> Result<Option<(Sealed, AddressBook)>, CallError> {
-        let asked = self.addresses().iter().map(|address| Box::pin(self.hear(address)));
-        match self.addresses().is_empty() {
-            true => Ok(None),
-            false => Ok(select_ok(asked).await?.0),
+    /// What a controller said, if none knows one.
+    pub async fn hearsay(&self) -> Result<(Sealed, AddressBook), CallError> {
+        match self.addresses() {
+            [] => Err(knows_nothing(&Address::new())),
+            addresses => Ok(select_ok(addresses.iter().map(|address| Box::pin(self.hear(address)))).await?.0),
         }
     }
 
     /// The newest configuration that this controller knows.
-    async fn hear(&self, controller: &Address) -> Result<Option<(Sealed, AddressBook)>, CallError> {
+    async fn hear(&self, controller: &Address) -> Result<(Sealed, AddressBook), CallError> {
         let refused = |refusal: CtrlRefusal| CallError::Refused {
             address: controller.clone(),
             why: refusal.to_string(),
         };
+        let nothing = || knows_nothing(controller);
         let servers = &self.shared.servers;
         let status = servers.call(controller, CtrlRequest::Status, STATUS).await?.map_err(refused)?;
-        let CtrlReply::Status(status) = status else { return Ok(None) };
-        let Some(before) = status.config.0.checked_sub(1) else { return Ok(None) };
+        let CtrlReply::Status(status) = status else { return Err(nothing()) };
+        let before = status.config.0.checked_sub(1).ok_or_else(nothing)?;
         let watch = CtrlRequest::Watch { after: ConfigNum(before), digest: Digest::default(), book: 0 };
-        match servers.call(controller, watch, STATUS).await?.map_err(refused)? {
-            CtrlReply::Configs(news) => {
-                let News { mut configs, book, .. } = *news;
-                Ok(configs.pop().map(|config| (config, book)))
-            }
-            _ => Ok(None),
-        }
+        let CtrlReply::Configs(news) = servers.call(controller, watch, STATUS).await?.map_err(refused)?
+        else {
+            return Err(nothing());
+        };
+        let News { mut configs, book, .. } = *news;
+        configs.pop().map(|config| (config, book)).ok_or_else(nothing)
     }
 
     /// Changes the configuration, exactly once.
@@ -309,6 +308,14 @@ impl CtrlClerk {
                 answer => return answer,
             }
         }
+    }
+}
+
+/// A controller that knows nothing must not be the first whose word counts.
+fn knows_nothing(controller: &Address) -> CallError {
+    CallError::Refused {
+        address: controller.clone(),
+        why: "it knows no configuration with groups".to_owned(),
     }
 }
 

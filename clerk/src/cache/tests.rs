@@ -41,7 +41,11 @@ fn soon() -> Instant {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_clerk_begins_with_what_any_one_controller_knows() {
+    // The first one is new and knows nothing, and says so first.
     let fake = Fake::new(|server, ask| match ask {
+        Ask::Ctrl(CtrlRequest::Status) if server == "a" => {
+            Answer::Ctrl(Ok(CtrlReply::Status(Box::new(follower(0)))))
+        }
         Ask::Ctrl(_) if server != "b" => Answer::NotSent,
         Ask::Ctrl(CtrlRequest::Status) => Answer::Ctrl(Ok(CtrlReply::Status(Box::new(follower(9))))),
         Ask::Ctrl(CtrlRequest::Watch { after, digest, .. }) => {

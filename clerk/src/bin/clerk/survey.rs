@@ -78,7 +78,7 @@ async fn ask_others(reach: &Reach, any_up: bool, limit: Duration) -> Option<(Sea
     let ctrl = reach.ctrl(until);
     let hearsay = async {
         match any_up {
-            true => clock::timeout(limit, ctrl.hearsay()).await.ok()?.ok()?,
+            true => clock::timeout(limit, ctrl.hearsay()).await.ok()?.ok(),
             false => None,
         }
     };
