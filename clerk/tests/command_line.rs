@@ -1,7 +1,7 @@
 //! The command line as a program, as far as it goes without servers: exit codes, where answers go, and
 //! what is said when something is missing. (The contract on a real cluster: integration-tests.)
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -342,4 +342,29 @@ fn the_time_of_a_command_is_kept_both_ways() {
             assert!(took >= Duration::from_millis(1400) && took < Duration::from_secs(4), "{line}: {took:?}");
         }
     }
+}
+
+/// Asked again, they would say the same.
+#[test]
+fn programs_that_are_no_controllers_are_not_waited_for() {
+    let directory = empty();
+    let others: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let at = others
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().to_string())
+        .collect::<Vec<_>>()
+        .join(",");
+    for listener in others {
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 512]);
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        });
+    }
+    let started = std::time::Instant::now();
+    let output = clerk(&directory, &format!("--controllers {at} --timeout 9 get a -o json"));
+    let message = document(&output)["error"]["message"].as_str().unwrap().to_owned();
+    assert!(at.split(',').all(|address| message.contains(address)), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

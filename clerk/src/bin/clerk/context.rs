@@ -143,9 +143,12 @@ impl Reach {
                     Ok(found) => return Ok(found),
                     Err(error) => error,
                 };
-                let is_late = clock::now().after(DISCOVERY_PAUSE) >= until;
-                if is_late || matches!(error, DialError::Refused(_)) {
+                // Asked again, it would say the same.
+                let is_refused = matches!(error, DialError::Refused(_));
+                if !is_refused && clock::now().after(DISCOVERY_PAUSE) >= until {
                     clock::sleep(until.since(clock::now())).await;
+                }
+                if is_refused || clock::now() >= until {
                     return Err(format!("{address}: {error}"));
                 }
                 clock::sleep(DISCOVERY_PAUSE).await;
