@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock::{self, Instant};
-use futures::future::{BoxFuture, select_ok};
+use futures::future::{BoxFuture, join_all, select_ok};
 use tokio::sync::Mutex;
 
 use crate::api::config::{AddressBook, Move, Place, Sealed};
@@ -20,6 +20,7 @@ use crate::api::status::CtrlStatus;
 use crate::api::{Address, ConfigNum, Digest, Seq, SessionId, Ticket};
 use crate::connection::{CallError, Connection};
 use crate::group::{AskError, Attempts, Judged, Language, PATIENCE, Servers};
+use crate::statuses;
 
 /// Longer than a controller holds a watch: up to two seconds.
 const WATCH: Duration = Duration::from_millis(2500);
@@ -189,8 +190,7 @@ impl CtrlClerk {
         };
         let nothing = || knows_nothing(controller);
         let servers = &self.shared.servers;
-        let status = servers.call(controller, CtrlRequest::Status, STATUS).await?.map_err(refused)?;
-        let CtrlReply::Status(status) = status else { return Err(nothing()) };
+        let status = statuses::of_controller(servers.connection(), controller, STATUS).await?;
         let before = status.config.0.checked_sub(1).ok_or_else(nothing)?;
         let watch = CtrlRequest::Watch { after: ConfigNum(before), digest: Digest::default(), book: 0 };
         let CtrlReply::Configs(news) = servers.call(controller, watch, STATUS).await?.map_err(refused)?
@@ -261,14 +261,11 @@ impl CtrlClerk {
 
     /// The same, from those that answer within `limit`.
     pub async fn statuses_within(&self, limit: Duration) -> Vec<(Address, Result<CtrlStatus, String>)> {
-        let answers = self.shared.servers.ask_each(&CtrlRequest::Status, limit).await;
-        let status = |answer| match answer {
-            Ok(Ok(CtrlReply::Status(status))) => Ok(*status),
-            Ok(Ok(_)) => Err("an answer to another question".to_owned()),
-            Ok(Err(refusal)) => Err(CtrlRefusal::to_string(&refusal)),
-            Err(error) => Err(CallError::to_string(&error)),
-        };
-        answers.into_iter().map(|(address, answer)| (address, status(answer))).collect()
+        let asked = self.addresses().iter().map(|address| async move {
+            let status = statuses::of_controller(self.shared.servers.connection(), address, limit).await;
+            (address.clone(), status.map_err(|error| error.to_string()))
+        });
+        join_all(asked).await
     }
 
     async fn open(&self, until: Instant) -> Result<SessionId, Error> {

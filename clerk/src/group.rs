@@ -27,6 +27,7 @@ use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::status::KvStatus;
 use crate::api::{Address, GroupId, Incarnation};
 use crate::connection::{CallError, Connection};
+use crate::statuses;
 
 /// Without a leader for so long, the caller is told: the group may have left, or moved elsewhere.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -170,6 +171,10 @@ impl<L: Language> Servers<L> {
         &self.addresses
     }
 
+    pub(crate) fn connection(&self) -> &dyn Connection {
+        &*self.connection
+    }
+
     /// Asks until the leader answers, at most until `until`. Begins no new round after `patience`.
     pub(crate) async fn ask(
         &self,
@@ -280,15 +285,6 @@ impl<L: Language> Servers<L> {
     /// Asks one server.
     pub(crate) async fn call(&self, to: &Address, request: L::Request, limit: Duration) -> Called<L> {
         self.language.call(&*self.connection, to, request, limit).await
-    }
-
-    /// Asks every server at the same time.
-    pub(crate) async fn ask_each(&self, request: &L::Request, limit: Duration) -> Vec<(Address, Called<L>)> {
-        let calls = self.addresses.iter().map(|address| {
-            let call = self.call(address, request.clone(), limit);
-            async move { (address.clone(), call.await) }
-        });
-        join_all(calls).await
     }
 
     fn search(&self) -> Result<Search<'_>, AskError<L::Refusal>> {
@@ -407,14 +403,11 @@ impl GroupClient {
 
     /// The same, from those that answer within `limit`.
     pub async fn statuses_within(&self, limit: Duration) -> Vec<(Address, Result<KvStatus, String>)> {
-        let answers = self.servers.ask_each(&KvRequest::Status, limit).await;
-        let status = |answer| match answer {
-            Ok(Ok(KvReply::Status(status))) => Ok(*status),
-            Ok(Ok(_)) => Err("an answer to another question".to_owned()),
-            Ok(Err(refusal)) => Err(KvRefusal::to_string(&refusal)),
-            Err(error) => Err(CallError::to_string(&error)),
-        };
-        answers.into_iter().map(|(address, answer)| (address, status(answer))).collect()
+        let asked = self.addresses().iter().map(|address| async move {
+            let status = statuses::of_replica(self.servers.connection(), self.group, address, limit).await;
+            (address.clone(), status.map_err(|error| error.to_string()))
+        });
+        join_all(asked).await
     }
 
     /// The life of the group's data and the key of the cluster that it belongs to, from whichever server knows

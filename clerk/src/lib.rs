@@ -4,7 +4,7 @@
 //!
 //! From below: [`connection`] brings one request to one server. [`group`] brings it to the leader of a
 //! group. [`ctrl`] is the shard controller's client, [`cache`] what a process knows of configurations,
-//! and [`kv`] the clerk: keys in, outcomes out. [`lock`] is a lock built on it.
+//! and [`kv`] the clerk: keys in, outcomes out. [`lock`] is a lock built on it. [`statuses`] asks single servers how they are.
 
 pub mod api;
 pub mod cache;
@@ -13,6 +13,7 @@ pub mod ctrl;
 pub mod group;
 pub mod kv;
 pub mod lock;
+pub mod statuses;
 
 #[cfg(test)]
 mod fake;

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use base::clock::{self, Instant};
 use clerk::api::GroupId;
-use clerk::api::ctrl::{CtrlReply, CtrlRequest};
-use clerk::api::kv::{KvReply, KvRequest};
 use clerk::api::status::{ReplicaStatus, Role};
 use clerk::connection::CallError;
+use clerk::statuses;
 use futures::future::join_all;
 
 use super::directory::Directory;
@@ -189,20 +188,11 @@ fn failed(directory: &Directory, name: &str, words: &[String]) -> Failure {
 }
 
 async fn status(reach: &Reach, server: &Server, limit: Duration) -> Result<ReplicaStatus, CallError> {
-    let Server { group, address, .. } = server;
-    let odd = |why: String| CallError::Lost { address: address.clone(), why };
-    match *group {
-        0 => match reach.connection.ctrl(address, CtrlRequest::Status, limit).await? {
-            Ok(CtrlReply::Status(status)) => Ok(status.replica),
-            Ok(_) => Err(odd("an answer to another question".to_owned())),
-            Err(refusal) => Err(odd(refusal.to_string())),
-        },
-        group => match reach.connection.kv(address, GroupId(group), KvRequest::Status, limit).await? {
-            Ok(KvReply::Status(status)) => Ok(status.replica),
-            Ok(_) => Err(odd("an answer to another question".to_owned())),
-            Err(refusal) => Err(odd(refusal.to_string())),
-        },
-    }
+    let (connection, address) = (&*reach.connection, &server.address);
+    Ok(match server.group {
+        0 => statuses::of_controller(connection, address, limit).await?.replica,
+        group => statuses::of_replica(connection, GroupId(group), address, limit).await?.replica,
+    })
 }
 
 /// Waits until the controllers and every group have a leader.
