@@ -40,7 +40,7 @@ pub enum Error {
     /// No controller answered in time; surely nothing was changed.
     #[error("the controllers are not available: {why}")]
     Unavailable {
-        /// What was heard last.
+        /// What each of them said.
         why: String,
     },
     /// These are not the controllers of this cluster.

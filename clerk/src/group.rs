@@ -75,7 +75,7 @@ pub enum AskError<R: std::error::Error> {
     /// No leader answered within the time given, or within a second.
     #[error("{why}")]
     NoLeader {
-        /// What the last server tried said.
+        /// What each server said.
         why: String,
     },
     /// Every server belongs to something else.

@@ -1,5 +1,5 @@
-//! The bytes that wait on connections, counted (correctness rule 103): frames of which a part is there, requests that
-//! are worked on, answers that were made, and answers that the other end has not taken.
+//! Counts the bytes that wait on connections (correctness rule 103): of frames that are not whole, of requests that are
+//! worked on, and of answers that the other end has not taken.
 //!
 //! Each connection may keep so many of them waiting ([`Bounds::connection`]), and have half as many requests as all
 //! together; beyond, a request is answered "busy" without being worked on. All together may have so many

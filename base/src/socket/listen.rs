@@ -1,5 +1,4 @@
-//! The port of a server: who arrives there is told apart by its Hello, has a place of its kind ([`Kind`]), and is
-//! handed on.
+//! The port of a server. A Hello tells what kind of connection arrives ([`Kind`]); each kind has places of its own.
 //!
 //! A connection counts as a stranger until its Hello was judged, and strangers make room for each other, the oldest
 //! first: callers that say nothing, or mean somebody else, keep nobody out and take nobody's place. No more sockets are open at once than there are places, so those

@@ -46,7 +46,7 @@ const WORKERS: u32 = 64;
 /// Records read ahead for a worker.
 const AHEAD: usize = 16;
 /// Bytes of records that are read ahead or under way; a larger record goes alone.
-const BUDGET_BYTES: u32 = 8 << 20;
+const BUDGET_BYTES_MAX: u32 = 8 << 20;
 /// What a record weighs besides its bytes.
 const RECORD_BYTES: u64 = 256;
 const PAGE_ROWS: u32 = 4096;
@@ -79,7 +79,7 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
     // Reading a pipe may take for ever; it must not hold up the puts.
     let (sender, lines) = mpsc::channel(WORKERS as usize);
     let (partial, runtime) = (load.partial, Handle::current());
-    let budget = Arc::new(Semaphore::new(BUDGET_BYTES as usize));
+    let budget = Arc::new(Semaphore::new(BUDGET_BYTES_MAX as usize));
     on_interrupt(
         "interrupted: a part of the records is loaded",
         "loading the file again does no harm, unless others write the same keys",
@@ -185,7 +185,8 @@ fn read_lines(
     to: &mpsc::Sender<Result<Line, Failure>>,
 ) -> Missing {
     let each = |record: Record| {
-        let weight = u32::try_from(record.bytes + RECORD_BYTES).unwrap_or(BUDGET_BYTES).min(BUDGET_BYTES);
+        let weight =
+            u32::try_from(record.bytes + RECORD_BYTES).unwrap_or(BUDGET_BYTES_MAX).min(BUDGET_BYTES_MAX);
         // Nobody waits for it any more if another failure was first.
         let share = runtime.block_on(async {
             tokio::select! {
@@ -343,7 +344,7 @@ mod tests {
     use tokio::runtime::Handle;
     use tokio::sync::{Semaphore, mpsc};
 
-    use super::{BUDGET_BYTES, read_all, read_lines};
+    use super::{BUDGET_BYTES_MAX, read_all, read_lines};
 
     const NOT_YET: ShardId = ShardId(3);
 
@@ -411,7 +412,7 @@ mod tests {
         const RECORDS: usize = 40;
         let value = "x".repeat(1 << 20);
         let text: String = (0..RECORDS).map(|number| format!("k{number}\t{value}\n")).collect();
-        let budget = Arc::new(Semaphore::new(BUDGET_BYTES as usize));
+        let budget = Arc::new(Semaphore::new(BUDGET_BYTES_MAX as usize));
         let (sender, mut lines) = mpsc::channel(RECORDS);
         let runtime = Handle::current();
         let reader = tokio::task::spawn_blocking(move || {
@@ -423,7 +424,7 @@ mod tests {
         }
         assert_eq!(
             under_way.len(),
-            (BUDGET_BYTES >> 20) as usize - 1,
+            (BUDGET_BYTES_MAX >> 20) as usize - 1,
             "nothing is stored, so no more is read"
         );
         let mut stored = under_way.len();
