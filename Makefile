@@ -24,7 +24,7 @@ MEASURE_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $
 COMPARE_OPTIONS = $(MEASURE_OPTIONS) $(if $(STORES),--stores $(STORES)) $(if $(POINTS),--points $(POINTS)) \
   $(if $(JSON),--json $(JSON))
 
-.PHONY: help setup build demo mapreduce test check fix deny dist up down sim grade model mutants big-move measures compare bench bench-growth
+.PHONY: help setup build demo mapreduce test check fix deny docs dist up down sim grade model mutants big-move measures compare bench bench-growth
 
 help: ## Lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fix: setup ## Formats, and applies what clippy can
 
 deny: setup ## Licences, bans, sources and advisories of the dependencies; installs cargo-deny when it is missing
 	@scripts/deny
+
+docs: ## Builds the pages as a book in target/book/html and checks its links; installs mdbook when it is missing
+	@scripts/docs
 
 dist: build ## A tarball of the programs and its checksum, in dist/
 	@scripts/dist
