@@ -185,7 +185,7 @@ fn check_table(report: &mut Report, path: &Path, rows: &mut dyn JudgeRows) -> Op
     }
 }
 
-/// Whether a replica would start from both (architecture: walks, snapshot).
+/// Whether a replica would start from both (docs/storage.md).
 fn check_start(report: &mut Report, mut log: Restored, table: &JudgedTable) {
     const PART: &str = "log and table";
     match rsm::start_rule(&mut log, table.applied.id, table.installed) {

@@ -26,7 +26,7 @@ use tracing::Instrument;
 use crate::state_machine::{Command, Controller, Query, Verdict, check_recovery};
 use crate::{change, rows};
 
-/// The longest a watch waits (architecture: shards, how configurations reach groups).
+/// The longest a watch waits (docs/a-move.md, step 3).
 pub const WATCH_MAX: Duration = Duration::from_secs(2);
 /// The longest a change or a query takes.
 const REQUEST_MAX: Duration = Duration::from_secs(5);

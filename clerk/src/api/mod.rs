@@ -40,7 +40,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A shard: a contiguous range of slots (architecture: keys). Counted from 0.
+    /// A shard: a contiguous range of slots (docs/glossary.md). Counted from 0.
     ShardId(u32)
 );
 id!(

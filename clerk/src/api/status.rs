@@ -157,7 +157,7 @@ pub struct CtrlStatus {
     pub recovering: bool,
 }
 
-/// State of a shard in a group (architecture: shards).
+/// State of a shard in a group (docs/a-move.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShardPhase {

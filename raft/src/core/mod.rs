@@ -1,5 +1,51 @@
 //! The Raft algorithm as a pure value: no clock, file, lock, socket or global randomness.
 //!
+//! # The protocol in plain words
+//!
+//! A few servers, usually three, keep the same list of commands, the *log*. Each applies the commands in
+//! their order to its own state. The start is the same, the commands are the same, so the states are the same.
+//! Any minority of the servers may fail, and the others go on. All the work is to agree on the list.
+//!
+//! **A leader decides.** At most one server leads in a *term*, and terms are numbered. Only the leader appends
+//! to the list, and it tells the others, its followers, what comes next. So there is never a question of who
+//! wrote first. When the leader falls silent, a follower starts the next term and asks for votes. A server votes
+//! once in a term and writes its vote to its disk before it answers. Two majorities share a server, so no term
+//! has two leaders. Timeouts are random, so two candidates seldom split the votes twice.
+//!
+//! **A new leader must not lack anything.** A server gives its vote only to a candidate whose log is at least as
+//! good as its own: its last entry has a higher term, or the same term and a position at least as high. Any majority of
+//! voters contains a server that has what an earlier majority has. So each later leader has it.
+//!
+//! **The leader streams entries.** Every message names the entry before those that it carries. A follower that does
+//! not have that entry refuses and says where its log could agree. The leader goes back to there. Then the follower
+//! drops what contradicts and takes what the leader has. If two logs have the same entry (position and term), they
+//! are the same up to there.
+//!
+//! **A majority makes it permanent.** When a majority has an entry on its disks, it is *committed*: no later leader
+//! can lack it. The leader says so in its next messages, and everybody applies it. There is one trap. An entry of an
+//! *older* term is not safe because a majority has it: a server with a higher last term could still be elected
+//! without it. So the leader counts only entries of its own term, and the older ones before it are committed with it
+//! (Figure 8 of the paper). A new leader therefore appends an empty entry at once.
+//!
+//! **A disk comes before a word.** A server may crash after each line. What it promises (a vote, "I have this entry")
+//! must be on its disk before the promise leaves. That is the one law of effects: [`ready`] says the order.
+//!
+//! **Reads ask, too.** A leader that was cut off may not know that it leads no more. So before it answers a read, it
+//! asks a majority whether it still leads, and applies everything that was committed when the read came.
+//!
+//! **The log must not grow forever.** The state already contains what was applied, so the log's beginning can go. A
+//! follower that still needs it gets the state instead, in pieces: a *snapshot*.
+//!
+//! Two additions keep a group calm. *Pre-vote*: before a server raises its term, it asks whether it could win. A server
+//! that was cut off and comes back disturbs nobody. *Check-quorum*: a leader that hears no majority steps down. Each
+//! needs the other: a server that hears a leader votes for nobody, so a leader that nobody else hears has to go.
+//!
+//! The paper is "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout, extended version); bare
+//! section numbers in comments are its sections. "Thesis" is Ongaro's. Rules are those of docs/correctness.md. To see
+//! the protocol at work, read the scripts in raft/tests/golden.
+//!
+//! # A tour of this module
+//!
 //! Inputs go in, and one [`Ready`] of effects comes out:
 //!
 //! * [`Raft::tick`]: time passed. A follower that hears no leader asks around whether it could win

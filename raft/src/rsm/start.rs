@@ -113,7 +113,7 @@ impl Task {
     }
 }
 
-/// The start rule (architecture: walks, snapshot): what the log and the table say must fit.
+/// The start rule (docs/storage.md): what the log and the table say must fit.
 pub(crate) fn start_rule(
     restored: &mut Restored,
     applied: EntryId,
