@@ -56,7 +56,7 @@ fix: setup ## Formats, and applies what clippy can
 	@$(CARGO) fmt --all
 	@$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-deny: setup ## Licences, bans, sources and advisories of the dependencies; installs cargo-deny when it is missing
+deny: ## Licences, bans, sources and advisories of the dependencies; installs cargo-deny when it is missing
 	@scripts/deny
 
 docs: ## Builds the pages as a book in target/book/html and checks its links; installs mdbook when it is missing
