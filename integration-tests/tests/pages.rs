@@ -10,15 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Pages that are older than the width, or that quote at length.
-const WIDE: [&str; 9] = [
+const WIDE: [&str; 5] = [
     "docs/cli.md",
     "docs/correctness.md",
-    "docs/formats.md",
-    "docs/grading.md",
     "docs/limits.md",
     "docs/mapreduce.md",
-    "docs/performance.md",
-    "docs/when-it-refuses.md",
     "integration-tests/README.md",
 ];
 
@@ -248,13 +244,22 @@ fn every_test_that_a_page_names_exists() {
 /// somewhere in the sources.
 #[test]
 fn every_name_in_code_that_a_page_names_exists() {
-    const NOT_OF_OURS: [&str; 5] =
-        ["CHANGELOG.md", "README.md", "demo/README.md", "docs/labs.md", "docs/running.md"];
+    const NAMES_OF_OTHERS: [&str; 9] = [
+        "CHANGELOG.md",
+        "README.md",
+        "demo/README.md",
+        "docs/formats.md",
+        "docs/grading.md",
+        "docs/labs.md",
+        "docs/performance.md",
+        "docs/running.md",
+        "docs/when-it-refuses.md",
+    ];
     let sources = sources();
     let everywhere: Vec<&String> = sources.values().collect();
     let (mut wrong, mut names) = (Vec::new(), 0);
     for (page, text) in pages() {
-        if WIDE.contains(&&page[..]) || NOT_OF_OURS.contains(&&page[..]) {
+        if WIDE.contains(&&page[..]) || NAMES_OF_OTHERS.contains(&&page[..]) {
             continue;
         }
         for (number, piece) in pieces(&text) {
@@ -396,8 +401,8 @@ fn prose_is_at_most_100_columns_wide() {
     for (page, text) in pages().into_iter().filter(|(page, _)| !WIDE.contains(&&page[..])) {
         for (number, line, is_code) in lines(&text) {
             let is_table = line.trim_start().starts_with('|');
-            // One word, such as a link, cannot be wrapped.
-            let is_prose = !is_code && !is_table && line.trim().contains(' ');
+            // Quotes are compared line by line. One word, such as a link, cannot be wrapped.
+            let is_prose = !is_code && !is_table && !line.starts_with('>') && line.trim().contains(' ');
             if is_prose && line.chars().count() > 100 {
                 wrong.push(format!("{page}:{number}: {} columns", line.chars().count()));
             }
