@@ -411,6 +411,21 @@ fn prose_is_at_most_100_columns_wide() {
     verdict("too wide", &wrong);
 }
 
+/// Words that send a reader back to the start of the sentence. The house style has others for them.
+#[test]
+fn prose_is_in_plain_words() {
+    const HARD: [&str; 5] = ["whoever", "for ever", "the mission", "as a rule", "by itself"];
+    let mut wrong = Vec::new();
+    for (page, text) in pages().into_iter().filter(|(page, _)| !WIDE.contains(&&page[..])) {
+        for (number, piece) in pieces(&text).into_iter().filter(|(_, piece)| !piece.starts_with('>')) {
+            let piece = piece.to_lowercase();
+            let found = HARD.iter().filter(|word| is_word(&piece, word));
+            wrong.extend(found.map(|word| format!("{page}:{number}: {word}")));
+        }
+    }
+    verdict("say it in plain words", &wrong);
+}
+
 #[test]
 fn the_architecture_fits_a_few_screens() {
     assert!(read("ARCHITECTURE.md").lines().count() <= 130);
