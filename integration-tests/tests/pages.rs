@@ -19,10 +19,16 @@ const WIDE: [&str; 5] = [
 ];
 
 /// Where a short path may begin: `driver.rs` in correctness.md is `raft/src/driver.rs`.
-const BASES: [&str; 9] = [
+const BASES: [&str; 15] = [
     "",
     "raft/src",
-    "integration-tests/src",
+    "integration-tests/judge/src",
+    "integration-tests/sim/src",
+    "integration-tests/labs/src",
+    "integration-tests/labs",
+    "integration-tests/report/src",
+    "integration-tests/real/src",
+    "integration-tests/measure/src",
     "integration-tests",
     "shardkv/src",
     "mapreduce/src",
