@@ -302,7 +302,7 @@ impl StateMachine for Controller {
             (_, None) => Err(CtrlRefusal::NotExecuted),
             (Command::Open, Some(known)) => {
                 let session = known.sessions.open(rows, known.config.params.sessions_max);
-                Ok(CtrlReply::Opened(SessionId(session)))
+                session.map(|session| CtrlReply::Opened(SessionId(session))).ok_or(CtrlRefusal::Busy)
             }
             (Command::Change { ticket, change }, Some(known)) => known.on_change(rows, ticket, &change),
         }

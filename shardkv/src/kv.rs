@@ -134,7 +134,8 @@ impl Machine {
     ) -> Result<KvReply, KvRefusal> {
         let params = self.judge(shard, asked)?;
         let served = self.served(rows, shard);
-        Ok(KvReply::Opened(SessionId(served.sessions.open(rows, params.sessions_max))))
+        let session = served.sessions.open(rows, params.sessions_max);
+        session.map(|session| KvReply::Opened(SessionId(session))).ok_or(KvRefusal::Busy)
     }
 
     pub(crate) fn write(

@@ -222,8 +222,8 @@ pub enum KvRefusal {
     /// Surely not done; try again.
     #[error("not done, try again")]
     NotExecuted,
-    /// Too much at once: not done.
-    #[error("the group is busy, try again")]
+    /// Too much at once, or too many sessions that are used: not done.
+    #[error("the group has too much to do, or the shard all the sessions that it may have: try again")]
     Busy,
     /// The disk is nearly full: not done. Reads and deletes go on.
     #[error("a disk of this group is nearly full: free space, it recovers by itself")]

@@ -1,10 +1,14 @@
 //! Exactly-once for clients that retry (thesis 6.3; correctness rule 26).
 //!
-//! Sessions belong to a scope (a shard; the controller) and are rows under its prefix: a counter row,
+//! Sessions belong to a scope (a shard; the controller) and are rows under its prefix: a counter row, refusals,
 //! and per session its last sequence number, when it was used, and the reply. A session is named by a
 //! number from the counter, so no name comes back; "used" counts the scope's own operations, never a
 //! clock, so every replica drops the same session when there are too many. An operation of a session
 //! without a row is expired, never executed: "expired" and "new" must not look alike.
+//!
+//! When there are too many sessions, the one used longest ago makes room, unless it was used lately: then no new session
+//! is opened. Otherwise clients that are more than there may be sessions would take them from each other with every
+//! write. Sessions of clients that vanished go as others write, or after a few tries where hardly anybody does.
 //!
 //! What is here is a cache of those rows; [`Sessions::load`] makes it anew.
 
@@ -25,6 +29,7 @@ pub struct Sessions {
     by_id: BTreeMap<u64, Session>,
     /// Session by the operation that used it last: the first is dropped first.
     by_use: BTreeMap<u64, u64>,
+    refused: Refused,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,15 @@ struct Counter {
     names: u64,
     /// Operations so far; the row may lag behind the newest session's `used`.
     operations: u64,
+    more: Denied,
+}
+
+/// Refusals to open a session, while others wrote little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Refused {
+    count: u64,
+    /// Operations before the first of them.
+    since: u64,
     more: Denied,
 }
 
@@ -60,8 +74,14 @@ pub enum Check {
 /// Numbers in rows from outside are smaller than this: they are counted on from.
 const COUNTERS_MAX: u64 = 1 << 62;
 
+/// After so many refusals the session used longest ago makes room all the same, if others wrote less than a fourth as
+/// often meanwhile: that it was not used says little then, and that the new client waits says much.
+const REFUSALS: u64 = 16;
+const WRITES_WEIGH: u64 = 4;
+
 const COUNTER: u8 = 0;
 const SESSION: u8 = 1;
+const REFUSED: u8 = 2;
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
     codec::decode(bytes, bytes.len()).unwrap_or_else(|error| unreadable("decode a session row", &error))
@@ -71,10 +91,13 @@ impl Sessions {
     /// The sessions under `prefix`, which nothing else may use.
     pub fn load(prefix: Bytes, rows: &dyn Read) -> Self {
         const PAGE: ScanLimit = ScanLimit { rows: 1024, bytes: 1 << 20 };
-        let mut sessions =
-            Self { prefix, counter: Counter::default(), by_id: BTreeMap::new(), by_use: BTreeMap::new() };
+        let (counter, refused) = (Counter::default(), Refused::default());
+        let mut sessions = Self { prefix, counter, by_id: BTreeMap::new(), by_use: BTreeMap::new(), refused };
         if let Some(bytes) = rows.get(&sessions.counter_key()) {
             sessions.counter = read(&bytes);
+        }
+        if let Some(bytes) = rows.get(&sessions.refused_key()) {
+            sessions.refused = read(&bytes);
         }
         let mut start = sessions.session_key(0);
         let end = [&sessions.prefix[..], &[SESSION + 1]].concat();
@@ -118,6 +141,13 @@ impl Sessions {
                     false => Err(format!("counters of sessions beyond all reason: {names}, {operations}")),
                 }
             }
+            Some((&REFUSED, [])) => {
+                let Refused { count, since, .. } = codec::decode(value, value.len()).map_err(malformed)?;
+                match count.max(since) < COUNTERS_MAX {
+                    true => Ok(None),
+                    false => Err(format!("refused sessions beyond all reason: {count}, {since}")),
+                }
+            }
             Some((&SESSION, id)) if id.len() == 8 => {
                 let Session { seq, used, reply, .. } =
                     codec::decode(value, value.len()).map_err(malformed)?;
@@ -131,18 +161,45 @@ impl Sessions {
         }
     }
 
-    /// Opens a session. Beyond `max` the one used longest ago is dropped.
-    pub fn open(&mut self, rows: &mut dyn Rows, max: u32) -> u64 {
+    /// Opens a session. Beyond `max` the one used longest ago is dropped; none is opened if that one was used lately.
+    pub fn open(&mut self, rows: &mut dyn Rows, max: u32) -> Option<u64> {
+        let max = (max as usize).max(1);
+        if self.by_id.len() >= max && !self.makes_room(rows, max as u64) {
+            return None;
+        }
         self.counter.names += 1;
         let id = self.counter.names;
         self.set(rows, id, 0, Bytes::new());
         rows.put(self.counter_key(), codec::encode(&self.counter));
-        while self.by_id.len() > (max as usize).max(1) {
+        while self.by_id.len() > max {
             let Some((_, oldest)) = self.by_use.pop_first() else { break };
             self.by_id.remove(&oldest);
             rows.delete(&self.session_key(oldest));
         }
-        id
+        Some(id)
+    }
+
+    /// Whether the session used longest ago may go. Counts a refusal.
+    fn makes_room(&mut self, rows: &mut dyn Rows, max: u64) -> bool {
+        let operations = self.counter.operations;
+        let idle = self.by_use.first_key_value().map_or(u64::MAX, |(used, _)| operations - used);
+        // Clients that take turns use their sessions within so many operations, in whatever order; those of
+        // clients that write once and leave are nearly as old.
+        let lately = 2 * max;
+        if idle >= lately {
+            return true;
+        }
+        let writes = operations.saturating_sub(self.refused.since);
+        let is_over = writes.saturating_mul(WRITES_WEIGH) > self.refused.count;
+        let before = if is_over { Refused { since: operations, ..Refused::default() } } else { self.refused };
+        let count = before.count + 1;
+        let makes_room = idle + count >= lately || count >= REFUSALS;
+        self.refused = match makes_room {
+            true => Refused { since: operations, ..Refused::default() },
+            false => Refused { count, ..before },
+        };
+        rows.put(self.refused_key(), codec::encode(&self.refused));
+        makes_room
     }
 
     /// What operation `seq` (from 1) of `session` means.
@@ -188,6 +245,10 @@ impl Sessions {
 
     fn counter_key(&self) -> Bytes {
         [&self.prefix[..], &[COUNTER]].concat().into()
+    }
+
+    fn refused_key(&self) -> Bytes {
+        [&self.prefix[..], &[REFUSED]].concat().into()
     }
 
     fn session_key(&self, id: u64) -> Bytes {

@@ -39,10 +39,12 @@ fn good() -> Vec<Row> {
     let mut table = MapRows::default();
     rows::put_meta(&mut table, shard(), &Meta { rows: 1, ..Meta::default() });
     let mut sessions = Sessions::load(rows::sessions_prefix(shard()), &table);
-    let used = sessions.open(&mut table, 3);
-    sessions.open(&mut table, 3);
+    let used = sessions.open(&mut table, 3).expect("room");
+    let other = sessions.open(&mut table, 3).expect("room");
     let reply = crate::kv::Recorded::of_batch_for_tests(&[Version(1), Version(7)]);
-    sessions.record(&mut table, used, 1, reply);
+    sessions.record(&mut table, used, 1, reply.clone());
+    sessions.record(&mut table, other, 1, reply);
+    assert_eq!(sessions.open(&mut table, 2), None, "both were used lately");
     raft::rsm::Rows::put(&mut table, rows::value_key(b"k"), value_row(7, b"v"));
     table.0.into_iter().collect()
 }
@@ -50,7 +52,7 @@ fn good() -> Vec<Row> {
 #[test]
 fn rows_that_the_product_writes_are_taken() {
     let good = good();
-    assert_eq!(good.len(), 5, "meta, counter, two sessions, a value: {good:?}");
+    assert_eq!(good.len(), 6, "meta, counter, two sessions, a refusal, a value: {good:?}");
     assert_eq!(chunk(shard(), PARAMS, &Cursor::default(), &good), Ok(()));
 }
 

@@ -134,10 +134,14 @@ impl Group {
         self.write_at(0, key, write, None)
     }
 
+    /// As a client does it: until there is room.
     fn open(&mut self, shard: ShardId) -> SessionId {
-        match self.apply(Command::Open { shard, config: ConfigNum(0) }).reply() {
-            Ok(KvReply::Opened(session)) => session,
-            other => panic!("no session: {other:?}"),
+        loop {
+            match self.apply(Command::Open { shard, config: ConfigNum(0) }).reply() {
+                Ok(KvReply::Opened(session)) => return session,
+                Err(KvRefusal::Busy) => {}
+                other => panic!("no session: {other:?}"),
+            }
         }
     }
 

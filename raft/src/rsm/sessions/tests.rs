@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Check, Sessions};
+use super::{Check, REFUSALS, Sessions};
 use crate::rsm::Rows;
 use crate::rsm::overlay::Overlay;
 use crate::storage::memory::MemoryDisk;
@@ -27,10 +27,15 @@ fn reply(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
+/// As a client does it: until there is room.
+fn open(sessions: &mut Sessions, rows: &mut dyn Rows, max: u32) -> u64 {
+    (0..REFUSALS).find_map(|_| sessions.open(rows, max)).expect("nobody else writes")
+}
+
 #[test]
 fn an_operation_is_fresh_once_then_repeated_then_stale() {
     with_rows(|rows, sessions| {
-        let id = sessions.open(rows, 10);
+        let id = open(sessions, rows, 10);
         assert_eq!(sessions.check(id, 1), Check::Fresh);
         sessions.record(rows, id, 1, reply("one"));
         assert_eq!(sessions.check(id, 1), Check::Repeated(reply("one")));
@@ -45,7 +50,7 @@ fn an_operation_is_fresh_once_then_repeated_then_stale() {
 #[test]
 fn sequence_zero_is_never_an_operation() {
     with_rows(|rows, sessions| {
-        let id = sessions.open(rows, 10);
+        let id = open(sessions, rows, 10);
         assert_eq!(sessions.check(id, 0), Check::Stale);
     });
 }
@@ -53,12 +58,12 @@ fn sequence_zero_is_never_an_operation() {
 #[test]
 fn the_session_used_longest_ago_is_dropped_and_its_name_never_comes_back() {
     with_rows(|rows, sessions| {
-        let (one, two) = (sessions.open(rows, 2), sessions.open(rows, 2));
+        let (one, two) = (open(sessions, rows, 2), open(sessions, rows, 2));
         sessions.record(rows, one, 1, reply("used"));
-        let three = sessions.open(rows, 2);
+        let three = open(sessions, rows, 2);
         assert_eq!(sessions.check(two, 1), Check::Expired);
         assert_eq!(sessions.check(one, 1), Check::Repeated(reply("used")));
-        let four = sessions.open(rows, 2);
+        let four = open(sessions, rows, 2);
         assert_eq!(sessions.check(one, 2), Check::Expired);
         assert_eq!(sessions.len(), 2);
         assert!(one < two && two < three && three < four);
@@ -68,8 +73,8 @@ fn the_session_used_longest_ago_is_dropped_and_its_name_never_comes_back() {
 #[test]
 fn an_expired_session_is_not_brought_back_by_recording() {
     with_rows(|rows, sessions| {
-        let one = sessions.open(rows, 1);
-        sessions.open(rows, 1);
+        let one = open(sessions, rows, 1);
+        open(sessions, rows, 1);
         sessions.record(rows, one, 1, reply("late"));
         assert_eq!(sessions.check(one, 1), Check::Expired);
     });
@@ -78,9 +83,9 @@ fn an_expired_session_is_not_brought_back_by_recording() {
 #[test]
 fn names_go_on_after_the_rows_moved_and_every_session_was_dropped() {
     with_rows(|rows, sessions| {
-        let last = (0..3).map(|_| sessions.open(rows, 1)).last().unwrap();
+        let last = (0..3).map(|_| open(sessions, rows, 1)).last().unwrap();
         let mut moved = load(rows);
-        assert!(moved.open(rows, 1) > last);
+        assert!(open(&mut moved, rows, 1) > last);
         *sessions = moved;
     });
 }
@@ -89,9 +94,90 @@ fn names_go_on_after_the_rows_moved_and_every_session_was_dropped() {
 fn scopes_do_not_see_each_other() {
     with_rows(|rows, sessions| {
         let mut other = Sessions::load(Bytes::from_static(b"\x02sessiont"), rows);
-        let id = other.open(rows, 10);
+        let id = open(&mut other, rows, 10);
         assert!(sessions.is_empty());
         assert_eq!(sessions.check(id, 1), Check::Expired);
+    });
+}
+
+/// Clients that write in turns; one that is refused a session misses some turns. How many sessions were opened, and how
+/// many writes done.
+fn take_turns(
+    rows: &mut dyn Rows,
+    sessions: &mut Sessions,
+    max: u32,
+    clients: usize,
+    turns: u64,
+) -> (usize, usize) {
+    let mut held: Vec<(Option<(u64, u64)>, u64)> = vec![(None, 0); clients];
+    let (mut opened, mut written) = (0, 0);
+    for turn in 0..turns {
+        for (number, (session, next)) in (0..).zip(&mut held).filter(|(_, (_, next))| *next <= turn) {
+            match *session {
+                None => match sessions.open(rows, max) {
+                    None => *next = turn + 30 + number % 20,
+                    Some(id) => {
+                        opened += 1;
+                        *session = Some((id, 1));
+                    }
+                },
+                Some((id, seq)) if sessions.check(id, seq) == Check::Fresh => {
+                    sessions.record(rows, id, seq, reply("done"));
+                    written += 1;
+                    *session = Some((id, seq + 1));
+                }
+                Some(_) => *session = None,
+            }
+        }
+    }
+    (opened, written)
+}
+
+#[test]
+fn more_clients_than_sessions_do_not_take_them_from_each_other() {
+    with_rows(|rows, sessions| {
+        let (opened, written) = take_turns(rows, sessions, 16, 100, 1000);
+        assert!(opened < 200 && written > 15_000, "{opened} sessions, {written} writes");
+    });
+}
+
+#[test]
+fn clients_that_write_once_and_leave_find_room_soon() {
+    with_rows(|rows, sessions| {
+        for _ in 0..100 {
+            let id = (0..3).find_map(|_| sessions.open(rows, 8)).expect("the third time at the latest");
+            sessions.record(rows, id, 1, reply("done"));
+        }
+        assert_eq!(sessions.len(), 8);
+    });
+}
+
+#[test]
+fn sessions_of_clients_that_vanished_go_as_others_write() {
+    with_rows(|rows, sessions| {
+        take_turns(rows, sessions, 8, 8, 10);
+        let (writer, mut seq, mut tries) = (8, 10, 0);
+        while sessions.open(rows, 8).is_none() {
+            for _ in 0..2 {
+                seq += 1;
+                sessions.record(rows, writer, seq, reply("done"));
+            }
+            tries += 1;
+        }
+        assert!((2..=8).contains(&tries), "{tries}");
+        assert_eq!(sessions.check(writer, seq), Check::Repeated(reply("done")), "who writes stays");
+    });
+}
+
+#[test]
+fn where_hardly_anybody_writes_a_new_client_is_refused_a_few_times() {
+    with_rows(|rows, sessions| {
+        take_turns(rows, sessions, 1000, 1000, 3);
+        let mut refusals = || (0..).find(|_| sessions.open(rows, 1000).is_some());
+        // One that came in is no reason to let all come in.
+        assert_eq!([refusals(), refusals()], [Some(REFUSALS - 1), Some(REFUSALS - 1)]);
+        let rows_of_refusals = rows.get(&sessions.refused_key()).expect("they are counted");
+        assert_eq!(Sessions::check_row(b"\x02", &rows_of_refusals), Ok(None));
     });
 }
 
