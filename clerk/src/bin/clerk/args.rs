@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use clerk::api::config::SESSIONS_LIMIT;
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 
 pub(crate) use self::bench::{
@@ -163,6 +164,9 @@ pub(crate) struct Up {
     /// Shards of a new cluster [default: 64].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub(crate) shards: Option<u32>,
+    /// Sessions of a shard of a new cluster: clients that write there at the same time [default: 4096].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(SESSIONS_LIMIT)))]
+    pub(crate) sessions_max: Option<u32>,
     /// First port of a new cluster; the others follow it [default: a free range].
     #[arg(long, value_name = "BASE", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,

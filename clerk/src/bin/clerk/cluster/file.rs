@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use clerk::api::config::SLOTS;
+use clerk::api::config::{Params, SESSIONS_LIMIT, SLOTS};
 use clerk::api::{Address, GroupId};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ pub(crate) struct Cluster {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<String>,
     pub(crate) shards: u32,
+    /// Sessions of a shard; none: as many as controllers allow by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sessions_max: Option<u32>,
     /// Servers of a group, unless told otherwise.
     pub(crate) replicas: u64,
     /// Groups it began with.
@@ -74,6 +77,7 @@ impl Cluster {
             cluster: format!("local-{:08x}", rand::random::<u32>()),
             key: None,
             shards: up.shards.unwrap_or(64),
+            sessions_max: up.sessions_max,
             replicas,
             groups,
             joined: false,
@@ -102,6 +106,7 @@ impl Cluster {
             cluster,
             key: None,
             shards: 1,
+            sessions_max: None,
             replicas: 1,
             groups: 1,
             joined: true,
@@ -120,6 +125,8 @@ impl Cluster {
         let nowhere = self.servers.iter().find(|(_, server)| !has_port(server));
         if !(1..=SLOTS).contains(&self.shards) {
             Err(format!("{} shards", self.shards))
+        } else if !(1..=SESSIONS_LIMIT).contains(&self.sessions_max()) {
+            Err(format!("{} sessions of a shard", self.sessions_max()))
         } else if !(1..=100).contains(&self.groups) || !(1..=9).contains(&self.replicas) {
             Err(format!("{} groups of {} servers", self.groups, self.replicas))
         } else if self.of(0).next().is_none() {
@@ -159,6 +166,8 @@ impl Cluster {
             format!("its groups have {} servers", self.replicas)
         } else if up.shards.is_some_and(|shards| shards != self.shards) {
             format!("it has {} shards", self.shards)
+        } else if up.sessions_max.is_some_and(|sessions| sessions != self.sessions_max()) {
+            format!("its shards have {} sessions", self.sessions_max())
         } else if up.port.is_some_and(|wanted| !same_port(wanted)) {
             format!("its first port is that of {}", port.map_or("nothing", String::as_str))
         } else {
@@ -166,6 +175,10 @@ impl Cluster {
         };
         let next = "leave the option out to go on with this cluster, or name another --dir";
         Err(Failure::usage(format!("there is a cluster already, and {contradiction}")).next(next))
+    }
+
+    fn sessions_max(&self) -> u32 {
+        self.sessions_max.unwrap_or(Params::default().sessions_max)
     }
 
     /// Its key; 0 while it is not known.
@@ -309,8 +322,8 @@ pub(super) mod tests {
     fn sizes_that_contradict_the_cluster_are_refused() {
         let cluster = Cluster::plan(&up("--groups 2 --replicas 1")).unwrap();
         assert!(cluster.check(&up("")).is_ok());
-        assert!(cluster.check(&up("--groups 2 --replicas 1 --shards 64")).is_ok());
-        for options in ["--groups 3", "--replicas 3", "--shards 10", "--port 1"] {
+        assert!(cluster.check(&up("--groups 2 --replicas 1 --shards 64 --sessions-max 4096")).is_ok());
+        for options in ["--groups 3", "--replicas 3", "--shards 10", "--sessions-max 10", "--port 1"] {
             assert_eq!(cluster.check(&up(options)).unwrap_err().exit, 2, "{options}");
         }
     }

@@ -128,6 +128,10 @@ fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
     match server.group {
         0 => {
             arguments.extend(["--shards".to_owned(), cluster.shards.to_string()]);
+            let sessions_max = cluster.sessions_max.map(|sessions| sessions.to_string());
+            arguments.extend(
+                sessions_max.into_iter().flat_map(|sessions| ["--sessions-max".to_owned(), sessions]),
+            );
             arguments.extend(cluster.recovering.then(|| "--recover".to_owned()));
         }
         group => arguments.extend([
@@ -148,8 +152,9 @@ mod tests {
     use rustix::fs::{FlockOperation, flock};
     use rustix::process::Signal;
 
-    use super::{holder, holds, is_new, key_of, signal};
-    use crate::cluster::file::Server;
+    use super::{arguments, holder, holds, is_new, key_of, signal};
+    use crate::cluster::file::tests::up;
+    use crate::cluster::file::{Cluster, Server};
 
     #[test]
     fn a_line_of_the_kernels_locks_is_understood() {
@@ -175,6 +180,14 @@ mod tests {
         std::fs::write(&path, "1\n").unwrap();
         assert_eq!(holder(data.path()), None);
         assert_eq!(signal(data.path(), Signal::KILL), Ok(false));
+    }
+
+    #[test]
+    fn controllers_of_a_new_cluster_are_told_its_limits() {
+        let cluster = Cluster::plan(&up("--groups 1 --replicas 1 --shards 9 --sessions-max 10")).unwrap();
+        let told = |server: &str| arguments(&cluster, &cluster.servers[server]).join(" ");
+        assert!(told("ctrl.1").ends_with("--shards 9 --sessions-max 10"), "{}", told("ctrl.1"));
+        assert!(!told("101.1").contains("sessions"), "{}", told("101.1"));
     }
 
     #[test]

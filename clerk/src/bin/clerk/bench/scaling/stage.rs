@@ -71,6 +71,7 @@ impl Stage {
             groups: Some(first),
             replicas: Some(scaling.replicas),
             shards: Some(scaling.shards),
+            sessions_max: None,
             port: None,
         };
         let mut reach = cluster::bring_up(&self.context, &up).await?;
