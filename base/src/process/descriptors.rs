@@ -79,7 +79,7 @@ impl Descriptors {
         let kept = OWN + table_files + lanes + peers_max;
         let rest = limit.saturating_sub(kept).max(OTHERS_MIN);
         let calls = (rest / 8).clamp(2, CALLS_MAX);
-        let strangers_max = (rest / 16).clamp(2, STRANGERS_MAX);
+        let strangers_max = (rest / 8).clamp(2, STRANGERS_MAX);
         let groups_max = wished.groups.unwrap_or((rest / 8).clamp(1, GROUPS_MAX));
         let watchers_max = wished.watchers.unwrap_or((rest / 8).clamp(1, WATCHERS_MAX));
         let spoken_for = calls + strangers_max + groups_max + watchers_max;

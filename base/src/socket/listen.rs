@@ -1,8 +1,9 @@
 //! The port of a server. A Hello tells what kind of connection arrives ([`Kind`]); each kind has places of its own.
 //!
 //! A connection counts as a stranger until its Hello was judged, and strangers make room for each other, the oldest
-//! first: callers that say nothing, or mean somebody else, keep nobody out and take nobody's place. No more sockets are open at once than there are places, so those
-//! who fill them leave the stores their file descriptors (correctness rule 101).
+//! first: callers that say nothing, or mean somebody else, keep nobody out and take nobody's place. No more sockets are
+//! open at once than there are places, so those who fill them leave the stores their file descriptors (correctness rule
+//! 101).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -252,6 +253,8 @@ impl Listener {
                             let _socket = socket;
                             gate.serve(tcp, from, place, handle).await;
                         });
+                        // Whoever has said its Hello is judged before the next one takes a stranger's place.
+                        tokio::task::yield_now().await;
                     }
                     Err(error) => {
                         // Mostly: no file descriptors left. Waiting is all that helps.

@@ -316,6 +316,22 @@ async fn silent_callers_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn whoever_has_said_its_hello_is_judged_before_others_take_its_place() {
+    let limits = Limits { strangers_max: 2, ..Limits::default() };
+    let listener = Listener::bind("127.0.0.1:0", limits).await.expect("a free port");
+    let address = listener.address().to_string();
+    let dial = |address: String| async move { dial(&address, &hello(), LIMIT).await };
+    let dials: Vec<_> = (0..32).map(|_| tokio::spawn(dial(address.clone()))).collect();
+    // All of them wait at the door, and have said who they are.
+    clock::sleep(Duration::from_millis(200)).await;
+    let task = tokio::spawn(async move { listener.run(echo).await }).abort_handle();
+    for dialed in dials {
+        dialed.await.expect("no panic").expect("welcome");
+    }
+    task.abort();
+}
+
+#[tokio::test]
 async fn who_is_refused_takes_nobodys_place() {
     let server = server(Limits { clients_max: 1, groups_max: 1, peers_max: 1, ..Limits::default() }).await;
     let honest = channel(&server.address).await;
