@@ -1,7 +1,8 @@
 //! Commands that meet servers that are down, files that are gone, and what other commands left half done (correctness
-//! rules 43, 85, 86, 87).
+//! rules 43, 85, 86, 87, 101).
 
 use std::fs;
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -192,4 +193,25 @@ fn ctrl_c_in_a_write_says_that_it_may_have_been_done() {
     assert!(interrupted(&["put", "a", "-"]).contains("nothing was written"), "it still reads the value");
     cluster.ok(&["kill", "101"]);
     assert!(interrupted(&["put", "a", "1"]).contains("may have been done"));
+}
+
+/// More connections than a server may have took the descriptors of its stores, and ended it as "disk error".
+#[test]
+fn servers_with_64_descriptors_outlive_more_connections_than_they_may_have() {
+    let _machine = together();
+    let cluster = Cluster::up_with_descriptors(64, &["--groups", "1"]);
+    let pids = cluster.pids();
+    let addresses: Vec<String> =
+        cluster.status().group(101).iter().map(|replica| replica.address.clone()).collect();
+    // Those that make room are closed at the servers' end only.
+    let silent: Vec<TcpStream> = (0..80)
+        .flat_map(|_| addresses.iter().map(|address| TcpStream::connect(address).expect("it listens")))
+        .collect();
+    for number in 0..20 {
+        cluster.ok(&["put", &format!("key {number}"), "value"]);
+    }
+    assert_eq!(cluster.ok(&["get", "key 7"]), "value\n");
+    drop(silent);
+    assert_eq!(cluster.pids(), pids, "no process was started anew");
+    assert!(cluster.status().replicas().all(|replica| replica.up));
 }

@@ -250,6 +250,21 @@ impl Cluster {
         cluster
     }
 
+    /// The same, where each process may have only so many file descriptors.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn up_with_descriptors(limit: u32, arguments: &[&str]) -> Self {
+        let cluster = Self { place: Place::new(), controllers: None };
+        let up = cluster.command(&[&["up"], arguments].concat());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+        shell.arg(up.get_program()).args(up.get_args());
+        let answer = run(&mut shell, None, LIMIT);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        cluster
+    }
+
     /// Servers that were started by hand in `place`, known by their controllers.
     pub fn by_hand(place: Place, controllers: String) -> Self {
         Self { place, controllers: Some(controllers) }
