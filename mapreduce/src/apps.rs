@@ -23,7 +23,7 @@ pub fn names() -> Vec<&'static str> {
 }
 
 /// Words: runs of letters.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty())
 }
 

@@ -4,8 +4,8 @@
 //! coordinator that dies forgets nothing: the next one reads the marks and goes on, its attempts numbered from a random
 //! number on. Two side by side do no harm: a mark can be made once, and both go by it.
 //!
-//! Where the connection of a worker ends, its attempts are given up at once. That it is silent is noticed after ten
-//! seconds ([`crate::job`]).
+//! When a worker's connection ends, its attempts are given up at once. A worker that stays connected but is silent is
+//! noticed after ten seconds ([`crate::job`]).
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -48,12 +48,15 @@ impl Coordinator {
         let mut job = Job::new(spec.maps(), spec.reduces, u64::from(life) << 32);
         for (kind, count) in [(Kind::Map, spec.maps()), (Kind::Reduce, spec.reduces)] {
             for task in (0..count).map(|number| Task { kind, number }) {
-                if let Some(winner) = directory.marked(task)? {
+                if let Some(winner) = win(&directory, task, None)? {
                     job.won(task, winner);
                 }
             }
         }
-        Ok(Self { directory, job: Mutex::new(job), changed: watch::Sender::new(()), start: clock::now() })
+        let (job, changed) = (Mutex::new(job), watch::Sender::new(()));
+        let coordinator = Self { directory, job, changed, start: clock::now() };
+        coordinator.look_for_losses(&mut coordinator.job());
+        Ok(coordinator)
     }
 
     fn job(&self) -> MutexGuard<'_, Job> {
@@ -75,10 +78,10 @@ impl Coordinator {
             Request::View => return Reply::View(Box::new(self.view())),
             Request::Done { task, attempt, work } => {
                 let mut job = self.job();
-                // The mark first: what is answered must outlive this process.
-                if job.is_open(task) {
-                    match self.directory.mark(task, attempt) {
-                        Ok(winner) => job.won(task, winner),
+                self.look_for_losses(&mut job);
+                if job.is_open(task) && job.failure().is_none() {
+                    match win(&self.directory, task, Some(attempt)) {
+                        Ok(winner) => winner.into_iter().for_each(|winner| job.won(task, winner)),
                         Err(error) => job.fail(format!("the directory of the job: {error}")),
                     }
                 }
@@ -87,11 +90,18 @@ impl Coordinator {
                 }
             }
             Request::Failed { task, attempt, report } => {
-                self.job().failed(task, attempt, &report, self.now());
+                let mut job = self.job();
+                self.look_for_losses(&mut job);
+                job.failed(task, attempt, &report, self.now());
             }
         }
         self.tell();
         Reply::Noted
+    }
+
+    /// A result that the store lacks fails the job, whatever its task says then (rule 122).
+    fn look_for_losses(&self, job: &mut Job) {
+        self.directory.lost().into_iter().for_each(|why| job.fail(why));
     }
 
     async fn ask(&self, worker: u64) -> Order {
@@ -114,12 +124,6 @@ impl Coordinator {
         self.tell();
     }
 
-    /// The job cannot be done.
-    pub fn fail(&self, why: String) {
-        self.job().fail(why);
-        self.tell();
-    }
-
     /// How the job is.
     pub fn view(&self) -> View {
         self.job().view(self.now())
@@ -134,16 +138,26 @@ impl Coordinator {
     pub async fn over(&self) -> Option<String> {
         let mut changed = self.changed.subscribe();
         loop {
-            {
-                let job = self.job();
-                if job.is_over() {
-                    return job.failure().map(str::to_owned);
-                }
+            if self.job().is_over() {
+                return self.job().failure().map(str::to_owned);
             }
             // The sender is here: it cannot be gone.
             let _ = changed.changed().await;
         }
     }
+}
+
+/// Marks this attempt as the winner of its task, or none; who is the winner. The mark comes first: what is answered must
+/// outlive this process. If it dies before the output has its name, the next coordinator gives it.
+fn win(directory: &Directory, task: Task, attempt: Option<u64>) -> std::io::Result<Option<u64>> {
+    let winner = match attempt {
+        Some(attempt) => Some(directory.mark(task, attempt)?),
+        None => directory.marked(task)?,
+    };
+    if let (Some(winner), Kind::Reduce) = (winner, task.kind) {
+        directory.publish(task.number, winner)?;
+    }
+    Ok(winner)
 }
 
 /// Serves every connection. Never ends by itself; dropping it closes them all.
@@ -193,3 +207,6 @@ async fn converse(stream: Stream, coordinator: Arc<Coordinator>) {
     let workers = std::mem::take(&mut *server.workers.lock().unwrap_or_else(PoisonError::into_inner));
     workers.into_iter().for_each(|worker| coordinator.gone(worker));
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,26 @@
 //! The directory of a job, which coordinator and workers share.
 //!
 //! ```text
-//! job.json         what is to be done
-//! coordinator      where the coordinator listens
-//! mr-M-R.A         what attempt A of map M has for reducer R: pairs, by base::codec
-//! mr-result-R      pairs of reducer R, if they go to the store: every attempt sends these
-//! mr-out-R         the output of reducer R: lines `key value`
-//! won-map-M        the attempt that won a map (won-reduce-R: a reduce)
-//! finished         empty: done; else why the job failed
+//! job.json             what is to be done
+//! mr-out-R             the output of reducer R, lines `key value`: what its winner had
+//! mr-job-ID/           this job's alone, whatever other job lived or will live here
+//!     coordinator      where the coordinator listens
+//!     mr-M-R.A         what attempt A of map M has for reducer R: pairs, by base::codec
+//!     results-R        pairs of reducer R, if they go to the store: every attempt sends these
+//!     reduced-R.A      what attempt A of reducer R has as its output
+//!     won-map-M        the attempt that won a map (won-reduce-R: a reduce)
+//!     finished         empty: done; else why the job failed
+//!     lost             which result the store does not have and never will
 //! ```
 //!
-//! A file appears whole or not at all: it is written under another name and then linked or renamed. Output, result and
-//! mark can be made once: the first attempt that makes them counts, and a late twin finds them there.
+//! A file appears whole or not at all: it is written under another name and then linked or renamed. Marks and results
+//! can be made once: the first attempt that makes them counts, and a late twin finds them there.
+//!
+//! A worker or a coordinator may wake up when its job was cleaned away and another one lives here. It writes into a
+//! directory that is gone, which fails (rule 120).
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,8 +31,7 @@ use crate::job::{Kind, Task};
 const SPEC: &str = "job.json";
 const ADDRESS: &str = "coordinator";
 const FINISHED: &str = "finished";
-/// Names that a job gives to its files begin so; nothing else is ever deleted.
-const OURS: [&str; 6] = [SPEC, ADDRESS, FINISHED, "mr-", "won-", ".mr-"];
+const LOST: &str = "lost";
 
 /// What maps read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,45 +108,51 @@ pub enum DirectoryError {
     /// No job.
     #[error("{0} holds no job: `mr run --dir` makes one")]
     NoJob(String),
-    /// Its description is damaged, or another build's.
-    #[error("{path}: {why}")]
-    BadSpec {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The system refuses.
-    #[error("{path}: {error}")]
-    Io {
-        /// The file.
-        path: String,
-        /// The system's words.
-        error: io::Error,
-    },
+    /// No job, but a file that would be overwritten.
+    #[error("{0} is there already: move it away, or --dir names another place")]
+    Remains(String),
+    /// The system refuses, or a description is damaged or another build's: the path, and why.
+    #[error("{0}: {1}")]
+    Unusable(String, String),
 }
 
 /// A job's directory.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    path: PathBuf,
+    place: PathBuf,
+    /// What is this job's alone.
+    own: PathBuf,
 }
 
 impl Directory {
+    fn of(place: PathBuf, job: u64) -> Self {
+        let own = place.join(format!("mr-job-{job:016x}"));
+        Self { place, own }
+    }
+
     /// Makes the directory of a new job.
     ///
     /// # Errors
     /// [`DirectoryError`]: among them that there is a job already.
     pub fn create(path: &Path, spec: &Spec) -> Result<Self, DirectoryError> {
         let shown = || path.display().to_string();
-        fs::create_dir_all(path).map_err(|error| DirectoryError::Io { path: shown(), error })?;
-        let path_of = path.canonicalize().map_err(|error| DirectoryError::Io { path: shown(), error })?;
-        let directory = Self { path: path_of };
-        let text = serde_json::to_vec_pretty(spec).expect("a job can be written down");
-        match directory.make_once(SPEC, &text) {
-            Ok(true) => Ok(directory),
-            Ok(false) => Err(DirectoryError::Taken(shown())),
-            Err(error) => Err(DirectoryError::Io { path: shown(), error }),
+        let unusable = |error: io::Error| DirectoryError::Unusable(shown(), error.to_string());
+        let text = serde_json::to_vec_pretty(spec).map_err(|error| unusable(error.into()))?;
+        fs::create_dir_all(path).map_err(unusable)?;
+        let directory = Self::of(path.canonicalize().map_err(unusable)?, spec.id);
+        let document = directory.place.join(SPEC);
+        if document.exists() {
+            return Err(DirectoryError::Taken(shown()));
+        }
+        if let Some(left) =
+            (0..spec.reduces).map(|reduce| directory.output(reduce)).find(|path| path.exists())
+        {
+            return Err(DirectoryError::Remains(left.display().to_string()));
+        }
+        fs::create_dir(&directory.own).map_err(unusable)?;
+        match directory.make_once(&document, &text).map_err(unusable)? {
+            true => Ok(directory),
+            false => Err(DirectoryError::Taken(shown())),
         }
     }
 
@@ -150,32 +161,35 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError`].
     pub fn open(path: &Path) -> Result<(Self, Spec), DirectoryError> {
-        let shown = path.join(SPEC).display().to_string();
-        let text = match fs::read(path.join(SPEC)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(DirectoryError::NoJob(path.display().to_string()));
-            }
-            Err(error) => return Err(DirectoryError::Io { path: shown, error }),
-        };
-        let spec = serde_json::from_slice(&text)
-            .map_err(|error| DirectoryError::BadSpec { path: shown.clone(), why: error.to_string() })?;
-        let path = path.canonicalize().map_err(|error| DirectoryError::Io { path: shown, error })?;
-        Ok((Self { path }, spec))
+        let document = path.join(SPEC);
+        let unusable =
+            |error: io::Error| DirectoryError::Unusable(document.display().to_string(), error.to_string());
+        let text = fs::read(&document).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => DirectoryError::NoJob(path.display().to_string()),
+            _ => unusable(error),
+        })?;
+        let spec: Spec = serde_json::from_slice(&text).map_err(|error| unusable(error.into()))?;
+        Ok((Self::of(path.canonicalize().map_err(unusable)?, spec.id), spec))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place
+    }
+
+    /// Where the files are that are this job's alone.
+    pub fn own(&self) -> &Path {
+        &self.own
     }
 
     /// Whether the job was not cleaned away.
     pub fn exists(&self) -> bool {
-        self.path.join(SPEC).exists()
+        // What cannot be seen for a moment is there.
+        self.own.try_exists().unwrap_or(true)
     }
 
     fn draft(&self, bytes: &[u8]) -> io::Result<NamedTempFile> {
-        let mut draft = tempfile::Builder::new().prefix(".mr-").tempfile_in(&self.path)?;
+        let mut draft = NamedTempFile::new_in(&self.own)?;
         draft.write_all(bytes)?;
         Ok(draft)
     }
@@ -185,17 +199,17 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.draft(bytes)?.persist(self.path.join(name)).map(drop).map_err(|error| error.error)
+        self.draft(bytes)?.persist(self.own.join(name)).map(drop).map_err(|error| error.error)
     }
 
     /// Makes a file unless it is there; whether it was made.
     ///
     /// # Errors
     /// The system's.
-    pub fn make_once(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
-        match self.draft(bytes)?.persist_noclobber(self.path.join(name)) {
+    pub fn make_once(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<bool> {
+        match self.draft(bytes)?.persist_noclobber(self.own.join(name)) {
             Ok(_) => Ok(true),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error.error),
         }
     }
@@ -205,7 +219,12 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.path.join(name))
+        fs::read(self.own.join(name))
+    }
+
+    /// The text of a file, if it is there.
+    fn text(&self, name: &str) -> Option<String> {
+        self.read(name).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Marks an attempt as the one that won its task; the attempt that did, which may be an earlier one.
@@ -213,7 +232,7 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub fn mark(&self, task: Task, attempt: u64) -> io::Result<u64> {
-        let name = mark(task);
+        let name = mark_of(task);
         if self.make_once(&name, attempt.to_string().as_bytes())? {
             return Ok(attempt);
         }
@@ -225,10 +244,30 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub fn marked(&self, task: Task) -> io::Result<Option<u64>> {
-        match self.read(&mark(task)) {
+        match self.read(&mark_of(task)) {
             Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).parse().ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The output of a reducer.
+    pub fn output(&self, reduce: u32) -> PathBuf {
+        self.place.join(format!("mr-out-{reduce}"))
+    }
+
+    /// Gives its name to a reducer's output: to what its winner had. Harmless when repeated.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn publish(&self, reduce: u32, winner: u64) -> io::Result<()> {
+        let output = self.output(reduce);
+        base::mutant!("rename-too-early", return Ok(()));
+        match fs::rename(self.own.join(reduced(reduce, winner)), &output) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.own.exists() && output.exists() => {
+                Ok(())
+            }
+            renamed => renamed,
         }
     }
 
@@ -242,7 +281,7 @@ impl Directory {
 
     /// Where the coordinator listens, or listened.
     pub fn address(&self) -> Option<String> {
-        self.read(ADDRESS).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        self.text(ADDRESS)
     }
 
     /// Says how the job ended.
@@ -255,7 +294,20 @@ impl Directory {
 
     /// How the job ended, if it has: an empty text, or why it failed.
     pub fn finished(&self) -> Option<String> {
-        self.read(FINISHED).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        self.text(FINISHED)
+    }
+
+    /// Says that the store lacks a result, and why. The first word counts, and no coordinator forgets it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn lose(&self, why: &str) -> io::Result<()> {
+        self.make_once(LOST, why.as_bytes()).map(drop)
+    }
+
+    /// Which result the store lacks, if one.
+    pub fn lost(&self) -> Option<String> {
+        self.text(LOST)
     }
 
     /// Forgets how the job ended: it goes on.
@@ -263,48 +315,48 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub fn reopen(&self) -> io::Result<()> {
-        match fs::remove_file(self.path.join(FINISHED)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        or_gone(fs::remove_file(self.own.join(FINISHED)))
     }
 
-    /// Deletes the job's files, its description first, and the directory if nothing else is in it.
+    /// Deletes the job's files, its description last so that it can be done again, and the directory if nothing else
+    /// is in it.
     ///
     /// # Errors
     /// The system's.
-    pub fn clean(&self) -> io::Result<()> {
-        fs::remove_file(self.path.join(SPEC))?;
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if OURS.iter().any(|ours| entry.file_name().to_string_lossy().starts_with(ours)) {
-                fs::remove_file(entry.path())?;
-            }
-        }
+    pub fn clean(&self, spec: &Spec) -> io::Result<()> {
+        (0..spec.reduces).try_for_each(|reduce| or_gone(fs::remove_file(self.output(reduce))))?;
+        or_gone(fs::remove_dir_all(&self.own))?;
+        or_gone(fs::remove_file(self.place.join(SPEC)))?;
         // Whatever else lies there is its owner's.
-        let _ = fs::remove_dir(&self.path);
+        let _ = fs::remove_dir(&self.place);
         Ok(())
     }
 }
 
-fn mark(task: Task) -> String {
-    match task.kind {
-        Kind::Map => format!("won-map-{}", task.number),
-        Kind::Reduce => format!("won-reduce-{}", task.number),
-    }
+fn or_gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn mark_of(task: Task) -> String {
+    let kind = if task.kind == Kind::Map { "map" } else { "reduce" };
+    format!("won-{kind}-{}", task.number)
 }
 
 /// What an attempt of a map has for a reducer.
 pub fn intermediate(map: u32, reduce: u32, attempt: u64) -> String {
+    let attempt = if base::mutant!("any-attempt-read") { 0 } else { attempt };
     format!("mr-{map}-{reduce}.{attempt}")
 }
 
-/// The output of a reducer.
-pub fn output(reduce: u32) -> String {
-    format!("mr-out-{reduce}")
+/// The pairs that a reducer sends to the store.
+pub fn results(reduce: u32) -> String {
+    format!("results-{reduce}")
 }
 
-/// The pairs that a reducer sends to the store.
-pub fn result(reduce: u32) -> String {
-    format!("mr-result-{reduce}")
+/// What an attempt of a reducer has as its output.
+pub fn reduced(reduce: u32, attempt: u64) -> String {
+    format!("reduced-{reduce}.{attempt}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,87 +6,64 @@ use bytes::Bytes;
 use clerk::api::ShardId;
 
 use crate::files::{Input, Spec};
-use crate::store::Store;
+use crate::program::Fault;
+use crate::store::{Store, is_reserved};
 
 /// Bytes of a file.
 pub const FILE_BYTES_MAX: u64 = 256 << 20;
 /// Rows of a page.
-const PAGE: u32 = 1000;
+const PAGE: u32 = 250;
 
-/// A record: its name, and its text.
-pub type Record = (String, String);
-
-/// The records of one task, page by page.
-pub enum Records<'a> {
-    /// A file that was not read yet.
-    File(&'a (String, std::path::PathBuf)),
-    /// What follows a key of a shard.
-    Shard {
-        /// The store.
-        store: &'a Store,
-        /// The shard.
-        shard: ShardId,
-        /// What keys begin with.
-        prefix: &'a str,
-        /// The last key of the page before.
-        after: Option<Bytes>,
-    },
-    /// Nothing more.
-    Over,
+/// The records of one map task, page by page.
+pub struct Records<'a> {
+    spec: &'a Spec,
+    store: Option<&'a Store>,
+    number: u32,
+    /// The last key of the page before.
+    after: Option<Bytes>,
+    is_over: bool,
 }
 
 impl<'a> Records<'a> {
     /// Those of map task `number`.
-    ///
-    /// # Errors
-    /// In words.
-    pub fn of(spec: &'a Spec, store: Option<&'a Store>, number: u32) -> Result<Self, String> {
-        match &spec.input {
-            Input::Files(files) => {
-                let place = usize::try_from(number).unwrap_or(usize::MAX);
-                files.get(place).map(Self::File).ok_or_else(|| format!("the job has no input {number}"))
-            }
-            Input::Store { prefix, .. } => {
-                let store = store.ok_or("the job names no store")?;
-                Ok(Self::Shard { store, shard: ShardId(number), prefix, after: None })
-            }
-        }
+    pub fn of(spec: &'a Spec, store: Option<&'a Store>, number: u32) -> Self {
+        Self { spec, store, number, after: None, is_over: false }
     }
 
-    /// The next page; an empty one may be followed by others, none by nothing.
+    /// Names and texts of the next page, which may be empty; none: that was all.
     ///
     /// # Errors
     /// The record, and in words what is wrong with it.
-    pub async fn next(&mut self) -> Result<Option<Vec<Record>>, (String, String)> {
-        match self {
-            Self::Over => Ok(None),
-            Self::File((name, path)) => {
-                let text = read(path).map_err(|why| (name.clone(), why))?;
-                let record = (name.clone(), text);
-                *self = Self::Over;
-                Ok(Some(vec![record]))
+    pub async fn next(&mut self) -> Result<Option<Vec<(String, String)>>, Fault> {
+        if self.is_over {
+            return Ok(None);
+        }
+        match (&self.spec.input, self.store) {
+            (Input::Files(files), _) => {
+                self.is_over = true;
+                let file = files.get(usize::try_from(self.number).unwrap_or(usize::MAX));
+                let (name, path) = file.ok_or_else(|| Fault::of("the job", "it has no such input"))?;
+                Ok(Some(vec![(name.clone(), read(path).map_err(|why| Fault::of(name, why))?)]))
             }
-            Self::Shard { store, shard, prefix, after } => {
-                let page = store.scan(*shard, after.clone(), PAGE).await;
-                let page = page.map_err(|error| (format!("shard {shard}"), error.to_string()))?;
-                let mut records = Vec::new();
-                for item in &page.items {
-                    if item.key.starts_with(prefix.as_bytes()) {
-                        records.push((text(&item.key, &item.key)?, text(&item.key, &item.value)?));
-                    }
-                }
-                match page.items.last().filter(|_| !page.done) {
-                    Some(last) => *after = Some(last.key.clone()),
-                    None => *self = Self::Over,
-                }
-                Ok(Some(records))
+            (Input::Store { .. }, None) => Err(Fault::of("the job", "it names no store")),
+            (Input::Store { prefix, .. }, Some(store)) => {
+                let page = store.scan(ShardId(self.number), self.after.as_ref(), PAGE).await;
+                let page = page.map_err(|error| Fault::of("a page of the store", error))?;
+                self.after = page.items.last().map(|item| item.key.clone());
+                self.is_over = page.done || self.after.is_none();
+                let is_meant = |key: &[u8]| key.starts_with(prefix.as_bytes()) && !is_reserved(key);
+                let items = page.items.iter().filter(|item| is_meant(&item.key));
+                items
+                    .map(|item| Ok((text(&item.key, &item.key)?, text(&item.key, &item.value)?)))
+                    .collect::<Result<_, _>>()
+                    .map(Some)
             }
         }
     }
 }
 
-fn text(key: &[u8], bytes: &[u8]) -> Result<String, (String, String)> {
-    let not = |error| (String::from_utf8_lossy(key).into_owned(), utf8_error(&error));
+fn text(key: &[u8], bytes: &[u8]) -> Result<String, Fault> {
+    let not = |error| Fault::of(String::from_utf8_lossy(key), utf8_error(&error));
     std::str::from_utf8(bytes).map(str::to_owned).map_err(not)
 }
 
@@ -94,15 +71,27 @@ fn utf8_error(error: &std::str::Utf8Error) -> String {
     format!("not UTF-8 from byte {} on: convert it, with iconv for instance", error.valid_up_to())
 }
 
+/// Whether a file can be read, without waiting for one that is a pipe.
+///
+/// # Errors
+/// In words.
+pub fn check(path: &Path) -> Result<(), String> {
+    let file = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    match file.len() {
+        _ if !file.is_file() => Err("not a file".to_owned()),
+        bytes if bytes > FILE_BYTES_MAX => {
+            Err(format!("{bytes} bytes exceed the limit of {FILE_BYTES_MAX}: split it"))
+        }
+        _ => std::fs::File::open(path).map(drop).map_err(|error| error.to_string()),
+    }
+}
+
 /// Reads a file as text.
 ///
 /// # Errors
 /// In words.
 pub fn read(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(format!("{bytes} bytes exceed the limit of {FILE_BYTES_MAX}: split it"));
-    }
+    check(path)?;
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| utf8_error(&error.utf8_error()))
 }

@@ -10,7 +10,6 @@
 //!
 //! Left out on purpose: which worker is near to which input.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -116,7 +115,8 @@ pub struct State {
 }
 
 impl State {
-    fn live(&self) -> impl Iterator<Item = &Attempt> {
+    /// Attempts that are not over.
+    pub fn live(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().filter(|attempt| attempt.ended.is_none())
     }
 
@@ -127,6 +127,11 @@ impl State {
     /// When its newest attempt began, if somebody is at it.
     fn newest(&self) -> Option<Duration> {
         if self.winner.is_some() { None } else { self.live().map(|attempt| attempt.since).max() }
+    }
+
+    /// The attempt that won, if this coordinator has seen it.
+    pub fn won(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| Some(attempt.number) == self.winner)
     }
 
     fn end(&mut self, number: u64, now: Duration, end: End) -> bool {
@@ -144,7 +149,7 @@ pub struct View {
     /// The reduces.
     #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
     pub reduces: Vec<State>,
-    /// Workers, and when each was last heard.
+    /// Workers, and when each was last heard; the newest last.
     #[serde(deserialize_with = "base::codec::bounded::<WORKERS_MAX, _, _>")]
     pub workers: Vec<(u64, Duration)>,
     /// Time since the coordinator's start.
@@ -153,14 +158,31 @@ pub struct View {
     pub failure: Option<String>,
 }
 
+impl View {
+    /// All tasks.
+    pub fn tasks(&self) -> impl Iterator<Item = &State> {
+        self.maps.iter().chain(&self.reduces)
+    }
+
+    /// Tasks that are done, and all tasks.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.tasks().filter(|state| state.winner.is_some()).count(), self.tasks().count())
+    }
+
+    /// What the attempts that won have read: records and bytes.
+    pub fn read(&self) -> (u64, u64) {
+        let won = self.maps.iter().filter_map(State::won);
+        won.fold((0, 0), |(records, bytes), attempt| {
+            (attempt.work.records.saturating_add(records), attempt.work.bytes.saturating_add(bytes))
+        })
+    }
+}
+
 /// A job.
 #[derive(Clone, Debug)]
 pub struct Job {
-    maps: Vec<State>,
-    reduces: Vec<State>,
+    view: View,
     next_attempt: u64,
-    workers: BTreeMap<u64, Duration>,
-    failure: Option<String>,
 }
 
 impl Job {
@@ -168,14 +190,14 @@ impl Job {
     /// numbers, because files are named by them.
     pub fn new(maps: u32, reduces: u32, first_attempt: u64) -> Self {
         let tasks = |count| (0..count).map(|_| State::default()).collect();
-        let (maps, reduces) = (tasks(maps), tasks(reduces));
-        Self { maps, reduces, next_attempt: first_attempt, workers: BTreeMap::new(), failure: None }
+        let view = View { maps: tasks(maps), reduces: tasks(reduces), ..View::default() };
+        Self { view, next_attempt: first_attempt }
     }
 
     fn tasks(&mut self, kind: Kind) -> &mut Vec<State> {
         match kind {
-            Kind::Map => &mut self.maps,
-            Kind::Reduce => &mut self.reduces,
+            Kind::Map => &mut self.view.maps,
+            Kind::Reduce => &mut self.view.reduces,
         }
     }
 
@@ -189,10 +211,11 @@ impl Job {
         if self.is_over() {
             return Order::Exit;
         }
-        let left = self.maps.iter().filter(|map| map.winner.is_none()).count();
+        let left = self.view.maps.iter().filter(|map| map.winner.is_none()).count();
         let early = base::mutant!("reduce-before-last-map") && left == 1;
         let kind = if left == 0 || early { Kind::Reduce } else { Kind::Map };
-        self.leave_won_tasks(worker, now);
+        // It is no longer at a task that another has won.
+        self.leave(worker, now, true, End::Late);
         let Some(place) = self.pick(kind, worker, now) else { return Order::Wait };
         let next = self.next_attempt;
         let state = &mut self.tasks(kind)[place];
@@ -225,25 +248,27 @@ impl Job {
         (now.saturating_sub(since) >= patience).then_some(place)
     }
 
-    /// A worker that asks is no longer at a task that another has won.
-    fn leave_won_tasks(&mut self, worker: u64, now: Duration) {
-        let won = self.maps.iter_mut().chain(&mut self.reduces).filter(|state| state.winner.is_some());
-        for attempt in won.flat_map(|state| &mut state.attempts) {
+    /// What `worker` was at ends so, if its task is won by another, or whatever it is.
+    fn leave(&mut self, worker: u64, now: Duration, only_won: bool, end: End) {
+        let tasks = self.view.maps.iter_mut().chain(&mut self.view.reduces);
+        let left = tasks.filter(|state| !only_won || state.winner.is_some());
+        for attempt in left.flat_map(|state| &mut state.attempts) {
             if attempt.worker == worker && attempt.ended.is_none() {
-                attempt.ended = Some((now, End::Late));
+                attempt.ended = Some((now, end));
             }
         }
     }
 
     fn won_maps(&self) -> Vec<(u32, u64)> {
-        (0..).zip(&self.maps).filter_map(|(number, map)| Some((number, map.winner?))).collect()
+        (0..).zip(&self.view.maps).filter_map(|(number, map)| Some((number, map.winner?))).collect()
     }
 
     fn hear(&mut self, worker: u64, now: Duration) {
-        self.workers.insert(worker, now);
-        if self.workers.len() > WORKERS_MAX {
-            let oldest = self.workers.iter().min_by_key(|(_, heard)| **heard).map(|(worker, _)| *worker);
-            oldest.map(|worker| self.workers.remove(&worker));
+        let workers = &mut self.view.workers;
+        workers.retain(|(other, _)| *other != worker);
+        workers.push((worker, now));
+        if workers.len() > WORKERS_MAX {
+            workers.remove(0);
         }
     }
 
@@ -287,40 +312,33 @@ impl Job {
 
     /// A worker's connection ended: what it was at is free again at once.
     pub fn gone(&mut self, worker: u64, now: Duration) {
-        for attempt in self.maps.iter_mut().chain(&mut self.reduces).flat_map(|state| &mut state.attempts) {
-            if attempt.worker == worker && attempt.ended.is_none() {
-                attempt.ended = Some((now, End::Gone));
-            }
-        }
+        self.leave(worker, now, false, End::Gone);
     }
 
     /// The job cannot be done. The first reason counts.
     pub fn fail(&mut self, mut why: String) {
         why.truncate(why.floor_char_boundary(REPORT_BYTES_MAX));
-        self.failure.get_or_insert(why);
+        self.view.failure.get_or_insert(why);
     }
 
     /// Why the job failed.
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+        self.view.failure.as_deref()
     }
 
     /// Whether there is nothing more to do.
     pub fn is_over(&self) -> bool {
-        self.failure.is_some() || self.maps.iter().chain(&self.reduces).all(|state| state.winner.is_some())
+        self.view.failure.is_some() || self.view.tasks().all(|state| state.winner.is_some())
     }
 
     /// Tasks that are done, and all tasks.
     pub fn progress(&self) -> (usize, usize) {
-        let all = self.maps.iter().chain(&self.reduces);
-        (all.filter(|state| state.winner.is_some()).count(), self.maps.len() + self.reduces.len())
+        self.view.progress()
     }
 
     /// Everything, to be shown.
     pub fn view(&self, now: Duration) -> View {
-        let workers = self.workers.iter().map(|(worker, heard)| (*worker, *heard)).collect();
-        let (maps, reduces) = (self.maps.clone(), self.reduces.clone());
-        View { maps, reduces, workers, now, failure: self.failure.clone() }
+        View { now, ..self.view.clone() }
     }
 }
 

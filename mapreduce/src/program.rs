@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::apps::{self, App};
 use crate::files::Run;
 use crate::trials::{Host, Trial};
@@ -25,6 +27,13 @@ pub enum Fault {
     Failed(String, String),
     /// It ended its process.
     Exit,
+}
+
+impl Fault {
+    /// It failed: the record, and a text.
+    pub fn of(record: impl Into<String>, text: impl ToString) -> Self {
+        Self::Failed(record.into(), text.to_string())
+    }
 }
 
 /// A program.
@@ -59,9 +68,13 @@ impl Emitted {
         }
     }
 
-    /// Whether pairs were left out.
-    pub fn is_full(&self) -> bool {
-        self.bytes > PAIRS_BYTES_MAX
+    /// Deals the pairs to reducers, by their keys.
+    pub fn deal(self, reduces: u32) -> Vec<Vec<(String, String)>> {
+        let mut parts: Vec<_> = (0..reduces.max(1)).map(|_| Vec::new()).collect();
+        for (key, value) in self.pairs {
+            parts[part_of(&key, reduces) as usize].push((key, value));
+        }
+        parts
     }
 }
 
@@ -85,17 +98,18 @@ impl Program {
     /// # Errors
     /// [`Fault`].
     pub async fn map(&self, host: &Host, name: &str, text: &str, emitted: &mut Emitted) -> Result<(), Fault> {
-        let failed = |text| Fault::Failed(name.to_owned(), text);
         match self {
             Self::App(app) => app.map(name, text, &mut |key, value| emitted.emit(key, value)),
             Self::Trial(trial) => trial.map(host, name, text, emitted).await?,
             Self::Commands { map, .. } => {
-                let printed = shell(map, name, text.to_owned()).await.map_err(failed)?;
-                lines(&printed).for_each(|(key, value)| emitted.emit(key.to_owned(), value.to_owned()));
+                let printed = shell(map, name, text.to_owned()).await.map_err(|why| Fault::of(name, why))?;
+                lines(&printed).for_each(|(key, value)| emitted.emit(key, value));
             }
         }
-        match emitted.is_full() {
-            true => Err(failed(format!("it emits more than {PAIRS_BYTES_MAX} bytes: split the input"))),
+        match emitted.bytes > PAIRS_BYTES_MAX {
+            true => {
+                Err(Fault::of(name, format!("it emits more than {PAIRS_BYTES_MAX} bytes: split the input")))
+            }
             false => Ok(()),
         }
     }
@@ -113,9 +127,8 @@ impl Program {
         if let Self::Commands { reduce, .. } = self {
             let pairs = groups.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
             let text: String = pairs.map(|(key, value)| format!("{key}\t{value}\n")).collect();
-            let failed = |text| Fault::Failed("the whole reducer".to_owned(), text);
-            let printed = shell(reduce, "", text).await.map_err(failed)?;
-            return Ok(lines(&printed).map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
+            let printed = shell(reduce, "", text).await;
+            return Ok(lines(&printed.map_err(|why| Fault::of("the whole reducer", why))?).collect());
         }
         let mut reduced = Vec::with_capacity(groups.len());
         for (key, values) in groups {
@@ -131,8 +144,17 @@ impl Program {
     }
 }
 
-fn lines(printed: &str) -> impl Iterator<Item = (&str, &str)> {
-    printed.lines().filter(|line| !line.is_empty()).map(|line| line.split_once('\t').unwrap_or((line, "")))
+/// The reducer of a key.
+pub fn part_of(key: &str, reduces: u32) -> u32 {
+    u32::try_from(xxh3_64(key.as_bytes()) % u64::from(reduces.max(1))).unwrap_or(0)
+}
+
+fn lines(printed: &str) -> impl Iterator<Item = (String, String)> {
+    let pair = |line: &str| {
+        let (key, value) = line.split_once('\t').unwrap_or((line, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    printed.lines().filter(|line| !line.is_empty()).map(pair)
 }
 
 /// Runs a command on a thread of its own: what it printed.
@@ -174,34 +196,4 @@ fn run_shell(command: &str, name: &str, input: Vec<u8>) -> Result<String, String
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Emitted, Fault, Program, run_shell};
-    use crate::files::Run;
-    use crate::trials::Host;
-
-    #[tokio::test]
-    async fn two_commands_count_words() {
-        let run = Run::Commands {
-            map: "tr ' ' '\\n' | sed 's/$/\\t1/'".to_owned(),
-            reduce: "awk -F '\\t' '{n[$1] += $2} END {for (w in n) print w \"\\t\" n[w]}' | sort".to_owned(),
-        };
-        let program = Program::of(&run).unwrap();
-        let mut emitted = Emitted::default();
-        program.map(&Host::of(1), "x", "to be or not to be", &mut emitted).await.unwrap();
-        let mut groups = super::Groups::new();
-        emitted.pairs.into_iter().for_each(|(key, value)| groups.entry(key).or_default().push(value));
-        let reduced = program.reduce(&Host::of(1), &groups, |_| {}).await.unwrap();
-        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        assert_eq!(reduced, [pair("be", "2"), pair("not", "1"), pair("or", "1"), pair("to", "2")]);
-    }
-
-    #[tokio::test]
-    async fn a_command_that_fails_says_how() {
-        let program = Program::of(&Run::Commands { map: "exit 3".into(), reduce: "cat".into() }).unwrap();
-        let failed = program.map(&Host::of(1), "file", "x", &mut Emitted::default()).await.unwrap_err();
-        let Fault::Failed(record, text) = failed else { panic!("{failed:?}") };
-        assert!(record == "file" && text.contains("exit status: 3"), "{record} {text}");
-        // More input than a pipe holds, to a command that reads none of it.
-        assert_eq!(run_shell("echo $MR_NAME", "n", vec![b'x'; 1 << 20]), Ok("n\n".to_owned()));
-    }
-}
+mod tests;

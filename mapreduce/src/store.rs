@@ -8,17 +8,20 @@
 //! 3. write, as one batch, each key on condition of the version that was read, and the mark on condition that it is
 //!    absent. The writes of a batch to one shard take effect together, each judged by itself.
 //!
-//! Between 1 and 3 only another attempt at this part writes these keys, because one job at a time holds the lock of
-//! the prefix, and reducers of a job have different keys. If it did, every version differs and the mark is there, so
-//! this batch changes nothing. If it did before 1, then 2 finds the mark. So a part takes effect once, however
-//! often it is sent, late, or by workers that were stopped in between. For that every attempt must send the same pairs:
-//! the worker sends those of the first attempt that made its file of results.
+//! Between 1 and 3 only another attempt at this part writes these keys: a job has its prefix for itself, and reducers of
+//! a job have different keys. If it did, every version differs and the mark is there, so this batch changes nothing. If
+//! it did before 1, then 2 finds the mark. So a part takes effect once, however often it is sent, late, or by workers
+//! that were stopped in between. For that every attempt must send the same pairs: the worker sends those of the first
+//! attempt that made its file of results.
 //!
-//! The lock's token is a function of the job, so another coordinator of the same job holds what the first one held.
+//! The prefixes of the jobs that run are one row. A job enters its own on condition of the row's version, if none of
+//! the others overlaps with it (rule 121). It is entered by the job, so any coordinator of the job has it.
 //!
-//! Left out on purpose: keys that others write or delete while a job runs. A key that was changed is told as an error.
+//! Left out on purpose: keys that others write or delete while a job runs, and keys that are deleted later while a
+//! worker of the job is still stopped: an absent key has version 0 again, and that worker's batch writes it.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +33,6 @@ use clerk::api::kv::{BATCH_BYTES_MAX, Write};
 use clerk::api::{ShardId, Version};
 use clerk::connection::{Options, TarpcConnection};
 use clerk::kv::{self, Clerk, Error, Got, Page};
-use clerk::lock::{Held, Lock, LockError};
 use futures::{StreamExt, TryStreamExt, future, stream};
 
 use crate::files::Output;
@@ -43,9 +45,11 @@ const PART_BYTES: usize = BATCH_BYTES_MAX / 2;
 const NUMBER_BYTES: usize = 40;
 /// Parts on their way at once.
 const AT_ONCE: usize = 8;
-/// A part that is not written within this fails the task.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A store that is away is waited for so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
+/// The jobs that run, and the prefix of each.
+const JOBS: &str = "mr/jobs";
 
 /// Why results are not in the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,33 +60,25 @@ pub enum StoreError {
     /// No controller answers.
     #[error("no controller answers: {0}: check --controllers")]
     NoController(String),
-    /// A value is to be added, and one of both is no number.
-    #[error("{key:?} is {found:?}, not a whole number: nothing can be added to it")]
-    NotANumber {
-        /// The key.
-        key: String,
-        /// Its value, or the one to be added.
-        found: String,
-    },
-    /// Key and value together.
-    #[error("{key:?} and its value have {bytes} bytes: too many for this store")]
-    TooLarge {
-        /// The key.
-        key: String,
-        /// Its size.
-        bytes: usize,
-    },
+    /// A value is to be added, and one of both is no number: the key, and the value.
+    #[error("{0:?} is {1:?}, not a whole number: nothing can be added to it")]
+    NotANumber(String, String),
+    /// The key, and the bytes of key and value together.
+    #[error("{0:?} and its value have {1} bytes: too many for this store")]
+    TooLarge(String, usize),
+    /// A key that jobs need for themselves.
+    #[error("{0:?} is a key of this program's own books: write under another prefix")]
+    Reserved(String),
     /// Somebody else writes there.
     #[error(
-        "{0:?} was changed by somebody else while the job wrote it: its value lacks what the job had for it"
+        "{0:?} was changed by somebody else while the job wrote it ({1}): its value lacks what the job had"
     )]
-    Changed(String),
-    /// Another job.
-    #[error("the lock of {0:?} is held, by another job: wait for it, or `mr clean` its directory")]
-    Locked(String),
-    /// The lock's words.
-    #[error(transparent)]
-    Lock(#[from] LockError),
+    Changed(String, Error),
+    /// Another job: its id, its prefix, and the one that is wanted.
+    #[error(
+        "job {0} writes under {1:?}, which overlaps with {2:?}: wait for it, or `mr clean` its directory"
+    )]
+    Locked(String, String, String),
 }
 
 /// A way to the store.
@@ -98,52 +94,67 @@ struct Part {
     mark: Bytes,
 }
 
+/// Tries again while the store is away, and what had no known outcome.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    mut call: impl FnMut() -> F,
+) -> Result<T, StoreError> {
+    let until = clock::now().after(PATIENCE);
+    loop {
+        match call().await {
+            Err(StoreError::Store(Error::Unavailable { .. } | Error::Unknown)) if clock::now() < until => {
+                clock::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 impl Store {
     /// By a clerk whose writes are exactly once.
     pub fn new(clerk: Clerk) -> Self {
         Self { clerk }
     }
 
-    /// The store of these controllers.
+    /// The store of these controllers. Waits so long until one answers.
     ///
     /// # Errors
     /// [`StoreError::NoController`].
-    pub async fn connect(controllers: &[String]) -> Result<Self, StoreError> {
+    pub async fn connect(controllers: &[String], within: Duration) -> Result<Self, StoreError> {
+        let until = clock::now().after(within);
         let mut why = "no address is given".to_owned();
-        for address in controllers {
-            match socket::cluster_of(address, Duration::from_secs(1)).await {
-                Ok((cluster, key)) => {
-                    let options = Options { key: Key::new(key), ..Options::of(cluster) };
-                    let connection = Arc::new(TarpcConnection::new(options));
-                    let options = kv::Options { seed: rand::random(), ..kv::Options::default() };
-                    return Ok(Self::new(Clerk::new(connection, controllers.to_vec(), options)));
-                }
-                Err(error) => why = format!("{address}: {error}"),
-            }
-        }
-        Err(StoreError::NoController(why))
-    }
-
-    /// Shards of the store.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn shards(&self) -> Result<u32, StoreError> {
-        Ok(self.clerk.limits().await?.shard_count)
-    }
-
-    /// A page of a shard. Tries for a while.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn scan(&self, shard: ShardId, after: Option<Bytes>, limit: u32) -> Result<Page, StoreError> {
-        let until = clock::now().after(PATIENCE);
         loop {
-            match self.clerk.scan(shard, after.clone(), limit).await {
-                Err(Error::Unavailable { .. }) if clock::now() < until => clock::sleep(PAUSE).await,
-                page => return Ok(page?),
+            for address in controllers {
+                match socket::cluster_of(address, Duration::from_secs(1)).await {
+                    Ok((cluster, key)) => {
+                        let options = Options { key: Key::new(key), ..Options::of(cluster) };
+                        let connection = Arc::new(TarpcConnection::new(options));
+                        let options = kv::Options { seed: rand::random(), ..kv::Options::default() };
+                        return Ok(Self::new(Clerk::new(connection, controllers.to_vec(), options)));
+                    }
+                    Err(error) => why = format!("{address}: {error}"),
+                }
             }
+            if clock::now() >= until {
+                return Err(StoreError::NoController(why));
+            }
+            clock::sleep(PAUSE).await;
         }
+    }
+
+    /// The limits of the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn limits(&self) -> Result<Params, StoreError> {
+        patiently(|| async { Ok(self.clerk.limits().await?) }).await
+    }
+
+    /// A page of a shard.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn scan(&self, shard: ShardId, after: Option<&Bytes>, limit: u32) -> Result<Page, StoreError> {
+        patiently(|| async { Ok(self.clerk.scan(shard, after.cloned(), limit).await?) }).await
     }
 
     /// Writes the pairs of a reducer, unless that was done before.
@@ -157,43 +168,24 @@ impl Store {
         output: &Output,
         pairs: &[(String, String)],
     ) -> Result<(), StoreError> {
-        let parts = deal(job, reduce, output, pairs, self.clerk.limits().await?)?;
-        let sending = stream::iter(parts).map(|part| self.send_part(part, output.add));
-        sending.buffer_unordered(AT_ONCE).try_collect::<()>().await
+        let parts = deal(job, reduce, output, pairs, self.limits().await?)?;
+        let send = async |part| patiently(|| self.try_part(&part, output.add)).await;
+        stream::iter(parts).map(send).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
-    async fn send_part(&self, part: Part, add: bool) -> Result<(), StoreError> {
-        let until = clock::now().after(PATIENCE);
-        loop {
-            match self.try_part(&part, add).await {
-                Ok(true) => return Ok(()),
-                // Of unknown outcome, or a twin was faster: the next look at the mark tells.
-                Ok(false) | Err(StoreError::Store(Error::Unavailable { .. } | Error::Unknown))
-                    if clock::now() < until =>
-                {
-                    clock::sleep(PAUSE).await;
-                }
-                Ok(false) => return Err(StoreError::Store(Error::Unknown)),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// One try: whether the part is surely written.
-    async fn try_part(&self, part: &Part, add: bool) -> Result<bool, StoreError> {
+    /// One try. That a twin was faster is an unknown outcome: the next look at the mark tells.
+    async fn try_part(&self, part: &Part, add: bool) -> Result<(), StoreError> {
         base::mutant!("mark-read-first", {
             if self.clerk.get(part.mark.clone()).await?.value.is_some() {
-                return Ok(true);
+                return Ok(());
             }
         });
         let reads = part.pairs.iter().map(|(key, _)| self.clerk.get(key.clone()));
         let seen: Vec<Got> = future::try_join_all(reads).await?;
         let mark = self.clerk.get(part.mark.clone()).await?;
-        let mut is_written = mark.value.is_some();
-        base::mutant!("mark-skipped", is_written = false);
-        base::mutant!("mark-read-first", is_written = false);
-        if is_written {
-            return Ok(true);
+        let is_ignored = base::mutant!("mark-skipped") || base::mutant!("mark-read-first");
+        if mark.value.is_some() && !is_ignored {
+            return Ok(());
         }
         let mut writes = Vec::with_capacity(part.pairs.len() + 1);
         for ((key, value), seen) in part.pairs.iter().zip(&seen) {
@@ -204,41 +196,73 @@ impl Store {
         let mut results = self.clerk.batch(writes).await;
         match results.pop() {
             Some(Ok(_)) => {}
-            Some(Err(Error::VersionMismatch { .. })) => return Ok(false),
+            Some(Err(Error::VersionMismatch { .. })) | None => return Err(Error::Unknown.into()),
             Some(Err(error)) => return Err(error.into()),
-            None => return Ok(false),
         }
-        for ((key, _), result) in part.pairs.iter().zip(results) {
-            match result {
-                Err(Error::VersionMismatch { .. }) => return Err(StoreError::Changed(shown(key))),
-                result => drop(result?),
-            }
-        }
-        Ok(true)
+        // The mark is there: what is not written now never will be.
+        part.pairs.iter().zip(results).try_for_each(|((key, _), result)| match result {
+            Ok(_) => Ok(()),
+            Err(error) => Err(StoreError::Changed(shown(key), error)),
+        })
     }
 
-    /// The lock of a prefix, as this job holds it, whichever coordinator asks.
+    /// Has a prefix for this job alone, whichever coordinator asks.
     ///
     /// # Errors
     /// [`StoreError::Locked`], and the store's.
-    pub async fn lock(&self, job: u64, prefix: &str, within: Duration) -> Result<Held, StoreError> {
-        match self.lock_of(job, prefix).acquire(within).await {
-            Err(LockError::TimedOut { .. }) => Err(StoreError::Locked(prefix.to_owned())),
-            held => Ok(held?),
-        }
+    pub async fn claim(&self, job: u64, prefix: &str) -> Result<(), StoreError> {
+        self.enter(job, Some(prefix)).await
     }
 
-    /// Gives the lock of a prefix back.
+    /// Gives the job's prefix back. Harmless when repeated.
     ///
     /// # Errors
-    /// The lock's.
-    pub async fn unlock(&self, job: u64, prefix: &str, held: Held) -> Result<(), StoreError> {
-        Ok(self.lock_of(job, prefix).release(held, PATIENCE).await?)
+    /// The store's.
+    pub async fn release(&self, job: u64) -> Result<(), StoreError> {
+        self.enter(job, None).await
     }
 
-    fn lock_of(&self, job: u64, prefix: &str) -> Lock {
-        Lock::new(self.clerk.clone(), format!("mr/lock/{prefix}"), job)
+    async fn enter(&self, job: u64, prefix: Option<&str>) -> Result<(), StoreError> {
+        let name = format!("{job:016x}");
+        patiently(|| async {
+            let row = self.clerk.get(JOBS).await?;
+            let text = row.value.as_deref().unwrap_or(b"{}");
+            let mut jobs: BTreeMap<String, String> = serde_json::from_slice(text)
+                .map_err(|error| Error::Refused { why: format!("the row {JOBS} is damaged: {error}") })?;
+            if !change_jobs(&mut jobs, &name, prefix)? {
+                return Ok(());
+            }
+            let text = serde_json::to_vec(&jobs).unwrap_or_default();
+            match self.clerk.put_if(JOBS, text, row.version).await {
+                // The next look at the row tells.
+                Err(Error::VersionMismatch { .. }) => Err(Error::Unknown.into()),
+                result => Ok(result.map(drop)?),
+            }
+        })
+        .await
     }
+}
+
+/// Enters the prefix of a job, or removes it; whether that changes anything.
+fn change_jobs(
+    jobs: &mut BTreeMap<String, String>,
+    name: &str,
+    prefix: Option<&str>,
+) -> Result<bool, StoreError> {
+    let Some(prefix) = prefix else { return Ok(jobs.remove(name).is_some()) };
+    let overlaps = |other: &str| {
+        (other.starts_with(prefix) || prefix.starts_with(other)) && !base::mutant!("prefix-shared")
+    };
+    match jobs.iter().find(|(job, other)| *job != name && overlaps(other)) {
+        Some((job, other)) => Err(StoreError::Locked(job.clone(), other.clone(), prefix.to_owned())),
+        None => Ok(jobs.insert(name.to_owned(), prefix.to_owned()).is_none()),
+    }
+}
+
+/// Whether a key is one of those that jobs need for themselves: `mr/...` and `{tag}mr/...`.
+pub fn is_reserved(key: &[u8]) -> bool {
+    let tagged = key.strip_prefix(b"{").and_then(|key| key.splitn(2, |byte| *byte == b'}').nth(1));
+    tagged.unwrap_or(key).starts_with(b"mr/")
 }
 
 fn put(value: String, at: Version) -> Write {
@@ -252,10 +276,12 @@ fn shown(key: &[u8]) -> String {
 fn sum(key: &[u8], there: Option<&[u8]>, more: &str) -> Result<String, StoreError> {
     let number = |text: &[u8]| {
         let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i128>().ok());
-        parsed.ok_or_else(|| StoreError::NotANumber { key: shown(key), found: shown(text) })
+        parsed.ok_or_else(|| StoreError::NotANumber(shown(key), shown(text)))
     };
-    let (there, more) = (there.map_or(Ok(0), number)?, number(more.as_bytes())?);
-    Ok(there.saturating_add(more).to_string())
+    let (old, new) = (there.map_or(Ok(0), number)?, number(more.as_bytes())?);
+    let sum =
+        old.checked_add(new).ok_or_else(|| StoreError::NotANumber(shown(key), format!("{old} + {new}")))?;
+    Ok(sum.to_string())
 }
 
 /// Deals pairs into parts: the same parts for the same pairs.
@@ -272,14 +298,14 @@ fn deal(
         let key = Bytes::from(format!("{}{key}", output.prefix));
         // What is refused for its size would be missing, and the mark would be there.
         let (long, longest) = (key.len(), value.len().max(NUMBER_BYTES));
-        let too_long = |bytes: usize, limit: u32| bytes as u64 > u64::from(limit);
-        if long + longest > PART_BYTES
-            || too_long(long, limits.key_bytes_max)
-            || too_long(longest, limits.value_bytes_max)
-        {
-            return Err(StoreError::TooLarge { key: shown(&key), bytes: long + longest });
-        }
         let bytes = long + longest;
+        let fits = |bytes: usize, limit: u32| bytes as u64 <= u64::from(limit);
+        if bytes > PART_BYTES || !fits(long, limits.key_bytes_max) || !fits(longest, limits.value_bytes_max) {
+            return Err(StoreError::TooLarge(shown(&key), bytes));
+        }
+        if is_reserved(&key) {
+            return Err(StoreError::Reserved(shown(&key)));
+        }
         let shard = shard_of(&key, shards);
         let parts = dealt.entry(shard).or_default();
         let is_full = |part: &Part| part.pairs.len() == PART_KEYS || part.bytes + bytes > PART_BYTES;
@@ -297,42 +323,9 @@ fn deal(
 
 /// The first tag whose keys lie in `shard`.
 fn tag(shard: ShardId, shards: u32) -> String {
-    let tags = (0_u64..).map(|number| format!("{{{number}}}"));
-    tags.into_iter().find(|tag| shard_of(tag.as_bytes(), shards) == shard).unwrap_or_default()
+    let mut tags = (0_u64..).map(|number| format!("{{{number}}}"));
+    tags.find(|tag| shard_of(tag.as_bytes(), shards) == shard).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use clerk::api::config::{Params, shard_of};
-
-    use super::{PART_KEYS, StoreError, deal, sum};
-    use crate::files::Output;
-
-    #[test]
-    fn a_part_and_its_mark_lie_in_one_shard_and_no_two_marks_are_the_same() {
-        let pairs: Vec<_> = (0..3000).map(|word| (format!("word{word}"), "1".to_owned())).collect();
-        let output = Output { prefix: "wc/".to_owned(), add: true };
-        let limits = Params::default();
-        for shards in [1, 7, 64, 1024] {
-            let parts = deal(9, 3, &output, &pairs, Params { shard_count: shards, ..limits }).unwrap();
-            let keys: usize = parts.iter().map(|part| part.pairs.len()).sum();
-            assert_eq!(keys, pairs.len());
-            for part in &parts {
-                let shard = shard_of(&part.mark, shards);
-                assert!(part.pairs.len() <= PART_KEYS);
-                assert!(part.pairs.iter().all(|(key, _)| shard_of(key, shards) == shard));
-            }
-            let marks: std::collections::BTreeSet<_> = parts.iter().map(|part| &part.mark).collect();
-            assert_eq!(marks.len(), parts.len());
-        }
-    }
-
-    #[test]
-    fn only_whole_numbers_are_added() {
-        assert_eq!(sum(b"k", None, "3"), Ok("3".to_owned()));
-        assert_eq!(sum(b"k", Some(b"-4"), "3"), Ok("-1".to_owned()));
-        assert_eq!(sum(b"k", Some(b"9223372036854775807"), "1"), Ok("9223372036854775808".to_owned()));
-        let not = StoreError::NotANumber { key: "k".to_owned(), found: "x".to_owned() };
-        assert_eq!(sum(b"k", Some(b"x"), "3"), Err(not));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use base::clock;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::apps::words;
 use crate::program::{Emitted, Fault};
 
 /// The worker that runs a trial.
@@ -53,9 +54,13 @@ pub enum Trial {
     NoCrash,
     /// Panics on each text with the word "panic" in it.
     Panic,
+    /// Draws its results, so no two attempts agree. Some take long.
+    Dice,
+    /// Counts words, and takes a moment for each text.
+    Slow,
 }
 
-const TABLE: [(&str, Trial); 7] = [
+const TABLE: [(&str, Trial); 9] = [
     ("mtiming", Trial::MapTiming),
     ("rtiming", Trial::ReduceTiming),
     ("jobcount", Trial::JobCount),
@@ -63,6 +68,8 @@ const TABLE: [(&str, Trial); 7] = [
     ("crash", Trial::Crash),
     ("nocrash", Trial::NoCrash),
     ("panic", Trial::Panic),
+    ("dice", Trial::Dice),
+    ("slow", Trial::Slow),
 ];
 
 impl Trial {
@@ -105,6 +112,16 @@ impl Trial {
                 assert!(!text.contains("panic"), "the text says so");
                 emit(name, "1".to_owned());
             }
+            Self::Dice => {
+                let long = if host.draw(0..4) == 0 { host.draw(8_000..16_000) } else { 10 };
+                clock::sleep(Duration::from_millis(long)).await;
+                let drawn = host.draw(1..1000).to_string();
+                (0..60).for_each(|key| emit(&format!("{name}-{key}"), drawn.clone()));
+            }
+            Self::Slow => {
+                clock::sleep(Duration::from_millis(host.draw(0..4))).await;
+                words(text).for_each(|word| emit(word, "1".to_owned()));
+            }
         }
         Ok(())
     }
@@ -125,6 +142,12 @@ impl Trial {
                 .map_err(|error| io_fault(key, &error))?
                 .len()
                 .to_string()),
+            Self::Dice => {
+                let long = if host.draw(0..50) == 0 { host.draw(0..2_000) } else { 0 };
+                clock::sleep(Duration::from_millis(long)).await;
+                Ok(format!("{}{:03}", values.first().map_or("", String::as_str), host.draw(0..1000)))
+            }
+            Self::Slow => Ok(values.len().to_string()),
             Self::EarlyExit => {
                 if key.contains("sherlock") || key.contains("tom") {
                     clock::sleep(Duration::from_secs(3)).await;

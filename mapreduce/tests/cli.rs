@@ -1,15 +1,21 @@
 //! The program as a person meets it: what it makes, and how it ends on bad input.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 const MR: &str = env!("CARGO_BIN_EXE_mr");
 
-fn mr(directory: &Path, arguments: &[&str]) -> Output {
+fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(MR);
     command.env_remove("CLERK_DIR").env_remove("CLERK_CONTROLLERS");
-    command.current_dir(directory).args(arguments).output().unwrap()
+    command.current_dir(directory).args(arguments);
+    command
+}
+
+fn mr(directory: &Path, arguments: &[&str]) -> Output {
+    command(directory, arguments).output().unwrap()
 }
 
 /// Fails unless it ended so; what it said.
@@ -41,7 +47,7 @@ fn a_job_is_done_shown_and_cleaned() {
     assert_eq!(outputs(&at("mr-data")), ["be 3", "not 1", "or 1", "quick 1", "to 2"]);
     let alone = mr(place.path(), &["sequential", "wc", "a", "b", "empty"]);
     assert_eq!(String::from_utf8_lossy(&alone.stdout), "be 3\nnot 1\nor 1\nquick 1\nto 2\n");
-    assert!(fs::read_to_string(at("page.html")).unwrap().contains("<svg"));
+    assert!(fs::read_to_string(at("page.html")).unwrap().contains("class=\"map won\""));
     let status = mr(place.path(), &["status"]);
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(status.contains("13 of 13 tasks done") && status.contains("The job is done."), "{status}");
@@ -80,6 +86,20 @@ fn bad_input_ends_with_its_name_and_what_to_do() {
     assert!(said.contains("nothing") && said.contains("No such file"), "{said}");
     let said = ends(&mr(place.path(), &["run", "wc", "."]), 1);
     assert!(said.contains("not a file"), "{said}");
+    // Whoever opened it would wait for a writer.
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let said = ends(&mr(place.path(), &["run", "wc", "good", "pipe"]), 1);
+    assert!(said.contains("pipe: not a file"), "{said}");
+    let said = ends(&mr(place.path(), &["run", "wc", "good", "--listen", "0.0.0.0:0"]), 2);
+    assert!(said.contains("no worker can reach that"), "{said}");
+    let into = ["run", "wc", "good", "--into-store", "mr/wc/", "--controllers", "127.0.0.1:1"];
+    let said = ends(&mr(place.path(), &into), 2);
+    assert!(said.contains("its own books"), "{said}");
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    fs::create_dir(place.path().join(odd)).unwrap();
+    fs::write(place.path().join(odd).join("good"), "good").unwrap();
+    let said = ends(&mr(&place.path().join(odd), &["run", "wc", "good"]), 1);
+    assert!(said.contains("UTF-8"), "{said}");
     assert!(!at("mr-data").exists(), "a job was made that cannot be done");
     let said = ends(&mr(place.path(), &["run", "wc", "good", "latin", "--dir", "one"]), 1);
     assert!(said.contains("latin") && said.contains("not UTF-8 from byte 3 on"), "{said}");
@@ -120,13 +140,76 @@ fn workers_that_cannot_live_end_the_job() {
 fn a_coordinator_beside_another_ends_with_it() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("good"), "good").unwrap();
-    let mut first = Command::new(MR);
-    let mut first =
-        first.current_dir(place.path()).args(["run", "wc", "good", "--workers", "0"]).spawn().unwrap();
-    while !place.path().join("mr-data/coordinator").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let mut first = start(place.path(), &["run", "wc", "good", "--workers", "0"]);
+    let job = || fs::read_dir(place.path().join("mr-data")).into_iter().flatten().flatten();
+    let listens = || job().any(|entry| entry.path().join("coordinator").exists()).then_some(());
+    eventually("the first coordinator", listens);
     ends(&mr(place.path(), &["resume"]), 0);
-    assert_eq!(first.wait().unwrap().code(), Some(0));
+    let code = eventually("its end", || first.0.try_wait().unwrap());
+    assert_eq!(code.code(), Some(0));
     assert_eq!(outputs(&place.path().join("mr-data")), ["good 1"]);
+}
+
+/// Whether it was stopped or killed, or the job failed: no worker and none of its commands goes on.
+#[test]
+fn workers_and_their_commands_end_with_the_coordinator() {
+    for (how, code) in [("TERM", Some(130)), ("KILL", None), ("", Some(1))] {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("slow"), "slow").unwrap();
+        fs::write(place.path().join("bad"), "bad").unwrap();
+        let bad = if how.is_empty() { "sleep 0.2; exit 1" } else { "exit 0" };
+        let map =
+            format!("[ $MR_NAME = slow ] || {{ {bad}; }}; echo $$ >id.new; mv id.new id; exec sleep 1000");
+        let mut run = start(place.path(), &["run", "--map", &map, "--reduce", "cat", "slow", "bad"]);
+        let id = eventually("the command", || fs::read_to_string(place.path().join("id")).ok());
+        if !how.is_empty() {
+            let id = run.0.id().to_string();
+            assert!(Command::new("kill").args(["-s", how, &id]).status().unwrap().success());
+        }
+        assert_eq!(eventually("the end", || run.0.try_wait().unwrap()).code(), code, "{how}");
+        // A process that nobody has waited for yet is dead, too.
+        let is_dead = || {
+            let state = fs::read_to_string(format!("/proc/{}/stat", id.trim()));
+            state.map_or(true, |state| state.contains(") Z ")).then_some(())
+        };
+        eventually("the end of the command", is_dead);
+    }
+}
+
+/// Its prefix would stay taken, and nothing would tell by whom.
+#[test]
+fn a_job_is_not_cleaned_while_its_store_is_away() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("good"), "good").unwrap();
+    let run = ["run", "wc", "good", "--into-store", "wc/", "--controllers", "127.0.0.1:1"];
+    // It waits for the store; the job is made by then.
+    let job = start(place.path(), &run);
+    eventually("the job", || place.path().join("mr-data/job.json").exists().then_some(()));
+    drop(job);
+    let said = ends(&mr(place.path(), &["clean"]), 1);
+    assert!(said.contains("nothing was cleaned") && said.contains("no controller answers"), "{said}");
+    assert!(place.path().join("mr-data/job.json").exists());
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(directory: &Path, arguments: &[&str]) -> Running {
+    Running(command(directory, arguments).stderr(Stdio::null()).spawn().unwrap())
+}
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..3000 {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("{what} did not come within a minute");
 }

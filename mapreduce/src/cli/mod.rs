@@ -6,18 +6,17 @@ mod plan;
 mod status;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use base::clock;
 use clap::{Parser, Subcommand};
-use mapreduce::files::{Directory, Input, Run};
-use mapreduce::input;
+use mapreduce::files::{Directory, Run};
 use mapreduce::program::{Fault, Program};
 use mapreduce::remote::Remote;
-use mapreduce::store::Store;
+use mapreduce::store::{PATIENCE, Store};
 use mapreduce::trials::Host;
 use mapreduce::worker::{Ended, Worker, sequential};
 use rand::SeedableRng;
@@ -62,6 +61,9 @@ enum Verb {
         /// The job's directory.
         #[arg(default_value = plan::DIRECTORY)]
         dir: PathBuf,
+        /// Ends when standard input ends.
+        #[arg(long, hide = true)]
+        tied: bool,
     },
     /// Shows the tasks of a job.
     Status(status::StatusArgs),
@@ -93,28 +95,32 @@ pub(crate) async fn perform(args: Args) -> anyhow::Result<i32> {
             directory.reopen()?;
             coordinate::coordinate(directory, spec, &serve).await
         }
-        Verb::Worker { dir } => work(&dir).await,
+        Verb::Worker { dir, tied } => work(&dir, tied).await,
         Verb::Status(args) => status::status(&args).await,
         Verb::Clean { dir } => clean(&dir).await,
         Verb::Sequential { app, files } => alone(app, files).await,
     }
 }
 
-fn host(directory: PathBuf) -> Host {
-    let me = u64::from(std::process::id());
-    let alive = |pid: u64| std::path::Path::new(&format!("/proc/{pid}")).exists();
+fn host(directory: &Path) -> Host {
+    // Process ids repeat on other machines. Documents have numbers of 53 bits.
+    let me = rand::random_range(0..1_u64 << 21) << 32 | u64::from(std::process::id());
+    let alive = |worker: u64| Path::new(&format!("/proc/{}", worker & u64::from(u32::MAX))).exists();
     let random = Mutex::new(rand::rngs::StdRng::seed_from_u64(rand::random()));
-    Host { me, directory, alive: Box::new(alive), random }
+    Host { me, directory: directory.to_owned(), alive: Box::new(alive), random }
 }
 
-async fn work(dir: &std::path::Path) -> anyhow::Result<i32> {
+async fn work(dir: &Path, is_tied: bool) -> anyhow::Result<i32> {
+    if is_tied {
+        std::thread::spawn(end_with_input);
+    }
     let (directory, spec) = Directory::open(dir)?;
     let program = Program::of(&spec.run).map_err(anyhow::Error::msg)?;
     let store = match spec.controllers.is_empty() {
         true => None,
-        false => Some(Store::connect(&spec.controllers).await?),
+        false => Some(Store::connect(&spec.controllers, PATIENCE).await?),
     };
-    let host = host(directory.path().to_owned());
+    let host = host(directory.own());
     let remote = Remote::new(directory.clone(), spec.id);
     let (coordinator, directory, spec) = (&remote, &directory, &spec);
     let worker =
@@ -126,34 +132,42 @@ async fn work(dir: &std::path::Path) -> anyhow::Result<i32> {
     }
 }
 
-async fn clean(dir: &std::path::Path) -> anyhow::Result<i32> {
+/// Ends this process and the commands that it runs when the coordinator that started it is gone, however it went. The
+/// app may be busy, so a thread of its own watches.
+fn end_with_input() {
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let _ = rustix::process::kill_current_process_group(rustix::process::Signal::KILL);
+}
+
+async fn clean(dir: &Path) -> anyhow::Result<i32> {
     let (directory, spec) = Directory::open(dir)?;
     if status::ask(&directory, &spec).await.is_ok() {
-        anyhow::bail!("the job is running: stop its coordinator first");
+        bail!("the job is running: stop its coordinator first");
     }
-    if let Some(output) = &spec.output {
-        let store = Store::connect(&spec.controllers).await?;
-        // Held by another job: that one's to free.
-        if let Ok(held) = store.lock(spec.id, &output.prefix, Duration::ZERO).await {
-            store.unlock(spec.id, &output.prefix, held).await?;
-        }
+    if spec.output.is_some() {
+        let free = async { Store::connect(&spec.controllers, Duration::ZERO).await?.release(spec.id).await };
+        free.await.with_context(|| {
+            format!(
+                "nothing was cleaned, for the job's prefix could not be given back to the store (is that gone for good? \
+                 delete {} by hand)",
+                dir.display()
+            )
+        })?;
     }
-    directory.clean()?;
+    directory.clean(&spec)?;
     Ok(0)
 }
 
 async fn alone(app: String, files: Vec<PathBuf>) -> anyhow::Result<i32> {
     let program = Program::of(&Run::App(app)).map_err(Usage)?;
-    let Input::Files(files) = plan::files(files)? else { return Ok(2) };
-    let bytes: usize = files.iter().map(|(_, path)| input::read(path).map_or(0, |text| text.len())).sum();
+    let files = plan::files(files)?;
     let start = clock::now();
-    let pairs = sequential(&program, &host(PathBuf::from(".")), &files).await;
+    let pairs = sequential(&program, &host(Path::new(".")), &files).await;
     let pairs = pairs.map_err(|fault| match fault {
-        Fault::Failed(record, text) => anyhow::anyhow!("{record}: {text}"),
-        Fault::Exit => anyhow::anyhow!("the app ended its process"),
+        Fault::Failed(record, text) => anyhow!("{record}: {text}"),
+        Fault::Exit => anyhow!("the app ended its process"),
     })?;
-    let took = start.elapsed().as_secs_f64();
-    eprintln!("mr: sequential: {} keys of {bytes} bytes in {took:.2} s", pairs.len());
+    eprintln!("mr: sequential: {} keys in {:.2} s", pairs.len(), start.elapsed().as_secs_f64());
     let text: String = pairs.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
     std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
     Ok(0)

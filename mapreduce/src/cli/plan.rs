@@ -1,13 +1,15 @@
 //! What job is meant.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use mapreduce::files::{Directory, Input, Output, Run, Spec};
+use mapreduce::input;
 use mapreduce::job::TASKS_MAX;
 use mapreduce::program::Program;
-use mapreduce::store::Store;
+use mapreduce::store::{Store, is_reserved};
 
 use super::Usage;
 use super::coordinate::Serve;
@@ -68,21 +70,22 @@ pub(crate) async fn make(args: RunArgs) -> anyhow::Result<(Directory, Spec, Serv
         (true, false) => args.controllers,
         (true, true) => controllers_of(&args.store.unwrap_or_else(|| STORE.into()))?,
     };
-    let input = match &args.from_store {
-        None => files(words.collect())?,
-        Some(_) if words.next().is_some() => {
-            return Err(Usage("files or --from-store, not both".into()).into());
-        }
-        Some(prefix) => {
-            let shards = Store::connect(&controllers).await?.shards().await?;
-            Input::Store { prefix: prefix.clone(), shards }
-        }
-    };
     if let (Some(from), Some(into)) = (&args.from_store, &args.into_store)
         && (from.starts_with(into.as_str()) || into.starts_with(from.as_str()))
     {
-        return Err(Usage(format!("the job would read what it writes: {from:?} and {into:?} overlap")).into());
+        bail!(Usage(format!("the job would read what it writes: {from:?} and {into:?} overlap")));
     }
+    if let Some(into) = args.into_store.as_ref().filter(|into| is_reserved(into.as_bytes())) {
+        bail!(Usage(format!("{into:?} is where `mr` keeps its own books: write under another prefix")));
+    }
+    let input = match &args.from_store {
+        None => Input::Files(files(words.collect())?),
+        Some(_) if words.next().is_some() => bail!(Usage("files or --from-store, not both".into())),
+        Some(prefix) => {
+            let limits = Store::connect(&controllers, Duration::ZERO).await?.limits().await?;
+            Input::Store { prefix: prefix.clone(), shards: limits.shard_count }
+        }
+    };
     let output = args.into_store.map(|prefix| Output { prefix, add: args.add });
     let spec = Spec { id: rand::random(), run, input, reduces: args.reduces, output, controllers };
     if spec.maps() as usize > TASKS_MAX {
@@ -92,20 +95,17 @@ pub(crate) async fn make(args: RunArgs) -> anyhow::Result<(Directory, Spec, Serv
     Ok((directory, spec, args.serve))
 }
 
-/// Files that can be read.
-pub(crate) fn files(paths: Vec<PathBuf>) -> anyhow::Result<Input> {
+/// Files that can be read: their names, and their paths.
+pub(crate) fn files(paths: Vec<PathBuf>) -> anyhow::Result<Vec<(String, PathBuf)>> {
     if paths.is_empty() {
-        return Err(Usage("no input files".into()).into());
+        bail!(Usage("no input files".into()));
     }
     let one = |path: PathBuf| -> anyhow::Result<(String, PathBuf)> {
         let name = path.to_str().with_context(|| format!("{}: its name is not UTF-8", path.display()))?;
-        let file = std::fs::File::open(&path).with_context(|| name.to_owned())?;
-        if !file.metadata()?.is_file() {
-            bail!("{name}: not a file");
-        }
+        input::check(&path).map_err(|why| anyhow!("{name}: {why}"))?;
         Ok((name.to_owned(), path.canonicalize()?))
     };
-    Ok(Input::Files(paths.into_iter().map(one).collect::<anyhow::Result<_>>()?))
+    paths.into_iter().map(one).collect()
 }
 
 /// The controllers of a local cluster, as `clerk up` wrote them down.

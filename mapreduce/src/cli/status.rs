@@ -8,7 +8,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use mapreduce::api::{Coordinate, Reply, Request, Unreachable};
 use mapreduce::files::{Directory, Spec};
-use mapreduce::job::{Attempt, End, Kind, SILENT, State, Task, View};
+use mapreduce::job::{Attempt, Kind, SILENT, State, Task, View};
 use mapreduce::remote::Remote;
 
 use super::{page, plan};
@@ -37,20 +37,24 @@ pub(crate) async fn ask(directory: &Directory, spec: &Spec) -> Result<View, Unre
     }
 }
 
+/// A worker as it is shown: its process id, and what tells it from those of other machines.
+pub(crate) fn name_of(worker: u64) -> String {
+    format!("{}.{:x}", worker & u64::from(u32::MAX), worker >> 32)
+}
+
 pub(crate) async fn status(args: &StatusArgs) -> anyhow::Result<i32> {
     let (directory, spec) = Directory::open(&args.dir)?;
     loop {
         let (view, note) = match ask(&directory, &spec).await {
             Ok(view) => (view, String::new()),
-            Err(why) => (of_marks(&directory, &spec)?, format!("{}\n", ending(&directory, &why))),
+            Err(why) => of_marks(&directory, &spec, &why)?,
         };
         if let Some(path) = &args.html {
             std::fs::write(path, page::page(&view))?;
         } else if args.json {
             println!("{}", serde_json::to_string(&view)?);
         } else {
-            let clear = if args.watch { "\x1b[2J\x1b[H" } else { "" };
-            println!("{clear}{}{note}", table(&view));
+            println!("{}{}{note}", if args.watch { "\x1b[2J\x1b[H" } else { "" }, table(&view));
         }
         if !args.watch || !note.is_empty() {
             return Ok(0);
@@ -59,26 +63,21 @@ pub(crate) async fn status(args: &StatusArgs) -> anyhow::Result<i32> {
     }
 }
 
-fn ending(directory: &Directory, why: &Unreachable) -> String {
-    match directory.finished().as_deref() {
-        Some("") => "The job is done.".to_owned(),
-        Some(failure) => format!("The job failed: {failure}"),
-        None => format!("The job is not done, and {why}: `mr resume` goes on."),
-    }
-}
-
-/// What is known without a coordinator.
-fn of_marks(directory: &Directory, spec: &Spec) -> std::io::Result<View> {
+/// What is known without a coordinator, and how the job ended.
+fn of_marks(directory: &Directory, spec: &Spec, why: &Unreachable) -> std::io::Result<(View, String)> {
     let tasks = |kind, count| -> std::io::Result<Vec<State>> {
-        let one = |number| {
-            let winner = directory.marked(Task { kind, number })?;
-            Ok(State { winner, ..State::default() })
-        };
-        (0..count).map(one).collect()
+        let winner = |number| directory.marked(Task { kind, number });
+        (0..count).map(|number| Ok(State { winner: winner(number)?, ..State::default() })).collect()
     };
     let (maps, reduces) = (tasks(Kind::Map, spec.maps())?, tasks(Kind::Reduce, spec.reduces)?);
-    let failure = directory.finished().filter(|text| !text.is_empty());
-    Ok(View { maps, reduces, failure, ..View::default() })
+    let failure = directory.finished();
+    let note = match failure.as_deref() {
+        Some("") => "The job is done.\n".to_owned(),
+        Some(_) => "The job failed: `mr resume` goes on.\n".to_owned(),
+        None => format!("The job is not done, and {why}: `mr resume` goes on.\n"),
+    };
+    let failure = failure.filter(|why| !why.is_empty());
+    Ok((View { maps, reduces, failure, ..View::default() }, note))
 }
 
 /// A row a live attempt, and a row a task without any.
@@ -86,49 +85,44 @@ fn table(view: &View) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["task", "state", "worker", "attempts", "age s", "records", "MiB"]);
-    for column in 3..7 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    for column in table.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     for (kind, states) in [("map", &view.maps), ("reduce", &view.reduces)] {
         for (number, state) in states.iter().enumerate() {
             rows(view, &format!("{kind} {number}"), state, &mut table);
         }
     }
-    let done = view.maps.iter().chain(&view.reduces).filter(|state| state.winner.is_some()).count();
-    let all = view.maps.len() + view.reduces.len();
+    let ((done, all), workers) = (view.progress(), view.workers.len());
     let lost = view.workers.iter().filter(|(_, heard)| view.now.saturating_sub(*heard) > SILENT).count();
     let failure = view.failure.as_ref().map_or(String::new(), |why| format!("failed: {why}\n"));
-    let workers = view.workers.len();
     format!(
         "{table}\n{done} of {all} tasks done; {workers} workers were heard, {lost} of them not for 10 s\n{failure}"
     )
 }
 
 fn rows(view: &View, task: &str, state: &State, table: &mut Table) {
-    let attempts = state.attempts.len().to_string();
     let mut row = |word: &str, attempt: Option<&Attempt>| {
-        let worker = attempt.map_or(String::new(), |attempt| attempt.worker.to_string());
         let age = attempt.map_or(String::new(), |attempt| {
             let until = attempt.ended.map_or(view.now, |(at, _)| at);
             format!("{:.1}", until.saturating_sub(attempt.since).as_secs_f64())
         });
         let work = attempt.map(|attempt| attempt.work).unwrap_or_default();
+        let worker = attempt.map_or(String::new(), |attempt| name_of(attempt.worker));
         let mib = format!("{:.1}", work.bytes as f64 / f64::from(1 << 20));
-        table.add_row([task, word, &worker, &attempts, &age, &work.records.to_string(), &mib]);
+        let (attempts, records) = (state.attempts.len().to_string(), work.records.to_string());
+        table.add_row([task, word, &worker, &attempts, &age, &records, &mib]);
     };
-    let won = state.attempts.iter().find(|attempt| matches!(attempt.ended, Some((_, End::Won))));
     if state.winner.is_some() {
-        return row("done", won);
+        return row("done", state.won());
     }
-    let live: Vec<_> = state.attempts.iter().filter(|attempt| attempt.ended.is_none()).collect();
-    let heard = |worker| view.workers.iter().find(|(other, _)| *other == worker).map(|(_, heard)| *heard);
-    for attempt in &live {
-        let is_lost = heard(attempt.worker).is_none_or(|heard| view.now.saturating_sub(heard) > SILENT);
-        row(if is_lost { "silent" } else { "running" }, Some(attempt));
-    }
-    if live.is_empty() {
+    let is_heard = |attempt: &Attempt| {
+        let mut of_it = view.workers.iter().filter(|(worker, _)| *worker == attempt.worker);
+        of_it.any(|(_, heard)| view.now.saturating_sub(*heard) <= SILENT)
+    };
+    let live =
+        state.live().map(|attempt| row(if is_heard(attempt) { "running" } else { "silent" }, Some(attempt)));
+    if live.count() == 0 {
         row("idle", None);
     }
 }

@@ -4,12 +4,15 @@
 //! Adapted: the inputs are texts of random words instead of eight books. A worker whose connection ends is given up at
 //! once, so a crash does not cost the labs' ten seconds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
 use base::clock;
-use futures::future::{BoxFuture, join_all, try_join_all};
+use bytes::Bytes;
+use clerk::api::kv::Write;
+use futures::future::{BoxFuture, try_join_all};
+use mapreduce::job::Kind;
 use rand::RngExt as _;
 
 use crate::lab::mapreduce::{Job, Process};
@@ -62,6 +65,16 @@ pub fn tests() -> Vec<Test> {
             Box::pin(into_store(lab))
         })
         .real(),
+        ours("MR-dice", "attempts that differ leave one result, the same in files and in the store", |lab| {
+            Box::pin(dice(lab))
+        }),
+        ours("MR-away", "the store is away for half a minute, and the job waits", |lab| Box::pin(away(lab)))
+            .real(),
+        ours("MR-locked", "jobs whose prefixes overlap run one after the other", |lab| Box::pin(locked(lab)))
+            .real(),
+        ours("MR-changed", "somebody else writes under the prefix, and the job says what is lost", |lab| {
+            Box::pin(changed(lab))
+        }),
         ours("MR-twins", "two workers write the same counts at once", |lab| Box::pin(twins(lab))),
         ours("MR-input", "the words of the store are counted while shards move", |lab| {
             Box::pin(from_store(lab))
@@ -194,21 +207,20 @@ async fn two_groups(lab: &Lab) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// Workers of a job are killed, stopped and started again at random moments until its coordinator has ended.
+/// Workers of a job are killed, stopped and started again until its coordinator has ended: so often, with pauses of at
+/// most so many milliseconds. Those that are stopped still.
 async fn storm(
     lab: &Lab,
     job: &Job,
     coordinator: &mut Process,
-    name: String,
+    mut workers: Vec<Process>,
+    (kills, pause_ms): (usize, u64),
 ) -> anyhow::Result<Vec<Process>> {
-    const KILLS: usize = 12;
-    let mut random = lab.random(&name);
-    let longest = if lab.world().is_ok() { 60 } else { 400 };
-    let mut workers = job.workers(3)?;
+    let mut random = lab.random(&lab.fresh_name("storm"));
     let mut asleep = Vec::new();
     let disturb = async {
-        for kill in 0..KILLS {
-            lab.sleep(random.random_range(5..longest)).await;
+        for kill in 0..kills {
+            lab.sleep(random.random_range(5..pause_ms)).await;
             let place = random.random_range(0..workers.len());
             let mut victim = std::mem::replace(&mut workers[place], job.worker()?);
             match kill % 4 {
@@ -229,16 +241,26 @@ async fn storm(
     Ok(asleep)
 }
 
+type Counts = BTreeMap<String, u64>;
+
+/// Adds what a job should have counted.
+async fn add_counts(job: &Job, expected: &mut Counts) -> anyhow::Result<()> {
+    for (word, count) in job.expected("wc").await? {
+        *expected.entry(word).or_default() += count.parse::<u64>()?;
+    }
+    Ok(())
+}
+
 /// Not of the labs: two jobs, one after the other, add their counts to the store while workers are killed and stopped
 /// at any moment, and a shard moves. Those that were stopped go on after all of it.
 async fn into_store(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
-    let mut expected = std::collections::BTreeMap::<String, u64>::new();
-    let (mut asleep, mut jobs) = (Vec::new(), Vec::new());
+    let (mut expected, mut asleep, mut jobs) = (Counts::new(), Vec::new(), Vec::new());
+    let pause_ms = if lab.world().is_ok() { 60 } else { 400 };
     for round in 0..2 {
         let job = Job::into_store(&lab, "wc", &store, "wc/")?;
         let mut coordinator = job.coordinator()?;
-        let storming = storm(&lab, &job, &mut coordinator, format!("storm {round}"));
+        let storming = storm(&lab, &job, &mut coordinator, job.workers(3)?, (12, pause_ms));
         let moving = async {
             lab.sleep(20).await;
             store.move_shard(3, 1 + round).await
@@ -247,9 +269,7 @@ async fn into_store(lab: Lab) -> anyhow::Result<()> {
         moved?;
         asleep.extend(stopped?);
         job.check_output("wc").await?;
-        for (word, count) in job.expected("wc").await? {
-            *expected.entry(word).or_default() += count.parse::<u64>()?;
-        }
+        add_counts(&job, &mut expected).await?;
         jobs.push(job);
     }
     asleep.iter().for_each(|worker| worker.stop(false));
@@ -257,11 +277,101 @@ async fn into_store(lab: Lab) -> anyhow::Result<()> {
     check_counts(&store, "wc/", &expected).await
 }
 
-async fn check_counts(
-    store: &Store,
-    prefix: &str,
-    expected: &std::collections::BTreeMap<String, u64>,
-) -> anyhow::Result<()> {
+/// Not of the labs: an app whose attempts differ. All reducers have read the same attempt of each map, and the store
+/// has what the files have, whoever sent it.
+async fn dice(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let job = Job::into_store(&lab, "dice", &store, "dice/")?;
+    let (mut coordinator, workers) = started(&lab, &job, 3).await?;
+    while job.done(Kind::Map)? < 8 {
+        lab.sleep(20).await;
+    }
+    let asleep = storm(&lab, &job, &mut coordinator, workers, (30, 400)).await?;
+    asleep.iter().for_each(|worker| worker.stop(false));
+    lab.sleep(3000).await;
+    let (mut drawn, mut expected) = (BTreeMap::new(), Counts::new());
+    for line in job.output()? {
+        let (key, value) = line.split_once(' ').ok_or_else(|| anyhow!("{line:?} has no value"))?;
+        let (name, value) = (key.rsplit_once('-').unwrap_or_default().0, value.parse::<u64>()?);
+        let first = *drawn.entry(name.to_owned()).or_insert(value / 1000);
+        ensure!(value / 1000 == first, "{key} was mapped to {}, others of its map to {first}", value / 1000);
+        expected.insert(key.to_owned(), value);
+    }
+    ensure!(expected.len() == 480, "{} keys, not 480", expected.len());
+    check_counts(&store, "dice/", &expected).await
+}
+
+/// Not of the labs: all servers are away when reducers want to write.
+async fn away(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let job = Job::into_store(&lab, "wc", &store, "wc/")?;
+    let mut coordinator = job.coordinator()?;
+    lab.sleep(2000).await;
+    let servers: Vec<_> = ["ctrl", "1", "2"].iter().flat_map(|group| store.ground.servers(group)).collect();
+    for server in &servers {
+        store.ground.kill(server).await?;
+    }
+    let _workers = job.workers(3)?;
+    lab.sleep(if lab.world().is_ok() { 35_000 } else { 5000 }).await;
+    ensure!(job.done(Kind::Reduce)? == 0, "a reduce was done without a store");
+    for server in &servers {
+        store.ground.start(server).await?;
+    }
+    job.ends("the coordinator", &mut coordinator, JOB_MS).await?;
+    let mut expected = Counts::new();
+    add_counts(&job, &mut expected).await?;
+    check_counts(&store, "wc/", &expected).await
+}
+
+/// Not of the labs: while a job adds its counts, others write one of its keys. A mark that was made meanwhile would hide
+/// from every later attempt that the count is missing.
+async fn changed(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let job = Job::into_store(&lab, "wc", &store, "wc/")?;
+    let expected = job.expected("wc").await?;
+    let key = expected.keys().next().map(|word| format!("wc/{word}")).unwrap_or_default();
+    let strangers = (0..3).map(|_| store.client().clerk).map(async |clerk| -> anyhow::Result<()> {
+        loop {
+            clerk.put(key.clone(), "1").await?;
+        }
+    });
+    let mut first = job.coordinator()?;
+    let _workers = job.workers(3)?;
+    let ended = tokio::select! {
+        biased;
+        ended = first.ended() => ended,
+        failed = try_join_all(strangers) => bail!("a stranger does not write: {failed:?}"),
+    };
+    ensure!(!ended, "a job ended well although a count of its is missing");
+    ensure!(!job.coordinator()?.ended().await, "another coordinator forgot that a count is missing");
+    Ok(())
+}
+
+/// Not of the labs: of two jobs whose prefixes overlap the second is refused until the first one is done.
+async fn locked(lab: Lab) -> anyhow::Result<()> {
+    let store = two_groups(&lab).await?;
+    let (first, second) =
+        (Job::into_store(&lab, "wc", &store, "wc/")?, Job::into_store(&lab, "wc", &store, "wc/a")?);
+    let mut coordinator = first.coordinator()?;
+    lab.sleep(2000).await;
+    let refused = clock::timeout(Duration::from_secs(5), second.coordinator()?.ended()).await;
+    ensure!(matches!(refused, Ok(false)), "two jobs write under one prefix: {refused:?}");
+    for (job, prefix) in [(&first, "wc/"), (&second, "wc/a")] {
+        if prefix == "wc/a" {
+            coordinator = job.coordinator()?;
+        }
+        let _workers = job.workers(3)?;
+        job.ends("the coordinator", &mut coordinator, JOB_MS).await?;
+        let mut expected = Counts::new();
+        add_counts(job, &mut expected).await?;
+        if prefix == "wc/" {
+            check_counts(&store, prefix, &expected).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn check_counts(store: &Store, prefix: &str, expected: &Counts) -> anyhow::Result<()> {
     let clerk = store.client().clerk;
     for (word, count) in expected {
         let got = clerk.get(format!("{prefix}{word}")).await?.value;
@@ -293,29 +403,47 @@ async fn twins(lab: Lab) -> anyhow::Result<()> {
     check_counts(&store, "n/", &expected).await
 }
 
-/// Not of the labs: a map task a shard. Each row is read once, wherever its shard is by then.
+/// Not of the labs: a map task a shard. Each row is read once, wherever its shard is by then. The job's own books, which
+/// lie in the store, too, are not read.
 async fn from_store(lab: Lab) -> anyhow::Result<()> {
+    const ROWS: usize = 3000;
     let store = two_groups(&lab).await?;
     let clerk = store.client().clerk;
-    let rows: Vec<usize> = (0..200).collect();
-    for rows in rows.chunks(50) {
-        let put = |row: &usize| {
-            clerk.put(format!("doc/{row}"), format!("all of them have word w{} and all", row % 7))
-        };
-        let puts = join_all(rows.iter().map(put)).await;
-        puts.into_iter().try_for_each(|put| put.map(drop))?;
+    let output = mapreduce::files::Output { prefix: "other/".to_owned(), add: false };
+    let other = mapreduce::store::Store::new(store.client().clerk);
+    other.claim(7, "other/").await?;
+    other.send(7, 0, &output, &[("key".to_owned(), "all of".to_owned())]).await?;
+    let rows: Vec<usize> = (0..ROWS).collect();
+    for rows in rows.chunks(200) {
+        let row = |row: &usize| (format!("doc/{row}"), format!("all of them have word w{} and all", row % 7));
+        let writes = rows
+            .iter()
+            .map(row)
+            .map(|(key, text)| (Bytes::from(key), Write::Put { value: Bytes::from(text), expected: None }));
+        clerk.batch(writes).await.into_iter().try_for_each(|put| put.map(drop))?;
     }
-    clerk.put("other/1", "all of this is left out").await?;
-    let job = Job::from_store(&lab, "wc", &store, "doc/")?;
+    let job = Job::from_store(&lab, "slow", &store, "")?;
     let mut coordinator = job.coordinator()?;
     let _workers = job.workers(3)?;
     store.add_group(3, 3).await?;
+    while job.done(Kind::Map)? == 0 {
+        lab.sleep(20).await;
+    }
     store.join(&[3]).await?;
+    let done = job.done(Kind::Map)?;
+    ensure!(done < 10, "nothing was read while shards moved");
     job.ends("the coordinator", &mut coordinator, JOB_MS).await?;
     let found: BTreeSet<String> = job.output()?.into_iter().collect();
-    let expected =
-        [("all", 400), ("and", 200), ("have", 200), ("of", 200), ("them", 200), ("word", 200), ("w", 200)];
-    let expected: BTreeSet<String> = expected.iter().map(|(word, count)| format!("{word} {count}")).collect();
+    let words = [
+        ("all", 2 * ROWS + 1),
+        ("of", ROWS + 1),
+        ("and", ROWS),
+        ("have", ROWS),
+        ("them", ROWS),
+        ("word", ROWS),
+    ];
+    let expected = words.iter().chain(&[("w", ROWS)]);
+    let expected: BTreeSet<String> = expected.map(|(word, count)| format!("{word} {count}")).collect();
     ensure!(found == expected, "{found:?}");
     Ok(())
 }

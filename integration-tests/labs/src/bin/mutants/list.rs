@@ -142,6 +142,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("backup-at-once", &["MR5"], "whoever has nothing to do doubles what others do"),
     of("exit-at-wait", &["MR6", "MR6-classic"], "a worker without a task ends although the job is not over"),
     of("rename-too-early", &["MR-store"], "output has its name before its last byte (rule 90)"),
+    of("any-attempt-read", &["MR-dice"], "attempts at a map write the same file, also when one has won (rule 90)"),
+    of("own-results-sent", &["MR-dice"], "an attempt sends its own results, not those of the first (rule 92)"),
+    of("prefix-shared", &["MR-locked"], "jobs write under prefixes that overlap (rule 121)"),
+    of("loss-forgotten", &["MR-changed"], "a count that the store lacks is not noted (rule 122)"),
     of("mark-skipped", &["MR-twins", "MR-store"], "results are written although their mark is there (rule 91)"),
     of("mark-read-first", &["MR-twins", "MR-store"], "the mark is read before the keys (rule 91)"),
 ];

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use anyhow::{anyhow, ensure};
 use base::clock;
 use mapreduce::files::{Directory, Input, Output, Run, Spec};
+use mapreduce::job::{Kind, Task};
 use mapreduce::program::{Fault, Program};
 use mapreduce::trials::Host;
 use mapreduce::worker::sequential;
@@ -181,12 +182,22 @@ impl Job {
     pub fn output(&self) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for reduce in 0..self.spec.reduces {
-            let bytes = self.directory.read(&mapreduce::files::output(reduce));
-            let bytes = bytes.map_err(|error| anyhow!("output {reduce} is missing: {error}"))?;
+            let bytes = std::fs::read(self.directory.output(reduce))
+                .map_err(|error| anyhow!("output {reduce} is missing: {error}"))?;
             lines.extend(String::from_utf8(bytes)?.lines().map(str::to_owned));
         }
         lines.sort();
         Ok(lines)
+    }
+
+    /// Tasks of a kind that are done.
+    ///
+    /// # Errors
+    /// When the job's files cannot be read.
+    pub fn done(&self, kind: Kind) -> anyhow::Result<usize> {
+        let count = if kind == Kind::Map { self.spec.maps() } else { self.spec.reduces };
+        let marks = (0..count).map(|number| self.directory.marked(Task { kind, number }));
+        Ok(marks.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().count())
     }
 
     /// Fails unless the output is that of the sequential program for `app`.

@@ -25,8 +25,6 @@ use sim::{Generator, Label, Name, World, lock};
 
 /// A request or an answer that is lost is missed after this, as at a socket.
 const MISSED: Duration = Duration::from_secs(1);
-/// A lock that an earlier coordinator gives back.
-const LOCK_MAX: Duration = Duration::from_secs(60);
 
 /// A coordinator, and what tells those who wait for its answers that it has ended.
 type Answering = (Arc<Coordinator>, watch::Sender<bool>);
@@ -119,10 +117,11 @@ pub(super) fn coordinator(job: &Job, world: &World) -> anyhow::Result<Task> {
     let life = u32::try_from(seat.numbers.fetch_add(1, Ordering::Relaxed))?;
     world.note(&format!("mr coordinator {life}"));
     let work = async move {
-        let mut lock_of_prefix = None;
-        if let (Some(store), Some(output)) = (&store, &spec.output) {
-            let Ok(held) = store.lock(spec.id, &output.prefix, LOCK_MAX).await else { return false };
-            lock_of_prefix = Some((store, &output.prefix, held));
+        let writes = store.as_ref().zip(spec.output.as_ref());
+        if let Some((store, output)) = writes
+            && store.claim(spec.id, &output.prefix).await.is_err()
+        {
+            return false;
         }
         let Ok(coordinator) = Coordinator::new(directory.clone(), &spec, life) else { return false };
         let coordinator = Arc::new(coordinator);
@@ -130,8 +129,8 @@ pub(super) fn coordinator(job: &Job, world: &World) -> anyhow::Result<Task> {
         let _leaves = Leaves(seat.clone());
         let failure = coordinator.over().await;
         let mut well = failure.is_none() && directory.finish(failure.as_deref()).is_ok();
-        if let Some((store, prefix, held)) = lock_of_prefix {
-            well &= store.unlock(spec.id, prefix, held).await.is_ok();
+        if let (Some((store, _)), true) = (writes, well) {
+            well = store.release(spec.id).await.is_ok();
         }
         clock::sleep(Duration::from_secs(1)).await;
         well
@@ -212,7 +211,7 @@ pub(super) fn worker(job: &Job, world: &World) -> anyhow::Result<Task> {
     let alive = Arc::clone(&job.seat.alive);
     let host = Host {
         me,
-        directory: job.directory.path().to_owned(),
+        directory: job.directory.own().to_owned(),
         alive: Box::new(move |other| lock(&alive).contains(&other)),
         random: Mutex::new(rand::rngs::StdRng::seed_from_u64(job.lab.derive(&name))),
     };
