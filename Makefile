@@ -39,7 +39,7 @@ build: setup ## Builds the programs and links them into bin/
 demo: build ## The whole system in under a minute: real data, a moving cluster, kill -9, verified
 	@scripts/demo
 
-mapreduce: build ## Counts the words of 233 addresses into a cluster while everything is killed, and verifies each count
+mapreduce: build ## Counts words into a cluster while a worker, the coordinator and a leader are killed, and verifies each count
 	@scripts/mapreduce
 
 test: build ## Every test, from the pure core to real processes
