@@ -7,9 +7,8 @@
 //! When a worker's connection ends, its attempts are given up at once. A worker that stays connected but is silent is
 //! noticed after ten seconds ([`crate::job`]).
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base::clock::{self, Instant};
@@ -183,18 +182,14 @@ async fn on_arrival(arrival: Arrival, here: Arc<Here>, coordinator: Arc<Coordina
 #[derive(Clone)]
 struct Server {
     coordinator: Arc<Coordinator>,
-    /// Who asked on this connection.
-    workers: Arc<Mutex<BTreeSet<u64>>>,
+    /// Who asks on this connection.
+    worker: Arc<OnceLock<u64>>,
 }
 
 impl MapReduce for Server {
     async fn mr(self, _: Context, request: Request) -> Reply {
         if let Request::Ask { worker } = request {
-            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-            // One is usual; a caller that says more is not believed for ever.
-            if workers.len() < IN_FLIGHT_MAX {
-                workers.insert(worker);
-            }
+            self.worker.get_or_init(|| worker);
         }
         self.coordinator.handle(request).await
     }
@@ -202,10 +197,9 @@ impl MapReduce for Server {
 
 /// Answers a connection until it ends.
 async fn converse(stream: Stream, coordinator: Arc<Coordinator>) {
-    let server = Server { coordinator: Arc::clone(&coordinator), workers: Arc::default() };
+    let server = Server { coordinator, worker: Arc::default() };
     wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, server.clone().serve()).await;
-    let workers = std::mem::take(&mut *server.workers.lock().unwrap_or_else(PoisonError::into_inner));
-    workers.into_iter().for_each(|worker| coordinator.gone(worker));
+    server.worker.get().into_iter().for_each(|worker| server.coordinator.gone(*worker));
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use clerk::api::ShardId;
+use clerk::api::kv::Item;
 
 use crate::files::{Input, Spec};
 use crate::program::Fault;
@@ -14,50 +15,38 @@ pub const FILE_BYTES_MAX: u64 = 256 << 20;
 /// Rows of a page.
 const PAGE: u32 = 250;
 
-/// The records of one map task, page by page.
-pub struct Records<'a> {
-    spec: &'a Spec,
-    store: Option<&'a Store>,
+/// Names and texts of records.
+pub type Records = Vec<(String, String)>;
+
+/// The records of map task `number` behind a key: a page, which may be empty, and the key behind which the next one begins;
+/// none: that was all.
+///
+/// # Errors
+/// The record, and in words what is wrong with it.
+pub async fn page(
+    spec: &Spec,
+    store: Option<&Store>,
     number: u32,
-    /// The last key of the page before.
-    after: Option<Bytes>,
-    is_over: bool,
-}
-
-impl<'a> Records<'a> {
-    /// Those of map task `number`.
-    pub fn of(spec: &'a Spec, store: Option<&'a Store>, number: u32) -> Self {
-        Self { spec, store, number, after: None, is_over: false }
-    }
-
-    /// Names and texts of the next page, which may be empty; none: that was all.
-    ///
-    /// # Errors
-    /// The record, and in words what is wrong with it.
-    pub async fn next(&mut self) -> Result<Option<Vec<(String, String)>>, Fault> {
-        if self.is_over {
-            return Ok(None);
+    after: Option<&Bytes>,
+) -> Result<(Records, Option<Bytes>), Fault> {
+    match (&spec.input, store) {
+        (Input::Files(files), _) => {
+            let file = files.get(usize::try_from(number).unwrap_or(usize::MAX));
+            let (name, path) = file.ok_or_else(|| Fault::of("the job", "it has no such input"))?;
+            let text = read(path).map_err(|why| Fault::of(name, why))?;
+            Ok((vec![(name.clone(), text)], None))
         }
-        match (&self.spec.input, self.store) {
-            (Input::Files(files), _) => {
-                self.is_over = true;
-                let file = files.get(usize::try_from(self.number).unwrap_or(usize::MAX));
-                let (name, path) = file.ok_or_else(|| Fault::of("the job", "it has no such input"))?;
-                Ok(Some(vec![(name.clone(), read(path).map_err(|why| Fault::of(name, why))?)]))
-            }
-            (Input::Store { .. }, None) => Err(Fault::of("the job", "it names no store")),
-            (Input::Store { prefix, .. }, Some(store)) => {
-                let page = store.scan(ShardId(self.number), self.after.as_ref(), PAGE).await;
-                let page = page.map_err(|error| Fault::of("a page of the store", error))?;
-                self.after = page.items.last().map(|item| item.key.clone());
-                self.is_over = page.done || self.after.is_none();
-                let is_meant = |key: &[u8]| key.starts_with(prefix.as_bytes()) && !is_reserved(key);
-                let items = page.items.iter().filter(|item| is_meant(&item.key));
-                items
-                    .map(|item| Ok((text(&item.key, &item.key)?, text(&item.key, &item.value)?)))
-                    .collect::<Result<_, _>>()
-                    .map(Some)
-            }
+        (Input::Store { .. }, None) => Err(Fault::of("the job", "it names no store")),
+        (Input::Store { prefix, .. }, Some(store)) => {
+            let page = store.scan(ShardId(number), after, PAGE).await;
+            let page = page.map_err(|error| Fault::of("a page of the store", error))?;
+            let is_meant = |key: &[u8]| key.starts_with(prefix.as_bytes()) && !is_reserved(key);
+            let items = page.items.iter().filter(|item| is_meant(&item.key));
+            let record = |item: &Item| -> Result<_, Fault> {
+                Ok((text(&item.key, &item.key)?, text(&item.key, &item.value)?))
+            };
+            let last = page.items.last().filter(|_| !page.done);
+            Ok((items.map(record).collect::<Result<_, _>>()?, last.map(|item| item.key.clone())))
         }
     }
 }

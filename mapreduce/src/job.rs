@@ -133,11 +133,6 @@ impl State {
     pub fn won(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| Some(attempt.number) == self.winner)
     }
-
-    fn end(&mut self, number: u64, now: Duration, end: End) -> bool {
-        let live = self.attempts.iter_mut().find(|one| one.number == number && one.ended.is_none());
-        live.map(|attempt| attempt.ended = Some((now, end))).is_some()
-    }
 }
 
 /// A job as it is shown.
@@ -167,14 +162,6 @@ impl View {
     /// Tasks that are done, and all tasks.
     pub fn progress(&self) -> (usize, usize) {
         (self.tasks().filter(|state| state.winner.is_some()).count(), self.tasks().count())
-    }
-
-    /// What the attempts that won have read: records and bytes.
-    pub fn read(&self) -> (u64, u64) {
-        let won = self.maps.iter().filter_map(State::won);
-        won.fold((0, 0), |(records, bytes), attempt| {
-            (attempt.work.records.saturating_add(records), attempt.work.bytes.saturating_add(bytes))
-        })
     }
 }
 
@@ -230,7 +217,8 @@ impl Job {
             self.next_attempt += 1;
         }
         let number = u32::try_from(place).unwrap_or(u32::MAX);
-        let maps = if kind == Kind::Reduce { self.won_maps() } else { Vec::new() };
+        let won = (0..).zip(&self.view.maps).filter(|_| kind == Kind::Reduce);
+        let maps = won.filter_map(|(number, map)| Some((number, map.winner?))).collect();
         Order::Run { task: Task { kind, number }, attempt: mine.unwrap_or(next), maps }
     }
 
@@ -257,10 +245,6 @@ impl Job {
                 attempt.ended = Some((now, end));
             }
         }
-    }
-
-    fn won_maps(&self) -> Vec<(u32, u64)> {
-        (0..).zip(&self.view.maps).filter_map(|(number, map)| Some((number, map.winner?))).collect()
     }
 
     fn hear(&mut self, worker: u64, now: Duration) {
@@ -301,9 +285,9 @@ impl Job {
     /// The app failed in an attempt. Hearing it twice counts once.
     pub fn failed(&mut self, task: Task, attempt: u64, report: &str, now: Duration) {
         let Some(state) = self.state(task).filter(|state| state.winner.is_none()) else { return };
-        if !state.end(attempt, now, End::Failed) {
-            return;
-        }
+        let mut live = state.attempts.iter_mut().filter(|one| one.ended.is_none());
+        let Some(one) = live.find(|one| one.number == attempt) else { return };
+        one.ended = Some((now, End::Failed));
         let is_report = |one: &&Attempt| matches!(one.ended, Some((_, End::Failed)));
         if state.attempts.iter().filter(is_report).count() >= REPORTS_MAX {
             self.fail(report.to_owned());

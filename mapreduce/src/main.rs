@@ -11,23 +11,12 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {
-    let args = cli::Args::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let code = match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(cli::perform(args));
-            // A command that still runs must not hold the process.
-            runtime.shutdown_background();
-            result.unwrap_or_else(|error| {
-                eprintln!("mr: {error:#}");
-                if error.is::<cli::Usage>() { 2 } else { 1 }
-            })
-        }
-        Err(error) => {
-            eprintln!("mr: cannot start a runtime: {error}");
-            1
-        }
-    };
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let code = cli::perform(cli::Args::parse()).await.unwrap_or_else(|error| {
+        eprintln!("mr: {error:#}");
+        if error.is::<cli::Usage>() { 2 } else { 1 }
+    });
+    // A command that still runs must not hold the process.
     std::process::exit(code)
 }

@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 
 use crate::api::{Coordinate, Reply, Request, Unreachable};
 use crate::files::{self, Directory, Input, Output, Spec};
-use crate::input::Records;
+use crate::input;
 use crate::job::{Kind, Order, Task, Work};
 use crate::program::{Emitted, Fault, Groups, PAIRS_BYTES_MAX, Program, part_of};
 use crate::store::{Store, StoreError};
@@ -127,14 +127,18 @@ impl Worker<'_> {
     }
 
     async fn map(&self, number: u32, attempt: u64, record: &mut String) -> Result<Work, Fault> {
-        let mut records = Records::of(self.spec, self.store, number);
-        let (mut work, mut emitted) = (Work::default(), Emitted::default());
-        while let Some(page) = records.next().await? {
-            for (name, text) in page {
+        let (mut work, mut emitted, mut after) = (Work::default(), Emitted::default(), None);
+        loop {
+            let (records, next) = input::page(self.spec, self.store, number, after.as_ref()).await?;
+            for (name, text) in records {
                 record.clone_from(&name);
                 self.program.map(self.host, &name, &text, &mut emitted).await?;
                 work.records += 1;
                 work.bytes += text.len() as u64;
+            }
+            after = next;
+            if after.is_none() {
+                break;
             }
         }
         for (reduce, part) in (0..).zip(emitted.deal(self.spec.reduces)) {
@@ -246,7 +250,7 @@ pub async fn sequential(
 ) -> Result<Vec<(String, String)>, Fault> {
     let mut emitted = Emitted::default();
     for (name, path) in files {
-        let text = crate::input::read(path).map_err(|why| Fault::of(name, why))?;
+        let text = input::read(path).map_err(|why| Fault::of(name, why))?;
         program.map(host, name, &text, &mut emitted).await?;
     }
     let mut groups = Groups::new();

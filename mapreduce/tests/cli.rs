@@ -176,19 +176,23 @@ fn workers_and_their_commands_end_with_the_coordinator() {
     }
 }
 
-/// Its prefix would stay taken, and nothing would tell by whom.
+/// Its prefix would stay taken, and nothing would tell by whom. A new job is refused before it is made.
 #[test]
-fn a_job_is_not_cleaned_while_its_store_is_away() {
+fn a_job_is_neither_made_nor_cleaned_while_its_store_is_away() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("good"), "good").unwrap();
     let run = ["run", "wc", "good", "--into-store", "wc/", "--controllers", "127.0.0.1:1"];
-    // It waits for the store; the job is made by then.
-    let job = start(place.path(), &run);
-    eventually("the job", || place.path().join("mr-data/job.json").exists().then_some(()));
-    drop(job);
+    let said = ends(&mr(place.path(), &run), 1);
+    assert!(said.contains("no controller answers"), "{said}");
+    let job = place.path().join("mr-data");
+    assert!(!job.exists());
+    let spec = r#"{"id": 1, "run": {"App": "wc"}, "input": {"Files": []}, "reduces": 1,
+        "output": {"prefix": "wc/", "add": true}, "controllers": ["127.0.0.1:1"]}"#;
+    fs::create_dir(&job).unwrap();
+    fs::write(job.join("job.json"), spec).unwrap();
     let said = ends(&mr(place.path(), &["clean"]), 1);
     assert!(said.contains("nothing was cleaned") && said.contains("no controller answers"), "{said}");
-    assert!(place.path().join("mr-data/job.json").exists());
+    assert!(job.join("job.json").exists());
 }
 
 struct Running(Child);

@@ -76,28 +76,29 @@ pub(crate) async fn coordinate(directory: Directory, spec: Spec, serve: &Serve) 
         failure = workers.keep(serve.workers, &coordinator) => Some(failure),
     };
     let (took, view) = (start.elapsed().as_secs_f64(), coordinator.view());
-    if directory.exists() {
+    let is_kept = directory.exists();
+    if is_kept {
         directory.finish(failure.as_deref())?;
     }
     // A job that failed keeps its prefix: its words may be half written, and `mr resume` writes the rest.
-    if let (Some(store), None) = (store, &failure) {
+    if let Some(store) = store.filter(|_| failure.is_none() || !is_kept) {
         store.release(spec.id).await?;
     }
     if let Some(path) = &serve.html {
         std::fs::write(path, page::page(&view)).context("the page")?;
     }
     clock::sleep(LINGER).await;
-    let ((done, all), (records, bytes)) = (view.progress(), view.read());
+    let (done, all) = view.progress();
     if let Some(why) = failure {
         let next = match &spec.output {
-            None => "",
-            Some(_) => {
+            Some(_) if is_kept => {
                 "; its prefix in the store stays taken: `mr resume` writes the rest, `mr clean` frees it"
             }
+            _ => "",
         };
         bail!("the job failed with {done} of {all} tasks done: {why}{next}");
     }
-    eprintln!("mr: {all} tasks, {records} records, {bytes} bytes in {took:.2} s: {shown}/mr-out-*");
+    eprintln!("mr: {all} tasks in {took:.2} s: {shown}/mr-out-*");
     Ok(0)
 }
 

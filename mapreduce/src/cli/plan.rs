@@ -78,13 +78,14 @@ pub(crate) async fn make(args: RunArgs) -> anyhow::Result<(Directory, Spec, Serv
     if let Some(into) = args.into_store.as_ref().filter(|into| is_reserved(into.as_bytes())) {
         bail!(Usage(format!("{into:?} is where `mr` keeps its own books: write under another prefix")));
     }
+    let shards = match uses_store {
+        true => Store::connect(&controllers, Duration::ZERO).await?.limits().await?.shard_count,
+        false => 0,
+    };
     let input = match &args.from_store {
         None => Input::Files(files(words.collect())?),
         Some(_) if words.next().is_some() => bail!(Usage("files or --from-store, not both".into())),
-        Some(prefix) => {
-            let limits = Store::connect(&controllers, Duration::ZERO).await?.limits().await?;
-            Input::Store { prefix: prefix.clone(), shards: limits.shard_count }
-        }
+        Some(prefix) => Input::Store { prefix: prefix.clone(), shards },
     };
     let output = args.into_store.map(|prefix| Output { prefix, add: args.add });
     let spec = Spec { id: rand::random(), run, input, reduces: args.reduces, output, controllers };

@@ -1,9 +1,7 @@
 //! `mr status`: the tasks of a job as a table, a document or a page.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use base::clock;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use mapreduce::api::{Coordinate, Reply, Request, Unreachable};
@@ -21,9 +19,6 @@ pub(crate) struct StatusArgs {
     /// One JSON document.
     #[arg(long)]
     json: bool,
-    /// Again each second, until the job is over.
-    #[arg(long)]
-    watch: bool,
     /// Writes a page of bars instead: who does what when.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -44,23 +39,16 @@ pub(crate) fn name_of(worker: u64) -> String {
 
 pub(crate) async fn status(args: &StatusArgs) -> anyhow::Result<i32> {
     let (directory, spec) = Directory::open(&args.dir)?;
-    loop {
-        let (view, note) = match ask(&directory, &spec).await {
-            Ok(view) => (view, String::new()),
-            Err(why) => of_marks(&directory, &spec, &why)?,
-        };
-        if let Some(path) = &args.html {
-            std::fs::write(path, page::page(&view))?;
-        } else if args.json {
-            println!("{}", serde_json::to_string(&view)?);
-        } else {
-            println!("{}{}{note}", if args.watch { "\x1b[2J\x1b[H" } else { "" }, table(&view));
-        }
-        if !args.watch || !note.is_empty() {
-            return Ok(0);
-        }
-        clock::sleep(Duration::from_secs(1)).await;
+    let (view, note) = match ask(&directory, &spec).await {
+        Ok(view) => (view, String::new()),
+        Err(why) => of_marks(&directory, &spec, &why)?,
+    };
+    match &args.html {
+        Some(path) => std::fs::write(path, page::page(&view))?,
+        None if args.json => println!("{}", serde_json::to_string(&view)?),
+        None => println!("{}{note}", table(&view)),
     }
+    Ok(0)
 }
 
 /// What is known without a coordinator, and how the job ended.
