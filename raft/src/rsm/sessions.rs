@@ -183,9 +183,9 @@ impl Sessions {
     fn makes_room(&mut self, rows: &mut dyn Rows, max: u64) -> bool {
         let operations = self.counter.operations;
         let idle = self.by_use.first_key_value().map_or(u64::MAX, |(used, _)| operations - used);
-        // Clients that take turns use their sessions within so many operations, in whatever order; those of
-        // clients that write once and leave are nearly as old.
-        let lately = 2 * max;
+        // Clients that take turns use their sessions within so many operations. A client that writes once and leaves
+        // makes two: where all do that, the oldest session is older.
+        let lately = max + max / 2;
         if idle >= lately {
             return true;
         }
