@@ -61,15 +61,17 @@ pub(crate) struct Streamer {
     pub(crate) stop: CancellationToken,
 }
 
-/// A view being streamed. It holds back the disk space of what it shows, so its life is bounded.
+/// A view being streamed. It holds back the disk space of what it shows, so it lives only while it moves.
 struct View {
     snapshot: EntryId,
     rows: Box<dyn Read>,
-    opened: clock::Instant,
     used: clock::Instant,
-    /// CRC32 of all rows up to the key: of the chunk read last, and of the one before, in case it is asked for again.
-    sums: [(Option<Bytes>, u32); 2],
+    /// CRC32 of all rows up to the key: of the newest places, from which the stream may go on.
+    sums: VecDeque<(Option<Bytes>, u32)>,
 }
+
+/// More than there are chunks on their way to a follower.
+const SUMS_MAX: usize = 32;
 
 impl Streamer {
     pub(crate) async fn run(mut self) {
@@ -86,34 +88,38 @@ impl Streamer {
                 }
             };
             let Some(order) = order else { break };
-            views.retain(|_, view| view.opened.elapsed() < self.config.snapshot_view_max);
+            views.retain(|_, view| view.used.elapsed() < IDLE_MAX);
             let to = order.to;
             let _ = self.events.send(Event::Chunk(to, self.read_chunk(&mut views, order)));
         }
     }
 
     fn read_chunk(&self, views: &mut BTreeMap<NodeId, View>, order: StreamOrder) -> Chunk {
-        let now = clock::now();
-        let held = views.get(&order.to).is_some_and(|view| Some(view.snapshot) == order.snapshot);
-        let after = order.after.filter(|_| held);
-        if !held {
+        let sum_of = |view: &View| view.sums.iter().find(|(key, _)| *key == order.after).map(|(_, sum)| *sum);
+        let held = views.get(&order.to).filter(|view| Some(view.snapshot) == order.snapshot).and_then(sum_of);
+        if held.is_none() {
             let rows = self.table.view();
             let snapshot = applied(&*rows).id;
-            let sums = [(None, 0), (None, 0)];
-            views.insert(order.to, View { snapshot, rows, opened: now, used: now, sums });
+            let sums = VecDeque::from([(None, 0)]);
+            views.insert(order.to, View { snapshot, rows, used: clock::now(), sums });
         }
+        let (after, before) = held.map_or((None, 0), |before| (order.after, before));
         let view = views.get_mut(&order.to).expect("just put there");
-        view.used = now;
-        let before = view.sums.iter().find(|(key, _)| *key == after).map_or(0, |(_, sum)| *sum);
+        view.used = clock::now();
         let start = after.as_ref().map_or_else(Vec::new, |key| [key, &b"\0"[..]].concat());
-        let limit = ScanLimit { rows: usize::MAX, bytes: self.config.chunk_bytes };
+        let limit = ScanLimit { rows: self.config.chunk_rows, bytes: self.config.chunk_bytes };
         let source: &dyn Read = if base::mutant!("chunks-of-live-rows") { &*self.table } else { &*view.rows };
         let rows = source.scan(&start, None, limit);
-        let full = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= limit.bytes;
+        let bytes = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let full = bytes >= limit.bytes || rows.len() >= limit.rows;
         let mut chunk = Chunk::new(view.snapshot, self.membership.clone(), after, rows, !full);
         chunk.total = Chunk::sum_of(before, &chunk.rows);
-        if let Some((last, _)) = chunk.rows.last() {
-            view.sums = [(chunk.after.clone(), before), (Some(last.clone()), chunk.total)];
+        let end = (chunk.end().cloned(), chunk.total);
+        if !view.sums.contains(&end) {
+            view.sums.push_back(end);
+            if view.sums.len() > SUMS_MAX {
+                view.sums.pop_front();
+            }
         }
         chunk
     }

@@ -41,8 +41,8 @@ pub struct Config {
     pub log_bytes_hard_max: usize,
     /// Rows of one snapshot chunk together, in bytes. Default 512 KiB.
     pub chunk_bytes: usize,
-    /// A snapshot view is given up after this long and the stream starts over. Default 10 min.
-    pub snapshot_view_max: Duration,
+    /// Rows of one snapshot chunk. Default 4,096.
+    pub chunk_rows: usize,
     /// Bytes of messages from peers that wait for the driver. Default 64 MiB.
     pub mailbox_bytes_max: usize,
     /// Proposals and reads that wait for the driver. Beyond: `Busy`. Default 16,384.
@@ -75,7 +75,7 @@ impl Default for Config {
             log_keep_bytes: 4 * MIB,
             log_bytes_hard_max: 64 * MIB,
             chunk_bytes: 512 * 1024,
-            snapshot_view_max: Duration::from_secs(600),
+            chunk_rows: 4096,
             mailbox_bytes_max: 64 * MIB,
             requests_max: 16_384,
             round_messages_max: 256,
@@ -139,6 +139,7 @@ impl Config {
                     self.in_flight_messages_max,
                     self.in_flight_bytes_max,
                     self.chunk_bytes,
+                    self.chunk_rows,
                     self.unapplied_bytes_max,
                     self.apply_backlog_bytes_max,
                     self.pending_reads_max,

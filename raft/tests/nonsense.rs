@@ -115,7 +115,7 @@ impl Run {
                 vec![(Bytes::from_static(b"a"), Bytes::new())],
                 self.random.random_bool(0.5),
             )),
-            _ => Body::ChunkReply { snapshot: self.near(), cursor: None },
+            _ => Body::ChunkReply { snapshot: self.near(), cursor: None, resume: granted },
         }
     }
 

@@ -365,7 +365,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
             table: TableReport::default(),
             room: u64::MAX,
         },
-        Body::ChunkReply { snapshot: EntryId::ZERO, cursor: None },
+        Body::ChunkReply { snapshot: EntryId::ZERO, cursor: None, resume: false },
     ];
     for body in bodies {
         let mut cluster = led();

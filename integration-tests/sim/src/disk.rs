@@ -409,6 +409,10 @@ impl Table for SlowTable {
         self.inner.stage_start();
     }
 
+    fn stage_drop(&self) {
+        self.inner.stage_drop();
+    }
+
     fn stage(&self, rows: Vec<Row>) {
         self.inner.stage(rows);
     }

@@ -90,6 +90,8 @@ pub enum Body {
         snapshot: EntryId,
         /// Key of the last row staged; none when nothing of this snapshot is staged.
         cursor: Option<Bytes>,
+        /// The chunk answered does not continue the rows that are here, which end at the cursor: go on from there.
+        resume: bool,
     },
 }
 
@@ -185,6 +187,11 @@ impl Chunk {
             hasher.update(value);
         }
         hasher.finalize()
+    }
+
+    /// Key of the last row up to and with this piece.
+    pub fn end(&self) -> Option<&Bytes> {
+        self.rows.last().map(|(key, _)| key).or(self.after.as_ref())
     }
 
     /// Bytes of the rows, with a share for their framing.

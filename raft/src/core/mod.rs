@@ -80,6 +80,7 @@ pub mod ready;
 mod replication;
 pub mod role;
 mod snapshot;
+pub mod stream;
 pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,6 +252,7 @@ impl Raft {
         self.age = self.age.saturating_add(1);
         self.leader_silent = self.leader_silent.map(|ticks| ticks.saturating_add(1));
         self.abstains_ticks = self.abstains_ticks.saturating_sub(1);
+        self.tick_staging();
         if matches!(self.role, Role::Leader(_)) {
             self.tick_leader();
         } else {
@@ -304,7 +306,9 @@ impl Raft {
                 self.on_table_report(from, table);
             }
             Body::Chunk(chunk) => return self.on_chunk(from, chunk),
-            Body::ChunkReply { snapshot, cursor } => self.on_chunk_reply(from, snapshot, cursor),
+            Body::ChunkReply { snapshot, cursor, resume } => {
+                self.on_chunk_reply(from, snapshot, cursor, resume);
+            }
         }
         Ok(())
     }
@@ -378,6 +382,7 @@ impl Raft {
     pub fn take_ready(&mut self) -> Ready {
         let appends = self.take_appends();
         self.hand_committed();
+        self.drop_needless_staging();
         self.settle_debt();
         self.saving = self.log.last().index;
         let save = std::mem::take(&mut self.save);

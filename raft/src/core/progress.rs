@@ -7,8 +7,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
+use super::stream::Stream;
 use super::table::Mark;
 use crate::types::{EntryId, Index};
 
@@ -29,19 +28,6 @@ pub enum Feed {
     Full,
     /// Streaming a snapshot.
     Snapshot(Stream),
-}
-
-/// A snapshot on its way to a follower: one chunk at a time.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Stream {
-    /// Which; none until the first chunk was read.
-    pub snapshot: Option<EntryId>,
-    /// Key of the last row that the follower has staged.
-    pub cursor: Option<Bytes>,
-    /// Key of the last row of the chunk on its way.
-    pub sent: Option<Bytes>,
-    /// Ticks since anything moved; a stalled stream asks for the same chunk again.
-    pub idle_ticks: u32,
 }
 
 /// What the leader knows of one follower.

@@ -41,6 +41,8 @@ pub enum Apply {
     ReadAborted(ReadId),
     /// A snapshot piece to stage; the last one makes the staged rows the live ones.
     Chunk(Chunk),
+    /// What was staged is not needed any more.
+    DropStaged,
     /// The table differs from those of most servers: it is to be marked so, durably (correctness rule 69).
     TableBad,
     /// This server has seen a newer term: proposals of older ones may never be answered (rule 28).

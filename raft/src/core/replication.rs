@@ -17,7 +17,7 @@ use crate::types::{Entry, EntryId, Index, NodeId};
 impl Raft {
     pub(super) fn tick_leader(&mut self) {
         let heartbeat_ticks = self.config.heartbeat_ticks;
-        let patience = self.config.election_ticks_max;
+        let (patience, fresh_ticks) = (3 * heartbeat_ticks, self.config.election_ticks_min);
         let commit = self.commit;
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_elapsed += 1;
@@ -35,9 +35,12 @@ impl Raft {
                 Feed::Probe { waiting } if beat => *waiting = false,
                 _ => {}
             }
-            if let Some(stream) = follower.stream_mut() {
-                stream.idle_ticks += 1;
-                if stream.idle_ticks >= patience {
+            // (One that is silent gets heartbeats only.)
+            let is_fresh = follower.silent_ticks < fresh_ticks;
+            if let Some(stream) = follower.stream_mut().filter(|stream| !stream.is_reading) {
+                stream.idle_ticks = stream.idle_ticks.saturating_add(1);
+                if stream.idle_ticks >= patience && is_fresh {
+                    stream.restart();
                     stalled.push(*id);
                 }
             }
@@ -85,7 +88,8 @@ impl Raft {
             // A follower that is not answering gets the question, not megabytes again and again.
             Feed::Probe { waiting } => !waiting && fresh && follower.room > 0,
             Feed::Replicate { .. } => {
-                bytes < config.in_flight_bytes_max.min(room) && messages < config.in_flight_messages_max
+                let window = config.in_flight_bytes_max.min(room);
+                fresh && bytes < window && messages < config.in_flight_messages_max
             }
             Feed::Full | Feed::Snapshot(_) => false,
         };

@@ -2,20 +2,22 @@
 //!
 //! The log's prefix is dropped below what the table has made durable and what everybody who is
 //! listening already has. A follower that still needs dropped entries gets the rows of the table
-//! instead, one chunk at a time:
+//! instead, chunk by chunk:
 //!
 //! leader: order a chunk (read elsewhere) -> `Chunk` -> follower: in sequence? stage it -> `ChunkReply`
-//! -> next ... the last chunk makes the staged rows live; the follower's core keeps its log until it
+//! -> next ([`Stream`]) ... the last chunk makes the staged rows live; the follower's core keeps its log until it
 //! hears `installed`, drops it in the next save, and acknowledges after that (rule 33).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::message::{Body, Chunk, Verdict};
-use super::progress::{Feed, Progress, Stream};
+use super::progress::{Feed, Progress};
 use super::ready::{Apply, StreamOrder};
 use super::role::Role;
+use super::stream::{CHUNKS_MAX, Stream};
 use super::{Raft, Refused};
 use crate::storage::Save;
 use crate::types::{Entry, EntryId, Index, NodeId};
@@ -26,8 +28,10 @@ pub(super) struct Staging {
     pub(super) snapshot: EntryId,
     /// Key of the last row handed to the applier.
     accepted: Option<Bytes>,
-    /// The applier has staged everything accepted.
-    idle: bool,
+    /// Of each chunk that the applier was handed and has not staged: key of its last row.
+    pending: VecDeque<Option<Bytes>>,
+    /// Ticks for which no chunk came and none was staged.
+    idle_ticks: u32,
     /// The last chunk was accepted.
     done: bool,
     /// CRC32 of all rows accepted.
@@ -35,6 +39,10 @@ pub(super) struct Staging {
 }
 
 impl Staging {
+    fn of(snapshot: EntryId) -> Self {
+        Self { snapshot, accepted: None, pending: VecDeque::new(), idle_ticks: 0, done: false, total: 0 }
+    }
+
     /// The applier has or gets all of it.
     pub(super) fn is_done(&self) -> bool {
         self.done
@@ -90,12 +98,13 @@ impl Raft {
         }
     }
 
-    /// Asks for the rows behind what the follower has.
+    /// Asks for the rows behind those that were sent, if one more chunk may be on its way.
     pub(super) fn order_chunk(&mut self, to: NodeId) {
         let Role::Leader(leader) = &mut self.role else { return };
-        if let Some(stream) = leader.followers.get_mut(&to).and_then(Progress::stream_mut) {
-            stream.idle_ticks = 0;
-            let order = StreamOrder { to, snapshot: stream.snapshot, after: stream.cursor.clone() };
+        let stream = leader.followers.get_mut(&to).and_then(Progress::stream_mut);
+        if let Some(stream) = stream.filter(|stream| stream.is_open()) {
+            stream.is_reading = true;
+            let order = StreamOrder { to, snapshot: stream.snapshot, after: stream.tail().cloned() };
             self.streams.push(order);
         }
     }
@@ -106,6 +115,7 @@ impl Raft {
         let Some(follower) = leader.followers.get_mut(&to) else { return };
         let (needs, repairs) = (follower.needs, follower.repair.is_some());
         let Some(stream) = follower.stream_mut() else { return };
+        stream.is_reading = false;
         if needs.is_some_and(|needs| chunk.snapshot.index < needs) {
             // This server's table has not come so far yet. Later.
             *stream = Stream::default();
@@ -118,31 +128,33 @@ impl Raft {
             return;
         }
         if stream.snapshot != Some(chunk.snapshot) {
-            *stream = Stream { snapshot: Some(chunk.snapshot), ..Stream::default() };
+            *stream = Stream::of(chunk.snapshot);
         }
-        if stream.cursor != chunk.after {
-            return;
+        // (If not, the stream went on from elsewhere meanwhile.)
+        if stream.tail() == chunk.after.as_ref() {
+            stream.on_sent(&chunk);
+            self.send(to, Body::Chunk(chunk));
         }
-        stream.sent = chunk.rows.last().map(|(key, _)| key.clone()).or_else(|| chunk.after.clone());
-        stream.idle_ticks = 0;
-        self.send(to, Body::Chunk(chunk));
+        self.order_chunk(to);
     }
 
-    pub(super) fn on_chunk_reply(&mut self, from: NodeId, snapshot: EntryId, cursor: Option<Bytes>) {
+    pub(super) fn on_chunk_reply(
+        &mut self,
+        from: NodeId,
+        snapshot: EntryId,
+        cursor: Option<Bytes>,
+        resume: bool,
+    ) {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(follower) = leader.followers.get_mut(&from) else { return };
         follower.silent_ticks = 0;
-        if let Some(stream) = follower.stream_mut()
-            && stream.snapshot == Some(snapshot)
-        {
-            // An answer to a doubled chunk says nothing new and must not double the stream.
-            let news = cursor == stream.sent || cursor != stream.cursor;
-            stream.cursor = cursor;
-            if news {
-                stream.sent = None;
-                self.order_chunk(from);
-            }
+        let stream = follower.stream_mut();
+        let Some(stream) = stream.filter(|stream| stream.snapshot == Some(snapshot)) else { return };
+        match resume {
+            true => stream.on_resume(cursor),
+            false => stream.on_staged(cursor),
         }
+        self.order_chunk(from);
     }
 
     /// A piece of the leader's table.
@@ -171,57 +183,86 @@ impl Raft {
             self.answer_append(from, verdict, 0);
             return Ok(());
         }
+        let resume = |cursor| Body::ChunkReply { snapshot: chunk.snapshot, cursor, resume: true };
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
             // Rule 35: there is no room for a second table. The leader, which knows, asks again later.
             if self.disk_low {
                 return Ok(());
             }
-            if chunk.after.is_some()
-                || self.staging.as_ref().is_some_and(|staging| !staging.idle || staging.done)
-            {
+            let is_busy = |staging: &Staging| staging.done || !staging.pending.is_empty();
+            if chunk.after.is_some() || self.staging.as_ref().is_some_and(is_busy) {
                 // Rule 34: another identity starts at its beginning, once the applier is free.
-                self.send(from, Body::ChunkReply { snapshot: chunk.snapshot, cursor: None });
+                self.send(from, resume(None));
                 return Ok(());
             }
-            self.staging =
-                Some(Staging { snapshot: chunk.snapshot, accepted: None, idle: true, done: false, total: 0 });
+            self.staging = Some(Staging::of(chunk.snapshot));
         }
         let Some(staging) = &mut self.staging else { return Ok(()) };
-        if staging.done || !staging.idle {
+        if staging.done {
             return Ok(());
         }
         if chunk.after != staging.accepted {
             let cursor = staging.accepted.clone();
-            self.send(from, Body::ChunkReply { snapshot: chunk.snapshot, cursor });
+            self.send(from, resume(cursor));
+            return Ok(());
+        }
+        if staging.pending.len() >= CHUNKS_MAX {
+            // More than a leader sends. It asks again.
             return Ok(());
         }
         // Rule 66: over all rows, in case one was lost or doubled between chunks. Nothing of it went live yet.
         let total = Chunk::sum_of(staging.total, &chunk.rows);
         if total != chunk.total && !base::mutant!("chunk-sum-not-checked") {
-            self.staging = None;
-            self.send(from, Body::ChunkReply { snapshot: chunk.snapshot, cursor: None });
+            self.send(from, resume(None));
+            self.drop_staging();
             return Err(Refused::Impossible("a snapshot whose rows do not add up"));
         }
         staging.total = total;
-        staging.idle = false;
+        staging.idle_ticks = 0;
         staging.done = chunk.done;
-        if let Some((key, _)) = chunk.rows.last() {
-            staging.accepted = Some(key.clone());
-        }
+        staging.accepted = chunk.end().cloned();
+        staging.pending.push_back(staging.accepted.clone());
         self.apply.push(Apply::Chunk(chunk));
         Ok(())
     }
 
-    /// The applier has staged what it was given of `snapshot`.
+    /// The applier has staged the next chunk of `snapshot`.
     pub fn staged(&mut self, snapshot: EntryId) {
         let leader = self.leader();
         let Some(staging) = self.staging.as_mut().filter(|staging| staging.snapshot == snapshot) else {
             return;
         };
-        staging.idle = true;
-        let cursor = staging.accepted.clone();
+        staging.idle_ticks = 0;
+        let Some(cursor) = staging.pending.pop_front() else { return };
         if let Some(leader) = leader.filter(|leader| *leader != self.me) {
-            self.send(leader, Body::ChunkReply { snapshot, cursor });
+            self.send(leader, Body::ChunkReply { snapshot, cursor, resume: false });
+        }
+    }
+
+    /// Rule 78: rows that will not become the table take no space.
+    fn drop_staging(&mut self) {
+        if self.staging.take().is_some() {
+            self.apply.push(Apply::DropStaged);
+        }
+    }
+
+    /// The log has come to the snapshot, or past it, before all of it was here.
+    pub(super) fn drop_needless_staging(&mut self) {
+        let (commit, is_bad) = (self.commit, self.table.is_bad());
+        let is_needless = |staging: &Staging| !staging.done && !is_bad && staging.snapshot.index <= commit;
+        if self.staging.as_ref().is_some_and(is_needless) && !base::mutant!("staging-kept") {
+            self.drop_staging();
+        }
+    }
+
+    /// A leader that goes on with a snapshot sends a chunk of it every moment.
+    pub(super) fn tick_staging(&mut self) {
+        const IDLE_MAX: Duration = Duration::from_secs(60);
+        let Some(staging) = &mut self.staging else { return };
+        staging.idle_ticks = staging.idle_ticks.saturating_add(1);
+        let is_idle = self.config.tick * staging.idle_ticks >= IDLE_MAX;
+        if is_idle && !staging.done && staging.pending.is_empty() {
+            self.drop_staging();
         }
     }
 

@@ -20,10 +20,11 @@ use serde::{Deserialize, Serialize};
 use super::Raft;
 use super::alarm::Alarm;
 use super::claims::{Claims, Judgement, KEPT_MAX};
-use super::progress::{Feed, Stream};
+use super::progress::Feed;
 use super::ready::Apply;
 use super::role::Role;
 use super::snapshot::Staging;
+use super::stream::Stream;
 use crate::types::{Index, NodeId};
 
 /// A hash of a table, with the position of the last entry applied to it.

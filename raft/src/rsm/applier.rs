@@ -87,6 +87,8 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) is_bad: bool,
     /// The driver's word on that, which is the first to know.
     pub(crate) table_bad: Arc<AtomicBool>,
+    /// The snapshot that is being staged.
+    pub(crate) staging: Option<EntryId>,
     /// What the driver is told now and then.
     pub(crate) done: Done,
     /// Who waits for commands, by position.
@@ -245,6 +247,7 @@ impl<S: StateMachine> Applier<S> {
                     turning = Some(Turning::Chunk(chunk));
                     break;
                 }
+                Item::Apply(Apply::DropStaged) => self.drop_staged(),
                 Item::Apply(Apply::TableBad) => {
                     turning = Some(Turning::Bad);
                     break;
@@ -315,10 +318,16 @@ impl<S: StateMachine> Applier<S> {
             // found out only after the switch: nothing of the network may get that far (rule 49).
             if !names_itself(&chunk) {
                 tracing::warn!(%snapshot, "snapshot refused: its rows do not name it");
+                self.drop_staged();
                 let _ = self.events.send(Event::NotInstalled(snapshot));
                 return;
             }
             self.table.stage_start();
+            self.staging = Some(snapshot);
+        }
+        if self.staging != Some(snapshot) {
+            // It came behind one that was refused.
+            return;
         }
         self.table.stage(chunk.rows);
         let event = if !chunk.done {
@@ -327,8 +336,10 @@ impl<S: StateMachine> Applier<S> {
             || snapshot.index == self.applied.id.index && !self.is_bad)
             && !base::mutant!("snapshot-over-newer-rows")
         {
+            self.drop_staged();
             Event::NotInstalled(snapshot)
         } else {
+            self.staging = None;
             base::mutant!("installed-before-durable", drop(self.events.send(Event::Installed(snapshot))));
             self.table.switch(snapshot).await;
             self.is_bad = false;
@@ -344,6 +355,12 @@ impl<S: StateMachine> Applier<S> {
             Event::Installed(snapshot)
         };
         let _ = self.events.send(event);
+    }
+
+    fn drop_staged(&mut self) {
+        if self.staging.take().is_some() {
+            self.table.stage_drop();
+        }
     }
 
     /// Reads are answered from the table, behind everything applied in this turn.

@@ -228,6 +228,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         applied,
         is_bad,
         table_bad: Arc::clone(&table_bad),
+        staging: None,
         done: Done::new(&config),
         waiters: VecDeque::new(),
         asked: BTreeMap::new(),

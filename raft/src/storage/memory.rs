@@ -410,6 +410,10 @@ impl Table for MemoryTable {
         self.handle.change(|inner| inner.staged.clear());
     }
 
+    fn stage_drop(&self) {
+        self.handle.change(|inner| inner.staged.clear());
+    }
+
     fn stage(&self, rows: Vec<Row>) {
         self.handle.change(|inner| inner.staged.extend(rows));
     }

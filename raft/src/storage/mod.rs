@@ -162,6 +162,9 @@ pub trait Table: Read {
     /// Drops what is staged and starts a fresh generation.
     fn stage_start(&self);
 
+    /// Drops what is staged.
+    fn stage_drop(&self);
+
     /// Adds rows to the staged generation, in key order and behind those before.
     fn stage(&self, rows: Vec<Row>);
 

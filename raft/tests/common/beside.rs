@@ -46,6 +46,10 @@ impl Cluster {
             }
             Apply::ReadAborted(read) => self.seen.push(Seen::Aborted(id, read)),
             Apply::NewerTerm(_) => {}
+            Apply::DropStaged => {
+                server.table.staged.clear();
+                self.seen.push(Seen::DroppedStaged(id));
+            }
             Apply::TableBad => server.table.bad = true,
             Apply::Chunk(chunk) => {
                 let snapshot = chunk.snapshot;

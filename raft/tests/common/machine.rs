@@ -15,7 +15,7 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Entry>,
     /// So many rows survive a crash.
     durable: usize,
-    staged: Vec<Entry>,
+    pub(crate) staged: Vec<Entry>,
     /// The snapshot that the live rows began with.
     pub(crate) installed: Option<EntryId>,
     /// Durably marked as not what it should be.

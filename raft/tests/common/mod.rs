@@ -54,6 +54,7 @@ pub(crate) enum Seen {
     Confirmed(NodeId, ReadId, Index),
     Aborted(NodeId, ReadId),
     Staged(NodeId, Chunk),
+    DroppedStaged(NodeId),
     Installed(NodeId, EntryId),
     Refused(NodeId, Refused),
     Role(NodeId, String),

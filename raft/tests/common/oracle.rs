@@ -147,7 +147,7 @@ impl Oracle {
                 let is_full = matches!(flying.message.body, Body::AppendReply { room: 0, .. });
                 self.totals.without_room += u64::from(is_full);
             }
-            Seen::Staged(..) | Seen::Role(..) => {}
+            Seen::DroppedStaged(_) | Seen::Staged(..) | Seen::Role(..) => {}
         }
     }
 

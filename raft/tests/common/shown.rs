@@ -23,6 +23,7 @@ pub(crate) fn seen(seen: &Seen) -> Option<String> {
         Seen::Confirmed(id, read, index) => format!("{id:?} answers read {} once {index} is applied", read.0),
         Seen::Aborted(id, read) => format!("{id:?} aborts read {}", read.0),
         Seen::Staged(id, chunk) => format!("{id:?} stages {}", shown_chunk(chunk)),
+        Seen::DroppedStaged(id) => format!("{id:?} drops what it staged"),
         Seen::Installed(id, snapshot) => format!("{id:?} installs {snapshot}"),
         Seen::Refused(id, refused) => format!("{id:?} refuses the message: {refused}"),
         Seen::Role(id, role) => format!("{id:?} {role}"),
@@ -67,9 +68,12 @@ pub(crate) fn shown_message(message: &Message) -> String {
             }
         }
         Body::Chunk(chunk) => format!("chunk {}", shown_chunk(chunk)),
-        Body::ChunkReply { snapshot, cursor } => {
+        Body::ChunkReply { snapshot, cursor, resume } => {
             let cursor = cursor.as_ref().map_or("nothing".to_owned(), |key| row_number(key));
-            format!("staged of {snapshot}: {cursor}")
+            match resume {
+                true => format!("of {snapshot} there is {cursor}, go on from there"),
+                false => format!("staged of {snapshot}: {cursor}"),
+            }
         }
     };
     format!("{:?}: {body}", message.term)

@@ -491,7 +491,7 @@ fn words_are_short_and_need_no_code_beside_them() {
     assert_eq!(chunk(None, false), "snapshot of 12 (term 3): 40 rows from the start, more follow");
     let after = Some(Bytes::from_static(b"v\x00k1"));
     assert_eq!(chunk(after.clone(), true), "snapshot of 12 (term 3): 40 rows behind v\\x00k1, last");
-    let reply = Body::ChunkReply { snapshot: prev, cursor: after };
+    let reply = Body::ChunkReply { snapshot: prev, cursor: after, resume: false };
     assert_eq!(says(3, reply), "snapshot of 12 (term 3): has rows up to v\\x00k1");
 
     let ticket = Some(Ticket { session: SessionId(7), seq: Seq(3) });

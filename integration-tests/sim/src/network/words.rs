@@ -57,7 +57,7 @@ impl Said for Message {
                 format!("{found}{low}{full}")
             }
             Body::Chunk(chunk) => chunk_text(chunk),
-            Body::ChunkReply { snapshot, cursor } => {
+            Body::ChunkReply { snapshot, cursor, .. } => {
                 let far = cursor.as_ref().map_or_else(
                     || "has nothing of it yet".to_owned(),
                     |cursor| format!("has rows up to {}", shown(cursor)),

@@ -20,6 +20,7 @@ on_both_disks!(
     a_switch_is_durable_and_replaces_every_row,
     a_crash_at_each_step_of_a_switch_leaves_one_generation_whole,
     staging_again_starts_from_nothing,
+    rows_that_are_dropped_before_a_switch_are_gone,
     a_view_of_the_old_generation_outlives_the_switch,
     writes_go_to_the_new_generation_after_a_switch,
     a_bad_mark_survives_crashes_and_goes_with_the_rows_that_it_is_about,
@@ -157,6 +158,18 @@ async fn staged_rows_are_invisible_and_lost_in_a_crash(disk: &mut dyn Disk) {
     let (_log, table) = disk.open();
     assert_eq!(all(&*table), old_rows());
     assert_eq!(table.installed(), None);
+    table.stage_start();
+    table.stage(vec![row("other", "1")]);
+    table.switch(EntryId::new(1, 9)).await;
+    assert_eq!(all(&*table), [row("other", "1")]);
+}
+
+async fn rows_that_are_dropped_before_a_switch_are_gone(disk: &mut dyn Disk) {
+    let (_log, table) = staged(disk).await;
+    table.stage_drop();
+    assert_eq!(all(&*table), old_rows());
+    // Once more does no harm, and the next snapshot finds nothing of it.
+    table.stage_drop();
     table.stage_start();
     table.stage(vec![row("other", "1")]);
     table.switch(EntryId::new(1, 9)).await;

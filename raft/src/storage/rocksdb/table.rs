@@ -358,17 +358,22 @@ impl Table for RocksTable {
     }
 
     fn stage_start(&self) {
-        let (names, dropped) = {
+        let names = {
             let mut inner = lock(&self.inner);
             inner.names.newest += 1;
-            (inner.names, inner.staged.take())
+            inner.names
         };
         self.write_names(names);
+        self.stage_drop();
+        lock(&self.inner).staged =
+            Some(Staging::start(Arc::clone(&self.store.files), self.file_bytes, names.newest));
+    }
+
+    fn stage_drop(&self) {
+        let dropped = lock(&self.inner).staged.take();
         if let Some(dropped) = dropped {
             self.remove(dropped.finish());
         }
-        lock(&self.inner).staged =
-            Some(Staging::start(Arc::clone(&self.store.files), self.file_bytes, names.newest));
     }
 
     fn stage(&self, rows: Vec<Row>) {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use raft::config::Config;
 use raft::core::message::{Body, Chunk, Message, Verdict};
-use raft::core::ready::ReadId;
+use raft::core::ready::{Apply, ReadId};
 use raft::core::role::Role;
 use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
@@ -119,5 +119,24 @@ pub(crate) fn backlogs() -> Result<(), String> {
     match appends(&mut leader).first() {
         Some((6, 2)) => Ok(()),
         other => Err(format!("a follower that has room again is sent {other:?}")),
+    }
+}
+
+/// A snapshot that the log overtook (correctness rule 78).
+pub(crate) fn stagings() -> Result<(), String> {
+    let mut follower = server();
+    let rows = vec![(Bytes::from("key"), Bytes::from("value"))];
+    let members = Membership::of([1, 2, 3].map(NodeId));
+    let first = Chunk::new(EntryId::new(1, 6), members, None, rows, false);
+    let _ = says(&mut follower, 1, Body::Chunk(first));
+    let entries = vec![Entry::new(EntryId::new(1, 6), Payload::Empty)];
+    let prev = EntryId::new(1, 5);
+    let append =
+        Body::Append { prev, entries, commit: Index(6), round: 0, acked: EntryId::ZERO, differs: None };
+    let _ = says(&mut follower, 1, append);
+    let apply = follower.take_ready().apply;
+    match apply.iter().any(|item| matches!(item, Apply::DropStaged)) {
+        true => Ok(()),
+        false => Err(format!("rows that are not needed any more are kept: {apply:?}")),
     }
 }

@@ -18,6 +18,8 @@ const MODEL: &str = "move_model";
 const DIFFERENCES: &str = "differences";
 /// And of followers without room.
 const BACKLOGS: &str = "backlogs";
+/// And of a snapshot that the log overtook.
+const STAGINGS: &str = "stagings";
 /// Nor to this one: groups of the search and of the product, shown another history.
 const TWO_HISTORIES: &str = "two_histories";
 const STORMS: [&str; 11] = [
@@ -40,7 +42,7 @@ fn graded(id: &str) -> Option<Test> {
 
 /// Whether there is such a test.
 pub(crate) fn exists(test: &str) -> bool {
-    [MODEL, DIFFERENCES, BACKLOGS, TWO_HISTORIES].contains(&test)
+    [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, TWO_HISTORIES].contains(&test)
         || STORMS.contains(&test)
         || suites().contains_key(test)
         || graded(test).is_some()
@@ -48,7 +50,11 @@ pub(crate) fn exists(test: &str) -> bool {
 
 /// How many seeds make sense.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if [MODEL, DIFFERENCES, BACKLOGS, TWO_HISTORIES, "identity"].contains(&test) { 1 } else { u64::MAX }
+    if [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, TWO_HISTORIES, "identity"].contains(&test) {
+        1
+    } else {
+        u64::MAX
+    }
 }
 
 /// Plays one seed of a test.
@@ -65,6 +71,7 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
         MODEL => return sweeps(false).iter().try_for_each(|sweep| sweep.run().map(drop)),
         DIFFERENCES => return cores::differences(),
         BACKLOGS => return cores::backlogs(),
+        STAGINGS => return cores::stagings(),
         TWO_HISTORIES => {
             let mut histories = (2..=3).flat_map(|length| classes(length, 2, 1).into_keys());
             let options = move_model::Options::default();
