@@ -92,6 +92,18 @@ impl Progress {
         }
     }
 
+    /// The same, if it may go on: a follower whose disk is low takes no snapshot that it has not begun with (correctness rule 35). Nothing
+    /// is held for it before its next answers say that it has space.
+    pub fn stream_with_space(&mut self) -> Option<&mut Stream> {
+        let disk_low = self.disk_low;
+        let stream = self.stream_mut()?;
+        if disk_low && stream.cursor.is_none() {
+            stream.give_up();
+            return None;
+        }
+        Some(stream)
+    }
+
     /// Bytes on their way, and how many messages.
     pub fn in_flight(&self) -> (usize, usize) {
         match &self.feed {

@@ -101,7 +101,7 @@ impl Raft {
     /// Asks for the rows behind those that were sent, if one more chunk may be on its way.
     pub(super) fn order_chunk(&mut self, to: NodeId) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let stream = leader.followers.get_mut(&to).and_then(Progress::stream_mut);
+        let stream = leader.followers.get_mut(&to).and_then(Progress::stream_with_space);
         if let Some(stream) = stream.filter(|stream| stream.is_open()) {
             stream.is_reading = true;
             let order = StreamOrder { to, snapshot: stream.snapshot, after: stream.tail().cloned() };
@@ -114,8 +114,10 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(follower) = leader.followers.get_mut(&to) else { return };
         let (needs, repairs) = (follower.needs, follower.repair.is_some());
-        let Some(stream) = follower.stream_mut() else { return };
-        stream.is_reading = false;
+        if let Some(stream) = follower.stream_mut() {
+            stream.is_reading = false;
+        }
+        let Some(stream) = follower.stream_with_space() else { return };
         if needs.is_some_and(|needs| chunk.snapshot.index < needs) {
             // This server's table has not come so far yet. Later.
             *stream = Stream::default();
@@ -185,13 +187,10 @@ impl Raft {
         }
         let resume = |cursor| Body::ChunkReply { snapshot: chunk.snapshot, cursor, resume: true };
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
-            // Rule 35: there is no room for a second table. The leader, which knows, asks again later.
-            if self.disk_low {
-                return Ok(());
-            }
             let is_busy = |staging: &Staging| staging.done || !staging.pending.is_empty();
-            if chunk.after.is_some() || self.staging.as_ref().is_some_and(is_busy) {
-                // Rule 34: another identity starts at its beginning, once the applier is free.
+            if self.disk_low || chunk.after.is_some() || self.staging.as_ref().is_some_and(is_busy) {
+                // Rule 34: another identity starts at its beginning, once the applier is free. Rule 35: and once there is
+                // room for a second table, which the next answer to a heartbeat tells.
                 self.send(from, resume(None));
                 return Ok(());
             }

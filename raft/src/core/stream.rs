@@ -44,6 +44,11 @@ impl Stream {
         Self { snapshot: Some(snapshot), ..Self::default() }
     }
 
+    /// Another snapshot begins, or none. (A chunk that is being read still comes.)
+    pub(super) fn give_up(&mut self) {
+        *self = Self { is_reading: self.is_reading, ..Self::default() };
+    }
+
     /// The next chunk has the rows behind this key.
     pub(super) fn tail(&self) -> Option<&Bytes> {
         self.on_way.back().map_or(self.cursor.as_ref(), |(end, _)| end.as_ref())

@@ -167,6 +167,7 @@ pub(crate) fn progress(cluster: &Cluster, id: NodeId) -> Vec<String> {
             Feed::Full => "full".to_owned(),
             Feed::Snapshot(stream) => match stream.snapshot {
                 Some(snapshot) => format!("getting snapshot {snapshot}"),
+                None if it.disk_low => "waiting for space".to_owned(),
                 None => "getting a snapshot".to_owned(),
             },
         };
