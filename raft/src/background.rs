@@ -1,6 +1,6 @@
-//! What takes its time beside the driver and the applier: compaction's chores, and reading a snapshot's chunks.
+//! What takes its time beside the driver and the applier: compaction's chores, and reading what followers lack.
 //!
-//! Two tasks, for one waits for disks and nobody waits for it, while a follower waits for each chunk. They get orders
+//! Two tasks, for one waits for disks and nobody waits for it, while a follower waits for what is read. They get orders
 //! from the driver and tell it what became of them; neither knows of the other.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::message::Chunk;
-use crate::core::ready::StreamOrder;
+use crate::core::ready::{RunOrder, StreamOrder};
 use crate::driver::Event;
-use crate::storage::{Read, ScanLimit, Table, applied};
+use crate::storage::{Kept, Read, ScanLimit, Table, applied};
 use crate::types::{Entry, EntryId, Index, Membership, NodeId};
 
 /// What compaction needs done by somebody for whom nobody waits.
@@ -51,12 +51,21 @@ impl Flusher {
     }
 }
 
-/// Reads chunks of snapshots for followers.
+/// What is to be read for a follower.
+pub(crate) enum ReadOrder {
+    /// A chunk of a snapshot.
+    Chunk(StreamOrder),
+    /// Entries that are not in memory.
+    Entries(RunOrder),
+}
+
+/// Reads chunks of snapshots, and entries from the log's files, for followers.
 pub(crate) struct Streamer {
     pub(crate) table: Arc<dyn Table>,
+    pub(crate) kept: Arc<dyn Kept>,
     pub(crate) membership: Membership,
     pub(crate) config: Config,
-    pub(crate) orders: mpsc::UnboundedReceiver<StreamOrder>,
+    pub(crate) orders: mpsc::UnboundedReceiver<ReadOrder>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) stop: CancellationToken,
 }
@@ -89,8 +98,14 @@ impl Streamer {
             };
             let Some(order) = order else { break };
             views.retain(|_, view| view.used.elapsed() < IDLE_MAX);
-            let to = order.to;
-            let _ = self.events.send(Event::Chunk(to, self.read_chunk(&mut views, order)));
+            let event = match order {
+                ReadOrder::Chunk(order) => Event::Chunk(order.to, self.read_chunk(&mut views, order)),
+                ReadOrder::Entries(order) => {
+                    let run = self.kept.read(order.prev, order.upto, order.bytes);
+                    Event::Entries(order, run)
+                }
+            };
+            let _ = self.events.send(event);
         }
     }
 

@@ -21,14 +21,14 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::background::Chore;
+use crate::background::{Chore, ReadOrder};
 use crate::config::Config;
 use crate::core::message::Chunk;
-use crate::core::ready::{Apply, ReadId, Ready, StreamOrder};
+use crate::core::ready::{Apply, ReadId, Ready, RunOrder};
 use crate::core::role::Role;
 use crate::core::{ProposeError, Raft, Refused};
 use crate::rsm::{ExecuteError, Leadership, Role as RoleName, Status};
-use crate::storage::{Applied, Log};
+use crate::storage::{Applied, Kept, Log, Run};
 use crate::transport::{Incoming, Mailbox, Transport};
 use crate::types::{EntryId, Index, NodeId};
 
@@ -75,6 +75,8 @@ pub(crate) enum Event {
     AnsweredReads(usize),
     /// A chunk for a follower was read.
     Chunk(NodeId, Chunk),
+    /// Entries for a follower were read from the log's files, or are gone.
+    Entries(RunOrder, Option<Run>),
     /// The table is durable up to here.
     Durable(Index),
     /// The table had this hash behind the entry at this position.
@@ -93,6 +95,7 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) raft: Raft,
     pub(crate) config: Config,
     pub(crate) log: Box<dyn Log>,
+    pub(crate) kept: Arc<dyn Kept>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) mailbox: Mailbox,
     pub(crate) mailbox_open: bool,
@@ -102,8 +105,8 @@ pub(crate) struct Driver<P, Q> {
     /// Who waits for what, to be handed to the applier with the next thing it has to do.
     pub(crate) handing: Vec<Item<P, Q>>,
     pub(crate) chores: mpsc::UnboundedSender<Chore>,
-    /// Snapshot chunks to be read.
-    pub(crate) streams: mpsc::UnboundedSender<StreamOrder>,
+    /// What is to be read for followers.
+    pub(crate) reads: mpsc::UnboundedSender<ReadOrder>,
     pub(crate) disk_low: watch::Receiver<bool>,
     pub(crate) status: Arc<watch::Sender<Status>>,
     pub(crate) leadership: watch::Sender<Leadership>,
@@ -206,6 +209,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         self.raft.set_disk_low(*self.disk_low.borrow());
         self.compaction.ticks_since = self.compaction.ticks_since.saturating_add(1);
         self.raft.tick();
+        self.kept.keep_from(self.raft.wanted());
         // Nothing was left to apply for a tick: everybody in the group comes to rest at the same position.
         let applied = self.status.borrow().applied;
         if applied == self.rested && applied.id.index == self.raft.commit() {
@@ -225,6 +229,10 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             }
             Event::NotInstalled(snapshot) => self.raft.not_installed(snapshot),
             Event::Chunk(to, chunk) => self.raft.chunk_read(to, chunk),
+            Event::Entries(order, run) => {
+                self.raft.set_kept(self.kept.first());
+                self.raft.entries_read(&order, run);
+            }
             Event::Hashed(index, hash) => self.raft.hashed(index, hash),
             Event::Durable(index) => {
                 let dropped = self.raft.compact(index);
@@ -302,12 +310,15 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             self.transport.send(envelope.to, envelope.message);
         }
         if let Some(save) = ready.save {
+            // (Before the save that may let go of them.)
+            self.kept.keep_from(self.raft.wanted());
             let start = clock::now();
             self.log.save(&save).await;
             if start.elapsed() > self.config.tick * self.config.election_ticks_min {
                 self.counters.slow_saves.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(took = ?start.elapsed(), "a synced write took longer than an election timeout");
             }
+            self.raft.set_kept(self.kept.first());
             self.raft.saved();
         }
         for envelope in ready.send {
@@ -318,8 +329,9 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             self.handing.extend(ready.apply.into_iter().map(Item::Apply));
             let _ = self.applier.send(std::mem::take(&mut self.handing));
         }
-        for order in ready.streams {
-            let _ = self.streams.send(order);
+        let chunks = ready.streams.into_iter().map(ReadOrder::Chunk);
+        for order in chunks.chain(ready.reads.into_iter().map(ReadOrder::Entries)) {
+            let _ = self.reads.send(order);
         }
     }
 

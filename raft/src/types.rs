@@ -39,6 +39,9 @@ impl Index {
     /// No message may name an entry or a snapshot from here on: the next one must always exist.
     pub const LIMIT: Self = Self(1 << 62);
 
+    /// Beyond every entry.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {

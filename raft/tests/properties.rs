@@ -69,6 +69,7 @@ impl Run {
         let mut cluster = Cluster::new(size, config);
         cluster.instant = false;
         cluster.chunk_rows = [1, 2, 5, 20][random.random_range(0..4)];
+        cluster.keep_entries = [0, 5, 30, 1000][random.random_range(0..4)];
         let mood = |random: &mut StdRng, most: u32| {
             if random.random_bool(0.3) { 0 } else { random.random_range(0..most) }
         };
@@ -136,6 +137,7 @@ impl Run {
                 None
             }
             90..94 => self.draw(false).inspect(|id| {
+                self.cluster.read_one_run(*id);
                 self.cluster.read_one_chunk(*id);
             }),
             94..99 => self.draw(false).inspect(|id| {

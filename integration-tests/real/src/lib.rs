@@ -21,6 +21,7 @@ mod memory;
 pub mod place;
 pub mod process;
 mod server;
+mod writes;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -31,6 +32,7 @@ pub use self::load::{Load, Open, OpenReport, checked};
 pub use self::memory::{Growth, MemoryWatch, anonymous_bytes, rss_bytes};
 pub use self::place::Place;
 pub use self::server::{Server, free_ports};
+pub use self::writes::Writes;
 
 static MACHINE: RwLock<()> = RwLock::new(());
 

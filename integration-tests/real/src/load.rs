@@ -32,7 +32,9 @@ pub fn checked(history: Vec<Operation>) -> Vec<Operation> {
     history
 }
 
-fn on_own_thread<T: Send + 'static>(work: impl AsyncFnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+pub(super) fn on_own_thread<T: Send + 'static>(
+    work: impl AsyncFnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(LocalSet::new().run_until(work()))

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use raft::storage::memory::{MemoryDisk, Past};
-use raft::storage::{Batch, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
+use raft::storage::{Batch, Kept, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
 use raft::types::{EntryId, HardState, Index, Payload, Term};
 use rand::RngExt;
 use tokio::sync::watch;
@@ -167,10 +167,16 @@ impl Disk {
     /// An empty disk.
     pub fn new(world: &World, name: &Name, temper: Temper) -> Self {
         let random = Arc::new(Mutex::new(world.generator(&format!("disk {name}"))));
+        let memory = MemoryDisk::new();
+        if temper == Temper::Moody {
+            // (The others show what snapshots do.)
+            let mut random = world.generator(&format!("log files of {name}"));
+            memory.keep_behind([0, 0, 8 << 10, 1 << 20][random.random_range(0..4)]);
+        }
         Self {
             world: world.clone(),
             name: Arc::clone(name),
-            memory: MemoryDisk::new(),
+            memory,
             journal: Arc::default(),
             random,
             temper,
@@ -336,6 +342,10 @@ impl Log for SlowLog {
 
     fn syncs(&self) -> u64 {
         self.inner.syncs()
+    }
+
+    fn kept(&self) -> Arc<dyn Kept> {
+        self.inner.kept()
     }
 }
 

@@ -94,6 +94,7 @@ impl Raft {
         self.role = Role::Leader(Leader {
             followers: others.map(|voter| (voter, Progress::new(next))).collect(),
             term_start: next,
+            since: self.log.marker().index,
             round: 0,
             waiting: Vec::new(),
             rounds: VecDeque::new(),

@@ -56,6 +56,7 @@
 //! * [`Raft::read`]: a linearizable read without a log entry (`read`).
 //! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's prefix
 //!   goes, and followers that still need it get rows instead (`snapshot`).
+//! * `catch_up`: who lacks entries that are not in memory gets them from files, while they are there.
 //! * `flow`: what is committed and not applied is bounded, here and on followers.
 //! * `debt`: a server that lost a part of its log votes only for logs that reach what it has promised.
 //! * [`Raft::hashed`]: what the tables are compared by; one that differs from most is replaced (`table`).
@@ -66,6 +67,7 @@
 //! Left out on purpose: change of membership, leadership transfer, leases.
 
 pub mod alarm;
+mod catch_up;
 mod claims;
 mod debt;
 mod election;
@@ -96,7 +98,7 @@ use flow::Backlog;
 use log::Log;
 use message::{Body, Envelope, Message};
 use progress::Progress;
-use ready::{Apply, Ready, StreamOrder};
+use ready::{Apply, Ready, RunOrder, StreamOrder};
 use role::Role;
 use snapshot::Staging;
 use table::OwnTable;
@@ -171,6 +173,8 @@ pub struct Raft {
     /// Last position of the save on its way.
     saving: Index,
     disk_low: bool,
+    /// From this position on all entries are in the log's files.
+    kept: Index,
     /// The last entry of which this server has promised somebody that it has it, if its log may lack it; zero if it
     /// lacks nothing (`debt`).
     promised: EntryId,
@@ -191,9 +195,12 @@ pub struct Raft {
     disbelieved: BTreeSet<NodeId>,
 
     save: Save,
+    /// That carry entries from the log's files.
+    appends: Vec<Envelope>,
     send: Vec<Envelope>,
     apply: Vec<Apply>,
     streams: Vec<StreamOrder>,
+    reads: Vec<RunOrder>,
     alarms: Vec<Alarm>,
 }
 
@@ -227,6 +234,7 @@ impl Raft {
             saved: last,
             saving: last,
             disk_low: false,
+            kept: Index::NEVER,
             promised,
             age: 0,
             election_elapsed: 0,
@@ -238,9 +246,11 @@ impl Raft {
             claimed_beyond: BTreeMap::new(),
             disbelieved: BTreeSet::new(),
             save: Save::default(),
+            appends: Vec::new(),
             send: Vec::new(),
             apply: Vec::new(),
             streams: Vec::new(),
+            reads: Vec::new(),
             alarms: Vec::new(),
         };
         raft.reset_election_timer();
@@ -392,6 +402,7 @@ impl Raft {
             send: std::mem::take(&mut self.send),
             apply: std::mem::take(&mut self.apply),
             streams: std::mem::take(&mut self.streams),
+            reads: std::mem::take(&mut self.reads),
             alarms: std::mem::take(&mut self.alarms),
         }
     }

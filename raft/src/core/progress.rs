@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use super::stream::Stream;
 use super::table::Mark;
+use crate::config::Config;
 use crate::types::{EntryId, Index};
 
 /// How the follower is being fed.
@@ -59,6 +60,10 @@ pub struct Progress {
     pub differs: Option<Mark>,
     /// It said that its table is bad, and needs a snapshot at or past this position.
     pub needs: Option<Index>,
+    /// Entries are being read for it from the log's files.
+    pub is_reading: bool,
+    /// The last entry that was sent to it from a file.
+    pub(super) tail: EntryId,
     /// A snapshot for its table, beside the entries for its log.
     pub repair: Option<Stream>,
 }
@@ -80,6 +85,8 @@ impl Progress {
             due: true,
             differs: None,
             needs: None,
+            is_reading: false,
+            tail: EntryId::ZERO,
             repair: None,
         }
     }
@@ -112,6 +119,22 @@ impl Progress {
             }
             _ => (0, 0),
         }
+    }
+
+    /// Bytes of entries that may be sent to it now; none: no entries at all.
+    pub fn open_bytes(&self, config: &Config) -> Option<usize> {
+        let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+        let (bytes, messages) = self.in_flight();
+        let is_open = match &self.feed {
+            // A follower that is not answering gets the question, not megabytes again and again.
+            Feed::Probe { waiting } => !waiting && room > 0,
+            Feed::Replicate { .. } => {
+                bytes < config.in_flight_bytes_max.min(room) && messages < config.in_flight_messages_max
+            }
+            Feed::Full | Feed::Snapshot(_) => false,
+        };
+        let is_fresh = self.silent_ticks < config.election_ticks_min;
+        (is_open && is_fresh).then(|| config.append_bytes_max.min(room.saturating_sub(bytes)))
     }
 
     /// The follower agrees up to `index`, as a message that was sent shows. Never goes back

@@ -22,6 +22,8 @@ pub struct Ready {
     pub apply: Vec<Apply>,
     /// Snapshot chunks to be read from the table.
     pub streams: Vec<StreamOrder>,
+    /// Entries to be read from the log's files.
+    pub reads: Vec<RunOrder>,
     /// To be logged, counted and shown.
     pub alarms: Vec<Alarm>,
 }
@@ -58,6 +60,19 @@ pub struct StreamOrder {
     pub snapshot: Option<EntryId>,
     /// Rows behind this key.
     pub after: Option<Bytes>,
+}
+
+/// Asks for compacted entries from the log's files, for a follower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOrder {
+    /// The follower.
+    pub to: NodeId,
+    /// Entries behind this one,
+    pub prev: Index,
+    /// up to and with this one,
+    pub upto: Index,
+    /// of so many bytes together, one at least.
+    pub bytes: usize,
 }
 
 impl Ready {

@@ -9,6 +9,7 @@
 use super::alarm::Alarm;
 use super::message::{Body, Envelope, Message, Verdict};
 use super::progress::{Feed, Progress};
+use super::ready::RunOrder;
 use super::role::{Leader, Role};
 use super::table::TableReport;
 use super::{Raft, Refused};
@@ -57,10 +58,11 @@ impl Raft {
 
     /// The Appends of this round: what followers lack, and heartbeats that are owed.
     pub(super) fn take_appends(&mut self) -> Vec<Envelope> {
+        // First those of entries from files: what follows may be in memory.
+        let mut appends = std::mem::take(&mut self.appends);
         self.start_round(false);
-        let Role::Leader(leader) = &self.role else { return Vec::new() };
+        let Role::Leader(leader) = &self.role else { return appends };
         let ids: Vec<NodeId> = leader.followers.keys().copied().collect();
-        let mut appends = Vec::new();
         for id in ids {
             while let Some(message) = self.next_append(id) {
                 appends.push(Envelope { to: id, message });
@@ -70,45 +72,38 @@ impl Raft {
     }
 
     fn next_append(&mut self, to: NodeId) -> Option<Message> {
-        let term = self.hard_state.term;
-        let last = self.log.last().index;
-        let Role::Leader(leader) = &mut self.role else { return None };
-        let round = leader.round;
-        let follower = leader.followers.get_mut(&to)?;
-        if !matches!(follower.feed, Feed::Snapshot(_)) && follower.next <= self.log.marker().index {
-            // What it needs next was compacted away (section 7).
+        let (term, marker, last) = (self.hard_state.term, self.log.marker(), self.log.last().index);
+        let follower = self.role.leader_mut()?.followers.get(&to)?;
+        let (next, is_streamed) = (follower.next, matches!(follower.feed, Feed::Snapshot(_)));
+        let is_behind = !is_streamed && next <= marker.index;
+        if is_behind && !self.has_behind(next.previous()) {
+            // What it needs next is gone (section 7).
             self.become_stream(to);
             return self.next_append(to);
         }
-        let config = &self.config;
-        let fresh = follower.silent_ticks < config.election_ticks_min;
-        let (bytes, messages) = follower.in_flight();
-        let room = usize::try_from(follower.room).unwrap_or(usize::MAX);
-        let open = match &follower.feed {
-            // A follower that is not answering gets the question, not megabytes again and again.
-            Feed::Probe { waiting } => !waiting && fresh && follower.room > 0,
-            Feed::Replicate { .. } => {
-                let window = config.in_flight_bytes_max.min(room);
-                fresh && bytes < window && messages < config.in_flight_messages_max
-            }
-            Feed::Full | Feed::Snapshot(_) => false,
-        };
-        let probing = matches!(follower.feed, Feed::Probe { waiting: false });
-        let more = open && follower.next <= last && !base::mutant!("entries-wait-for-heartbeat");
+        let Role::Leader(leader) = &mut self.role else { return None };
+        let round = leader.round;
+        let follower = leader.followers.get_mut(&to)?;
+        let open = follower.open_bytes(&self.config);
+        if let Some(bytes) = open.filter(|_| is_behind && !follower.is_reading) {
+            follower.is_reading = true;
+            self.reads.push(RunOrder { to, prev: next.previous(), upto: marker.index, bytes });
+        }
+        let probing = matches!(follower.feed, Feed::Probe { waiting: false }) && !is_behind;
+        let more =
+            open.is_some() && !is_behind && next <= last && !base::mutant!("entries-wait-for-heartbeat");
         if !(follower.due || probing || more) {
             return None;
         }
-        let bytes_max = config.append_bytes_max.min(room.saturating_sub(bytes));
-        let entries = match open {
-            true => self.log.range(follower.next, last, bytes_max),
-            false => Vec::new(),
+        let (prev, entries) = match open {
+            _ if is_streamed => (marker, Vec::new()),
+            _ if is_behind => (follower.prev_or(marker), Vec::new()),
+            Some(bytes_max) => (self.log.id_at(next.previous())?, self.log.range(next, last, bytes_max)),
+            None => (self.log.id_at(next.previous())?, Vec::new()),
         };
-        let prev_index = match follower.feed {
-            Feed::Snapshot(_) => self.log.marker().index,
-            _ => follower.next.previous(),
-        };
-        let prev = self.log.id_at(prev_index)?;
-        note_sent(follower, &entries);
+        if !is_behind {
+            note_sent(follower, &entries);
+        }
         let differs = follower.differs;
         follower.due = false;
         follower.commit_told = self.commit;
@@ -288,7 +283,7 @@ impl Raft {
         room: u64,
     ) -> Result<(), Refused> {
         let last = self.log.last().index;
-        let log = &self.log;
+        let (log, kept) = (&self.log, self.kept);
         let Role::Leader(leader) = &mut self.role else { return Ok(()) };
         let newest_round = leader.round;
         let Some(follower) = leader.followers.get_mut(&from) else { return Ok(()) };
@@ -318,7 +313,8 @@ impl Raft {
                     }
                 }
                 let news = follower.on_matched(index);
-                if matches!(follower.feed, Feed::Snapshot(_)) && follower.matched >= log.marker().index {
+                let has_rest = follower.matched >= log.marker().index || follower.matched >= kept;
+                if matches!(follower.feed, Feed::Snapshot(_)) && has_rest {
                     follower.probe_from(follower.matched.next());
                 }
                 news
@@ -394,7 +390,7 @@ impl Raft {
 }
 
 /// What was sent counts as on its way; `next` runs ahead of the answers.
-fn note_sent(follower: &mut Progress, entries: &[Entry]) {
+pub(super) fn note_sent(follower: &mut Progress, entries: &[Entry]) {
     match &mut follower.feed {
         Feed::Probe { waiting } => *waiting = true,
         Feed::Replicate { in_flight } => {

@@ -36,6 +36,8 @@ pub struct Leader {
     pub followers: BTreeMap<NodeId, Progress>,
     /// Position of the empty entry of this term; reads wait until it is committed.
     pub term_start: Index,
+    /// Entries at or below this one were not in its memory when it began to lead.
+    pub since: Index,
     /// Number of the newest round of Appends.
     pub round: u64,
     /// Reads that wait for a round to be started.

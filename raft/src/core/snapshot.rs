@@ -111,6 +111,7 @@ impl Raft {
 
     /// The chunk that an order asked for was read.
     pub fn chunk_read(&mut self, to: NodeId, chunk: Chunk) {
+        let has_rest = self.has_behind(chunk.snapshot.index);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(follower) = leader.followers.get_mut(&to) else { return };
         let (needs, repairs) = (follower.needs, follower.repair.is_some());
@@ -123,8 +124,8 @@ impl Raft {
             *stream = Stream::default();
             return;
         }
-        if chunk.snapshot.index < self.log.marker().index && !repairs {
-            // Made before the log was compacted further: useless to the follower. Start over.
+        if !has_rest && !repairs {
+            // What follows it is gone: useless to the follower. Start over.
             *stream = Stream::default();
             self.order_chunk(to);
             return;

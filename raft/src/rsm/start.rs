@@ -160,6 +160,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     if let Some(save) = start_rule(&mut restored, applied.id, table.installed())? {
         log.save(&save).await;
     }
+    let kept = log.kept();
     if threads == Threads::Own {
         log = Box::new(LogThread::start(log));
     }
@@ -196,7 +197,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     let (items, queue) = mpsc::unbounded_channel();
     let (responses, turns) = mpsc::unbounded_channel();
     let (chores, chore_queue) = mpsc::unbounded_channel();
-    let (streams, stream_queue) = mpsc::unbounded_channel();
+    let (reads, read_queue) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
     // Ticks of the replicas of a group must not beat in step.
@@ -211,9 +212,10 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     };
     let streamer = Streamer {
         table: Arc::clone(&table),
+        kept: Arc::clone(&kept),
         membership,
         config: config.clone(),
-        orders: stream_queue,
+        orders: read_queue,
         events: event_sender.clone(),
         stop: stop.clone(),
     };
@@ -238,6 +240,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         raft,
         config,
         log,
+        kept,
         transport,
         mailbox,
         mailbox_open: true,
@@ -246,7 +249,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         applier: items,
         handing: Vec::new(),
         chores,
-        streams,
+        reads,
         disk_low,
         status: status_sender,
         leadership: leadership_sender,

@@ -5,6 +5,7 @@
 //! is shown by its counting, and under strace by hand.
 
 mod damage;
+mod kept;
 mod log;
 mod rocks;
 mod table;

@@ -8,6 +8,8 @@
 //! Left out on purpose: errors (they end a process, which is a kill), and durability that comes by itself:
 //! a real table may have flushed more than it was asked to.
 
+mod kept;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
@@ -17,8 +19,11 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Batch, Change, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Stores, Table, applied};
+use super::{
+    Batch, Change, Kept, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Stores, Table, applied,
+};
 use crate::types::{Entry, EntryId, HardState, Index};
+use kept::Archive;
 
 type RowMap = Arc<BTreeMap<Bytes, Bytes>>;
 
@@ -40,6 +45,7 @@ struct Inner {
     live: Generation,
     durable: Generation,
     staged: BTreeMap<Bytes, Bytes>,
+    archive: Archive,
 }
 
 /// What a save took away or replaced.
@@ -129,6 +135,7 @@ impl MemoryDisk {
         inner.life += 1;
         inner.live = inner.durable.clone();
         inner.staged.clear();
+        inner.archive.clear();
     }
 
     /// Another disk with what is durable on this one, like a data directory that was copied while its server was down.
@@ -247,6 +254,9 @@ impl Log for MemoryLog {
             self.handle.before(DiskStep::Save).await;
             self.handle.change(|inner| {
                 let undo = keep(&mut inner.restored, save);
+                if let Some(marker) = save.marker {
+                    inner.archive.add(&undo.compacted, marker);
+                }
                 inner.undo.push_back(undo);
                 if inner.undo.len() > UNDO_MAX {
                     inner.undo.pop_front();
@@ -260,6 +270,10 @@ impl Log for MemoryLog {
 
     fn syncs(&self) -> u64 {
         self.syncs
+    }
+
+    fn kept(&self) -> Arc<dyn Kept> {
+        Arc::new(self.handle.clone())
     }
 }
 

@@ -17,6 +17,7 @@ pub mod thread;
 pub mod wal;
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use base::codec::Denied;
@@ -76,6 +77,69 @@ pub trait Log: Send {
 
     /// There is no save at present: time for what need not be durable at once (correctness rule 61).
     fn rest(&mut self) {}
+
+    /// The entries at or below the marker that are still there.
+    fn kept(&self) -> Arc<dyn Kept> {
+        Arc::new(NothingKept)
+    }
+}
+
+/// Entries of a log at or below its marker, for members that are behind (correctness rule 79). Nothing hangs on them: who needs
+/// one that is gone gets a snapshot. They are read beside the saves, by another thread.
+pub trait Kept: Send + Sync {
+    /// From now on the entries from this position on are kept, as far as the log's limit on their bytes allows.
+    fn keep_from(&self, from: Index);
+
+    /// From this position on all entries are there.
+    fn first(&self) -> Index;
+
+    /// Entries behind `prev`, up to and with `to`, which is compacted: at least one, and no more than fit into `bytes_max`.
+    /// None: they are gone, or damaged.
+    fn read(&self, prev: Index, to: Index, bytes_max: usize) -> Option<Run>;
+}
+
+/// Entries without a gap, behind another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The entry before the first.
+    pub prev: EntryId,
+    /// Not empty.
+    pub entries: Vec<Entry>,
+}
+
+impl Run {
+    /// The first of `entries` behind `prev` that together fit into `bytes_max`, one at least, if they are whole and continue it.
+    pub fn cut(prev: EntryId, entries: &[Entry], bytes_max: usize) -> Option<Self> {
+        let (mut left, mut before, mut run) = (bytes_max, prev, Vec::new());
+        for entry in entries {
+            if entry.id.index != before.index.next() || entry.id.term < before.term || !entry.is_whole() {
+                return None;
+            }
+            if !run.is_empty() && entry.weight() > left {
+                break;
+            }
+            left = left.saturating_sub(entry.weight());
+            before = entry.id;
+            run.push(entry.clone());
+        }
+        (!run.is_empty()).then_some(Self { prev, entries: run })
+    }
+}
+
+/// Of a log that keeps nothing.
+#[derive(Debug)]
+pub struct NothingKept;
+
+impl Kept for NothingKept {
+    fn keep_from(&self, _: Index) {}
+
+    fn first(&self) -> Index {
+        Index::NEVER
+    }
+
+    fn read(&self, _: Index, _: Index, _: usize) -> Option<Run> {
+        None
+    }
 }
 
 /// A row: key and value.
@@ -174,7 +238,7 @@ pub trait Table: Read {
 }
 
 /// Both stores of a replica.
-pub type Stores = (Box<dyn Log>, std::sync::Arc<dyn Table>);
+pub type Stores = (Box<dyn Log>, Arc<dyn Table>);
 
 /// The applied row of `rows`; the zero id for a table to which nothing was applied.
 pub fn applied(rows: &dyn Read) -> Applied {

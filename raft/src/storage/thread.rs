@@ -16,6 +16,8 @@ use super::{Log, OpenError, Restored, Save, no_runtime, start_thread};
 
 /// A log that was not written for so long is told to rest (correctness rule 61).
 const IDLE: Duration = Duration::from_millis(50);
+/// And again after so long: what it keeps for others may not be wanted any more (rule 79).
+const IDLE_AGAIN: Duration = Duration::from_secs(2);
 
 /// A save, and whom to tell the number of synced writes once it is durable.
 type Job = (Save, oneshot::Sender<u64>);
@@ -40,11 +42,7 @@ impl LogThread {
             let runtime = runtime.unwrap_or_else(|error| no_runtime(&error));
             let mut rested = true;
             loop {
-                let job = match rested {
-                    true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                    false => queue.recv_timeout(IDLE),
-                };
-                match job {
+                match queue.recv_timeout(if rested { IDLE_AGAIN } else { IDLE }) {
                     Ok((save, done)) => {
                         runtime.block_on(log.save(&save));
                         let _ = done.send(log.syncs());

@@ -24,10 +24,12 @@
 //! tears (it is smaller than a sector), or is full of zeros. The manifest tells of files that are gone or cut short.
 //! What a killed process has written or renamed is made durable before it is acted on.
 //!
-//! Left out on purpose: reading while running (the core holds the entries), and records that span files: one that
-//! is longer than a file gets a file of its length.
+//! Dead files are kept for members that are behind, as far as somebody may ask for what is in them (`kept`).
+//!
+//! Left out on purpose: records that span files: one that is longer than a file gets a file of its length.
 
 mod file;
+mod kept;
 mod manifest;
 mod record;
 mod repair;
@@ -37,7 +39,7 @@ mod survey;
 mod tail;
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -50,17 +52,20 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use self::file::{LogFile, Making, make_file, name};
+use self::file::{LogFile, Making, free_bytes, make_file, name};
+use self::kept::Shelf;
 use self::manifest::Manifest;
 use self::steps::{Step, step};
 use self::survey::Survey;
 pub use self::survey::{Judged, judge};
 use self::tail::Tail;
 use super::lines::{corrupt, sync_directory, unavailable};
-use super::{Log, OpenError, Restored, Save, fatal, start_thread};
+use super::{Kept, Log, OpenError, Restored, Save, fatal, start_thread};
 use crate::types::{EntryId, HardState, Index};
 
 const MIB: u64 = 1 << 20;
+/// Files that are removed with one save: each takes its time.
+const GONE_AT_ONCE_MAX: usize = 8;
 
 /// Settings of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,11 +76,13 @@ pub struct LogOptions {
     pub file_bytes: u64,
     /// Files beyond so many bytes are removed once they are dead, but for one. Default 32 MiB.
     pub keep_bytes: u64,
+    /// Bytes of files of which all entries are below the marker, that are kept for members that are behind. Default 1 GiB.
+    pub behind_bytes_max: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 32 * MIB }
+        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 32 * MIB, behind_bytes_max: 1024 * MIB }
     }
 }
 
@@ -84,7 +91,12 @@ impl LogOptions {
     pub fn for_limit(log_bytes_max: usize) -> Self {
         let log_bytes = log_bytes_max as u64;
         let file_bytes = (log_bytes / 4).clamp(MIB / 16, 4 * MIB);
-        Self { create: true, file_bytes, keep_bytes: log_bytes + 4 * file_bytes }
+        Self {
+            create: true,
+            file_bytes,
+            keep_bytes: log_bytes + 4 * file_bytes,
+            behind_bytes_max: 64 * log_bytes,
+        }
     }
 }
 
@@ -138,6 +150,12 @@ struct Wal {
     manifest: Manifest,
     /// Files with records, oldest first; the last is being written.
     used: VecDeque<LogFile>,
+    /// The last one, if there is any.
+    file: Option<File>,
+    /// What readers know of them.
+    shelf: Arc<Shelf>,
+    /// Bytes of dead files that may be kept for members that are behind.
+    behind_bytes: u64,
     /// Files without records that count.
     blank: Vec<LogFile>,
     /// A file that is being made, before it is needed.
@@ -191,6 +209,15 @@ impl Log for Wal {
 
     fn rest(&mut self) {
         self.tail.sync().unwrap_or_else(|error| fatal("write the mark of the log", &error));
+        let mut left = usize::MAX;
+        while self.manifest.files.len() < left {
+            left = self.manifest.files.len();
+            self.tidy().unwrap_or_else(|error| fatal("tidy the log", &error));
+        }
+    }
+
+    fn kept(&self) -> Arc<dyn Kept> {
+        Arc::clone(&self.shelf) as Arc<dyn Kept>
     }
 }
 
@@ -216,8 +243,11 @@ impl Wal {
             path: path.to_owned(),
             options: options.clone(),
             tail: Tail::open(path, manifest.salt).map_err(failed)?,
-            manifest,
             used: VecDeque::new(),
+            file: None,
+            shelf: Arc::new(Shelf::new(path.to_owned(), manifest.salt)),
+            behind_bytes: options.behind_bytes_max,
+            manifest,
             blank: Vec::new(),
             making: None,
             leaving: Vec::new(),
@@ -240,6 +270,8 @@ impl Wal {
             fs::remove_file(&path).map_err(|error| unavailable(&path, &error))?;
         }
         self.begin(&lies, newest).map_err(|error| unavailable(&self.path, &error))?;
+        self.shelf.set_first(restored.marker.index.next());
+        self.fill_shelf();
         self.loaded = true;
         Ok(restored)
     }
@@ -254,8 +286,10 @@ impl Wal {
         // What a killed process wrote may be in the operating system's memory only, also behind a sync that failed: then
         // it would not be written again by itself (rule 29). It is acted on from now on.
         if let Some(file) = self.used.back() {
-            file.file.write_all_at(&newest, lies.start as u64)?;
-            file.file.sync_data()?;
+            let file = file.open(&self.path)?;
+            file.write_all_at(&newest, lies.start as u64)?;
+            file.sync_data()?;
+            self.file = Some(file);
         }
         if let Some(number) = self.next.checked_sub(1) {
             self.tail.note(number, &self.head)?;
@@ -309,7 +343,7 @@ impl Wal {
     /// Writes a record behind which the log is as `head` says; and then the mark that says so (rule 61).
     fn write_record(&mut self, head: &Head) -> io::Result<()> {
         base::mutant!("mark-before-sync", self.tail.note(self.next, head)?);
-        let file = &self.used.back().expect("a file was begun").file;
+        let file = self.file.as_ref().expect("a file was begun");
         file.write_all_at(&self.record, self.at)?;
         step(Step::Written);
         file.sync_data()?;
@@ -328,14 +362,20 @@ impl Wal {
         self.seal(&head);
         base::mutant!("promise-not-in-head", self.seal(&Head { promised: EntryId::ZERO, ..head }));
         let file = self.next_file(self.record.len() as u64 + room)?;
-        self.used.push_back(file);
+        self.file = Some(file.open(&self.path)?);
+        self.used.push_back(LogFile { record: self.next, ..file });
         (self.at, self.again_at) = (0, 0);
-        self.write_record(&head)
+        self.write_record(&head)?;
+        self.behind_bytes = self.options.behind_bytes_max.min(free_bytes(&self.path) / 2);
+        self.fill_shelf();
+        Ok(())
     }
 
     fn next_file(&mut self, bytes: u64) -> io::Result<LogFile> {
         if self.dead() > 0 && self.used[0].bytes >= bytes {
             let file = self.used.pop_front().expect("there is one");
+            self.shelf.forget_before(file.last.next());
+            self.fill_shelf();
             return Ok(LogFile { last: Index::default(), ..file });
         }
         // Without it one is made now, or it is fatal.
@@ -348,19 +388,20 @@ impl Wal {
         Ok(self.blank.pop().expect("it was made"))
     }
 
-    /// How many of the oldest files are not needed any more: nothing in them counts, and they are not being written.
-    fn dead(&self) -> usize {
-        let others = self.used.iter().take(self.used.len().saturating_sub(1));
-        others.take_while(|file| file.last <= self.head.marker.index).count()
-    }
-
     /// What a durable save changes.
     fn take_note(&mut self, save: &Save) {
+        let before = self.head;
         self.head.take_note(save);
         if let Some(from) = save.truncate_from {
             for file in &mut self.used {
                 file.last = file.last.min(from.previous());
             }
+            self.fill_shelf();
+        }
+        if save.marker.is_some_and(|marker| save.truncate_from.is_some() || marker.index > before.last.index)
+        {
+            // It may lie beyond the log: then between the two there is nothing.
+            self.shelf.forget_before(self.head.marker.index.next());
         }
         if let Some(last) = save.entries.last() {
             self.used.back_mut().expect("it was written to").last = last.id.index;
@@ -387,12 +428,22 @@ impl Wal {
 
     fn choose_what_leaves(&mut self) {
         let mut bytes = self.manifest.bytes() - self.leaving.iter().map(|file| file.bytes).sum::<u64>();
+        let before = self.leaving.len();
         // One stays, to be used next.
-        while bytes > self.options.keep_bytes && self.dead() + self.blank.len() > 1 {
+        while self.leaving.len() < GONE_AT_ONCE_MAX
+            && bytes > self.options.keep_bytes
+            && self.dead() + self.blank.len() > 1
+        {
             let dead = if self.dead() > 0 { self.used.pop_front() } else { None };
+            if let Some(file) = dead {
+                self.shelf.forget_before(file.last.next());
+            }
             let Some(file) = dead.or_else(|| self.blank.pop()) else { break };
             bytes -= file.bytes;
             self.leaving.push(file);
+        }
+        if self.leaving.len() > before {
+            self.fill_shelf();
         }
     }
 

@@ -1,7 +1,8 @@
 //! What runs beside a core: the applier, the flusher and the streamer, a step at a time.
 
 use raft::core::message::Chunk;
-use raft::core::ready::Apply;
+use raft::core::ready::{Apply, RunOrder};
+use raft::storage::Run;
 use raft::types::{EntryId, Index, Membership, NodeId};
 
 use super::{Cluster, Seen, machine};
@@ -15,6 +16,7 @@ pub(super) enum Event {
     Installed(EntryId),
     NotInstalled(EntryId),
     Chunk(NodeId, Chunk),
+    Entries(RunOrder, Option<Run>),
     Durable(Index),
 }
 
@@ -22,7 +24,7 @@ impl Cluster {
     /// Everything beside the core has its turn; whether there was anything to do.
     pub(super) fn work_beside(&mut self, id: NodeId) -> bool {
         let mut worked = false;
-        while self.apply_one(id) || self.read_one_chunk(id) {
+        while self.apply_one(id) || self.read_one_chunk(id) || self.read_one_run(id) {
             worked = true;
         }
         self.tell_events(id) || worked
@@ -81,6 +83,15 @@ impl Cluster {
         true
     }
 
+    /// The streamer reads the next entries that were ordered.
+    pub(crate) fn read_one_run(&mut self, id: NodeId) -> bool {
+        let server = self.server(id);
+        let Some(order) = server.reads.pop_front() else { return false };
+        let run = server.files.read(order.prev, order.upto, order.bytes);
+        server.events.push_back(Event::Entries(order, run));
+        true
+    }
+
     /// A view of a long stream is given up; the stream starts over.
     pub(crate) fn drop_views(&mut self, id: NodeId) {
         self.server(id).views.clear();
@@ -98,6 +109,7 @@ impl Cluster {
                 Event::Installed(snapshot) => raft.installed(snapshot).expect("safety holds"),
                 Event::NotInstalled(snapshot) => raft.not_installed(snapshot),
                 Event::Chunk(to, chunk) => raft.chunk_read(to, chunk),
+                Event::Entries(order, run) => raft.entries_read(&order, run),
                 Event::Durable(index) => {
                     raft.compact(index);
                 }

@@ -5,6 +5,7 @@ use raft::core::Raft;
 use raft::storage::Restored;
 use raft::types::{Membership, NodeId};
 
+use super::files::Files;
 use super::{Cluster, Seen, Server, machine};
 
 impl Cluster {
@@ -53,6 +54,7 @@ impl Cluster {
         server.lives += 1;
         let applied = server.table.applied();
         machine::start_rule(&mut server.disk, applied, server.table.installed);
+        server.files = Files::of(&server.disk.entries);
         // Another seed for each life: a restarted server must not repeat its luck.
         let config = Config { seed: config.seed.wrapping_add(server.lives << 32), ..config };
         server.raft = Some(Raft::new(id, membership, config, server.disk.clone(), applied));

@@ -9,6 +9,7 @@
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
 mod beside;
+mod files;
 mod harm;
 pub(crate) mod machine;
 pub(crate) mod oracle;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use raft::config::Config;
 use raft::core::alarm::Alarm;
 use raft::core::message::{Body, Chunk, Envelope, Message, Verdict};
-use raft::core::ready::{Apply, ReadId, Ready, StreamOrder};
+use raft::core::ready::{Apply, ReadId, Ready, RunOrder, StreamOrder};
 use raft::core::role::Role;
 use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
@@ -29,6 +30,7 @@ use raft::storage::{Restored, Save};
 use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
 
 use beside::Event;
+use files::Files;
 use machine::Table;
 
 /// A message on its way.
@@ -86,6 +88,8 @@ pub(crate) struct Server {
     pending: Option<Ready>,
     queue: VecDeque<Apply>,
     orders: VecDeque<StreamOrder>,
+    reads: VecDeque<RunOrder>,
+    files: Files,
     events: VecDeque<Event>,
     views: BTreeMap<NodeId, Vec<Entry>>,
     shown: String,
@@ -101,6 +105,8 @@ pub(crate) struct Cluster {
     pub(crate) instant: bool,
     /// Rows of one snapshot chunk.
     pub(crate) chunk_rows: usize,
+    /// Entries that logs keep below their markers for who is behind.
+    pub(crate) keep_entries: usize,
     pub(crate) seen: Vec<Seen>,
 }
 
@@ -127,6 +133,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             instant: true,
             chunk_rows: 2,
+            keep_entries: 0,
             seen: Vec::new(),
         };
         for id in (1..=size).map(NodeId) {
@@ -293,9 +300,13 @@ impl Cluster {
 
     fn finish(&mut self, id: NodeId, mut ready: Ready, crash: Option<Crash>) {
         if let Some(save) = ready.save.take() {
-            let Server { disk, past, .. } = self.server(id);
+            let most = self.keep_entries;
+            let Server { disk, past, files, raft, .. } = self.server(id);
+            let raft = raft.as_mut().expect("it is up");
             past.push(disk.clone());
             machine::keep(disk, &save);
+            files.save(&save, disk.marker, raft.wanted(), most);
+            raft.set_kept(files.first(disk.marker));
             let before = save.entries.first().and_then(|first| machine::id_before(disk, first.id.index));
             self.seen.push(Seen::Saved(id, save, before));
             if crash == Some(Crash::AfterSave) {
@@ -312,6 +323,7 @@ impl Cluster {
         let server = self.server(id);
         server.queue.extend(ready.apply);
         server.orders.extend(ready.streams);
+        server.reads.extend(ready.reads);
     }
 
     /// The hanging save returns.
@@ -374,6 +386,8 @@ impl Server {
             pending: None,
             queue: VecDeque::new(),
             orders: VecDeque::new(),
+            reads: VecDeque::new(),
+            files: Files::default(),
             events: VecDeque::new(),
             views: BTreeMap::new(),
             shown: String::new(),

@@ -1,7 +1,7 @@
 //! The language of the golden scripts: one command a line.
 //!
 //! ```text
-//! cluster N [key=value...]        N fresh servers; keys are Config's, and chunk-rows
+//! cluster N [key=value...]        N fresh servers; keys are Config's, chunk-rows and keep-entries
 //! disk ID terms=1,1,2 [term=T vote=ID marker=INDEX@TERM]   what it finds at its (re)start
 //! tick ID|all [n]   beat ID       time passes; a beat is a heartbeat interval
 //! timeout ID                      ticks until it asks whether it could win
@@ -181,7 +181,7 @@ fn ask(cluster: &mut Cluster, words: &[&str]) -> Vec<String> {
 
 fn cluster(size: &str, options: &[&str]) -> Cluster {
     let mut config = small_config(7);
-    let (mut chunk_rows, mut quiet_start) = (2, false);
+    let (mut chunk_rows, mut keep_entries, mut quiet_start) = (2, 0, false);
     for option in options {
         let (key, value) = pair(option);
         let value = number(value) as usize;
@@ -196,12 +196,14 @@ fn cluster(size: &str, options: &[&str]) -> Cluster {
             "log-keep-bytes" => config.log_keep_bytes = value,
             "log-bytes-hard-max" => config.log_bytes_hard_max = value,
             "chunk-rows" => chunk_rows = value,
+            "keep-entries" => keep_entries = value,
             "quiet-start" => quiet_start = value > 0,
             _ => panic!("no such setting: {key}"),
         }
     }
     let mut cluster = Cluster::new(number(size), config);
     cluster.chunk_rows = chunk_rows;
+    cluster.keep_entries = keep_entries;
     // Of servers that start later: these have been up for long.
     cluster.config.quiet_start = quiet_start;
     cluster

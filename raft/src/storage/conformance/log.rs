@@ -21,7 +21,7 @@ on_both_disks!(
     every_save_is_one_synced_write,
 );
 
-async fn save(log: &mut dyn Log, save: Save) {
+pub(super) async fn save(log: &mut dyn Log, save: Save) {
     log.save(&save).await;
 }
 

@@ -17,11 +17,12 @@ use crate::types::Index;
 /// Between two pieces of a file that is made before it is needed.
 const PAUSE: Duration = Duration::from_millis(4);
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct LogFile {
     pub(super) number: u32,
     pub(super) bytes: u64,
-    pub(super) file: File,
+    /// The number of its first record, if it has any.
+    pub(super) record: u64,
     /// The last entry in it that counts, unless a marker covers it.
     pub(super) last: Index,
 }
@@ -34,9 +35,9 @@ pub(super) struct Making {
 }
 
 impl LogFile {
-    pub(super) fn open(path: &Path, number: u32, bytes: u64) -> Result<Self, OpenError> {
-        let opened = OpenOptions::new().read(true).write(true).open(path);
-        let file = match opened {
+    /// As long as the manifest says.
+    pub(super) fn check(path: &Path, number: u32, bytes: u64) -> Result<Self, OpenError> {
+        let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(corrupt(path, "this file of the log is gone"));
@@ -47,12 +48,17 @@ impl LogFile {
         if found != bytes {
             return Err(corrupt(path, format!("{found} bytes long, it was made with {bytes}")));
         }
-        Ok(Self { number, bytes, file, last: Index::default() })
+        Ok(Self { number, bytes, record: 0, last: Index::default() })
+    }
+
+    /// Opened to be written.
+    pub(super) fn open(&self, directory: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(directory.join(name(self.number)))
     }
 
     /// Its first bytes.
-    pub(super) fn read(&self, bytes: u64) -> io::Result<Vec<u8>> {
-        read(&self.file, bytes)
+    pub(super) fn read(&self, directory: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+        read(&File::open(directory.join(name(self.number)))?, bytes)
     }
 }
 
@@ -67,6 +73,11 @@ pub(super) fn read(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
         }
     }
     Ok(content)
+}
+
+/// Bytes that may still be written on the disk of `path`; all there could be, if it does not say.
+pub(super) fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 pub(super) fn name(number: u32) -> String {
@@ -91,5 +102,5 @@ pub(super) fn make_file(path: &Path, number: u32, bytes: u64, hurry: &AtomicBool
     }
     file.sync_all()?;
     sync_directory(path)?;
-    Ok(LogFile { number, bytes, file, last: Index::default() })
+    Ok(LogFile { number, bytes, record: 0, last: Index::default() })
 }

@@ -15,18 +15,21 @@
 //!
 //! Without a mark that reaches the damage nobody knows what was promised: the log refuses to open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{name, read};
+use super::file::{LogFile, name, read};
 use super::manifest::Manifest;
+use super::record::SECTOR;
 use super::replay::{Replay, decode};
+use super::survey::needless;
 use super::tail::{self, Mark};
 use super::{Head, LogOptions, Step, Wal, record, step};
 use crate::storage::lines::{corrupt, sync_directory, unavailable};
 use crate::storage::{OpenError, Save};
+use crate::types::Index;
 
 /// What `damage` has left of the log, as one save, and what was promised with what it has not.
 ///
@@ -34,7 +37,7 @@ use crate::storage::{OpenError, Save};
 /// `damage` itself, if that cannot be told.
 pub(super) fn salvage(path: &Path, manifest: &Manifest, damage: OpenError) -> Result<Save, OpenError> {
     let Some(mark) = tail::read(path, manifest.salt) else { return Err(damage) };
-    let contents = contents(path).map_err(|error| unavailable(path, &error))?;
+    let contents = contents(path, &dead(path, manifest)).map_err(|error| unavailable(path, &error))?;
     let replay = replay(manifest, &contents);
     if mark.number < replay.reaches() {
         return Err(damage);
@@ -44,11 +47,27 @@ pub(super) fn salvage(path: &Path, manifest: &Manifest, damage: OpenError) -> Re
     replay.left(kept.hard_state, behind.promised).map_err(|_| damage)
 }
 
-/// By file name, what can be read of all files with records.
-fn contents(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+/// Files of which nothing counts: they were kept for other members, and may be many.
+fn dead(path: &Path, manifest: &Manifest) -> BTreeSet<PathBuf> {
+    let file = |(number, bytes): (&u32, &u64)| {
+        let file = LogFile { number: *number, bytes: *bytes, record: 0, last: Index(0) };
+        let content = file.read(path, (*bytes).min(SECTOR as u64)).ok()?;
+        let first = record::open(&content, manifest.salt)?;
+        Some((LogFile { record: first.number, ..file }, decode(first.number, first.body).ok()))
+    };
+    let mut chain: Vec<(LogFile, Option<Head>)> = manifest.files.iter().filter_map(file).collect();
+    chain.sort_by_key(|(file, _)| file.record);
+    chain.iter().take(needless(&chain)).map(|(file, _)| path.join(name(file.number))).collect()
+}
+
+/// By file name, what can be read of all others with records.
+fn contents(path: &Path, dead: &BTreeSet<PathBuf>) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut contents = BTreeMap::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
+        if dead.contains(&entry.path()) {
+            continue;
+        }
         if entry.path().extension().is_some_and(|extension| extension == "log") {
             let name = entry.file_name().to_string_lossy().into_owned();
             let file = File::open(entry.path())?;

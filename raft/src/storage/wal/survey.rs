@@ -14,6 +14,7 @@ use super::tail::{self, Mark};
 use super::{Head, record, repair};
 use crate::storage::lines::{corrupt, unavailable};
 use crate::storage::{OpenError, Restored, Save};
+use crate::types::Index;
 
 /// A log that can be opened.
 pub(super) struct Survey {
@@ -74,21 +75,27 @@ pub(super) fn survey(path: &Path, manifest: &Manifest) -> Result<Survey, OpenErr
     let (mut chain, mut blank) = (Vec::new(), Vec::new());
     for (number, bytes) in &manifest.files {
         let at = path.join(name(*number));
-        let file = LogFile::open(&at, *number, *bytes)?;
-        let content = file.read((*bytes).min(SECTOR as u64)).map_err(|error| unavailable(&at, &error))?;
+        let mut file = LogFile::check(&at, *number, *bytes)?;
+        let content =
+            file.read(path, (*bytes).min(SECTOR as u64)).map_err(|error| unavailable(&at, &error))?;
         match record::open(&content, manifest.salt) {
-            Some(first) => chain.push((first.number, file)),
+            Some(first) => {
+                file.record = first.number;
+                chain.push((file, base::codec::decode(first.body, first.body.len()).ok()));
+            }
             None => blank.push(file),
         }
     }
-    chain.sort_by_key(|(first, _)| *first);
-    let mut replay = Replay::new(manifest, chain.first().map_or(0, |(first, _)| *first));
-    let (mut used, mut newest) = (VecDeque::<LogFile>::new(), Vec::new());
-    for (_, mut file) in chain {
+    chain.sort_by_key(|(file, _)| file.record);
+    let needed = chain.split_off(needless(&chain));
+    let mut replay = Replay::new(manifest, needed.first().map_or(0, |(first, _)| first.record));
+    let mut used: VecDeque<LogFile> = chain.into_iter().map(|(file, _)| file).collect();
+    let (dead, mut newest) = (used.len(), Vec::new());
+    for (mut file, _) in needed {
         let at = path.join(name(file.number));
-        let content = file.read(file.bytes).map_err(|error| unavailable(&at, &error))?;
+        let content = file.read(path, file.bytes).map_err(|error| unavailable(&at, &error))?;
         let lasts = replay.file(&content).map_err(|fault| fault.at(&at))?;
-        for (earlier, last) in used.iter_mut().zip(&lasts) {
+        for (earlier, last) in used.iter_mut().skip(dead).zip(&lasts) {
             earlier.last = *last;
         }
         file.last = lasts.last().copied().unwrap_or_default();
@@ -103,11 +110,20 @@ pub(super) fn survey(path: &Path, manifest: &Manifest) -> Result<Survey, OpenErr
     Ok(Survey { used, blank, unnamed, lies, next, head, newest, restored })
 }
 
+/// How many of the oldest files are not needed, as what a later file begins with says: all their entries are at or below a marker. They
+/// were kept for other members, or not used again yet.
+pub(super) fn needless(chain: &[(LogFile, Option<Head>)]) -> usize {
+    let marker = chain.iter().rev().find_map(|(_, head)| *head).map_or(Index(0), |head| head.marker.index);
+    let mut heads = chain.iter().map(|(_, head)| head);
+    // Those before the last one of which all that was written earlier is below the marker.
+    heads.rposition(|head| head.is_some_and(|head| head.last.index <= marker)).unwrap_or(0)
+}
+
 /// A file without a first record was never written to. (What lies after its first sector may be left over.)
 fn check_blank(directory: &Path, blank: &[LogFile], replay: &Replay) -> Result<(), OpenError> {
     for file in blank {
         let path = directory.join(name(file.number));
-        let content = file.read(file.bytes).map_err(|error| unavailable(&path, &error))?;
+        let content = file.read(directory, file.bytes).map_err(|error| unavailable(&path, &error))?;
         if content.iter().take(SECTOR).any(|byte| *byte != 0) {
             return Err(corrupt(&path, "its first record cannot be read"));
         }

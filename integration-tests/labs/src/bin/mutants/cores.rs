@@ -122,6 +122,17 @@ pub(crate) fn backlogs() -> Result<(), String> {
     }
 }
 
+/// What a follower lacks is kept in the log's files (correctness rule 79).
+pub(crate) fn kept() -> Result<(), String> {
+    let mut leader = elected();
+    appends(&mut leader);
+    let _ = says(&mut leader, 2, matched(6, 0, u64::MAX));
+    match leader.wanted() {
+        Index(0..=6) => Ok(()),
+        other => Err(format!("a follower is at 6, another is silent, and entries from {other} on are kept")),
+    }
+}
+
 /// A snapshot that the log overtook (correctness rule 78).
 pub(crate) fn stagings() -> Result<(), String> {
     let mut follower = server();

@@ -88,6 +88,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("compact-before-durable", &["snapshots"], "the log is dropped before the table is durable (rule 33)"),
     of("installed-before-durable", &["snapshots"], "a snapshot is acknowledged before it is the durable table (rule 33)"),
     of("snapshot-over-newer-rows", &["snapshots"], "an older snapshot replaces a newer table"),
+    of("kept-for-nobody", &["kept"], "a log keeps nothing on disk for members that are behind (rule 79)"),
     of("staging-kept", &["stagings"], "rows of a snapshot that is not needed any more are kept (rule 78)"),
     of("chunks-of-live-rows", &["long_snapshots", "raft_faults"], "the chunks of a snapshot are of different moments"),
     // Replicated state machines

@@ -20,6 +20,8 @@ const DIFFERENCES: &str = "differences";
 const BACKLOGS: &str = "backlogs";
 /// And of a snapshot that the log overtook.
 const STAGINGS: &str = "stagings";
+/// And of what is kept for members that are behind.
+const KEPT: &str = "kept";
 /// Nor to this one: groups of the search and of the product, shown another history.
 const TWO_HISTORIES: &str = "two_histories";
 const STORMS: [&str; 11] = [
@@ -42,7 +44,7 @@ fn graded(id: &str) -> Option<Test> {
 
 /// Whether there is such a test.
 pub(crate) fn exists(test: &str) -> bool {
-    [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, TWO_HISTORIES].contains(&test)
+    [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, KEPT, TWO_HISTORIES].contains(&test)
         || STORMS.contains(&test)
         || suites().contains_key(test)
         || graded(test).is_some()
@@ -50,7 +52,7 @@ pub(crate) fn exists(test: &str) -> bool {
 
 /// How many seeds make sense.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, TWO_HISTORIES, "identity"].contains(&test) {
+    if [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, KEPT, TWO_HISTORIES, "identity"].contains(&test) {
         1
     } else {
         u64::MAX
@@ -72,6 +74,7 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
         DIFFERENCES => return cores::differences(),
         BACKLOGS => return cores::backlogs(),
         STAGINGS => return cores::stagings(),
+        KEPT => return cores::kept(),
         TWO_HISTORIES => {
             let mut histories = (2..=3).flat_map(|length| classes(length, 2, 1).into_keys());
             let options = move_model::Options::default();
