@@ -23,7 +23,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use raft::rsm::{Leadership, Replica, Role};
-use raft::storage::Read;
+use raft::storage::{Read, Table};
 use raft::types::Term;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -143,12 +143,12 @@ impl Mover {
     /// Does what the rows ask for.
     async fn step(&mut self, pushes: &mut Pushes) {
         let table = Arc::clone(self.replica.table());
+        let read = |table: &dyn Table| (rows::place(table), rows::states(table));
         if rows::incarnation(&*table).is_none() {
             let incarnation = Incarnation(self.random.random());
             self.execute(Command::Init { incarnation }).await;
         }
-        let adopted = rows::place(&*table);
-        let states = rows::states(&*table);
+        let (adopted, states) = self.replica.read(read).await;
         if states.iter().all(|(_, state)| state.settled()) {
             let next = self.knowledge.borrow().next(adopted);
             if next.is_some_and(|next| self.is_ours(&*table, &next)) {

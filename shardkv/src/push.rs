@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock;
+use bytes::Bytes;
 use clerk::api::config::Place;
 use clerk::api::kv::KvRefusal;
 use clerk::api::push::{Cursor, PushReply, PushRequest, Sender};
@@ -25,6 +26,7 @@ use clerk::connection::{CallError, Connection};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use raft::rsm::Replica;
+use raft::storage::{Read, Row, Table};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -107,6 +109,11 @@ pub(crate) struct Push {
     pub(crate) random: StdRng,
 }
 
+/// Whether `shard` is (still) on its way to that group. Asked before its rows are read, never after.
+fn is_handed(table: &dyn Read, config: Place, shard: ShardId, to: GroupId) -> bool {
+    rows::config_num(table) == Some(config.num) && rows::state(table, shard) == (ShardState::Handing { to })
+}
+
 /// What the receiver said.
 enum Answer {
     /// Awaited, and so far.
@@ -166,11 +173,19 @@ impl Push {
         self.shard
     }
 
-    /// Whether the shard is (still) to be pushed. Asked before its rows are read, never after.
+    /// Whether the shard is (still) to be pushed.
     fn handing(&self) -> bool {
-        let table = self.replica.table();
-        rows::config_num(&**table) == Some(self.config.num)
-            && rows::state(&**table, self.shard) == (ShardState::Handing { to: self.to })
+        is_handed(&**self.replica.table(), self.config, self.shard, self.to)
+    }
+
+    /// The rows behind `after`; none if the shard is not to be pushed any more.
+    async fn chunk(&self, after: Option<Bytes>) -> Option<Vec<Row>> {
+        let (config, shard, to, shard_count) = (self.config, self.shard, self.to, self.shard_count);
+        let read = move |table: &dyn Table| {
+            let is_handed = is_handed(table, config, shard, to);
+            is_handed.then(|| rows::chunk(table, shard, shard_count, after.as_ref()))
+        };
+        self.replica.read(read).await
     }
 
     fn arrived(&self, address: &Address, reached: &Cursor) {
@@ -197,11 +212,7 @@ impl Push {
         let mut taken = 0;
         loop {
             while under_way.is_empty() || under_way.len() <= taken && self.receiver.has_room() {
-                if !self.handing() {
-                    return None;
-                }
-                let table = self.replica.table();
-                let rows = rows::chunk(&**table, shard, self.shard_count, next.last.as_ref());
+                let rows = self.chunk(next.last.clone()).await?;
                 if rows.is_empty() || base::mutant!("activate-before-rows") {
                     break;
                 }
@@ -243,10 +254,7 @@ impl Push {
     /// The cursor that all rows make: `end` of those that are counted already, and the others, read page by page.
     async fn end(&self, mut end: Cursor) -> Option<Cursor> {
         loop {
-            if !self.handing() {
-                return None;
-            }
-            let chunk = rows::chunk(&**self.replica.table(), self.shard, self.shard_count, end.last.as_ref());
+            let chunk = self.chunk(end.last.clone()).await?;
             if chunk.is_empty() {
                 return Some(end);
             }

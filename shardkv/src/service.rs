@@ -24,7 +24,7 @@ use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
 use raft::host::Facts;
 use raft::rsm::{ExecuteError, Replica, Role};
-use raft::storage::Row;
+use raft::storage::{Row, Table};
 use raft::types::NodeId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -271,19 +271,16 @@ impl Service {
                 self.query(Query::Scan { shard, after, limit, config, room: room.clone() }).await?.reply()
             }
             KvRequest::Config => self.config(),
-            KvRequest::Status => Ok(KvReply::Status(Box::new(self.status()))),
+            KvRequest::Status => Ok(KvReply::Status(Box::new(self.status().await))),
             KvRequest::History => self.query(Query::History).await?.reply(),
         }
     }
 
-    fn status(&self) -> KvStatus {
-        let status = status::of(
-            self.group,
-            status::replica(&self.facts, &self.replica.status()),
-            &**self.replica.table(),
-            &self.progress,
-            &self.knowledge.borrow(),
-        );
+    async fn status(&self) -> KvStatus {
+        let replica = status::replica(&self.facts, &self.replica.status());
+        let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
+        let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &known);
+        let status = self.replica.read(read).await;
         let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
         KvStatus { members, wipes: self.wipes(), ..status }
     }

@@ -8,6 +8,7 @@ mod applier;
 mod map;
 pub mod observe;
 mod overlay;
+mod reader;
 mod replica;
 pub mod sessions;
 mod start;

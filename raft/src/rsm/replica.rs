@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StateMachine;
 use super::applier::{CommandWaiter, QueryWaiter};
+use super::reader::Reader;
 use super::start::Task;
 use crate::driver::{Counters, Request};
 use crate::storage::{Applied, Table};
@@ -118,6 +119,7 @@ pub(super) struct Shared<S: StateMachine> {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) table: Arc<dyn Table>,
     pub(super) table_bad: Arc<AtomicBool>,
+    pub(super) reader: Reader,
     pub(super) counters: Arc<Counters>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<Vec<Task>>,
@@ -247,8 +249,14 @@ impl<S: StateMachine> Replica<S> {
         self.shared.table_bad.load(Ordering::Relaxed)
     }
 
-    /// The rows as applied so far: not linearizable, for background work and local answers. Ask
-    /// [`Self::is_table_bad`] before a client is answered from them.
+    /// Reads the rows as applied so far, beside the thread that drives Raft and answers sockets: a scan may wait for a disk, and
+    /// that thread waits for none (correctness rule 80). Not linearizable, as [`Self::table`].
+    pub async fn read<T: Send + 'static>(&self, read: impl FnOnce(&dyn Table) -> T + Send + 'static) -> T {
+        self.shared.reader.read(read).await
+    }
+
+    /// The rows as applied so far: not linearizable, for background work and local answers. Single rows at most are
+    /// looked up here, for the rest there is [`Self::read`]. Ask [`Self::is_table_bad`] before a client is answered from them.
     pub fn table(&self) -> &Arc<dyn Table> {
         &self.shared.table
     }
@@ -260,6 +268,8 @@ impl<S: StateMachine> Replica<S> {
         for task in tasks {
             task.end().await;
         }
+        // Whoever still reads has the table open.
+        self.shared.reader.end().await;
     }
 
     /// Drops every task where it stands, as `kill -9` would. For simulations ([`super::Threads::Shared`]).

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::StateMachine;
 use super::applier::{Applier, Done, respond};
+use super::reader::Reader;
 use super::replica::{Leadership, Replica, Role, Shared, Status};
 use crate::background::{Flusher, Streamer};
 use crate::config::{Config, InvalidConfig};
@@ -275,6 +276,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
             requests,
             status,
             leadership,
+            reader: Reader::new(Arc::clone(&table), threads),
             table,
             table_bad,
             counters,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ::bytes::Bytes;
 
@@ -184,6 +184,33 @@ fn rows_that_go_in_files_are_not_durable_before_what_was_written_before_them() {
         "nobody flushed, but files are durable: the way to be tested was taken"
     );
     assert_eq!(rows_of(&*after, "early"), 35, "an earlier row was lost");
+}
+
+/// Rule 80. Hundreds of thousands of rows beside the range stand for a RocksDB that holds up the write.
+#[test]
+fn readers_do_not_wait_for_a_range_that_is_being_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = open_table(directory.path(), &TableOptions::default()).unwrap();
+    let (is_over, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    let rows = (0..400_000).map(|row: u32| (Bytes::copy_from_slice(&row.to_be_bytes()), bytes("value")));
+    let mut batch: Vec<Change> = rows.map(|(key, value)| Change::Put(key, value)).collect();
+    batch.push(Change::DeleteRange(bytes("a"), bytes("b")));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                table.get(b"another");
+                reads.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        while reads.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let before = reads.load(Ordering::SeqCst);
+        table.write(batch);
+        let during = reads.load(Ordering::SeqCst) - before;
+        is_over.store(true, Ordering::SeqCst);
+        assert!(during > 1000, "only {during} reads had their turn");
+    });
 }
 
 /// A table with little memory, so that it flushes and compacts by itself.

@@ -83,6 +83,8 @@ pub(super) struct Buffer {
     /// Rows that were read lately: newer than all generations.
     read: Rows,
     generations_bytes: usize,
+    /// Rows are changing in RocksDB: nothing is remembered of what is read there.
+    is_aside: bool,
     /// Writes so far.
     writes: u64,
     /// Loads that went into RocksDB so far.
@@ -178,6 +180,7 @@ impl Buffer {
             generations: VecDeque::new(),
             read: Rows::default(),
             generations_bytes: 0,
+            is_aside: false,
             writes: 0,
             arrivals: 0,
             waiting_bytes_max,
@@ -198,7 +201,7 @@ impl Buffer {
 
     /// Remembers a row that RocksDB had when `writes` writes were made, unless it may have changed.
     pub(super) fn read(&mut self, key: &[u8], value: &Bytes, writes: u64) {
-        if self.writes == writes && !is_large(value) {
+        if self.writes == writes && !self.is_aside && !is_large(value) {
             self.read.set(Bytes::copy_from_slice(key), Some(value.clone()));
             self.age_if_many();
         }
@@ -328,10 +331,18 @@ impl Buffer {
         self.read = Rows::default();
     }
 
+    /// A range of keys is about to be deleted in RocksDB: everybody reads there until [`Self::clear`].
+    pub(super) fn step_aside(&mut self) {
+        assert!(self.waiting.map.is_empty() && self.going.is_none(), "what waits is not forgotten");
+        self.is_aside = true;
+        self.forget();
+    }
+
     /// A range of keys was deleted in RocksDB, or everything is another generation of the table: forgets all.
     pub(super) fn clear(&mut self) {
         assert!(self.waiting.map.is_empty() && self.going.is_none(), "what waits is not forgotten");
         self.writes += 1;
+        self.is_aside = false;
         self.forget();
     }
 }

@@ -284,12 +284,13 @@ impl Table for RocksTable {
     fn write(&self, batch: Batch) {
         if batch.iter().any(|change| matches!(change, Change::DeleteRange(..))) {
             self.store.drain(Way::Memory);
-            let mut buffer = lock(&self.store.buffer);
             let (mut rows, generation) = (WriteBatch::default(), self.store.live());
             batch.into_iter().for_each(|change| add(&mut rows, generation, change));
-            // Under the lock: nobody finds in the buffer what is not in RocksDB any more.
+            // Nobody finds in the buffer what is not in RocksDB any more. Nothing waits in it: this is the only writer.
+            // Without the lock, for readers need it, and RocksDB holds up a write while it is behind with flushes (rule 80).
+            lock(&self.store.buffer).step_aside();
             self.store.write(rows);
-            buffer.clear();
+            lock(&self.store.buffer).clear();
             return;
         }
         let mut buffer = lock(&self.store.buffer);

@@ -64,6 +64,23 @@ fn while_rows_go_they_are_known_and_newer_ones_win() {
 }
 
 #[test]
+fn what_is_read_while_a_range_is_deleted_is_not_remembered() {
+    let mut buffer = Buffer::new(1 << 20, 1 << 20);
+    let Found::Elsewhere(before) = buffer.get(b"a") else { panic!("it is known") };
+    buffer.step_aside();
+    read(&mut buffer, b"a", &"1".into());
+    assert_eq!(row(&buffer, "a"), None);
+    let Found::Elsewhere(meanwhile) = buffer.get(b"a") else { panic!("it is known") };
+    buffer.clear();
+    for writes in [before, meanwhile] {
+        buffer.read(b"a", &"1".into(), writes);
+        assert_eq!(row(&buffer, "a"), None);
+    }
+    read(&mut buffer, b"a", &"2".into());
+    assert_eq!(row(&buffer, "a"), Some(Some("2".into())));
+}
+
+#[test]
 fn what_was_read_is_older_than_what_went_afterwards() {
     for waiting_max in [1, 1 << 20] {
         let mut buffer = Buffer::new(waiting_max, 1 << 20);
