@@ -116,18 +116,6 @@ async fn a_start_does_not_read_what_was_kept_for_others() {
     assert!(names(root.path()).len() < before, "they go");
 }
 
-/// Not even one of which the beginning cannot be read: it is repaired, and nothing is lost.
-#[tokio::test]
-async fn a_kept_file_that_cannot_be_read_at_all_takes_nothing_from_the_log() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("raft");
-    let (log, _) = log_of_40(&path, &short(), 1, 36).await;
-    drop(log);
-    std::fs::write(path.join("1.log"), vec![7; 600]).unwrap();
-    let (_log, restored) = reopened(&path);
-    assert_eq!(restored.entries, (37..=40).map(noisy).collect::<Vec<_>>());
-}
-
 #[tokio::test]
 async fn entries_that_went_bad_in_a_file_are_not_read() {
     let root = tempfile::tempdir().unwrap();
