@@ -271,7 +271,8 @@ impl Service {
                 self.query(Query::Scan { shard, after, limit, config, room: room.clone() }).await?.reply()
             }
             KvRequest::Config => self.config(),
-            KvRequest::Status => Ok(KvReply::Status(Box::new(self.status().await))),
+            // (Boxed: the future of every request is as large as that of the largest.)
+            KvRequest::Status => Ok(KvReply::Status(Box::new(Box::pin(self.status()).await))),
             KvRequest::History => self.query(Query::History).await?.reply(),
         }
     }
