@@ -26,8 +26,16 @@ const CRATES: [&str; 13] = [
     "integration-tests/labs",
 ];
 
-/// Circles that are known and wait to be broken: crate, and the modules in it.
-const EXCEPTIONS: [(&str, &str); 0] = [];
+/// Circles that are known and wait to be broken: crate, parent, and what lies in circles or between two of them.
+const EXCEPTIONS: [(&str, &str); 7] = [
+    ("raft", ": background, check, core, driver, rsm, storage, transport"),
+    ("raft", "core: message, progress, ready, role, snapshot, stream, table"),
+    ("raft", "rsm: reader, replica, start"),
+    ("raft", "storage::wal: repair, survey"),
+    ("shardkv", ": check, configs, history, kv, mover, moves, push, state_machine"),
+    ("mapreduce", ": program, trials"),
+    ("mapreduce", "cli: coordinate, page, plan, status"),
+];
 
 /// A module's path from the root of its crate.
 type Module = Vec<String>;

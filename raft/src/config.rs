@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// A snapshot that is staged is dropped when nothing of it comes for so long.
+pub(crate) const STAGING_IDLE_MAX: Duration = Duration::from_secs(60);
+
 /// Settings of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

@@ -9,7 +9,6 @@
 //! hears `installed`, drops it in the next save, and acknowledges after that (rule 33).
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,6 +18,7 @@ use super::ready::{Apply, StreamOrder};
 use super::role::Role;
 use super::stream::{CHUNKS_MAX, Stream};
 use super::{Raft, Refused};
+use crate::config::STAGING_IDLE_MAX;
 use crate::storage::Save;
 use crate::types::{Entry, EntryId, Index, NodeId};
 
@@ -257,10 +257,9 @@ impl Raft {
 
     /// A leader that goes on with a snapshot sends a chunk of it every moment.
     pub(super) fn tick_staging(&mut self) {
-        const IDLE_MAX: Duration = Duration::from_secs(60);
         let Some(staging) = &mut self.staging else { return };
         staging.idle_ticks = staging.idle_ticks.saturating_add(1);
-        let is_idle = self.config.tick * staging.idle_ticks >= IDLE_MAX;
+        let is_idle = self.config.tick * staging.idle_ticks >= STAGING_IDLE_MAX;
         if is_idle && !staging.done && staging.pending.is_empty() {
             self.drop_staging();
         }
