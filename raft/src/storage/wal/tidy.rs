@@ -1,0 +1,65 @@
+//! Which files a log gives back, and when the next one is made.
+
+use std::{fs, io};
+
+use super::Wal;
+use super::file::name;
+
+/// Files that are removed with one save: each takes its time.
+const GONE_AT_ONCE_MAX: usize = 8;
+
+impl Wal {
+    /// Removes what is too much, unless the manifest has another writer just now, and sees to it that a file is ready when
+    /// one is needed.
+    pub(super) fn tidy(&mut self) {
+        if self.making.as_ref().is_some_and(|making| making.thread.is_finished()) {
+            self.take_spare();
+        }
+        if self.making.is_none() && self.at >= self.again_at {
+            self.choose_what_leaves();
+            if let Err(error) = self.remove_what_leaves() {
+                self.try_again_later("files of the log that are not needed stay", &error);
+            }
+        }
+        let begun = self.used.back().is_some_and(|file| self.at > (file.bytes / 8).max(self.again_at));
+        if begun && self.blank.is_empty() && self.making.is_none() && self.dead() == 0 {
+            self.make(self.options.file_bytes, false);
+        }
+    }
+
+    fn choose_what_leaves(&mut self) {
+        let mut bytes = self.manifest.bytes() - self.leaving.iter().map(|file| file.bytes).sum::<u64>();
+        let before = self.leaving.len();
+        // One stays, to be used next.
+        while self.leaving.len() < GONE_AT_ONCE_MAX
+            && bytes > self.options.keep_bytes
+            && self.dead() + self.blank.len() > 1
+        {
+            let dead = if self.dead() > 0 { self.used.pop_front() } else { None };
+            if let Some(file) = dead {
+                self.shelf.forget_before(file.last.next());
+            }
+            let Some(file) = dead.or_else(|| self.blank.pop()) else { break };
+            bytes -= file.bytes;
+            self.leaving.push(file);
+        }
+        if self.leaving.len() > before {
+            self.fill_shelf();
+        }
+    }
+
+    fn remove_what_leaves(&mut self) -> io::Result<()> {
+        if self.leaving.is_empty() {
+            return Ok(());
+        }
+        // First the manifest: a file that it names and that is not there is damage.
+        let mut manifest = self.manifest.clone();
+        for file in &self.leaving {
+            manifest.files.remove(&file.number);
+        }
+        manifest.write(&self.path)?;
+        self.manifest = manifest;
+        // What cannot be removed is named nowhere: the next start removes it.
+        self.leaving.drain(..).try_for_each(|file| fs::remove_file(self.path.join(name(file.number))))
+    }
+}
