@@ -432,6 +432,26 @@ fn prose_is_in_plain_words() {
     verdict("say it in plain words", &wrong);
 }
 
+/// Markdown numbers the points of a list itself, so a rule is a paragraph that begins with its number.
+#[test]
+fn every_rule_is_shown_with_its_own_number() {
+    let page = read("docs/correctness.md");
+    let number = |line: &str| line.split_once('.').map(|(number, _)| number.to_owned());
+    let is_number = |it: &String| it.starts_with(|it: char| it.is_ascii_digit()) && !it.contains(' ');
+    let (mut rules, mut before) = (Vec::new(), "");
+    for line in page.lines() {
+        let in_list = number(line.trim_start()).filter(is_number);
+        assert!(in_list.is_none(), "a point of a list, write \"**N. ...**\": {line}");
+        if let Some(rule) = line.strip_prefix("**").and_then(number).filter(is_number) {
+            assert!(before.is_empty(), "not a paragraph: {line}");
+            assert!(!rules.contains(&rule), "twice: {line}");
+            rules.push(rule);
+        }
+        before = line;
+    }
+    assert!(rules.len() > 80, "only {} rules", rules.len());
+}
+
 #[test]
 fn the_architecture_fits_a_few_screens() {
     assert!(read("ARCHITECTURE.md").lines().count() <= 130);
