@@ -187,6 +187,64 @@ fn crates_import_only_what_they_may() {
     assert_eq!(members.count(), IMPORTS.len());
 }
 
+/// The files at `path`, or below it.
+fn below(sources: &[(String, String)], path: &str) -> Vec<String> {
+    let inside = format!("{path}/");
+    let found = sources.iter().filter(|(name, _)| name == path || name.starts_with(&inside));
+    found.map(|(_, text)| text.clone()).collect()
+}
+
+/// Whether a target's manifest turns `what` off.
+fn is_off(target: &toml::Value, what: &str) -> bool {
+    target.get(what).and_then(toml::Value::as_bool) == Some(false)
+}
+
+/// A test program costs seconds of linking, and RocksDB's share of a disk. So there is none without tests.
+#[test]
+fn what_has_no_tests_is_not_linked_as_a_test() {
+    let has_tests = |texts: &[String]| {
+        texts.iter().any(|text| {
+            let mut lines = text.lines().map(str::trim_start);
+            lines.any(|line| ["#[test]", "#[tokio::test", "proptest!"].iter().any(|it| line.starts_with(it)))
+        })
+    };
+    let has_doc_tests = |texts: &[String]| {
+        let fences = texts.iter().flat_map(|text| text.lines()).map(str::trim_start);
+        let fences = fences.filter_map(|line| line.strip_prefix("/// ```").or(line.strip_prefix("//! ```")));
+        // What opens a block that is no Rust names its language, and what closes one names nothing.
+        fences.enumerate().any(|(number, language)| number % 2 == 0 && ["", "rust"].contains(&language))
+    };
+    let sources = sources();
+    for (path, _) in IMPORTS {
+        let manifest = fs::read_to_string(root().join(path).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let programs = manifest.get("bin").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        let settings = |main: &str| {
+            let mut found =
+                programs.iter().filter(|it| it.get("path").is_some_and(|it| it.as_str() == Some(main)));
+            found.next().cloned().unwrap_or(toml::Table::new().into())
+        };
+        let is_main = |name: &&str| match name.split('/').collect::<Vec<_>>()[..] {
+            ["src", "main.rs"] | ["src", "bin", _, "main.rs"] => true,
+            ["src", "bin", file] => file.ends_with(".rs"),
+            _ => false,
+        };
+        let names = sources.iter().filter_map(|(name, _)| name.strip_prefix(&format!("{path}/")));
+        for main in names.filter(is_main) {
+            let place = main.strip_suffix("/main.rs").filter(|it| *it != "src").unwrap_or(main);
+            let tested = has_tests(&below(&sources, &format!("{path}/{place}")));
+            assert_eq!(is_off(&settings(main), "test"), !tested, "{path}/Cargo.toml: `test` of {main}");
+        }
+        let Some(lib) = manifest.get("lib") else {
+            assert!(!root().join(path).join("src/lib.rs").exists(), "{path}/Cargo.toml: no [lib]");
+            continue;
+        };
+        let texts: Vec<String> = below(&sources, &format!("{path}/src"));
+        assert_eq!(is_off(lib, "doctest"), !has_doc_tests(&texts), "{path}/Cargo.toml: `doctest`");
+        assert_eq!(is_off(lib, "test"), !has_tests(&texts), "{path}/Cargo.toml: `test` of the library");
+    }
+}
+
 /// The texts of the errors that a file declares, each as the pieces between what is filled in.
 fn error_texts(file: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(root().join(file)).unwrap();
