@@ -213,17 +213,14 @@ impl<L: Language> Servers<L> {
                         Step::Again("the leader could not finish it".to_owned())
                     }
                 },
-                Err(CallError::NotSent { address, why }) => {
-                    Step::Unreached(format!("{address}: not reached: {why}"))
+                Err(error) => {
+                    if let CallError::Lost { .. } = error {
+                        attempts.may_have_acted |= !base::mutant!("lost-is-not-done");
+                        self.with_place(|place| place.waited_in_vain(asked.elapsed()));
+                        call_limit = (call_limit * 2).min(CALL_MAX);
+                    }
+                    Step::from(&error)
                 }
-                Err(CallError::Busy { address, why }) => Step::Busy(format!("{address}: busy: {why}")),
-                Err(CallError::Lost { address, why }) => {
-                    attempts.may_have_acted |= !base::mutant!("lost-is-not-done");
-                    self.with_place(|place| place.waited_in_vain(asked.elapsed()));
-                    call_limit = (call_limit * 2).min(CALL_MAX);
-                    Step::Unreached(format!("{address}: no answer: {why}"))
-                }
-                Err(CallError::Refused { address, why }) => Step::Foreign(format!("{address}: {why}")),
             };
             if attempts.may_have_acted && attempts.only_once && !base::mutant!("bare-write-repeated") {
                 return Err(AskError::Unknown);
@@ -273,8 +270,7 @@ impl<L: Language> Servers<L> {
             let step = match self.call(&target, request.clone(), left.min(call_limit)).await {
                 Ok(Ok(reply)) => return Ok(reply),
                 Ok(Err(refusal)) => Step::Unreached(format!("{target}: {refusal}")),
-                Err(CallError::Refused { address, why }) => Step::Foreign(format!("{address}: {why}")),
-                Err(error) => Step::Unreached(error.to_string()),
+                Err(error) => Step::from(&error),
             };
             if self.with_place(|place| search.go_on(step, &mut place.random)).is_some() {
                 return Err(search.in_vain());

@@ -48,7 +48,7 @@ enum What {
     Write(Written),
     /// What became of each write.
     Batch(#[serde(deserialize_with = "codec::bounded::<BATCH_WRITES_MAX, _, _>")] Vec<Written>),
-    /// A batch that would have made so many bytes, and of which nothing was done.
+    /// A batch that would have made so many bytes or more, and of which nothing was done.
     TooLarge(u64),
 }
 
@@ -170,8 +170,8 @@ impl Machine {
         writes.iter().try_for_each(|(key, _)| check_home(key, shard, params))?;
         self.once(rows, shard, params, ticket, |rows, meta| {
             // One write may always be as large as a value.
-            let bytes = if writes.len() > 1 { result_bytes(rows, &writes) } else { 0 };
-            if bytes > batch_result_bytes_max(params) {
+            let too_large = if writes.len() > 1 { too_large(rows, &writes, params) } else { None };
+            if let Some(bytes) = too_large {
                 return What::TooLarge(bytes);
             }
             let each = writes.into_iter().map(|(key, write)| change(rows, meta, params, &key, write));
@@ -261,9 +261,10 @@ fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusa
     }
 }
 
-/// Bytes of the rows that a batch writes (correctness rule 105). An append writes the whole value again, as the writes
-/// before it in the batch leave it. Where a condition decides, the larger outcome counts.
-fn result_bytes(rows: &dyn Rows, writes: &[(Bytes, Write)]) -> u64 {
+/// Bytes of the rows that a batch writes, if they are more than one may write (correctness rule 105): those up to the
+/// write that is too much, for no more is read of a batch that is refused. An append writes the whole value again, as
+/// the writes before it in the batch leave it. Where a condition decides, the larger outcome counts.
+fn too_large(rows: &dyn Rows, writes: &[(Bytes, Write)], params: Params) -> Option<u64> {
     let stored =
         |key: &[u8]| rows.get(&rows::value_key(key)).map_or(0, |row| rows::parse_value(&row).1.len());
     let mut lengths = BTreeMap::<&[u8], usize>::new();
@@ -278,8 +279,11 @@ fn result_bytes(rows: &dyn Rows, writes: &[(Bytes, Write)]) -> u64 {
         };
         lengths.insert(key, written);
         sum += (key.len() + written) as u64;
+        if sum > batch_result_bytes_max(params) {
+            return Some(sum);
+        }
     }
-    sum
+    None
 }
 
 /// Executes one write. The size limit holds for the *result* (correctness rule 22): appends grow values.

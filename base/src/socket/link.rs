@@ -241,10 +241,55 @@ where
 
 #[cfg(test)]
 mod tests {
-    use bytes::{BufMut, Bytes, BytesMut};
-    use tarpc::tokio_util::codec::Decoder;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::Arc;
 
-    use super::{COPIED_BYTES_MAX, FRESH_BYTES, Frames, Outgoing};
+    use bytes::{BufMut, Bytes, BytesMut};
+    use futures::SinkExt;
+    use tarpc::tokio_util::codec::Decoder;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_serde::Serializer;
+
+    use super::{COPIED_BYTES_MAX, FRESH_BYTES, Frames, Link, Outgoing};
+    use crate::clock;
+    use crate::socket::crowd::{Crowd, Holding, Kind};
+    use crate::socket::ledger::{Bounds, What};
+    use crate::socket::{Counters, Stream};
+
+    /// Makes a frame of the bytes of an answer that is counted.
+    struct Plain;
+
+    impl Serializer<(Bytes, Holding)> for Plain {
+        type Error = io::Error;
+
+        fn serialize(self: Pin<&mut Self>, (bytes, _): &(Bytes, Holding)) -> io::Result<Bytes> {
+            Ok(bytes.clone())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_counted_once() {
+        const BYTES: usize = 100_000;
+        let crowd = Crowd::new(|_| 9, Bounds { connection: 1 << 20, server: BYTES + 1000 });
+        let enter = || crowd.enter(Kind::Clients).expect("a place");
+        // It would make room if there were too much.
+        let keeper = enter();
+        keeper.seat().unread(500);
+        clock::sleep(std::time::Duration::from_secs(5)).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let tcp = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let place = enter();
+        let seat = Arc::clone(place.seat());
+        let stream = Stream::taken(tcp, 1 << 20, Arc::new(Counters::default()), place);
+        let mut link: Link<(), (Bytes, Holding), Plain> = Link::new(stream, Plain);
+        let answer = (Bytes::from(vec![1; BYTES]), seat.hold(What::Answer, BYTES));
+        assert_eq!(crowd.waiting_bytes(), 500 + BYTES);
+        link.start_send_unpin(answer).expect("it fits");
+        assert_eq!((crowd.waiting_bytes(), crowd.made_room()), (500 + 4 + BYTES, 0));
+        link.flush().await.expect("the system takes it");
+        assert_eq!(crowd.waiting_bytes(), 500);
+    }
 
     /// What a reader's buffer has room for when nothing was read yet.
     fn buffer() -> BytesMut {

@@ -258,10 +258,10 @@ pub enum KvRefusal {
     },
     /// The values that a batch would make are too large together: nothing of it was done.
     #[error(
-        "the values that this batch would make have {bytes} bytes, allowed are {limit}: send it in parts"
+        "the values that this batch would make have {bytes} bytes or more, allowed are {limit}: send it in parts"
     )]
     BatchTooLarge {
-        /// Bytes that they would have.
+        /// Bytes that they would have up to the write that is too much.
         bytes: u64,
         /// Bytes allowed.
         limit: u64,

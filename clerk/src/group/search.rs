@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 
 use super::AskError;
 use crate::api::Address;
+use crate::connection::CallError;
 
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -33,6 +34,17 @@ pub(super) enum Step {
     Unreached(String),
     /// The server belongs to something else.
     Foreign(String),
+}
+
+impl From<&CallError> for Step {
+    fn from(error: &CallError) -> Self {
+        let why = error.to_string();
+        match error {
+            CallError::NotSent { .. } | CallError::Lost { .. } => Self::Unreached(why),
+            CallError::Busy { .. } => Self::Busy(why),
+            CallError::Refused { .. } => Self::Foreign(why),
+        }
+    }
 }
 
 pub(super) struct Search<'a> {

@@ -327,11 +327,11 @@ fn pages<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::io::Cursor;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use base::clock;
     use clerk::api::config::{AddressBook, Assignment, Config, Params, Registered, Sealed};
     use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
     use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
@@ -344,21 +344,40 @@ mod tests {
     use tokio::runtime::Handle;
     use tokio::sync::{Semaphore, mpsc};
 
-    use super::{BUDGET_BYTES_MAX, read_all, read_lines};
+    use super::{BUDGET_BYTES_MAX, Unread, read_all, read_lines};
 
-    const NOT_YET: ShardId = ShardId(3);
+    const NOT_YET: ShardId = ShardId(4);
+    const SILENT: GroupId = GroupId(2);
 
-    /// One group with sixteen shards, of which it does not serve one yet.
-    struct OneNotReady;
+    /// Sixteen shards of some groups. One shard is not served yet, and no server of the second group is reached.
+    struct Fake {
+        groups: u64,
+    }
 
-    impl Connection for OneNotReady {
+    impl Fake {
+        fn owner(&self, shard: u64) -> GroupId {
+            GroupId(1 + shard % self.groups)
+        }
+
+        async fn read_all(self) -> Vec<Unread> {
+            let options = Options { deadline: Duration::from_secs(2), ..Options::default() };
+            let clerk = Clerk::new(Arc::new(self), vec!["controller".to_owned()], options);
+            read_all(&clerk, &ProgressBar::hidden(), |_| Ok(())).await.expect("controllers answer")
+        }
+    }
+
+    impl Connection for Fake {
         fn kv<'a>(
             &'a self,
-            _: &'a Address,
-            _: GroupId,
+            to: &'a Address,
+            group: GroupId,
             request: KvRequest,
             _: Duration,
         ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+            if group == SILENT {
+                let error = CallError::NotSent { address: to.clone(), why: "nobody there".to_owned() };
+                return async { Err(error) }.boxed();
+            }
             let answer = match request {
                 KvRequest::Scan { shard: NOT_YET, config, .. } => Err(KvRefusal::NotReady { config }),
                 KvRequest::Scan { .. } => Ok(KvReply::Page { items: Vec::new(), done: true }),
@@ -384,12 +403,14 @@ mod tests {
             request: CtrlRequest,
             _: Duration,
         ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
-            let (group, params) = (GroupId(1), Params { shard_count: 16, ..Params::default() });
-            let registered = Registered::new(Incarnation(1), vec!["group 1".to_owned()]);
-            let groups = BTreeMap::from([(group, registered)]);
-            let book = AddressBook { version: 1, key: 7, groups, ..AddressBook::default() };
-            let shards = vec![Assignment { owner: Some(group), last_owner: None }; 16];
-            let groups = BTreeMap::from([(group, Incarnation(1))]);
+            let params = Params { shard_count: 16, ..Params::default() };
+            let groups = || (0..self.groups).map(|shard| self.owner(shard));
+            let registered = |group| Registered::new(Incarnation(1), vec![format!("group {group}")]);
+            let registered = groups().map(|group| (group, registered(group))).collect();
+            let book = AddressBook { version: 1, key: 7, groups: registered, ..AddressBook::default() };
+            let assigned = |shard| Assignment { owner: Some(self.owner(shard)), last_owner: None };
+            let shards = (0..16).map(assigned).collect();
+            let groups = groups().map(|group| (group, Incarnation(1))).collect();
             let config = Config { num: ConfigNum(1), shards, groups, ..Config::zero(7, params) };
             let answer = match request {
                 CtrlRequest::Query(_) => Ok(Ok(CtrlReply::Config(Sealed::new(config), book))),
@@ -399,12 +420,20 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_group_that_does_not_serve_one_shard_yet_is_asked_for_all_others() {
-        let options = Options { deadline: Duration::from_millis(300), ..Options::default() };
-        let clerk = Clerk::new(Arc::new(OneNotReady), vec!["controller".to_owned()], options);
-        let unread = read_all(&clerk, &ProgressBar::hidden(), |_| Ok(())).await.expect("controllers answer");
+        let unread = Fake { groups: 1 }.read_all().await;
         assert_eq!(unread.iter().map(|unread| unread.shard).collect::<Vec<_>>(), [NOT_YET]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_group_is_waited_for_once_and_all_its_shards_are_named() {
+        let started = clock::now();
+        let unread = Fake { groups: 2 }.read_all().await;
+        let shards: Vec<u64> = unread.iter().map(|unread| unread.shard.0.into()).collect();
+        assert_eq!(shards, [1, 3, 4, 5, 7, 9, 11, 13, 15]);
+        assert!(unread[0].why.contains("nobody there"), "{}", unread[0].why);
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
 
     #[tokio::test]

@@ -278,6 +278,23 @@ async fn calls_beyond_the_bound_wait_and_surely_do_nothing_when_their_time_is_up
 }
 
 #[tokio::test]
+async fn a_server_that_works_on_too_much_is_busy_and_answers_again_later() {
+    let server = server(ANY, 101).await;
+    let pool = TarpcConnection::new(Options { in_flight_max: 2 * rpc::IN_FLIGHT_MAX, ..Options::of("blue") });
+    let limit = Duration::from_secs(1);
+    let under_way = (0..rpc::IN_FLIGHT_MAX).map(|_| pool.kv(&server.address, GROUP, get("never"), limit));
+    let one_more = async {
+        clock::sleep(Duration::from_millis(300)).await;
+        pool.kv(&server.address, GROUP, get("key"), limit).await
+    };
+    let (answers, one_more) = tokio::join!(join_all(under_way), one_more);
+    assert!(matches!(one_more, Err(CallError::Busy { .. })), "{one_more:?}");
+    let lost = answers.iter().filter(|answer| matches!(answer, Err(CallError::Lost { .. }))).count();
+    assert!(lost > rpc::IN_FLIGHT_MAX / 2, "{lost} of {} were worked on: {:?}", answers.len(), answers[0]);
+    assert_eq!(pool.kv(&server.address, GROUP, get("key"), DEADLINE).await, value("key"));
+}
+
+#[tokio::test]
 async fn the_pool_keeps_a_bounded_number_of_connections() {
     let servers = [server(ANY, 101).await, server(ANY, 101).await, server(ANY, 101).await];
     let pool = TarpcConnection::new(Options { connections_max: 2, ..Options::of("blue") });

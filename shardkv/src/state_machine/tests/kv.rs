@@ -138,7 +138,7 @@ fn a_batch_is_one_command_whose_writes_are_judged_in_order_and_remembered_togeth
 fn a_batch_that_would_make_too_much_is_refused_as_a_whole_and_remembered() {
     let mut group = serving_with(Params { value_bytes_max: 1 << 20, ..PARAMS });
     let shard = ShardId(0);
-    let keys: Vec<Bytes> = (0..5).map(|number| key_in(shard, number)).collect();
+    let keys: Vec<Bytes> = (0..10).map(|number| key_in(shard, number)).collect();
     let large = "x".repeat(1_000_000);
     for key in &keys {
         assert_eq!(group.write(key, put(&large)), written(1));
@@ -149,13 +149,14 @@ fn a_batch_that_would_make_too_much_is_refused_as_a_whole_and_remembered() {
     let refused = group.batch(shard, appends(5), ticket(session, 1));
     let Err(KvRefusal::BatchTooLarge { bytes, limit }) = refused else { panic!("{refused:?}") };
     assert!(bytes > limit && limit == 4 << 20, "{bytes} {limit}");
+    assert_eq!(group.batch(shard, appends(10), None), refused, "no more is counted than is too much");
     assert_eq!(group.batch(shard, appends(1), ticket(session, 1)), refused, "remembered");
     assert_eq!(group.get(&keys[0]), value(&large, 1));
     // The same key again and again writes its value again and again.
     let same = vec![(keys[0].clone(), append("y")); 5];
     assert!(matches!(group.batch(shard, same, None), Err(KvRefusal::BatchTooLarge { .. })));
     // And a value that the batch itself makes, whether it is put or appended to nothing.
-    let new = key_in(shard, 9);
+    let new = key_in(shard, 10);
     for first in [put(&large), append(&large)] {
         let mut writes = vec![(new.clone(), first)];
         writes.extend(vec![(new.clone(), append("y")); 4]);
