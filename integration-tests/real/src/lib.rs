@@ -18,6 +18,7 @@ mod client;
 mod cluster;
 mod load;
 mod memory;
+mod open;
 pub mod place;
 pub mod process;
 mod server;

@@ -1,18 +1,17 @@
 //! Clients that work while something happens to the cluster, and the judgement over what they saw.
 //!
 //! [`Load`] is a closed loop with every kind of operation over few keys; at its end each key is read once
-//! more, so that what was lost in silence is missed. [`Open`] is an open loop: its operations begin when
-//! their time has come, whether earlier ones have returned or not, so that a pause cannot hide itself.
+//! more, so that what was lost in silence is missed. [`Open`] is an open loop of three kinds of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use base::clock;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::client::Target;
+use super::open::open_loop;
 use judge::history::{Op, Operation, Outcome, write};
 use judge::linearizability;
 use sim::clerks::KvStore;
@@ -147,26 +146,20 @@ impl Open {
         let (recorder, over) = (Recorder::default(), Arc::new(AtomicBool::new(false)));
         let (shared, stop, target) = (recorder.clone(), Arc::clone(&over), target.clone());
         let thread = on_own_thread(async move || {
-            let clerk = target.clerk();
-            let (mut tasks, mut report) = (JoinSet::new(), OpenReport::default());
-            let start = clock::now();
-            while !stop.load(Ordering::Relaxed) {
-                let due = start.after(Duration::from_secs(report.begun) / per_second);
-                clock::sleep_until(due).await;
-                let request = request(report.begun, &keys);
+            let (clerk, mut report) = (target.clerk(), OpenReport::default());
+            let begin = |number| {
+                let request = request(number, &keys);
                 let (recorder, mut store) = (shared.clone(), KvStore::of(clerk.clone()));
-                tasks.spawn_local(async move {
+                async move {
                     let answer = recorder.run(recorder.new_client(), &mut store, &request).await;
-                    (matches!(answer, Answer::Done { .. }), due.elapsed())
-                });
-                report.begun += 1;
-                while let Some(ended) = tasks.try_join_next() {
-                    report.add(ended.expect("an operation ends"));
+                    matches!(answer, Answer::Done { .. })
                 }
-            }
-            while let Some(ended) = tasks.join_next().await {
-                report.add(ended.expect("an operation ends"));
-            }
+            };
+            let note = |is_done: bool, took: Duration| {
+                report.failed += u64::from(!is_done);
+                report.slowest = report.slowest.max(took);
+            };
+            report.begun = open_loop(per_second, &stop, begin, note).await;
             read_all(&shared, &target, keys).await;
             report
         });
@@ -182,13 +175,6 @@ impl Open {
         let report = self.thread.join().expect("the open loop ends");
         checked(self.recorder.take());
         report
-    }
-}
-
-impl OpenReport {
-    fn add(&mut self, (done, took): (bool, Duration)) {
-        self.failed += u64::from(!done);
-        self.slowest = self.slowest.max(took);
     }
 }
 

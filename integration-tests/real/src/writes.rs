@@ -5,15 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use base::clock;
 use bytes::Bytes;
-use tokio::task::JoinSet;
 
 use crate::client::Target;
 use crate::load::on_own_thread;
-
-/// More are not on their way, if the store cannot keep up.
-const AT_ONCE_MAX: usize = 1000;
+use crate::open::open_loop;
 
 /// An open loop of puts.
 pub struct Writes {
@@ -30,30 +26,21 @@ impl Writes {
         let failed = Arc::new(AtomicU64::new(0));
         let (stop, times, failures, target) = (over.clone(), took.clone(), failed.clone(), target.clone());
         let thread = on_own_thread(async move || {
-            let (clerk, mut tasks, start) = (target.clerk(), JoinSet::new(), clock::now());
+            let clerk = target.clerk();
             let value: Bytes = (0..bytes).map(|_| rand::random::<u8>()).collect();
-            let mut begun = 0_u64;
-            while !stop.load(Ordering::Relaxed) {
-                if tasks.len() >= AT_ONCE_MAX {
-                    note(
-                        tasks.join_next().await.expect("there are some").expect("a put ends"),
-                        &times,
-                        &failures,
-                    );
-                }
-                let due = start.after(Duration::from_secs(begun) / per_second);
-                clock::sleep_until(due).await;
+            let put = |number: u64| {
                 let (clerk, value, key) =
-                    (clerk.clone(), value.clone(), format!("{{writes}}{}", begun % keys));
-                tasks.spawn_local(async move { (clerk.put(key, value).await.is_ok(), due.elapsed()) });
-                begun += 1;
-                while let Some(ended) = tasks.try_join_next() {
-                    note(ended.expect("a put ends"), &times, &failures);
+                    (clerk.clone(), value.clone(), format!("{{writes}}{}", number % keys));
+                async move { clerk.put(key, value).await.is_ok() }
+            };
+            let note = |is_done, took| {
+                if is_done {
+                    times.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+                } else {
+                    failures.fetch_add(1, Ordering::Relaxed);
                 }
-            }
-            while let Some(ended) = tasks.join_next().await {
-                note(ended.expect("a put ends"), &times, &failures);
-            }
+            };
+            open_loop(per_second, &stop, put, note).await;
         });
         Self { over, took, failed, thread }
     }
@@ -73,13 +60,5 @@ impl Writes {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().expect("the puts end");
         self.failed.load(Ordering::Relaxed)
-    }
-}
-
-fn note((is_done, took): (bool, Duration), times: &Mutex<Vec<Duration>>, failures: &AtomicU64) {
-    if is_done {
-        times.lock().unwrap_or_else(PoisonError::into_inner).push(took);
-    } else {
-        failures.fetch_add(1, Ordering::Relaxed);
     }
 }
