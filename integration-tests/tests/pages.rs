@@ -32,7 +32,7 @@ const BASES: [&str; 15] = [
     "integration-tests",
     "shardkv/src",
     "mapreduce/src",
-    "clerk/src/bin/clerk",
+    "clerk/cli/src",
     "raft",
     "docs",
 ];
@@ -359,7 +359,7 @@ fn verbs(file: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_verb_that_a_page_names_exists() {
-    let verbs = verbs("clerk/src/bin/clerk/args.rs");
+    let verbs = verbs("clerk/cli/src/args.rs");
     assert!(verbs.contains("recover-controllers") && verbs.len() > 20, "{verbs:?}");
     let (mut wrong, mut named) = (Vec::new(), 0);
     for (page, text) in pages() {
