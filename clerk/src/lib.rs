@@ -6,6 +6,8 @@
 //! group. [`ctrl`] is the shard controller's client, [`cache`] what a process knows of configurations,
 //! and [`kv`] the clerk: keys in, outcomes out. [`lock`] is a lock built on it. [`statuses`] asks single servers how they are.
 
+#![warn(missing_docs)]
+
 pub mod api;
 pub mod cache;
 pub mod connection;

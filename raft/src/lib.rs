@@ -3,6 +3,8 @@
 //!
 //! Reading order: [`types`], [`core`], [`storage`], [`transport`], the driver, [`rsm`].
 
+#![warn(missing_docs)]
+
 mod background;
 pub mod check;
 pub mod config;

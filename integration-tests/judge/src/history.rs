@@ -1,8 +1,9 @@
-//! What clients saw: one operation a line, as JSON (the format that `clerk bench --history` writes).
+//! What clients saw: one operation per line, as JSON (the format that `clerk bench --history`
+//! writes).
 //!
-//! The state starts empty, because keys carry a run id; every written value or piece is unique. An
-//! operation of unknown outcome has no return, and its client goes on under a new id. `fail` is
-//! said only of what surely had no effect.
+//! The state starts empty, because keys carry a run id. Every written value or piece is unique. An
+//! operation of unknown outcome has no return, and its client continues under a new id. `fail`
+//! means that the operation definitely had no effect.
 //!
 //! Left out on purpose: values that are not text.
 
@@ -11,19 +12,17 @@ use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// What was asked.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
-    /// Reads the value.
     Get,
-    /// Sets it.
+    /// Sets the value.
     Put,
-    /// Adds a piece to its end.
+    /// Appends a piece to the value.
     Append,
-    /// Removes the key.
     Delete,
-    /// Sets it if the version is the expected one (0: if the key is absent).
+    /// Sets the value if the version is the expected one (0: if the key is absent).
     Cas,
 }
 
@@ -31,32 +30,27 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Done.
     Ok,
-    /// Surely without effect: a conditional put that met another version, or a refusal.
+    /// Definitely without effect: a conditional put that met another version, or a refusal.
     Fail,
-    /// Nobody can tell.
+    /// It is not known whether it took effect.
     Unknown,
 }
 
-/// Who asked: a number or a name.
+/// The client that asked: a number or a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Client {
-    /// By number.
     Number(u64),
-    /// By name.
     Name(String),
 }
 
 /// One operation of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
-    /// The client; it has one operation at a time.
+    /// A client has one operation at a time.
     pub client: Client,
-    /// What it asked.
     pub op: Op,
-    /// Of which key.
     pub key: String,
     /// The value written, or the piece appended.
     pub value: Option<String>,
@@ -66,16 +60,15 @@ pub struct Operation {
     pub output: Option<String>,
     /// The version the reply carried.
     pub version: Option<u64>,
-    /// When it was asked, in nanoseconds of one monotonic clock.
+    /// The time of the call, in nanoseconds of one monotonic clock.
     pub call_ns: u64,
-    /// When the reply came; none for an unknown outcome.
+    /// The time of the reply; none for an unknown outcome.
     pub return_ns: Option<u64>,
-    /// What is known of its effect.
     pub outcome: Outcome,
 }
 
 impl Operation {
-    /// When it surely was over: never, if the outcome is unknown.
+    /// The time at which it was certainly over: never, if the outcome is unknown.
     pub fn end_ns(&self) -> u64 {
         match self.outcome {
             Outcome::Unknown => u64::MAX,
@@ -83,7 +76,7 @@ impl Operation {
         }
     }
 
-    /// Whether it changes a key when it is done.
+    /// Whether it changes a key if it succeeds.
     pub fn is_write(&self) -> bool {
         self.op != Op::Get
     }
@@ -98,7 +91,7 @@ impl fmt::Display for Client {
     }
 }
 
-/// At most this much of a value is shown.
+/// Longer values are cut to this length.
 const SHOWN_CHARS: usize = 60;
 
 impl fmt::Display for Operation {
@@ -129,7 +122,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Writes a history, a line an operation.
+/// Writes a history, one operation per line.
 ///
 /// # Errors
 /// Those of the writer.
@@ -142,7 +135,7 @@ pub fn write<'a>(mut to: impl Write, operations: impl IntoIterator<Item = &'a Op
     to.flush()
 }
 
-/// Reads a history; empty lines are passed over.
+/// Reads a history. Empty lines are skipped.
 ///
 /// # Errors
 /// Those of the reader, and a line that is not an operation, with its number.

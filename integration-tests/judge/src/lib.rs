@@ -1,7 +1,7 @@
-//! Says whether what clients saw can have happened.
+//! Decides whether a recorded history can have happened.
 //!
-//! [`history`]: the format in which every run is written down. [`linearizability`]: the judges. Knows nothing of the
-//! product, so that nothing of the product can mislead it.
+//! [`history`] is the format in which every run is recorded. [`linearizability`] holds the judges.
+//! This crate knows nothing of the product, so the product cannot mislead it.
 
 pub mod history;
 pub mod linearizability;

@@ -1,13 +1,14 @@
-//! The judges, judged: our checker against the definition and against an independent second judge, on
+//! Tests the judges: our checker against the definition and against an independent second judge, on
 //! histories of a correct store and on spoilt ones.
 //!
-//! Three opinions on each history: `check` (ours), `brute` (the definition: every order tried, small
-//! histories only), and the crate porcupine-rs, which is given its own words for the rules of the store.
+//! Each history gets three opinions: `check` (ours), `brute` (the definition: every order tried,
+//! small histories only), and the crate porcupine-rs with its own model of the store.
 //!
-//! Of that crate only the plain calls are used: the variant with information says "illegal" also when it
-//! merely ran out of time. And it starts a thread for each partition, so every key is a call of its own.
+//! Only the plain calls of that crate are used: the variant with information says "illegal" even
+//! when it merely ran out of time. It starts a thread for each partition, so every key is a
+//! separate call.
 //!
-//! Everything is drawn from fixed seeds, and a failure prints its own.
+//! Everything is drawn from fixed seeds, and a failure prints its seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use porcupine_rs::{CheckResult, Model, check_operations, check_operations_timeou
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus as Generator;
 
-/// What the second judge knows of a key: its own words for the rules of the store.
+/// The second judge's model of a key: its own version of the store's rules.
 #[derive(Clone)]
 struct Store;
 
@@ -49,14 +50,15 @@ impl Held {
     fn step(&self, one: &Operation) -> Option<Self> {
         let text = one.value.clone().unwrap_or_default();
         match (one.outcome, one.op) {
-            // A refused one changes nothing; a conditional put may tell the version it met.
+            // A refused operation changes nothing; a conditional put may return the version that it
+            // met.
             (Outcome::Fail, Op::Cas) => {
                 self.pinned(one.version).filter(|_| one.version != one.expected_version)
             }
             (Outcome::Fail, _) | (Outcome::Unknown, Op::Get) => Some(self.clone()),
             (Outcome::Ok, Op::Get) => self.pinned(one.version).filter(|held| held.value == one.output),
             (Outcome::Ok, Op::Cas) => self.pinned(one.expected_version)?.set(text, one.version),
-            // Without an effect if its version is not met; that it may have none is said by its open end.
+            // It has no effect if its version is not met. Its open end says that it may have none.
             (Outcome::Unknown, Op::Cas) => Some(
                 self.pinned(one.expected_version)
                     .and_then(|held| held.set(text, None))
@@ -174,7 +176,9 @@ fn ten_thousand_spoilt_histories_are_rejected_by_all_judges() {
     assert!(rejected.len() == SPOILS.len() && rejected.values().all(|count| *count > 500), "{rejected:?}");
 }
 
-/// Too long for the definition. The rules and the search have to find what is wrong somewhere in the middle.
+/// Too long for the definition. The rules and the search have to find the mistake somewhere in the
+/// middle.
+///
 #[test]
 fn long_histories_get_the_verdict_of_the_second_judge() {
     let (mut valid, mut spoilt, mut undecided) = (0, 0, 0);

@@ -1,7 +1,8 @@
-//! The tests of the labs, and storms of our own.
+//! The tests of the labs, and our own storms.
 //!
-//! From below: [`lab`] is what a test sees of the system, simulated or real. [`sheet`]: how a test is declared, and who
-//! asks for it. [`suites`]: the tests. [`grading`]: plays them, and says what they are worth.
+//! From the bottom up: [`lab`] is a test's view of the system, simulated or real. [`sheet`]: how a
+//! test is declared, and which course lists it. [`suites`]: the tests. [`grading`]: runs and scores
+//! them.
 
 pub mod grading;
 pub mod lab;

@@ -1,9 +1,9 @@
-//! A graded test as a suite declares it, and the sheets that have it.
+//! A graded test as a suite declares it, and the sheets that contain it.
 //!
-//! A [`Test`] is one scenario with one set of parameters. A [`Sheet`] is one course and year: the tests that were
-//! handed out then, under their names of then. One function of a sheet can be several of our tests (the
-//! classic controller's TestBasic is six scenarios), and a scenario whose parameters changed over the years
-//! is several tests ("R27", "R27-reliable").
+//! A [`Test`] is one scenario with one set of parameters. A [`Sheet`] is one course and year: the
+//! tests that were handed out then, under their original names. One function of a sheet can be
+//! several of our tests (the classic controller's TestBasic is six scenarios), and a scenario whose
+//! parameters changed over the years is several tests ("R27", "R27-reliable").
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 
 use crate::lab::{Lab, Net};
 
-/// A course and year whose tests can be graded as a whole.
+/// A course and year whose tests can be graded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sheet {
     /// MIT 6.824 or 6.5840 of a year.
@@ -58,12 +58,11 @@ impl FromStr for Sheet {
     }
 }
 
-/// A test as one sheet has it.
+/// A test as one sheet contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The sheet.
     pub sheet: Sheet,
-    /// The part of it: "3B", "part2".
+    /// Its part of the sheet: "3B", "part2".
     pub part: &'static str,
     /// The original name: "TestBackup3B".
     pub name: &'static str,
@@ -80,13 +79,11 @@ pub struct Test {
     pub id: &'static str,
     /// The package it comes from: "raft", "kvraft1", "shardkv", "network", ...
     pub suite: &'static str,
-    /// What it is about, as the labs print it.
+    /// Its subject, as the labs print it.
     pub title: &'static str,
-    /// Its network.
     pub net: Net,
-    /// The sheets it is on.
     pub entries: Vec<Entry>,
-    /// Whether it also makes sense on real processes.
+    /// Whether it can also run on real processes.
     pub real: bool,
     pub(crate) play: Play,
 }
@@ -112,21 +109,21 @@ where
 }
 
 impl Test {
-    /// On an unreliable network.
+    /// Puts it on an unreliable network.
     #[must_use]
     pub fn unreliable(mut self) -> Self {
         self.net = Net::Unreliable;
         self
     }
 
-    /// On real processes as well.
+    /// Allows it on real processes as well.
     #[must_use]
     pub fn real(mut self) -> Self {
         self.real = true;
         self
     }
 
-    /// On the MIT sheets of these years, in this part, under this name.
+    /// Puts it on the MIT sheets of these years, in this part, under this name.
     #[must_use]
     pub fn mit(mut self, years: RangeInclusive<u16>, part: &'static str, name: &'static str) -> Self {
         let entry = |year| Entry { sheet: Sheet::Mit(year), part, name, points: None };
@@ -134,26 +131,26 @@ impl Test {
         self
     }
 
-    /// On SJTU's sheet.
+    /// Puts it on SJTU's sheet.
     #[must_use]
     pub fn sjtu(mut self, part: &'static str, name: &'static str, points: u32) -> Self {
         self.entries.push(Entry { sheet: Sheet::Sjtu, part, name, points: Some(points) });
         self
     }
 
-    /// On GWU's sheet.
+    /// Puts it on GWU's sheet.
     #[must_use]
     pub fn gwu(mut self, part: &'static str, name: &'static str) -> Self {
         self.entries.push(Entry { sheet: Sheet::Gwu, part, name, points: None });
         self
     }
 
-    /// The test as `sheet` has it.
+    /// The entry of `sheet`.
     pub fn on(&self, sheet: Sheet) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.sheet == sheet)
     }
 
-    /// The newest sheet's entry: by which a test is shown when no sheet was asked for.
+    /// The newest sheet's entry, which is shown when no sheet was asked for.
     pub fn newest(&self) -> Option<&Entry> {
         let is_mit = |entry: &&Entry| matches!(entry.sheet, Sheet::Mit(_));
         self.entries.iter().filter(is_mit).max_by_key(|entry| entry.sheet).or(self.entries.first())

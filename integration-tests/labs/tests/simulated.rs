@@ -1,5 +1,6 @@
-//! The simulated runs. SEEDS and SEED in the environment choose how many seeds, and the first one; SUITE
-//! leaves out all others.
+//! The simulated runs. SEEDS and SEED in the environment choose how many seeds, and the first one;
+//! SUITE skips all others.
+//!
 
 use labs::suites::{campaign, seeds_asked, suites};
 

@@ -1,4 +1,4 @@
-//! What travels: a client's write, and an Append with the entries of a round.
+//! Typical frames: a client's write, and an Append with the entries of a round.
 
 use base::codec;
 use bytes::Bytes;

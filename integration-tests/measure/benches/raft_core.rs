@@ -1,4 +1,5 @@
-//! The Raft core alone: three cores in memory, stepped and relieved of their Readys by turns.
+//! The Raft core alone: three cores in memory, stepped in turn, each followed by carrying out its
+//! Readys.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use measure::core::Trio;

@@ -14,7 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 
 const VALUE_BYTES: usize = 256;
 const ROWS: u64 = 100_000;
-/// Entries behind which the log of this measurement is compacted, as a replica's is by bytes.
+/// The log of this measurement is compacted after this many entries; a replica's log is compacted
+/// by bytes.
 const COMPACT_ENTRIES: u64 = 50_000;
 
 fn runtime() -> Runtime {
@@ -28,7 +29,7 @@ fn value(random: &mut Generator) -> Bytes {
     Bytes::from(value)
 }
 
-/// A log that is written as a replica writes it.
+/// A log that is written the way a replica writes it.
 struct Writer {
     log: Box<dyn Log>,
     next: u64,

@@ -1,9 +1,10 @@
-//! The Raft core alone: three of them in memory, wired together, without disk, network or runtime.
+//! The Raft core alone: three of them in memory, connected directly, without disk, network or
+//! runtime.
 //!
-//! Each takes its turn as the driver gives it: everything that came is stepped, then every [`Ready`] is carried out
-//! in the order of the law. A save is durable at once, a message arrives at the receiver's next turn, and what is
-//! committed is applied for nothing. So this is what the algorithm itself costs, on all three servers together, and
-//! an upper bound for everything built around it.
+//! Each takes its turn as the driver gives it: it steps all messages that arrived, then carries out
+//! every [`Ready`] in the required order. A save is durable at once, a message arrives at the
+//! receiver's next turn, and applying costs nothing. So this measures the cost of the algorithm
+//! itself, on all three servers together, and is an upper bound for everything built around it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,10 +19,9 @@ use raft::storage::Restored;
 use raft::types::{EntryId, Membership, NodeId, Payload};
 
 const MEMBERS: u64 = 3;
-/// Bytes of a command: a put of 256 bytes and what surrounds it.
+/// Bytes of a command: a put of 256 bytes and its overhead.
 const COMMAND_BYTES: usize = 300;
 
-/// Three cores.
 #[derive(Debug)]
 pub struct Trio {
     nodes: Vec<Node>,
@@ -67,7 +67,8 @@ impl Trio {
         panic!("three servers that hear each other elect a leader");
     }
 
-    /// Commits at least `count` commands, with so many proposals in flight at any time; how many it were.
+    /// Commits at least `count` commands, with at most `in_flight_max` proposals in flight; returns
+    /// how many were committed.
     ///
     /// # Panics
     /// When the leader refuses, or no longer leads.
@@ -130,7 +131,7 @@ impl Trio {
         }
     }
 
-    /// Positions committed, by server.
+    /// The committed position of each server.
     pub fn commits(&self) -> BTreeMap<u64, u64> {
         self.nodes.iter().map(|node| (node.raft.me().0, node.raft.commit().0)).collect()
     }
@@ -144,7 +145,8 @@ impl Node {
     }
 }
 
-/// Entries a second that three cores commit with so many proposals in flight, over about this time.
+/// Entries per second that three cores commit with `in_flight` proposals in flight, measured for
+/// about `time`.
 pub fn entries_per_second(in_flight: usize, time: Duration) -> f64 {
     const PIECE: u64 = 10_000;
     let mut trio = Trio::elected();

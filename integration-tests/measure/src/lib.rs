@@ -1,13 +1,13 @@
-//! How fast the store is: one loop of clients that drives any store, what is measured of it, and how results are
-//! summed up. The programs `compare`, `growth` and the micro-benchmarks are made of this.
+//! How fast the store is: one loop of clients that drives any store, its measurements, and their
+//! summary. The programs `compare`, `growth` and the micro-benchmarks are built on this.
 //!
-//! From below: [`store`] is what a store can be asked, [`ours`] the product as one. [`load`] is the closed loop, with
-//! [`real::process`] for what the servers spend. [`points`] lists what is measured, and the figures that must be reached,
-//! in one place; [`summary`] makes medians, ratios and tables of what was measured. [`mod@core`] measures the Raft
-//! core by itself.
+//! From the bottom up: [`store`] is the interface of a store, [`ours`] implements it for the
+//! product. [`load`] is the closed loop, with [`real::process`] for the servers' cost. [`points`]
+//! lists all measurements and their targets in one place. [`summary`] makes medians, ratios and
+//! tables of the results. [`mod@core`] measures the Raft core alone.
 //!
-//! Everything of one store's client runs on one thread with one runtime, whichever store it is, so that what is
-//! compared are the servers and not how many threads their clients take.
+//! All clients of a store run on one thread with one runtime, for every store. So the servers are
+//! compared, and not the number of threads that clients use.
 //!
 //! Left out on purpose: open loops and reports over time, which `clerk bench` has.
 

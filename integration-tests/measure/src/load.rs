@@ -1,8 +1,10 @@
-//! The closed loop: so many clients, each with one call under way, over the same keys for every store.
+//! The closed loop: a number of clients, each with one call in flight, over the same keys for every
+//! store.
 //!
-//! Keys are drawn uniformly. Sixteen keys share a hash tag and so a slot, in our store and in Redis Cluster alike, so
-//! that a batch is one request to one group in both. Values are cut out of random bytes: nothing to compress. Before
-//! the time counts the loop runs for a while, so that connections, sessions and caches are there.
+//! Keys are drawn uniformly. Sixteen keys share a hash tag and so a slot, in our store and in Redis
+//! Cluster alike, so that a batch is one request to one group in both. Values are cut out of random
+//! bytes, so they do not compress. Before the measured time the loop runs for a while, to warm up
+//! connections, sessions and caches.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,36 +23,35 @@ use serde::{Deserialize, Serialize};
 use super::store::{Client, Done, System};
 use real::{process, rss_bytes};
 
-/// Keys of one hash tag, and the most pairs of a batch.
+/// Keys of one hash tag, and the limit of pairs in a batch.
 pub const BATCH: u64 = 16;
 /// Random bytes that values are cut out of.
 const POOL_BYTES: usize = 1 << 16;
 /// Clients that fill a store.
 const FILLERS: usize = 64;
-/// A client whose call failed waits so long, lest it spins.
+/// A client whose call failed waits this long, to avoid spinning.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
 
-/// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
-    /// Calls under way at any time.
+    /// Calls in flight at any time.
     pub clients: usize,
-    /// Of a hundred calls, gets; the rest are puts.
+    /// Percentage of gets; the rest are puts.
     pub reads: u32,
     /// Puts of one call; 1: plain puts.
     pub batch: u64,
 }
 
-/// Over which keys, with which values, how long.
+/// The keys, values and times of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
-    /// Keys, all of which are there before anything counts.
+    /// Number of keys; all exist before anything is measured.
     pub keys: u64,
     /// Bytes of a value.
     pub value_bytes: usize,
-    /// Time before the time that counts.
+    /// Time before the measured time.
     pub warm_up: Duration,
-    /// The time that counts.
+    /// The measured time.
     pub time: Duration,
 }
 
@@ -61,31 +62,27 @@ impl Default for Scale {
     }
 }
 
-/// One measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Operations a second: every put of a batch is one.
+    /// Operations per second: every put of a batch counts as one.
     pub rate: f64,
     /// Median time of a call.
     pub p50_ms: f64,
     /// 99th percentile of it.
     pub p99_ms: f64,
-    /// Processor time of all servers together, an operation.
+    /// Processor time of all servers together, per operation.
     pub server_us: f64,
-    /// Processor time of the client, an operation.
+    /// Processor time of the client, per operation.
     pub client_us: f64,
     /// The largest resident memory of a server, at the end.
     pub rss_mib: f64,
-    /// Calls that failed.
     pub failed: u64,
 }
 
-/// The key of a number.
 pub fn key(number: u64) -> Bytes {
     Bytes::from(format!("{{{:07}}}{:02}", number / BATCH, number % BATCH))
 }
 
-/// Values.
 struct Values {
     pool: Bytes,
     bytes: usize,
@@ -106,13 +103,11 @@ impl Values {
 
 /// Rows to be put, each once.
 pub struct Rows<'a> {
-    /// Their numbers.
     pub numbers: Range<u64>,
-    /// The key of a number.
     pub key: &'a dyn Fn(u64) -> Bytes,
     /// Bytes of a value.
     pub value_bytes: usize,
-    /// Rows of one call. With more than one, `key` gives the rows of a call the same slot.
+    /// Rows per call. With more than one, `key` must give the rows of a call the same slot.
     pub batch: u64,
 }
 
@@ -124,7 +119,7 @@ pub async fn fill(system: &dyn System, numbers: Range<u64>, value_bytes: usize) 
     put_rows(system, &Rows { numbers, key: &key, value_bytes, batch: BATCH }).await
 }
 
-/// Puts rows, by many clients at once.
+/// Puts rows, with many clients at once.
 ///
 /// # Errors
 /// When a put fails.
@@ -147,7 +142,7 @@ async fn filler(
     let mut random = Generator::seed_from_u64(number);
     while next.get() < rows.numbers.end {
         let first = next.get();
-        // A call never reaches over the end of a slot.
+        // A call never crosses the end of a slot.
         let end = rows.numbers.end.min((first + 1).next_multiple_of(rows.batch));
         next.set(end);
         let mut pairs: Vec<(Bytes, Bytes)> =
@@ -164,7 +159,7 @@ async fn filler(
     Ok(())
 }
 
-/// What all clients of a run share.
+/// The state that all clients of a run share.
 struct Run {
     work: Work,
     scale: Scale,
@@ -188,10 +183,10 @@ pub async fn run(system: &dyn System, work: Work, scale: Scale) -> Done<Measured
     Ok(run_during(system, work, scale, time).await?.0)
 }
 
-/// Runs the loop and measures it while something else happens, which begins behind the warm-up.
+/// Runs the loop and measures it while something else happens, which begins after the warm-up.
 ///
 /// # Errors
-/// When no client connects, or no call succeeds, and those of what happens.
+/// When no client connects, or no call succeeds, and those of the other work.
 pub async fn run_during<T>(
     system: &dyn System,
     work: Work,
@@ -297,10 +292,10 @@ impl Run {
     }
 }
 
-/// Runs `work` on one thread with a runtime of its own, where everything of a client belongs.
+/// Runs `work` on one thread with its own runtime, where everything of a client belongs.
 ///
 /// # Errors
-/// Those of `work`, and without a runtime.
+/// Those of `work`, and when there is no runtime.
 pub fn on_one_thread<T>(work: impl Future<Output = Done<T>>) -> Done<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(tokio::task::LocalSet::new().run_until(work))

@@ -1,4 +1,4 @@
-//! The product as a store: a cluster of processes of this machine, and its clerk.
+//! The product as a store: a cluster of processes on this machine, and its clerk.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -14,12 +14,11 @@ use futures::future::{self, LocalBoxFuture};
 use super::store::{Client, Done, System};
 use real::{Cluster, Target};
 
-/// A local cluster.
 pub struct Ours {
     cluster: Cluster,
     target: Target,
     connection: Arc<dyn Connection>,
-    /// One for all clients, as one process of a user would have.
+    /// One for all clients, like in one process of a user.
     clerk: OnceCell<Clerk>,
 }
 
@@ -43,22 +42,19 @@ impl Ours {
         Self { cluster, target, connection, clerk: OnceCell::new() }
     }
 
-    /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Connections to its servers, for questions that are not part of the load.
+    /// Connections to its servers, for questions outside the load.
     pub fn connection(&self) -> &Arc<dyn Connection> {
         &self.connection
     }
 
-    /// Its controllers.
     pub fn controllers(&self) -> Vec<Address> {
         self.target.controllers.clone()
     }
 
-    /// The clerk of all clients.
     pub fn clerk(&self) -> Clerk {
         self.clerk.get_or_init(|| self.target.clerk()).clone()
     }

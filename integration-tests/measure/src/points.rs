@@ -1,4 +1,4 @@
-//! What is measured, and the figures that must be reached: both in this one place.
+//! The measurements and their targets, in one place.
 
 use super::load::{BATCH, Measured, Work};
 
@@ -7,9 +7,8 @@ use super::load::{BATCH, Measured, Work};
 pub struct Point {
     /// Its name on the command line and in results.
     pub name: &'static str,
-    /// What it is, for people.
+    /// Its description, for people.
     pub text: &'static str,
-    /// How it is measured.
     pub how: How,
 }
 
@@ -18,9 +17,9 @@ pub struct Point {
 pub enum How {
     /// By the closed loop, in every round, on every store.
     Loop(Work),
-    /// The Raft core by itself, with so many proposals in flight, in every round.
+    /// The Raft core alone, with this many proposals in flight, in every round.
     Core(usize),
-    /// The memory of a server once many keys are there: once, at the end, on our store.
+    /// The memory of a server with many keys: once, at the end, on our store.
     Memory,
 }
 
@@ -44,20 +43,19 @@ pub static POINTS: [Point; 9] = [
 /// A figure of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// Operations a second.
+    /// Operations per second.
     Rate,
     /// Median time of a call.
     P50,
     /// 99th percentile of it.
     P99,
-    /// Processor time of all servers, an operation.
+    /// Processor time of all servers, per operation.
     ServerCpu,
     /// The largest memory of a server.
     Memory,
 }
 
 impl Metric {
-    /// The figure.
     pub fn of(self, measured: &Measured) -> f64 {
         match self {
             Self::Rate => measured.rate,
@@ -68,7 +66,6 @@ impl Metric {
         }
     }
 
-    /// Its unit, for tables.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Rate => "op/s",
@@ -93,21 +90,20 @@ impl Metric {
 /// A figure that our store must reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Target {
-    /// The point it is a figure of.
     pub point: &'static str,
-    /// Which figure.
     pub metric: Metric,
-    /// What must be reached on a machine with two cores that runs the servers and the load.
+    /// The required figure on a machine with two cores that runs the servers and the load.
     pub must: f64,
-    /// What is aimed at there.
+    /// The figure that we aim for there.
     pub aim: f64,
-    /// The peer of this figure, and what it reached on the machine that `must` was set for. On a faster or slower
-    /// machine the same ratio to the peer, measured in the same run, is what counts.
+    /// The peer of this figure, and what it reached on the machine that `must` was set for. On a
+    /// faster or slower machine the same ratio to the peer, measured in the same run, is what
+    /// counts.
     pub peer: Option<(&'static str, f64)>,
 }
 
 impl Target {
-    /// The peer, and the ratio of our figure to its that must be reached.
+    /// The peer, and the required ratio of our figure to the peer's.
     pub fn ratio(&self) -> Option<(&'static str, f64)> {
         self.peer.map(|(peer, figure)| (peer, self.must / figure))
     }

@@ -11,7 +11,7 @@ use super::points::{How, Metric, POINTS, Point, TARGETS, Target};
 /// The store whose targets these are.
 pub const OURS: &str = "ours";
 
-/// What was measured: by point and store, one measurement a round.
+/// The measurements, by point and store, one per round.
 #[derive(Clone, Debug, Default)]
 pub struct Results {
     runs: BTreeMap<(&'static str, &'static str), Vec<Measured>>,
@@ -19,7 +19,7 @@ pub struct Results {
     stores: Vec<&'static str>,
 }
 
-/// The middle one of some figures; of an even number, the lower one of the two in the middle.
+/// The middle figure; of an even number of figures, the lower one of the two in the middle.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
@@ -43,7 +43,7 @@ pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Stri
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// A figure with as many digits as it deserves.
+/// A figure with a sensible number of digits.
 pub fn figure(value: f64) -> String {
     let digits = match value {
         v if v >= 100.0 => 0,
@@ -80,14 +80,15 @@ impl Results {
         median(self.runs(point, store).iter().map(|run| metric.of(run)))
     }
 
-    /// How a target stands: the median, and whether that reaches it; none if it was not measured.
+    /// The state of a target: the median, and whether it reaches the target; none if it was not
+    /// measured.
     pub fn verdict(&self, target: &Target) -> Option<(f64, bool)> {
         let median = self.median(target.point, OURS, target.metric)?;
         Some((median, target.metric.reaches(median, target.must)))
     }
 
-    /// How a target stands beside its peer in this run: the ratio of the medians, and whether it is reached; none
-    /// if one of the two was not measured.
+    /// The state of a target beside its peer in this run: the ratio of the medians, and whether it
+    /// is reached; none if one of the two was not measured.
     pub fn ratio_verdict(&self, target: &Target) -> Option<(f64, bool)> {
         let (peer, must) = target.ratio()?;
         let theirs = self.median(target.point, peer, target.metric)?;
@@ -95,8 +96,8 @@ impl Results {
         Some((ratio, target.metric.reaches(ratio, must)))
     }
 
-    /// Targets that were measured and missed: by their ratio where the peer was measured too, and else by their
-    /// figure.
+    /// Targets that were measured and missed: by their ratio if the peer was measured too,
+    /// otherwise by their figure.
     pub fn missed(&self) -> usize {
         let verdict = |target| self.ratio_verdict(target).or_else(|| self.verdict(target));
         TARGETS.iter().filter(|target| verdict(*target).is_some_and(|(_, passed)| !passed)).count()
@@ -133,7 +134,7 @@ impl Results {
         Some([point.text.to_owned(), store.to_owned()].into_iter().chain(own).chain(ends).collect())
     }
 
-    /// Every target: ours and the others', the runs, and whether it is reached.
+    /// Every target: our figure and the others', the runs, and whether it is reached.
     pub fn targets(&self) -> String {
         let others: Vec<&'static str> = self.stores.iter().copied().filter(|store| *store != OURS).collect();
         let names: Vec<String> = others.iter().map(|store| format!(">{store}")).collect();
@@ -165,7 +166,7 @@ impl Results {
         Some(row)
     }
 
-    /// Everything for programs: each run, medians, and how the targets stand.
+    /// Everything for programs: each run, medians, and the state of the targets.
     pub fn document(&self) -> Value {
         let points: Vec<Value> = self
             .runs

@@ -1,4 +1,5 @@
-//! The measuring loop on real processes: short, to see that it measures, not how fast anything is.
+//! The measuring loop on real processes: a short run that tests whether it measures, not how fast
+//! anything is.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which worlds are searched: a size for every day, and a full one.
+//! Which worlds are searched: a small size for every run, and a full one.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,28 +10,24 @@ use super::{Bug, History, Mover, Options, Seen, Stop, Violation, classes, search
 /// Histories that are searched with the same options.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// What it is called.
     pub title: &'static str,
-    /// Configurations behind configuration 0.
+    /// Configurations after configuration 0.
     pub lengths: RangeInclusive<usize>,
-    /// Groups.
     pub groups: usize,
-    /// Shards.
     pub shards: usize,
-    /// What is searched.
+    /// Options of the search.
     pub options: Options,
 }
 
-/// What a sweep saw.
+/// The result of a sweep.
 #[derive(Clone, Debug, Default)]
 pub struct Total {
-    /// Owner histories.
     pub histories: usize,
-    /// Of them, with different names for groups and shards counted once.
+    /// The number of them if different names for groups and shards count once.
     pub classes: usize,
     /// All searches together.
     pub seen: Seen,
-    /// States of the largest, and its history.
+    /// States of the largest search, and its history.
     pub largest: (u64, String),
 }
 
@@ -68,8 +64,8 @@ pub fn sweeps(full: bool) -> Vec<Sweep> {
         sweep("one shard, three writes", size(4, 5), 3, 1, write(3, quick)),
         sweep("one shard, two keys, three writes", size(4, 5), 3, 1, Options { keys: 2, ..write(3, quick) }),
         sweep("one shard, groups that left are switched off", size(5, 6), 3, 1, stop),
-        sweep("one shard, every message a step of its own", size(4, 5), 2, 1, single),
-        sweep("one shard, three groups, every message a step of its own", size(3, 4), 3, 1, single),
+        sweep("one shard, every message a separate step", size(4, 5), 2, 1, single),
+        sweep("one shard, three groups, every message a separate step", size(3, 4), 3, 1, single),
         sweep("two shards", size(4, 5), 2, 2, write(0, quick)),
         sweep("two shards, one write each", size(3, 4), 2, 2, write(1, quick)),
         sweep("two shards, three groups", size(3, 4), 3, 2, write(0, quick)),
@@ -147,17 +143,17 @@ pub struct Hunt {
 pub struct Catch {
     /// The smallest history that shows it.
     pub history: History,
-    /// How.
+    /// The broken property, with the steps.
     pub violation: Violation,
-    /// States that were visited until then.
+    /// States that were visited before that.
     pub states: u64,
 }
 
-/// States of one history in which a bug is looked for.
+/// The limit of states per history in which a bug is searched for.
 const HUNT_STATES_MAX: usize = 100_000;
 
 impl Hunt {
-    /// Looks for the bug in every history of up to four configurations, shortest first.
+    /// Searches for the bug in every history of up to four configurations, shortest first.
     pub fn run(&self) -> Option<Catch> {
         let mut states = 0;
         let histories = (1..=4).flat_map(|length| classes(length, 3, 1).into_keys());
@@ -174,7 +170,7 @@ impl Hunt {
     }
 }
 
-/// Every bug, and every wrong rule for switching groups off, with the movers that bring it to light.
+/// Every bug, and every wrong rule for switching groups off, with the movers that expose it.
 pub fn hunts(inner: bool) -> Vec<Hunt> {
     let options = Options { inner, ..Options::default() };
     let bugs = Bug::ALL.into_iter().map(|bug| {

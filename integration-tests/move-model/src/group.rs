@@ -1,7 +1,8 @@
-//! A group's state machine: the verdicts of the product's functions, and what each does to the shard.
+//! A group's state machine: the verdicts of the product's functions, and what each does to the
+//! shard.
 //!
-//! This is the part of `shardkv::moves` that lies around the verdicts, over rows that can be counted; that
-//! both do the same is checked against the product's state machine itself (`machine`).
+//! This models the part of `shardkv::moves` around the verdicts, over rows that can be counted.
+//! `machine` checks against the product's state machine that both do the same.
 //!
 //! Left out on purpose: sessions, which are rows like others, and batches of several shards.
 
@@ -17,16 +18,16 @@ use super::messages::{Body, Message, Messages, Sets};
 use super::values::{Group, Library, NO_ROWS, RowsId, Shard, group_id};
 use super::{Mover, Options};
 
-/// One owner history with everything that was met while it was searched.
+/// One owner history with everything that was met during its search.
 pub(super) struct Model {
     pub(super) options: Options,
     pub(super) groups: usize,
     pub(super) shards: usize,
     /// The assignments of configuration 0, 1, ... as the groups hear of them.
     pub(super) configs: Vec<Vec<Assignment>>,
-    /// As they should be.
+    /// The correct assignments.
     pub(super) true_configs: Vec<Vec<Assignment>>,
-    /// The configuration from which on each group owns nothing.
+    /// For each group, the configuration from which on it owns nothing.
     pub(super) left: Vec<ConfigNum>,
     pub(super) library: Library,
     pub(super) messages: Messages,
@@ -39,7 +40,7 @@ fn place(num: ConfigNum, other: bool) -> Place {
     Place { num, digest: Digest(num.0 * 2 + u64::from(other && num > ConfigNum(0))) }
 }
 
-/// The digest of a group's own configuration of a number, which it keeps for ever.
+/// The digest of a group's own configuration of a number, which the group keeps forever.
 fn here(mine: Option<ConfigNum>, num: ConfigNum) -> Option<Digest> {
     mine.filter(|mine| *mine >= num).map(|_| place(num, false).digest)
 }
@@ -93,8 +94,8 @@ impl Model {
         self.configs[num.0 as usize][shard]
     }
 
-    /// The group after a leader, maybe an old one, wanted configuration `next`; nothing, if nothing happens.
-    /// `other`: it is one of another history.
+    /// The group after a leader, possibly an old one, proposed to adopt configuration `next`; none
+    /// if nothing happens. `other`: the configuration is of another history.
     pub(super) fn adopt(&self, me: usize, group: &Group, next: ConfigNum, other: bool) -> Option<Group> {
         let states = group.shards[..self.shards].iter().map(|shard| match shard.state {
             ShardState::Handing { .. } if self.has(Bug::AdoptWhileHanding) => ShardState::Absent,
@@ -132,12 +133,12 @@ impl Model {
         Some(after)
     }
 
-    /// What a request does at the group it is sent to.
+    /// The effect of a request on the group that receives it.
     pub(super) fn apply(&mut self, message: Message, group: &Group) -> Applied {
         self.apply_from(message, group, false)
     }
 
-    /// What a request does whose sender may follow another history.
+    /// The effect of a request whose sender may follow another history.
     pub(super) fn apply_from(&mut self, message: Message, group: &Group, other: bool) -> Applied {
         let other = other && !self.has(Bug::PushIgnoresTheDigest);
         let config = place(message.num, other);
@@ -167,7 +168,7 @@ impl Model {
         applied
     }
 
-    /// The number that a push is compared with: a bug compares it with itself.
+    /// The number that a push is compared with: a bug compares the push with itself.
     fn compared(&self, mine: Option<ConfigNum>, num: ConfigNum, bug: Bug) -> Option<ConfigNum> {
         if self.has(bug) && mine > Some(num) { Some(num) } else { mine }
     }
@@ -203,7 +204,7 @@ impl Model {
         }
     }
 
-    /// Adds rows behind the cursor; rows that do not ascend behind it are refused.
+    /// Adds rows after the cursor; rows that do not ascend after it are refused.
     fn accept(&mut self, shard: Shard, chunk: RowsId) -> Applied {
         let last = self.library.rows(shard.cursor).last();
         let first = self.library.rows(chunk).first();
@@ -215,7 +216,7 @@ impl Model {
         Applied { shard: Shard { rows, cursor, ..shard }, answer: Some(Body::Cursor(cursor)), wiped: false }
     }
 
-    /// Rows with others written over them.
+    /// Rows overwritten by others.
     fn merged(&mut self, rows: RowsId, over: RowsId) -> RowsId {
         let mut merged: BTreeMap<u8, u8> = self.library.rows(rows).iter().copied().collect();
         merged.extend(self.library.rows(over).iter().copied());
@@ -244,7 +245,7 @@ impl Model {
         }
     }
 
-    /// The shard after a Release for `num`, if that drops it.
+    /// The shard after a Release for `num`, if it drops the shard.
     pub(super) fn release(&self, group: &Group, shard: usize, num: ConfigNum) -> Option<Shard> {
         let before = group.shards[shard];
         let mine = if self.has(Bug::ReleaseForAnotherConfig) { Some(num) } else { group.num };

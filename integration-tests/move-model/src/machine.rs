@@ -1,10 +1,10 @@
-//! Whether the groups of the search are the product's: every state that a group reaches is brought about in
-//! the product's own state machine, over real rows, and every event is tried on both. Same verdict, same
-//! answer, same rows, same cursor.
+//! Checks that the groups of the search behave like the product's. Every state that a group reaches
+//! is recreated in the product's own state machine, over real rows, and every event is tried on
+//! both. Verdict, answer, rows and cursor must be the same.
 //!
-//! The events are all that the history knows, whether or not they can meet the state: a group answers
-//! whatever comes. Real rows and real cursors are learned once from state machines that take every
-//! sequence of writes, and every list of rows.
+//! The events are all events of the history, whether or not they can occur in the state: a group
+//! answers whatever arrives. Real rows and real cursors are learned once, from state machines that
+//! take every sequence of writes, and every list of rows.
 //!
 //! Left out on purpose: rows of two shards at once; several shards are compared without writes.
 
@@ -29,7 +29,7 @@ use super::product::{Real, asked, born, configs, data, key, real, served, write}
 use super::search::explore;
 use super::values::{Group, NO_ROWS, Packed, Row, RowsId, group_id};
 
-/// Something that a group's log holds, or that the group is asked.
+/// An entry of a group's log, or a request to the group.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Adopt(ConfigNum),
@@ -47,7 +47,7 @@ enum Event {
     },
 }
 
-/// What the group says to it.
+/// The group's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     /// To commands of its own: whether anything changed.
@@ -61,12 +61,10 @@ enum Said {
 /// The client's key.
 const KEY: u8 = 1;
 
-/// What was compared.
+/// The amount that was compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// States of groups.
     pub states: u64,
-    /// Events in them.
     pub events: u64,
 }
 
@@ -115,10 +113,11 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
     Ok(compared)
 }
 
-/// Everything that might happen to a group, whether or not it can in this state.
+/// Everything that might happen to a group, whether or not it can happen in this state.
 fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
     let nums = || (0..=model.newest().0).map(ConfigNum);
-    // A group that knows nothing may begin later, where controllers were recovered; the search lets all begin at 0.
+    // Where controllers were recovered, a group that knows nothing may begin later; the search lets
+    // all begin at 0.
     let begins = |num: &ConfigNum| group.num.is_some() || num.0 == 0;
     let mut events: Vec<Event> = nums().filter(begins).map(Event::Adopt).collect();
     // Configuration 1 of another history follows the configuration 0 of both.
@@ -137,7 +136,7 @@ fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
 }
 
 impl Model {
-    /// The group after an event, and what it says.
+    /// The group after an event, and its answer.
     fn event(&mut self, me: usize, group: &Group, event: Event) -> (Group, Said) {
         let mut after = *group;
         let said = match event {
@@ -232,7 +231,7 @@ impl Product {
         model.library.rows(rows).iter().filter_map(|row| self.rows.get(row).cloned()).collect()
     }
 
-    /// The cursor at the end of a list, from a state machine that is given all of it.
+    /// The cursor at the end of a list, from a state machine that gets all of it.
     fn cursor(&mut self, model: &Model, rows: RowsId) -> Result<Cursor, String> {
         if rows == NO_ROWS {
             return Ok(Cursor::default());
@@ -252,7 +251,7 @@ impl Product {
         Ok(cursor)
     }
 
-    /// What an event does to the product's rows, after a comparison of everything that can be seen.
+    /// The effect of an event on the product's rows, after a comparison of everything visible.
     fn event(
         &mut self,
         model: &mut Model,

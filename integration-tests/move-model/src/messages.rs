@@ -1,13 +1,13 @@
-//! Messages, and sets of them: what was ever sent is part of the state of the world.
+//! Messages, and sets of them: the messages that were ever sent are part of the state of the world.
 //!
-//! Left out on purpose: who says what when (`sending`).
+//! Left out on purpose: who sends what when (`sending`).
 
 use clerk::api::ConfigNum;
 
 use super::values::{GROUPS_MAX, NO_ROWS, RowsId, SHARDS_MAX, SetId, Table};
 
-/// A message of a push of (`num`, `shard`), or the answer to one. `from` is the group that pushes and
-/// `to` the one that receives, whichever way the message goes.
+/// A message of a push of (`num`, `shard`), or the answer to one. `from` is the group that pushes
+/// and `to` the one that receives, for both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Message {
     pub(super) num: ConfigNum,
@@ -17,14 +17,14 @@ pub(super) struct Message {
     pub(super) body: Body,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Body {
-    /// Rows behind a cursor; without rows, the question where the cursor is.
+    /// Rows after a cursor; without rows, the question where the cursor is.
     Install { after: RowsId, rows: RowsId },
     /// Everything was sent.
     Activate { end: RowsId },
-    /// The answer: so far.
+    /// The answer: the cursor.
     Cursor(RowsId),
     /// The answer: already done.
     Done,
@@ -68,14 +68,14 @@ pub(super) fn both<'a>(one: &'a [u64], other: &'a [u64]) -> impl Iterator<Item =
     })
 }
 
-/// Every message that was met, and which of them one looks for.
+/// Every message that was met, with indexes.
 #[derive(Default)]
 pub(super) struct Messages {
     all: Vec<Message>,
     ids: Table<Message, MessageId>,
-    /// Requests to a group.
+    /// Requests to each group.
     pub(super) requests_to: [Bits; GROUPS_MAX],
-    /// Answers to a group about a shard: where the cursor is, and "already done".
+    /// Answers to a group about a shard: cursors, and "already done".
     pub(super) cursors_for: [[Bits; SHARDS_MAX]; GROUPS_MAX],
     pub(super) dones_for: [[Bits; SHARDS_MAX]; GROUPS_MAX],
 }
@@ -123,7 +123,7 @@ impl Sets {
         sets
     }
 
-    /// The number of a set, which has no empty words at its end: bits are only ever added.
+    /// The number of a set. It has no empty words at its end: bits are only ever added.
     pub(super) fn id(&mut self, bits: &[u64]) -> SetId {
         if let Some(id) = self.ids.get(bits) {
             return *id;

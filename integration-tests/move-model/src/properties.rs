@@ -1,4 +1,4 @@
-//! What must hold in every state of the world, and where it is to end.
+//! What must hold in every state of the world, and the state in which it must end.
 
 use shardkv::shard::ShardState;
 
@@ -6,7 +6,7 @@ use super::group::Model;
 use super::values::{GROUPS_MAX, Group, NO_ROWS, RowsId, World, group_id};
 
 impl Model {
-    /// What is wrong with a state, if anything is.
+    /// What is wrong with a state, if anything.
     pub(super) fn wrong(&self, world: &World) -> Option<&'static str> {
         let groups = self.unpack(&world.groups);
         (0..self.shards).find_map(|shard| {
@@ -39,7 +39,7 @@ impl Model {
             .then_some("a group serves other rows than were written")
     }
 
-    /// Acknowledged writes lie with a group that may not drop them.
+    /// Acknowledged writes are held by a group that may not drop them.
     fn nobody_holds(
         &self,
         groups: &[Group; GROUPS_MAX],

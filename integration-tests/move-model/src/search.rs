@@ -1,6 +1,6 @@
-//! The search: breadth first over every reachable state of one owner history, then backwards from the
-//! settled ones over fair steps. A state that is not met on the way back is one from which the world may
-//! never settle.
+//! The search: breadth first over every reachable state of one owner history, then backwards from
+//! the settled states over fair steps. A state that is not reached backwards is one from which the
+//! world may never settle.
 
 use std::hash::{Hash, Hasher};
 
@@ -10,21 +10,18 @@ use super::histories::History;
 use super::steps::Step;
 use super::values::{Mix, World};
 
-/// What a search saw.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// States of the world.
     pub states: u64,
-    /// Steps between them.
     pub steps: u64,
     /// Steps in which partial rows were wiped because they were not the sender's.
     pub wipes: u64,
 }
 
-/// A broken property, and the shortest way there.
+/// A broken property, and the shortest way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The property.
     pub what: &'static str,
     /// The steps, in words.
     pub trace: Vec<String>,
@@ -36,7 +33,7 @@ const STUCK: &str = "from here not everything can settle";
 /// States in the order in which they were met, found by their hash.
 struct States {
     all: Vec<World>,
-    /// Where each was met first: the state before, and the step.
+    /// The first way to each state: the state before, and the step.
     before: Vec<(u32, Step)>,
     /// Positions plus 1, in an open table whose size is a power of two.
     slots: Vec<u32>,
@@ -96,13 +93,13 @@ impl States {
     }
 }
 
-/// What lies within a history.
+/// The states of a history.
 pub(super) struct Explored {
     states: States,
     /// Fair steps: to and from.
     fair: Vec<(u32, u32)>,
     seen: Seen,
-    /// Whether every state was visited, as far as nothing was wrong.
+    /// Whether every state was visited, if nothing was wrong.
     complete: bool,
     wrong: Option<(u32, Option<Step>, &'static str)>,
 }
@@ -149,10 +146,10 @@ pub(super) fn explore(model: &mut Model, limit: usize) -> Explored {
     Explored { states, fair, seen, complete, wrong }
 }
 
-/// Searches one history: up to `limit` states, of which more are not an error.
+/// Searches one history, up to `limit` states; reaching the limit is not an error.
 ///
 /// # Errors
-/// The first property that is broken, on a shortest way, and what was seen until then.
+/// The first broken property, on a shortest way, and the result until then.
 pub fn search(history: &History, options: Options, limit: usize) -> Result<Seen, Box<(Seen, Violation)>> {
     let mut model = Model::new(history, options);
     let Explored { states, fair, seen, complete, wrong } = explore(&mut model, limit);
@@ -169,8 +166,8 @@ pub fn search(history: &History, options: Options, limit: usize) -> Result<Seen,
     Err(Box::new((seen, Violation { what, trace })))
 }
 
-/// A state from which the world may never settle: one where nothing fair happens if there is one, and the
-/// one with the shortest way to it.
+/// A state from which the world may never settle: preferably one without a fair step, and of those
+/// the one with the shortest way to it.
 fn stuck(model: &Model, states: &States, mut fair: Vec<(u32, u32)>) -> Option<u32> {
     fair.sort_unstable();
     let mut settles: Vec<bool> = states.all.iter().map(|world| model.settled(world)).collect();

@@ -1,16 +1,16 @@
-//! What movers send, and what is answered: the messages that exist.
+//! What movers send, and what groups answer: the messages that exist.
 //!
-//! A message that was sent once may arrive at any later time, any number of times, or never: that is loss,
-//! delay, repetition and reordering. Whoever may send does so at once, which only adds choices, and an
-//! answer that changes nothing is given at once too. So a set of messages is *closed*: everything that
-//! can be said without anybody's state changing is in it.
+//! A message that was sent once may arrive at any later time, any number of times, or never: that
+//! models loss, delay, repetition and reordering. Every group that may send a message sends it at
+//! once, which only adds choices, and an answer that changes nothing is given at once too. So a set
+//! of messages is *closed*: it contains every message that can be sent without a change of state.
 //!
-//! A mover is the product's (`shardkv::push`): it asks for the cursor; with each answer it sends rows behind
-//! the answer's last key, or Activate when there are none; it looks at the state before each request,
-//! never behind the rows. Any number of movers of one group are at it, for whatever any of them was told
-//! is in the set. They fall asleep between the state and the rows: a push that was begun is continued with
-//! whatever rows are there later. An [`Early`](super::Mover::Early) mover sends whatever it likes whenever
-//! it likes, about the rows that are there.
+//! A mover is the product's (`shardkv::push`). It asks for the cursor. After each answer it sends
+//! rows after the answer's last key, or Activate when there are none. It looks at the state before
+//! each request, never after reading the rows. Any number of movers of one group are active,
+//! because every answer that any of them got is in the set. They may sleep between the state and
+//! the rows: a push that has begun continues with the rows that are there later. An
+//! [`Early`](super::Mover::Early) mover sends anything at any time, about the rows that are there.
 //!
 //! Left out on purpose: `Busy`, addresses, and servers that do not lead: all look like loss.
 
@@ -48,7 +48,7 @@ impl Push {
 struct Closing {
     groups: [Group; GROUPS_MAX],
     sent: Bits,
-    /// Sent, and not looked at yet.
+    /// Sent, and not yet processed.
     fresh: Vec<MessageId>,
 }
 
@@ -70,7 +70,8 @@ impl Model {
         unpacked
     }
 
-    /// Closes a set that was closed before `changed` became what it now is and `extra` was sent.
+    /// Closes a set that was closed before `changed` reached its present state and `extra` was
+    /// sent.
     pub(super) fn close(
         &mut self,
         groups: [Group; GROUPS_MAX],
@@ -98,7 +99,7 @@ impl Model {
         self.sets.id(&closing.sent)
     }
 
-    /// Everything that may be said next in a set that need not be closed.
+    /// Everything that may be sent next, given a set that need not be closed.
     pub(super) fn sayable(&mut self, groups: [Group; GROUPS_MAX], sent: SetId) -> Vec<MessageId> {
         let sent = self.sets.get(sent).clone();
         let mut closing = Closing { groups, sent: sent.clone(), fresh: Vec::new() };
@@ -175,7 +176,7 @@ impl Model {
         }
     }
 
-    /// What a mover sends that was told the receiver's cursor, now or long ago.
+    /// What a mover sends after it got the receiver's cursor, now or long ago.
     fn go_on(&mut self, closing: &mut Closing, answer: MessageId) {
         let message = self.messages.get(answer);
         let Body::Cursor(at) = message.body else { return };
@@ -185,7 +186,7 @@ impl Model {
             return;
         }
         let rows = group.shards[push.shard].rows;
-        // The state permitted the push when it began; meanwhile the mover may have slept.
+        // The state permitted the push when it began; the mover may have slept since.
         for id in self.next_requests(push, rows, at) {
             closing.add(id);
         }
@@ -200,7 +201,7 @@ impl Model {
         }
     }
 
-    /// What follows the answer that the cursor is behind `at`: rows, cut anyhow, or Activate.
+    /// What follows the answer that the cursor is after `at`: rows, cut in any way, or Activate.
     fn next_requests(&mut self, push: Push, rows: RowsId, at: RowsId) -> Vec<MessageId> {
         let chunks = self.library.chunks(rows, at);
         if chunks.is_empty() {
@@ -218,7 +219,8 @@ impl Model {
         }
     }
 
-    /// What a mover that begins now sends: the question, and what follows the answer that it gets now.
+    /// What a mover that begins now sends: the question, and what follows the answer that it gets
+    /// now.
     pub(super) fn fresh_requests(&mut self, groups: &[Group; GROUPS_MAX]) -> Vec<MessageId> {
         let mut requests = Vec::new();
         for from in 0..self.groups {
@@ -239,8 +241,8 @@ impl Model {
         requests
     }
 
-    /// The numbers for which a mover of a group may ask its log to release a shard, and whether one that
-    /// begins now would: it pushes, and is told "already done".
+    /// The numbers for which a mover of a group may ask its log to release a shard, and whether a
+    /// mover that begins now would: it pushes, and the answer is "already done".
     pub(super) fn releases(
         &mut self,
         groups: &[Group; GROUPS_MAX],
@@ -274,8 +276,8 @@ impl Model {
         numbers
     }
 
-    /// Whether a group sends messages about (`num`, shard) now: whoever says such a message in the world
-    /// where each is a step of its own says it in time.
+    /// Whether a group sends messages about (`num`, shard) now: a group that sends such a message
+    /// in the world of single steps sends it in time.
     pub(super) fn pushes_now(&self, groups: &[Group; GROUPS_MAX], message: Message) -> bool {
         let push = Push::of(message);
         let permitted = self.permitted(&groups[push.from], push.from, push.shard);

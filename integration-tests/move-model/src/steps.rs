@@ -1,7 +1,7 @@
 //! What may happen next in a state of the world.
 //!
-//! A step is *fair* when it must happen sooner or later without any client and without any message that was
-//! sent before: adopting, and what a mover that begins now brings about.
+//! A step is *fair* if it must happen eventually without any client and without any message that
+//! was sent before: adopting, and the effects of a mover that begins now.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +35,7 @@ pub(super) struct Next {
     pub(super) fair: bool,
 }
 
-/// The world in which steps are looked for, and those that were found.
+/// The world in which steps are searched, and the steps found.
 struct Looking<'a> {
     world: &'a World,
     groups: [Group; GROUPS_MAX],
@@ -69,7 +69,7 @@ impl Model {
         Ok(looking.found)
     }
 
-    /// The world after one group changed, and maybe said something about it.
+    /// The world after one group changed, and possibly sent something about it.
     fn after(&mut self, looking: &Looking<'_>, at: usize, group: Group, says: Option<MessageId>) -> World {
         let mut world = *looking.world;
         world.groups[at] = group.pack();
@@ -194,7 +194,7 @@ impl Model {
         Ok(())
     }
 
-    /// A group's servers are switched off, or begin again without their rows.
+    /// A group's servers are switched off, or start again without their rows.
     fn ends(&mut self, looking: &mut Looking<'_>, at: usize) {
         let group = looking.groups[at];
         let packed = |changed: Group| -> [Packed; GROUPS_MAX] {
@@ -219,7 +219,7 @@ impl Model {
             changed.push((Step::ReturnEmpty { group: at as u8 }, Group::new()));
         }
         for (step, after) in changed {
-            // It says nothing new: whatever it had to say of a settled shard it has said.
+            // It sends nothing new: it has already sent everything about a settled shard.
             let world = World { groups: packed(after), ..*looking.world };
             looking.found.push(Next { step, world, fair: false });
         }
@@ -250,10 +250,10 @@ impl Told<'_> {
         let says = match message.body {
             Body::QUESTION => "asks where the cursor is".to_owned(),
             Body::Install { after, rows: chunk } => {
-                format!("Install behind {}: {}", rows(after), rows(chunk))
+                format!("Install after {}: {}", rows(after), rows(chunk))
             }
             Body::Activate { end } => format!("Activate at {}", rows(end)),
-            Body::Cursor(at) => format!("the cursor is behind {}", rows(at)),
+            Body::Cursor(at) => format!("the cursor is after {}", rows(at)),
             Body::Done => "already done".to_owned(),
         };
         let (from, to) = (name(message.from.into()), name(message.to.into()));

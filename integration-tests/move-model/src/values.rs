@@ -1,8 +1,9 @@
 //! What the search is made of, small enough to hash: rows, groups, and the world.
 //!
-//! Lists of rows and sets of messages (`messages`) are kept once and named by a number, so that a state of
-//! the world is a few words. A cursor is ideal: its hash is the number of the exact list of rows before it,
-//! so that equal cursors name equal prefixes, which is what the product's rolling hash promises.
+//! Lists of rows and sets of messages (`messages`) are stored once and named by a number, so that a
+//! state of the world is a few words. A cursor is ideal: its hash is the number of the exact list
+//! of rows before it. So equal cursors name equal prefixes, which is what the product's rolling
+//! hash promises.
 //!
 //! Left out on purpose: anything that happens.
 
@@ -18,7 +19,7 @@ use shardkv::shard::ShardState;
 pub(super) const GROUPS_MAX: usize = 3;
 pub(super) const SHARDS_MAX: usize = 3;
 
-/// A hasher that is quick and the same in every run; nothing here comes from outside.
+/// A hasher that is fast and the same in every run; no input comes from outside.
 #[derive(Default)]
 pub(super) struct Mix(u64);
 
@@ -69,9 +70,9 @@ impl Hasher for Mix {
 
 pub(super) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
 
-/// A row: its key and its value. Key 0 is the shard's own row (version floor, counters): the number of the
-/// last write, doubled, and 1 more if that deleted something. So one list of rows is made by one sequence
-/// of writes, as long as there are one key and two writes.
+/// A row: its key and its value. Key 0 is the shard's own row (version floor, counters): the number
+/// of the last write, doubled, plus 1 if that was a delete. So one list of rows is made by one
+/// sequence of writes, as long as there are one key and two writes.
 pub(super) type Row = (u8, u8);
 
 /// The number of a list of rows with ascending keys.
@@ -117,21 +118,21 @@ impl Library {
         &self.cursors[usize::from(id)]
     }
 
-    /// What a mover may send of `rows` when the cursor is at the end of `after`: every beginning of what
-    /// lies behind the cursor's last key, however it is cut. Empty when nothing does.
+    /// What a mover may send of `rows` when the cursor is at the end of `after`: every prefix of
+    /// the rows after the cursor's last key. Empty if there are none.
     pub(super) fn chunks(&mut self, rows: RowsId, after: RowsId) -> Vec<RowsId> {
         if let Some(chunks) = self.chunks.get(&(rows, after)) {
             return chunks.clone();
         }
         let last = self.rows(after).last().map(|(key, _)| *key);
-        let behind: Vec<Row> =
+        let rest: Vec<Row> =
             self.rows(rows).iter().copied().filter(|(key, _)| last.is_none_or(|last| last < *key)).collect();
-        let chunks: Vec<RowsId> = (1..=behind.len()).map(|end| self.id(&behind[..end])).collect();
+        let chunks: Vec<RowsId> = (1..=rest.len()).map(|end| self.id(&rest[..end])).collect();
         self.chunks.insert((rows, after), chunks.clone());
         chunks
     }
 
-    /// Every cut of a list in two places: what lies before the first, and between the two.
+    /// Every cut of a list in two places: the part before the first, and the part between them.
     pub(super) fn cuts(&mut self, rows: RowsId) -> Vec<(RowsId, RowsId)> {
         let rows = self.rows(rows).to_vec();
         let mut cuts = Vec::new();
@@ -157,7 +158,7 @@ pub(super) struct Shard {
     pub(super) cursor: RowsId,
 }
 
-/// A group: one state machine behind one log.
+/// A group: one state machine driven by one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) num: Option<ConfigNum>,
@@ -203,7 +204,7 @@ fn state_of(code: u128) -> ShardState {
 }
 
 impl Group {
-    /// Before it knows any configuration.
+    /// A group before it knows any configuration.
     pub(super) fn new() -> Self {
         Self { num: None, running: true, shards: [Shard::default(); SHARDS_MAX] }
     }
@@ -246,7 +247,7 @@ pub(super) struct SetId(pub(super) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) groups: [Packed; GROUPS_MAX],
-    /// The rows that acknowledged writes made of each shard, plus 1; 0 before anybody served it.
+    /// The rows that acknowledged writes made of each shard, plus 1; 0 before any group served it.
     pub(super) truth: [u16; SHARDS_MAX],
     /// Everything that was ever sent.
     pub(super) sent: SetId,

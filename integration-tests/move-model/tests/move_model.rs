@@ -1,5 +1,5 @@
-//! The protocol that moves shards, in every state that it can reach. MODEL=full in the environment takes
-//! longer owner histories; the size for every day takes some seconds.
+//! The protocol that moves shards, in every state that it can reach. MODEL=full in the environment
+//! takes longer owner histories; the everyday size takes some seconds.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ fn every_owner_history_keeps_one_owner_and_all_rows_and_always_settles() {
         let started = Instant::now();
         let total = sweep.run().unwrap_or_else(|wrong| panic!("{wrong}"));
         println!("{}: {total}, {:.1} s", sweep.title, started.elapsed().as_secs_f64());
-        // Only movers that do not ask send an Activate that does not match, and those do.
+        // Only movers that do not ask send an Activate that does not match, and they do.
         assert_eq!(total.seen.wipes > 0, sweep.options.mover == Mover::Early, "{}", sweep.title);
         let choices = (sweep.groups + 1).pow(sweep.shards as u32);
         let all: usize = sweep.lengths.clone().map(|length| choices.pow(length as u32)).sum();
@@ -125,7 +125,7 @@ fn a_group_that_differs_from_the_products_state_machine_is_found() {
         let found = histories.map(|history| compare(&history, options)).find_map(Result::err);
         let found = found.unwrap_or_else(|| panic!("{bug:?} is not found"));
         println!("{bug:?}: {found}");
-        // It is a difference, and not that the search ended before it had brought everything about.
+        // It is a real difference, and not a search that ended before it had recreated all states.
         assert!(found.contains("here"), "{bug:?}: {found}");
     }
 }

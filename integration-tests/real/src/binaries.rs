@@ -1,4 +1,4 @@
-//! The programs under test: where cargo puts them, in the directory above that of the tests.
+//! The programs under test: where cargo puts them, in the parent directory of the tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,19 +8,19 @@ use std::time::SystemTime;
 
 const NAMES: [&str; 4] = ["clerk", "mr", "shardctrler", "shardkv"];
 
-/// Where the program `name` is.
+/// The path of the program `name`.
 ///
 /// # Panics
-/// When one of the programs is missing, or older than one of its sources: a test that passed over that
+/// When one of the programs is missing, or older than one of its sources: a test that ignored that
 /// would prove nothing.
 pub fn binary(name: &str) -> PathBuf {
     match found() {
-        Ok(found) => found.get(name).unwrap_or_else(|| panic!("{name} is no program of ours")).clone(),
+        Ok(found) => found.get(name).unwrap_or_else(|| panic!("{name} is not one of our programs")).clone(),
         Err(why) => panic!("{why}"),
     }
 }
 
-/// Whether all programs are there, and none is older than its sources.
+/// Whether all programs exist, and none is older than its sources.
 ///
 /// # Errors
 /// What is wrong, and what to do about it.
@@ -28,7 +28,7 @@ pub fn check_binaries() -> anyhow::Result<()> {
     found().as_ref().map(|_| ()).map_err(anyhow::Error::msg)
 }
 
-/// Looked for once: what is edited while a measurement runs is not measured.
+/// Searched once: edits during a measurement do not matter.
 fn found() -> &'static Result<BTreeMap<&'static str, PathBuf>, String> {
     static FOUND: OnceLock<Result<BTreeMap<&str, PathBuf>, String>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -40,11 +40,11 @@ fn found() -> &'static Result<BTreeMap<&'static str, PathBuf>, String> {
 
 fn directory() -> Result<PathBuf, String> {
     let test = std::env::current_exe().map_err(|error| format!("where is this test? {error}"))?;
-    // Tests lie in a directory of their own below the programs; the grader lies among them.
+    // Tests are in a directory below the programs; the grader is beside them.
     let beside =
         test.parent().map(|beside| if beside.ends_with("deps") { beside.parent() } else { Some(beside) });
     let directory = beside.flatten().map(Path::to_owned);
-    directory.ok_or_else(|| format!("{} lies in no target directory", test.display()))
+    directory.ok_or_else(|| format!("{} is in no target directory", test.display()))
 }
 
 fn find(directory: &Path, name: &str) -> Result<PathBuf, String> {

@@ -1,5 +1,5 @@
-//! The product's client library, for tests that measure single operations or need more than the command
-//! line lets through.
+//! The product's client library, for tests that measure single operations or need more than the
+//! command line allows.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,12 +14,10 @@ use rand::rngs::Xoshiro256PlusPlus as Generator;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::{Builder, Runtime};
 
-/// Which cluster.
+/// The cluster.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its name.
     pub cluster: String,
-    /// Its controllers.
     pub controllers: Vec<Address>,
 }
 
@@ -29,22 +27,21 @@ impl Target {
         Arc::new(TarpcConnection::new(ConnectionOptions::of(&self.cluster)))
     }
 
-    /// A clerk with connections of its own.
+    /// A clerk with its own connections.
     pub fn clerk(&self) -> Clerk {
         let options = Options { seed: rand::random(), deadline: Duration::from_secs(10), sessions: true };
         Clerk::new(self.connection(), self.controllers.clone(), options)
     }
 }
 
-/// A clerk for tests that are not async themselves.
+/// A clerk for tests that are not async.
 pub struct Client {
-    /// The clerk.
     pub clerk: Clerk,
     runtime: Runtime,
 }
 
 impl Client {
-    /// Of this cluster.
+    /// A client of this cluster.
     ///
     /// # Panics
     /// Without a runtime.
@@ -59,7 +56,7 @@ impl Client {
         self.runtime.block_on(future)
     }
 
-    /// Puts `count` values of `bytes` incompressible bytes under keys that all lie in the shard of `tag`.
+    /// Puts `count` values of `bytes` incompressible bytes under keys in the shard of `tag`.
     ///
     /// # Panics
     /// When a put fails.
@@ -71,7 +68,7 @@ impl Client {
         self.for_each(count, put);
     }
 
-    /// Checks that all that [`Client::fill`] put is there.
+    /// Checks that everything that [`Client::fill`] put is there.
     ///
     /// # Panics
     /// When it is not.

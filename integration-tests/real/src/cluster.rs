@@ -1,4 +1,5 @@
-//! A local cluster, driven through the `clerk` command; its answers as the contract for scripts names them.
+//! A local cluster, driven through the `clerk` command; its answers use the names of the contract
+//! for scripts.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
@@ -13,14 +14,14 @@ use super::binaries::binary;
 use super::client::Target;
 use super::place::Place;
 
-/// No command may take longer than this, unless it says so.
+/// The time limit of a command, unless it names its own.
 const LIMIT: Duration = Duration::from_secs(180);
-/// A command that names its own time gets this much more.
+/// A command that names its own time limit gets this much more.
 const SLACK: Duration = Duration::from_secs(30);
-/// A healthy cluster answers everything within this.
+/// A healthy cluster answers everything within this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a command did.
+/// The result of a command.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Its exit code; none if a signal ended it.
@@ -40,7 +41,7 @@ impl Answer {
     /// Standard output as the one JSON document that it must be.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not one.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| {
             panic!("not one JSON document: {error}: {:?} {}", self.text(), self.stderr)
@@ -50,7 +51,7 @@ impl Answer {
     /// The code of the error document of a command that failed with this exit code.
     ///
     /// # Panics
-    /// When it ended otherwise, or its error is not of the contract's form.
+    /// When it ended otherwise, or its error does not have the contract's form.
     pub fn error(&self, exit: i32) -> String {
         assert_eq!(self.code, Some(exit), "{:?} {}", self.text(), self.stderr);
         let document = self.json();
@@ -78,7 +79,7 @@ pub fn run(command: &mut Command, input: Option<Vec<u8>>, limit: Duration) -> An
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         if let (Some(mut pipe), Some(input)) = (pipes.0, input) {
-            // A program that reads no further is judged by how it ends.
+            // A program that stops reading is judged by how it ends.
             scope.spawn(move || drop(pipe.write_all(&input)));
         }
         let all = |pipe: Option<Box<dyn Read + Send>>| {
@@ -118,7 +119,6 @@ fn limit(arguments: &[&str]) -> Duration {
 /// `clerk status -o json`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the contract names the fields")]
 pub struct Status {
     pub cluster: String,
     pub config: Option<u64>,
@@ -133,7 +133,6 @@ pub struct Status {
 /// A group of a [`Status`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the contract names the fields")]
 pub struct Group {
     pub gid: u64,
     pub joined: bool,
@@ -152,7 +151,6 @@ pub struct Group {
 /// A shard of a [`Group`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the contract names the fields")]
 pub struct Shard {
     pub shard: u64,
     pub state: String,
@@ -162,10 +160,9 @@ pub struct Shard {
     pub progress: Option<Value>,
 }
 
-/// A server of a [`Status`]. What a server that is down does not tell is null.
+/// A server of a [`Status`]. Everything that a server that is down does not report is null.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the contract names the fields")]
 pub struct Replica {
     pub name: String,
     pub address: String,
@@ -196,14 +193,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Whether it says that it leads.
+    /// Whether it claims to lead.
     pub fn leads(&self) -> bool {
         self.up && self.role.as_deref() == Some("leader")
     }
 }
 
 impl Status {
-    /// All servers.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
         self.controllers.iter().chain(self.groups.iter().flat_map(|group| &group.replicas))
     }
@@ -220,8 +216,8 @@ impl Status {
         &group.unwrap_or_else(|| panic!("no group {gid} in {self:?}")).replicas
     }
 
-    /// Everything runs, every group has a leader, and all replicas of a group have applied the same and
-    /// have the same table.
+    /// Whether everything runs, every group has a leader, and all replicas of a group have applied
+    /// the same entries and have the same table.
     pub fn is_healthy(&self) -> bool {
         let groups = self.groups.iter().map(|group| &group.replicas).chain([&self.controllers]);
         groups.into_iter().all(|replicas| {
@@ -250,7 +246,7 @@ impl Cluster {
         cluster
     }
 
-    /// The same, where each process may have only so many file descriptors.
+    /// The same, with a limit of file descriptors for each process.
     ///
     /// # Panics
     /// As there.
@@ -270,7 +266,6 @@ impl Cluster {
         Self { place, controllers: Some(controllers) }
     }
 
-    /// Its directory.
     pub fn path(&self) -> &Path {
         self.place.path()
     }
@@ -289,7 +284,7 @@ impl Cluster {
         command
     }
 
-    /// Runs a command, however it ends.
+    /// Runs a command, whether it succeeds or not.
     pub fn clerk(&self, arguments: &[&str]) -> Answer {
         run(&mut self.command(arguments), None, limit(arguments))
     }
@@ -299,7 +294,7 @@ impl Cluster {
         run(&mut self.command(arguments), Some(input.into()), limit(arguments))
     }
 
-    /// Runs a command that must succeed: what it printed.
+    /// Runs a command that must succeed; returns its output.
     ///
     /// # Panics
     /// When it fails.
@@ -309,7 +304,7 @@ impl Cluster {
         answer.text()
     }
 
-    /// Runs a command with `-o json` that must succeed: its document.
+    /// Runs a command with `-o json` that must succeed; returns its document.
     ///
     /// # Panics
     /// When it fails, or prints anything else.
@@ -319,7 +314,8 @@ impl Cluster {
         answer.json()
     }
 
-    /// Runs a command with `-o json` that must fail with this exit code: the code of its error.
+    /// Runs a command with `-o json` that must fail with this exit code; returns the code of its
+    /// error.
     ///
     /// # Panics
     /// When it ends otherwise.
@@ -327,16 +323,16 @@ impl Cluster {
         self.clerk(&[arguments, &["-o", "json"]].concat()).error(exit)
     }
 
-    /// How it is now.
+    /// Its present status.
     ///
     /// # Panics
-    /// When the status is not of the contract's form.
+    /// When the status does not have the contract's form.
     pub fn status(&self) -> Status {
         let document = self.json(&["status"]);
         serde_json::from_value(document.clone()).unwrap_or_else(|error| panic!("{error}: {document}"))
     }
 
-    /// Looks at the status until something is seen in it.
+    /// Polls the status until `see` finds something in it.
     ///
     /// # Panics
     /// When that does not happen in time.

@@ -1,12 +1,12 @@
-//! Clusters of real processes, driven as people drive them: through the `clerk` command.
+//! Clusters of real processes, driven the way people drive them: through the `clerk` command.
 //!
-//! A [`Cluster`] is a temporary directory and the servers that run in it. Whatever happens to the test
-//! (a panic, Ctrl-C, kill -9), its servers are killed and the directory is deleted: a small shell process,
-//! the reaper of its [`Place`], waits until the test closes a pipe or dies ([`place`]). After a panic the
-//! directory is kept, and named.
+//! A [`Cluster`] is a temporary directory and the servers that run in it. Whatever happens to the
+//! test (a panic, Ctrl-C, kill -9), its servers are killed and the directory is deleted: a small
+//! shell process, the reaper of its [`Place`], waits until the test closes a pipe or dies
+//! ([`place`]). After a panic the directory is kept, and the message names it.
 //!
-//! The programs are those that `make build` put beside the tests; one that is missing or older than its
-//! sources fails the test instead of testing something else ([`binary`]).
+//! The programs are those that `make build` put beside the tests. If one is missing or older than
+//! its sources, the test fails instead of testing something else ([`binary`]).
 //!
 //! Tests that measure time take the machine for themselves ([`alone`]); the others share it
 //! ([`together`]).
@@ -37,12 +37,12 @@ pub use self::writes::Writes;
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Waits until no other test of this process runs a cluster, and keeps it so.
+/// Waits until no other test of this process runs a cluster, and keeps others out.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until no test runs that needs the machine for itself.
+/// Waits until no running test needs the machine for itself.
 pub fn together() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }

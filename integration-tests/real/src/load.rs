@@ -1,7 +1,8 @@
-//! Clients that work while something happens to the cluster, and the judgement over what they saw.
+//! Clients that work while something happens to the cluster, and the judgement of what they saw.
 //!
-//! [`Load`] is a closed loop with every kind of operation over few keys; at its end each key is read once
-//! more, so that what was lost in silence is missed. [`Open`] is an open loop of three kinds of them.
+//! [`Load`] is a closed loop with every kind of operation over few keys. At its end each key is
+//! read once more, so that a silent loss is noticed. [`Open`] is an open loop of three kinds of
+//! operations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,8 @@ use sim::workload::{Answer, Mix, Recorder, Request};
 /// Checks a history.
 ///
 /// # Panics
-/// When something acknowledged was lost, doubled or out of order. The history is kept, and named.
+/// When something acknowledged was lost, duplicated or out of order. The history is kept, and the
+/// message names its file.
 pub fn checked(history: Vec<Operation>) -> Vec<Operation> {
     if let Err(anomaly) = linearizability::check(&history) {
         let file = tempfile::Builder::new().prefix("history-").suffix(".jsonl").tempfile();
@@ -69,7 +71,7 @@ impl Load {
         Self { recorder, thread }
     }
 
-    /// Waits until so many more operations were acknowledged.
+    /// Waits until `more` operations were acknowledged.
     ///
     /// # Panics
     /// When that takes half a minute.
@@ -86,7 +88,8 @@ impl Load {
         }
     }
 
-    /// Stops the clients, reads every key once more and checks everything that was seen; prints totals.
+    /// Stops the clients, reads every key once more and checks everything that clients saw; prints
+    /// totals.
     ///
     /// # Panics
     /// When the history is wrong, or has fewer than `least` acknowledged operations.
@@ -122,14 +125,14 @@ async fn read_all(recorder: &Recorder, target: &Target, keys: Vec<String>) {
     }
 }
 
-/// What an open loop saw.
+/// The result of an open loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
     /// Operations begun.
     pub begun: u64,
-    /// Those without an acknowledgement.
+    /// Operations without an acknowledgement.
     pub failed: u64,
-    /// The longest that one took, counted from when it should have begun.
+    /// The longest time of an operation, counted from when it was due.
     pub slowest: Duration,
 }
 
@@ -141,7 +144,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// So many operations a second, in turn a get, a put and an append, over `keys`.
+    /// Runs `per_second` operations a second, in turn a get, a put and an append, over `keys`.
     pub fn start(target: &Target, per_second: u32, keys: Vec<String>) -> Self {
         let (recorder, over) = (Recorder::default(), Arc::new(AtomicBool::new(false)));
         let (shared, stop, target) = (recorder.clone(), Arc::clone(&over), target.clone());
@@ -166,7 +169,7 @@ impl Open {
         Self { recorder, over, thread }
     }
 
-    /// Stops it, reads every key once more and checks everything that was seen.
+    /// Stops it, reads every key once more and checks everything that clients saw.
     ///
     /// # Panics
     /// When the history is wrong.
@@ -180,7 +183,7 @@ impl Open {
 
 fn request(number: u64, keys: &[String]) -> Request {
     let op = [Op::Get, Op::Put, Op::Append][number as usize % 3];
-    // Each key meets each kind of operation.
+    // Each key gets each kind of operation.
     let key = keys[(number / 3) as usize % keys.len()].clone();
     let value = (op != Op::Get).then(|| format!("[{number}]"));
     Request { op, key, value, expected: None }

@@ -1,4 +1,4 @@
-//! The memory of processes, as Linux's /proc tells it.
+//! The memory of processes, from Linux's /proc.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ pub fn rss_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "VmRSS:")
 }
 
-/// Those of them that are its own and not a file's; none if it is gone.
+/// Resident bytes that are the process's own and not a file's; none if it is gone.
 pub fn anonymous_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "RssAnon:")
 }
@@ -23,19 +23,18 @@ fn status_bytes(pid: u32, name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// What one process held.
+/// The memory of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Growth {
-    /// Its name.
     pub name: String,
     /// Bytes at the start.
     pub before: u64,
-    /// The most there ever were.
+    /// The maximum.
     pub peak: u64,
 }
 
 impl Growth {
-    /// Bytes grown by.
+    /// The growth in bytes.
     pub fn bytes(&self) -> u64 {
         self.peak.saturating_sub(self.before)
     }
@@ -47,7 +46,7 @@ impl fmt::Display for Growth {
     }
 }
 
-/// Looks at processes every few milliseconds.
+/// Measures processes every few milliseconds.
 pub struct MemoryWatch {
     over: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Growth>>,
@@ -78,7 +77,7 @@ impl MemoryWatch {
         Self { over, thread }
     }
 
-    /// What was seen.
+    /// The results.
     ///
     /// # Panics
     /// When the watcher did.

@@ -1,9 +1,10 @@
 //! A temporary directory, and the end of every server that runs in it.
 //!
-//! The reaper is a shell in a process group of its own, so that Ctrl-C does not reach it. It reads a pipe
-//! whose other end only this process holds: the pipe ends when the [`Place`] is dropped or the process
-//! dies in whatever way. Then it kills each process that a lock file of the directory names, if that
-//! process was started with this directory, and deletes the directory unless it was told to keep it.
+//! The reaper is a shell in its own process group, so that Ctrl-C does not reach it. It reads a
+//! pipe whose other end only this process holds: the pipe ends when the [`Place`] is dropped or the
+//! process dies, however it dies. Then it kills each process that a lock file of the directory
+//! names, if that process was started with this directory, and deletes the directory unless it was
+//! told to keep it.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,7 +22,7 @@ done 2>/dev/null
 rm -rf "$1" 2>/dev/null || { sleep 1; rm -rf "$1"; }
 "#;
 
-/// Where servers of one test live.
+/// The directory of the servers of one test.
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
@@ -30,10 +31,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// A fresh one.
+    /// A new one.
     ///
     /// # Panics
-    /// When there can be none.
+    /// When it cannot be made.
     pub fn new() -> Self {
         let path = tempfile::Builder::new().prefix("clerk-test-").tempdir().expect("a temporary directory");
         let path = path.keep().canonicalize().expect("its path");
@@ -48,7 +49,6 @@ impl Place {
         Self { path, reaper, pipe }
     }
 
-    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! What processes of this machine have spent, as Linux's /proc tells it.
+//! What processes of this machine have used, from Linux's /proc.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,15 +10,15 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-/// Processor time of all of them together; of those that are gone, none.
+/// Processor time of all of them together; processes that are gone count nothing.
 pub fn cpu_time_of(pids: &BTreeMap<String, u32>) -> Duration {
     pids.values().filter_map(|pid| cpu_time(*pid)).sum()
 }
 
-/// Fields 14 and 15 of `stat`, utime and stime. The name, field 2, may hold blanks and brackets itself.
+/// Fields 14 and 15 of `stat`, utime and stime. The name, field 2, may contain blanks and brackets.
 fn ticks(stat: &str) -> Option<u64> {
-    let (_, behind) = stat.rsplit_once(')')?;
-    let mut fields = behind.split_whitespace().skip(11);
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 

@@ -1,4 +1,4 @@
-//! Servers started by hand, as on machines of their own.
+//! Servers started by hand, as on separate machines.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::binaries::binary;
 use super::cluster::{Answer, run};
 
-/// Ports that nobody listens on now, apart from those that systems give to callers and `clerk up` takes.
+/// Ports that nobody listens on now, outside the range that systems give to callers and `clerk up`
+/// uses.
 ///
 /// # Panics
 /// When there are none.
@@ -53,7 +54,7 @@ impl Server {
         server
     }
 
-    /// Starts a server that must not come up: its exit code and what it said.
+    /// Starts a server that must not come up; returns its exit code and output.
     pub fn refused(place: &Path, name: &str, program: &str, listen: &str, arguments: &[&str]) -> Answer {
         run(&mut command(place, name, program, listen, arguments), None, Duration::from_secs(20))
     }
@@ -80,7 +81,7 @@ impl Server {
         self.end();
     }
 
-    /// SIGTERM: its exit code.
+    /// SIGTERM; returns its exit code.
     ///
     /// # Panics
     /// When it does not stop.

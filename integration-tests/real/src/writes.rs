@@ -1,4 +1,4 @@
-//! Puts at a fixed rate, and how long they take.
+//! Puts at a fixed rate, and their times.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,8 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// So many puts a second, of values of so many bytes, over `keys` keys of one shard.
+    /// Starts `per_second` puts a second, of values of `bytes` bytes, over `keys` keys of one
+    /// shard.
     pub fn start(target: &Target, per_second: u32, bytes: usize, keys: u64) -> Self {
         let (over, took) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let failed = Arc::new(AtomicU64::new(0));
@@ -45,14 +46,15 @@ impl Writes {
         Self { over, took, failed, thread }
     }
 
-    /// How many puts came back since this was asked last, and how long 99 of 100 took at most, from when they should have begun.
+    /// The number of puts that returned since the last call, and the 99th percentile of their
+    /// times, from when they were due.
     pub fn lap(&self) -> (usize, Duration) {
         let mut took = std::mem::take(&mut *self.took.lock().unwrap_or_else(PoisonError::into_inner));
         took.sort_unstable();
         (took.len(), took.get(took.len() * 99 / 100).copied().unwrap_or_default())
     }
 
-    /// Stops; how many puts failed.
+    /// Stops; returns the number of failed puts.
     ///
     /// # Panics
     /// When the loop panicked.

@@ -1,10 +1,11 @@
-//! A recording as a log in columns: the time at the left, then one column a server, then the clients.
-//! Read downwards, a column is the life of its server; read across, one moment of the cluster.
+//! A recording as a log in columns: the time at the left, then one column per server, then the
+//! clients. Read downwards, a column is the life of its server; read across, a row is one moment of
+//! the cluster.
 //!
-//! What concerns nobody in particular (the test's own steps, the network) goes across all columns. The
+//! Events of no particular server (the test's own steps, the network) go across all columns. The
 //! call and the return of each operation are lines of the clients' column.
 //!
-//! Left out on purpose: columns narrower than can be read. Where there are too many for the terminal, lines
+//! Left out on purpose: columns too narrow to read. If there are too many for the terminal, lines
 //! are longer than it; choose servers, or read with `less -S`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,25 +19,26 @@ use super::words::{clean, describe, micros, shorten, stamp, topic};
 
 /// The word by which `--server` chooses the clients' column.
 pub const CLIENTS: &str = "clients";
-/// A column is at least so wide.
+/// The least width of a column.
 const COLUMN_MIN: usize = 16;
 /// A column of a log that is written to a file.
 const COLUMN_OF_A_FILE: usize = 34;
-/// More is not easier to read.
+/// The greatest width; more is not easier to read.
 const COLUMN_MAX: usize = 60;
-/// The time, and the space behind it.
+/// The time, and the space after it.
 const TIME: usize = 12;
-/// Between two columns.
+/// The space between two columns.
 const GAP: usize = 2;
-/// At most so much of a value is shown.
+/// Longer values are cut to this length.
 const VALUE_CHARS: usize = 48;
 
-/// Which lines are wanted; an empty set wants all.
+/// Which lines are wanted; an empty set selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Topics: those of [`TOPICS`].
     pub topics: BTreeSet<String>,
-    /// Terms. A line without a term of its own is in its server's term; one of nobody is in all terms.
+    /// Terms. A line without its own term is in its server's term; a line of no server is in all
+    /// terms.
     pub terms: BTreeSet<u64>,
     /// Servers: by full name ("101.2"), by number in every group ("2"), by group ("101"), or "clients".
     pub servers: BTreeSet<String>,
@@ -76,22 +78,22 @@ impl Filter {
     }
 }
 
-/// How a log is laid out.
+/// The layout of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// Characters a line; none: wide columns, as for a file.
+    /// Characters per line; none: wide columns, as for a file.
     pub width: Option<usize>,
     /// Whether topics have colours, by the escapes of terminals.
     pub colour: bool,
 }
 
-/// The width of the terminal behind the standard output, if it is one.
+/// The width of the terminal on standard output, if it is one.
 pub fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
-/// One line of the log before it is laid out.
+/// One line of the log before layout.
 struct Line {
     us: u64,
     /// None: across all columns.
@@ -130,7 +132,7 @@ pub fn write(mut to: impl Write, recording: &Recording, filter: &Filter, layout:
     to.flush()
 }
 
-/// The lines wanted, in order of time. The clients' column is the one behind the servers'.
+/// The selected lines, in order of time. The clients' column comes after the servers'.
 fn lines(recording: &Recording, filter: &Filter, columns: &[String]) -> Vec<Line> {
     let places: BTreeMap<&str, usize> =
         columns.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
@@ -166,7 +168,7 @@ fn lines(recording: &Recording, filter: &Filter, columns: &[String]) -> Vec<Line
     lines
 }
 
-/// A cut between two servers that nobody wants to see is not shown.
+/// A cut between two unselected servers is not shown.
 fn concerns(event: &Event, filter: &Filter) -> bool {
     match &event.what {
         What::Link { from, to, .. } => filter.wants_server(from) || filter.wants_server(to),
@@ -200,7 +202,7 @@ fn operations(recording: &Recording, column: usize) -> Vec<Line> {
     lines
 }
 
-/// The measures of the columns.
+/// The widths of the columns.
 struct Table {
     columns: usize,
     width: usize,
@@ -257,7 +259,7 @@ impl Table {
     }
 }
 
-/// Colours that can be told apart on light and dark terminals.
+/// Colours that are distinct on light and dark terminals.
 fn colour(topic: &str) -> &'static str {
     match topic {
         "test" => "\u{1b}[1;31m",
@@ -279,8 +281,8 @@ fn fit(text: &str, width: usize) -> String {
     format!("{cut:width$}")
 }
 
-/// Breaks `text` between words into rows of at most `width` characters; a word that is longer is broken.
-/// The rows behind the first are indented.
+/// Breaks `text` between words into rows of at most `width` characters; a longer word is broken.
+/// All rows but the first are indented.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     const INDENT: &str = "  ";
     let mut rows = Vec::new();

@@ -1,8 +1,8 @@
-//! The directory of a failure: all that one needs to look at it, today or next year.
+//! The directory of a failure: everything needed to look at it, today or next year.
 //!
 //! | file | what |
 //! |---|---|
-//! | `failure.txt` | why, when, with which seed, how to play it again, where to look first |
+//! | `failure.txt` | why, when, with which seed, how to repeat it, where to look first |
 //! | `page.html` | the run in pictures |
 //! | `log.txt` | the run in columns; of a long run the end |
 //! | `recording.json` | the run itself, from which the other three are made; of a long one the end of its messages |
@@ -20,7 +20,7 @@ use super::words::{clean, micros, seconds};
 use super::{Verdict, page};
 use sim::record::Recording;
 
-/// At most so many events are in a directory's log.
+/// The limit of events in a directory's log.
 const LOG_EVENTS_MAX: usize = 40_000;
 
 /// The recording's file.
@@ -29,10 +29,10 @@ pub const RECORDING: &str = "recording.json";
 pub const LOG: &str = "log.txt";
 /// The page's.
 pub const PAGE: &str = "page.html";
-/// The text's, which one reads first.
+/// The text's file, which people read first.
 pub const FAILURE: &str = "failure.txt";
 
-/// Writes the directory of a failure, and makes it if need be.
+/// Writes the directory of a failure, and makes it if needed.
 ///
 /// # Errors
 /// Those of the file system.
@@ -47,7 +47,7 @@ pub fn write(directory: &Path, recording: &Recording, verdicts: &[Verdict]) -> i
     fs::write(directory.join(FAILURE), text(directory, recording, verdicts))
 }
 
-/// The log, or its end if it is too long for a file that one opens in an editor.
+/// The log, or its end if it is too long to open in an editor.
 fn write_log(directory: &Path, mut to: impl io::Write, recording: &Recording) -> io::Result<()> {
     let events = &recording.events;
     let Some(first) = events.len().checked_sub(LOG_EVENTS_MAX).map(|first| &events[first]) else {
@@ -72,7 +72,7 @@ fn write_log(directory: &Path, mut to: impl io::Write, recording: &Recording) ->
 /// Reads the recording of a failure's directory.
 ///
 /// # Errors
-/// Those of the file system, and a file that is no recording.
+/// Those of the file system, and a file that is not a recording.
 pub fn read(directory: &Path) -> io::Result<Recording> {
     let path = directory.join(RECORDING);
     let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -80,12 +80,12 @@ pub fn read(directory: &Path) -> io::Result<Recording> {
     serde_json::from_reader(BufReader::new(file)).map_err(|error| about(error.into()))
 }
 
-/// Several lines, one under the other.
+/// Several lines, one below the other.
 fn lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n          ")
 }
 
-/// The text that one reads first.
+/// The text that people read first.
 fn text(directory: &Path, recording: &Recording, verdicts: &[Verdict]) -> String {
     let header = &recording.header;
     let story = Story::of(recording, verdicts);
@@ -117,7 +117,7 @@ fn text(directory: &Path, recording: &Recording, verdicts: &[Verdict]) -> String
     line(String::new());
     line("What is here".to_owned());
     line(format!("  {PAGE}       the run in pictures; open it in any browser, it needs no network"));
-    line(format!("  {LOG}         the run as text, a column a server; fewer lines of it:"));
+    line(format!("  {LOG}         the run as text, a column per server; to select lines:"));
     line(format!("                  grade log {} --topic role,vote,test", directory.display()));
     line(format!(
         "  {RECORDING}  {} events and {} operations",

@@ -1,11 +1,12 @@
 //! What people see when a graded test fails: a log in columns, and a page with pictures.
 //!
-//! Everything here is made from a [`Recording`](sim::record::Recording) and from what the judge says
-//! of its history ([`Verdict`]); nothing runs the test again. `story` turns the events into what a
-//! picture shows: spans of roles, cuts of the network, owners of shards, messages with both their ends,
-//! and a list of the moments that matter. `words` says each event in English.
+//! Everything here is made from a [`Recording`](sim::record::Recording) and from the judge's
+//! verdicts on its history ([`Verdict`]); nothing runs the test again. `story` turns the events
+//! into the contents of a picture: spans of roles, cuts of the network, owners of shards, messages
+//! with both their ends, and a list of the moments that matter. `words` puts each event into
+//! English.
 //!
-//! [`columns`]: the log, a column a server. [`page`]: one HTML file that needs nothing else.
+//! [`columns`]: the log, one column per server. [`page`]: one HTML file that needs no other.
 //! [`directory`]: both, with the recording itself and a text that says where to begin.
 //!
 //! Left out on purpose: pictures of runs that passed, and of two runs side by side.
@@ -22,25 +23,24 @@ mod words;
 
 use judge::linearizability::{KeyVerdict, Ruling};
 
-/// What the judge says of one key. Operations are named by their place in the recording's history.
+/// The judge's verdict on one key. Operations are indexes into the recording's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// The key.
     pub key: String,
     /// The order found that explains the replies and respects real time.
     pub order: Vec<usize>,
     /// The operations for which no place was found in it.
     pub unplaced: Vec<Unplaced>,
-    /// What else there is to say of the key, in words.
+    /// A remark on the key, in words.
     pub words: Option<String>,
 }
 
-/// An operation without a place. If it is in the order too, its effect is there, and its reply fits nowhere.
+/// An operation without a place. If it is in the order too, it took effect there, and its reply
+/// fits nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unplaced {
-    /// The operation.
     pub operation: usize,
-    /// Why, in words.
+    /// The reason, in words.
     pub words: String,
     /// The operations that show it.
     pub witnesses: Vec<usize>,
@@ -61,7 +61,7 @@ impl From<KeyVerdict> for Verdict {
                 Some("its operations have no order that explains all replies".to_owned())
             }
             (_, Some(end)) => Some(format!(
-                "the order ends at {}: too much is wrong behind it",
+                "the order ends at {}: too much is wrong after it",
                 words::seconds(words::micros(end))
             )),
             _ => None,

@@ -1,8 +1,8 @@
 //! One HTML file that shows a run: it needs no network, no other file and no framework.
 //!
-//! The template (`page/page.html`), its style and its scripts are compiled in; what a run adds is one block
-//! of JSON. Keys and values may hold anything, so the JSON is written without any character that means
-//! something to HTML, and the scripts put text into the page as text only.
+//! The template (`page/page.html`), its style and its scripts are compiled in; a run adds one block
+//! of JSON. Keys and values may contain anything, so the JSON is written without any character that
+//! has a meaning in HTML, and the scripts put text into the page only as text.
 //!
 //! Left out on purpose: values in full, and most messages of a long run; `recording.json` has them.
 
@@ -27,7 +27,7 @@ const SCRIPTS: [&str; 6] = [
     include_str!("page/main.js"),
 ];
 
-/// What the scripts read.
+/// The input of the scripts.
 #[derive(Serialize)]
 struct Data<'a> {
     header: &'a Header,
@@ -46,7 +46,7 @@ struct Data<'a> {
 /// The page of `recording`.
 ///
 /// # Errors
-/// None that is known: all that the page holds can be written as JSON.
+/// None is known: everything on the page can be written as JSON.
 pub fn render(recording: &Recording, verdicts: &[Verdict]) -> serde_json::Result<String> {
     let story = Story::of(recording, verdicts);
     let names = clients::names(&recording.history, &recording.events, &server_names(&recording.events));
@@ -75,15 +75,16 @@ pub fn render(recording: &Recording, verdicts: &[Verdict]) -> serde_json::Result
     Ok(fill(TEMPLATE, &parts))
 }
 
-/// Puts each part at its mark. The marks stand in this order, and what is put in is not searched again.
+/// Puts each part at its mark. The marks come in this order, and inserted text is not searched
+/// again.
 fn fill(template: &str, parts: &[(&str, String)]) -> String {
     let mut page = String::new();
     let mut rest = template;
     for (mark, text) in parts {
-        if let Some((before, behind)) = rest.split_once(mark) {
+        if let Some((before, after)) = rest.split_once(mark) {
             page.push_str(before);
             page.push_str(text);
-            rest = behind;
+            rest = after;
         }
     }
     page + rest
@@ -105,8 +106,8 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// JSON that can stand inside of a script element: these characters occur in its strings only, where
-/// they can be written otherwise.
+/// JSON that is safe inside a script element: these characters occur only in its strings, where
+/// they can be escaped.
 fn harmless(json: &str) -> String {
     let mut harmless = String::with_capacity(json.len());
     for letter in json.chars() {

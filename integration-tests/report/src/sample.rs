@@ -1,7 +1,8 @@
-//! A run that never was, for the tests of the report and for looking at the page: an election, a crash,
-//! a leader that is cut off and goes on answering reads, and a shard that two groups serve for a moment.
+//! An invented run, for the tests of the report and for looking at the page: an election, a crash,
+//! a leader that is cut off and still answers reads, and a shard that two groups serve for a
+//! moment.
 //!
-//! Left out on purpose: truth. The messages are of the right kinds at the right times, no more.
+//! Left out on purpose: realism. The messages are of the right kinds at the right times, no more.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ const SECOND: u64 = 1000 * MS;
 /// The key of the stale read.
 pub(super) const KEY: &str = "x3";
 
-/// How much happens.
+/// The size of the run.
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
     /// Quiet time before the story begins.
@@ -41,7 +42,7 @@ struct Maker {
     begin: u64,
 }
 
-/// The run, and what the judge would say of it.
+/// The run, and the judge's verdicts on it.
 pub(super) fn make(scale: Scale) -> (Recording, Vec<Verdict>) {
     let mut maker = Maker {
         random: Generator::seed_from_u64(7),
@@ -171,8 +172,8 @@ impl Maker {
         self.put(at, Some(server), None, What::Shard { shard, state: state.to_owned(), config });
     }
 
-    /// Linearizable work of all clients: each operation takes effect half way through it. Nobody is in the
-    /// way of the stale read, which client 4 makes.
+    /// Linearizable work of all clients: each operation takes effect halfway through it. Nothing
+    /// disturbs the stale read, which client 4 makes.
     fn work(&mut self, scale: Scale) {
         let stale = self.begin + 3410 * MS..self.begin + 3435 * MS;
         let mut plan = Vec::new();
@@ -292,7 +293,7 @@ impl Maker {
         );
     }
 
-    /// Each leader's, every 100 ms.
+    /// Those of each leader, every 100 ms.
     fn heartbeats(&mut self) {
         let end = self.begin + 5200 * MS;
         let (elected, deposed) = (self.begin + 2753 * MS, self.begin + 3640 * MS);
@@ -347,7 +348,7 @@ impl Maker {
     }
 }
 
-/// A request as it is put into words on the network.
+/// A request in the words of the network.
 fn said(operation: &Operation) -> String {
     let value = operation.value.as_deref().unwrap_or_default();
     format!("{:?} {} {value} (config 1)", operation.op, operation.key).to_lowercase()
@@ -357,7 +358,7 @@ fn unknown(operation: Operation) -> Operation {
     Operation { output: None, version: None, return_ns: None, outcome: Outcome::Unknown, ..operation }
 }
 
-/// A key as the store has it. Versions go on behind a delete.
+/// A key as the store has it. Versions continue after a delete.
 #[derive(Default)]
 struct Key {
     value: Option<String>,

@@ -1,7 +1,7 @@
-//! The report as a whole, on a run that never was.
+//! The complete report on an invented run.
 //!
-//! With `REPORT_DIR` in the environment the directories are written there and kept, so that one can look at
-//! the pages in a browser.
+//! With `REPORT_DIR` in the environment the directories are written there and kept, so that you can
+//! look at the pages in a browser.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -28,8 +28,8 @@ fn log(recording: &Recording, filter: &Filter, layout: Layout) -> String {
 
 /// The block of JSON in a page.
 fn data(page: &str) -> serde_json::Value {
-    let (_, behind) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
-    serde_json::from_str(behind.split_once("</script>").unwrap().0).unwrap()
+    let (_, rest) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
+    serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn two_leaders_of_a_term_are_named() {
     let what = What::Role { role: "leader".to_owned(), leader: Some(3) };
     recording.events.push(Event { at_ns: 4_900_000_000, at: Some("101.3".to_owned()), term: Some(2), what });
     let page = page::render(&recording, &verdicts).unwrap();
-    assert!(page.contains("Two leaders of term 2, which must never be: 101.2 and 101.3"));
+    assert!(page.contains("Two leaders of term 2, which must never happen: 101.2 and 101.3"));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_log_is_filtered_by_topic_term_and_server() {
     let rows = |topics, servers, terms| -> Vec<String> {
         let filter = Filter::parse(topics, servers, terms).unwrap();
         let log = log(&recording, &filter, Layout::default());
-        // A row that begins with spaces goes on with the one before it.
+        // A row that begins with spaces continues the one before it.
         let rows = log.lines().skip_while(|row| !row.starts_with("---")).skip(1);
         rows.filter(|row| !row.starts_with(' ')).map(str::to_owned).collect()
     };

@@ -1,7 +1,7 @@
 //! Events and times as people read them.
 //!
-//! Whatever came from outside (keys, values, the text of messages) is shown without control characters:
-//! a key may not move the cursor of a terminal.
+//! Text from outside (keys, values, the text of messages) is shown without control characters: a
+//! key may not move the cursor of a terminal.
 //!
 //! Left out on purpose: the width of characters that fill two cells.
 
@@ -26,7 +26,7 @@ pub(super) fn stamp(us: u64) -> String {
 pub(super) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for letter in text.chars() {
-        // Besides the control characters: those that turn the direction of writing.
+        // Besides the control characters: those that change the direction of writing.
         let turns = matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if letter.is_control() || turns {
             cleaned.extend(letter.escape_default());
@@ -37,7 +37,8 @@ pub(super) fn clean(text: &str) -> String {
     cleaned
 }
 
-/// At most about `most` characters of `text`: its head, its tail and how long it is.
+/// At most about `most` characters of `text`: its head, its tail and its length.
+///
 pub(super) fn shorten(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {

@@ -23,7 +23,7 @@ use super::network::Network;
 use crate::workload::{Answer, Batches, Request, Store};
 use judge::history::Op;
 
-/// The longest the admin waits for a change, and a client for an operation.
+/// The admin's time limit for a change, and a client's for an operation.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Changes the configuration.
@@ -42,7 +42,7 @@ impl Admin {
         Self { connection, ctrl: ctrl.with_deadline(PATIENCE), seed }
     }
 
-    /// Tries a change; whether it was made.
+    /// Tries a change; returns whether it was made.
     pub async fn change(&self, change: Change) -> bool {
         self.ctrl.change(change).await.is_ok()
     }
@@ -59,7 +59,7 @@ impl Admin {
     /// A group as it joins.
     ///
     /// # Errors
-    /// When the group does not tell.
+    /// When the group does not answer.
     pub async fn newcomer(&self, group: GroupId, addresses: Vec<Address>) -> Result<NewGroup, String> {
         let client = GroupClient::new(Arc::clone(&self.connection), group, addresses.clone(), self.seed);
         let (incarnation, key) = client.data(clock::now().after(PATIENCE)).await?;
@@ -73,16 +73,15 @@ impl Admin {
     }
 }
 
-/// A clerk.
 pub struct KvStore {
     clerk: Clerk,
-    /// The network that may double its requests, and its name there.
+    /// The network that may duplicate its requests, and its name there.
     network: Option<(Network, Name)>,
     repeats_creates: bool,
 }
 
 impl KvStore {
-    /// A clerk of `cluster` with a name of its own.
+    /// A clerk of `cluster` with its own name.
     pub fn new(cluster: &Cluster, name: &str) -> Self {
         let connection: Arc<dyn Connection> = Arc::new(cluster.client(name));
         let options = Options { seed: cluster.world.derive(name), deadline: PATIENCE, sessions: true };
@@ -94,14 +93,16 @@ impl KvStore {
         Self { clerk, network: None, repeats_creates: false }
     }
 
-    /// On a network that may double its requests: what it is told was not done may then be done all the same.
+    /// Puts the store on a network that may duplicate its requests: a request that was refused may
+    /// still have been executed.
     #[must_use]
     pub fn on(self, network: &Network, name: &str) -> Self {
         Self { network: Some((network.clone(), name.into())), ..self }
     }
 
-    /// Sends a lost create again, as the clerks of the labs do, where nobody deletes a key. The product's own
-    /// leaves that to its caller, for a create that was done and deleted since would be done again.
+    /// Retries a lost create, as the clerks of the labs do. This is right only where nobody deletes
+    /// a key. The product leaves it to its caller, because a create that succeeded and was deleted
+    /// since would be done again.
     #[must_use]
     pub fn repeating_creates(self) -> Self {
         Self { repeats_creates: true, ..self }

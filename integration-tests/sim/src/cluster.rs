@@ -1,9 +1,11 @@
-//! Nodes on the simulated network: a single group of a toy service, or controllers and replica groups.
+//! Nodes on the simulated network: a single group of a toy service, or controllers and replica
+//! groups.
 //!
-//! A crash cuts the node's links in both directions, then drops its tasks where they stand, then loses
-//! what its disk had not made durable; so a dead server tells nobody that it died. A restart opens the
-//! same disk again. A node has the identity that a data directory would give it (`strangers`), and each of its
-//! processes a boot number. `boot`: how a node of each kind comes up. `harm`: what disks do to it.
+//! A crash cuts the node's links in both directions, then drops its tasks, then loses what its disk
+//! had not made durable. So a dead server tells nobody that it died. A restart opens the same disk
+//! again. A node has the identity that a data directory would give it (`strangers`), and each of
+//! its processes has a boot number. `boot`: how a node of each kind starts. `harm`: what disks do
+//! to it.
 //!
 //! Left out on purpose: nodes that stop cleanly. Nothing may depend on that.
 
@@ -38,16 +40,14 @@ use super::network::{Calls, Network, Pass, Server};
 use super::{Name, World, lock};
 use crate::record::What;
 
-/// What a node serves.
+/// The service of a node.
 #[derive(Clone)]
 pub enum Kind {
-    /// The toy service.
     Toy,
     /// A controller.
     Ctrl,
-    /// A replica of a group.
     Kv(GroupId),
-    /// A replicated state machine and nothing around it: tests hold its replicas in their own hands
+    /// A replicated state machine without a service: tests use its replicas directly
     /// ([`Cluster::replica`]).
     Bare(Bare),
 }
@@ -64,8 +64,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A shape drawn from the seed. Logs are small, so that compaction and snapshots happen all the time;
-    /// Appends hold as little as one entry, and as few as one is on its way.
+    /// A shape drawn from the seed. Logs are small, so that compactions and snapshots happen often.
+    /// Appends hold as little as one entry, and the limit in flight may be one.
     pub fn drawn(world: &World) -> Self {
         let mut random = world.generator("shape");
         let mut one_of = |choices: [usize; 3]| choices[random.random_range(0..3)];
@@ -86,14 +86,12 @@ impl Shape {
     }
 }
 
-/// What can be seen of a running replica from outside.
+/// What is visible of a running replica from outside.
 #[derive(Clone)]
 pub struct Probe {
     /// Its Raft status.
     pub status: watch::Receiver<Status>,
-    /// Its shards.
     pub standing: Option<watch::Receiver<Standing>>,
-    /// Its rows.
     pub table: Arc<dyn Table>,
 }
 
@@ -115,7 +113,7 @@ struct Node {
     peers: BTreeMap<NodeId, Name>,
     disk: Disk,
     life: u64,
-    /// Applied at least this far durably when it last crashed.
+    /// It had durably applied at least this far at its last crash.
     floor: EntryId,
     starting: Option<AbortHandle>,
     running: Option<Running>,
@@ -124,38 +122,35 @@ struct Node {
 /// A cluster. Clones share it.
 #[derive(Clone)]
 pub struct Cluster {
-    /// Its world.
     pub world: World,
-    /// Its network.
     pub network: Network,
     name: Arc<str>,
-    /// Where groups ask for configurations, if not at this cluster's controllers.
+    /// The controllers that groups ask for configurations, if not this cluster's.
     controllers: Arc<Mutex<Option<Vec<Address>>>>,
     shape: Arc<Shape>,
     nodes: Arc<Mutex<BTreeMap<Name, Node>>>,
-    /// Nodes in whose place strangers run.
+    /// Nodes that are replaced by strangers.
     aside: Arc<Mutex<BTreeMap<Name, Node>>>,
     lives: Arc<AtomicU64>,
-    /// The key that controllers draw; 0: as the world says.
+    /// The key that controllers draw; 0: the world decides.
     key: Arc<AtomicU64>,
     recovering: Arc<AtomicBool>,
 }
 
-/// One replica as it is at present.
+/// One replica in its present state.
 pub struct Seen {
-    /// Its name.
     pub name: Name,
     /// Its group's name.
     pub group: Name,
     /// Counts its restarts.
     pub life: u64,
-    /// What it must have applied at least, as of its last crash.
+    /// It must have applied at least this, as of its last crash.
     pub floor: EntryId,
-    /// How to look at it.
+    /// Access to its state.
     pub probe: Probe,
     /// What its log durably holds.
     pub journal: Arc<Mutex<Journal>>,
-    /// Its table was damaged, and not replaced since.
+    /// Its table was damaged and has not been replaced since.
     pub damaged: Arc<AtomicBool>,
 }
 
@@ -170,7 +165,8 @@ impl Cluster {
         Self::on(&Network::new(world), world, shape)
     }
 
-    /// A cluster of the same name on the network of another one. Its nodes must have other names.
+    /// A cluster of the same name on the network of another cluster. Its nodes must have other
+    /// names.
     pub fn on(network: &Network, world: &World, shape: Shape) -> Self {
         Self {
             world: world.clone(),
@@ -190,7 +186,7 @@ impl Cluster {
         lock(&self.controllers).clone().unwrap_or_else(|| self.addresses("ctrl"))
     }
 
-    /// From now on groups that start ask these servers for configurations.
+    /// Groups that start from now on ask these servers for configurations.
     pub fn set_controllers(&self, addresses: Vec<Address>) {
         *lock(&self.controllers) = Some(addresses);
     }
@@ -201,7 +197,7 @@ impl Cluster {
         self.add_with(kind, replicas, self.shape.raft.clone())
     }
 
-    /// Like [`Self::add`], with settings of its own.
+    /// Like [`Self::add`], with its own settings.
     pub fn add_with(&self, kind: Kind, replicas: u64, config: Config) -> Vec<Name> {
         let group = match &kind {
             Kind::Toy => "toy".to_owned(),
@@ -212,8 +208,8 @@ impl Cluster {
         self.add_named(&group, kind, replicas, config)
     }
 
-    /// Like [`Self::add_with`], as a group of another name: a second group of controllers, say, which only
-    /// those ask who are told where it is.
+    /// Like [`Self::add_with`], as a group of another name: for example, a second group of
+    /// controllers, which only groups ask that got its addresses.
     pub fn add_named(&self, group: &str, kind: Kind, replicas: u64, config: Config) -> Vec<Name> {
         let peers: BTreeMap<NodeId, Name> =
             (1..=replicas).map(|id| (NodeId(id), format!("{group}.{id}").into())).collect();
@@ -254,22 +250,22 @@ impl Cluster {
         }
     }
 
-    /// Controllers that start from now on draw this key, if they make a cluster.
+    /// Controllers that start from now on draw this key if they make a cluster.
     pub fn set_key(&self, key: u64) {
         self.key.store(key, Ordering::Relaxed);
     }
 
-    /// Controllers that start from now on make no cluster and wait to be recovered, or do as usual.
+    /// Sets whether controllers that start from now on make no cluster and wait to be recovered.
     pub fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::Relaxed);
     }
 
-    /// Grows whenever a node comes up or goes down.
+    /// Grows whenever a node starts or stops.
     pub fn lives(&self) -> u64 {
         self.lives.load(Ordering::Relaxed)
     }
 
-    /// Whether a node runs or is on its way to.
+    /// Whether a node runs or is starting.
     pub fn is_up(&self, name: &str) -> bool {
         lock(&self.nodes).get(name).is_some_and(|node| node.running.is_some() || node.starting.is_some())
     }
@@ -307,7 +303,8 @@ impl Cluster {
         held.downcast_ref::<Replica<S>>().cloned()
     }
 
-    /// Bytes of a node's log and hard state, and of its durable rows: the labs' raft state and snapshot.
+    /// Bytes of a node's log and hard state, and of its durable rows: the labs call them raft state
+    /// and snapshot.
     pub fn bytes(&self, name: &str) -> (usize, usize) {
         lock(&self.nodes).get(name).map_or((0, 0), |node| node.disk.bytes())
     }
@@ -331,14 +328,14 @@ impl Cluster {
         lock(&self.nodes).remove(name);
     }
 
-    /// What a running node refused.
+    /// The refusals of a running node.
     pub fn refusals(&self, name: &Name) -> Option<Arc<Refusals>> {
         let server =
             lock(&self.nodes).get(name)?.running.as_ref().map(|running| Arc::clone(&running.server))?;
         server.identity().map(|identity| Arc::clone(&identity.refusals))
     }
 
-    /// A way to all servers for a client.
+    /// A client's connection to all servers.
     pub fn client(&self, name: &str) -> Calls {
         let pass = Some(Pass::of(&self.name));
         Calls { network: self.network.clone(), from: name.into(), alive: None, pass }
@@ -395,7 +392,7 @@ impl Cluster {
     /// Waits until every node runs and every group has a leader.
     ///
     /// # Errors
-    /// Who has not after `limit`.
+    /// Names the nodes and groups that are not ready after `limit`.
     pub async fn ready(&self, limit: Duration) -> Result<(), String> {
         const LOOK: Duration = Duration::from_millis(5);
         let start = clock::now();

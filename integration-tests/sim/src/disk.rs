@@ -1,15 +1,16 @@
-//! A disk that takes its time: a synced write of about 0.2 ms, half of it before it is durable and half
-//! behind, so that a crash can fall on either side; and now and then one that stalls. Faults make it
+//! A disk that takes time. A synced write takes about 0.2 ms, half of it before it is durable and
+//! half after, so that a crash can fall on either side. Some writes stall. Faults make the disk
 //! slow for a while, or stall its next synced write for long.
 //!
-//! Around the memory storages of the product. What was saved is mirrored in a [`Journal`], which checks
-//! that a restart finds exactly that, and which the invariants read. Damage and setting back are done to both: a restart
-//! finds what was left.
+//! It wraps the memory storages of the product. Saves are mirrored in a [`Journal`], which checks
+//! that a restart finds exactly what was saved, and which the invariants read. Damage and setting
+//! back are done to both: a restart finds what was left.
 //!
-//! Its table can be slow, and it can say that it is nearly full.
+//! Its table can be slow, and the disk can report that it is nearly full.
 //!
-//! Left out on purpose: errors; a disk error ends a process, and that is a crash. And bytes: what flipped bits, zeros and
-//! cuts make of a log's files is the storage suite's to say; here its log lacks saves, and knows what it promised.
+//! Left out on purpose: errors, because a disk error ends a process, and that is a crash. Also
+//! bytes: the storage suite tests what flipped bits, zeros and cuts make of a log's files. Here the
+//! log lacks saves, and knows what it promised.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,21 +29,21 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Generator, Label, Name, World, lock};
 use crate::record::What;
 
-/// A synced write takes up to this much before, and again behind, the moment it is durable.
+/// A synced write takes up to this long before, and again after, the moment it is durable.
 const HALF_MAX_NS: u64 = 200_000;
-/// One write in so many stalls.
+/// One write in this many stalls.
 const STALL_ONE_IN: u32 = 2000;
-/// For at most so long.
+/// The longest stall.
 const STALL_MAX_MS: u64 = 300;
-/// While the disk is slow, every fourth half takes up to so long.
+/// While the disk is slow, every fourth half takes up to this long.
 const SLOW_MAX_US: u64 = 8000;
-/// While the table is slow, it stands still for up to so long before each write.
+/// While the table is slow, it waits up to this long before each write.
 const SLOW_TABLE_MAX_US: u64 = 20_000;
 
 /// How a disk behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Temper {
-    /// A synced write takes 0.2 ms on average and stalls now and then; faults can make it worse.
+    /// A synced write takes 0.2 ms on average and sometimes stalls; faults can make it worse.
     Moody,
     /// A synced write takes 0.2 ms on average.
     Steady,
@@ -51,7 +52,6 @@ pub enum Temper {
 /// One saved entry, as far as invariants care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// Its term.
     pub term: Term,
     /// Hash of what it carries.
     pub payload: u64,
@@ -66,9 +66,9 @@ pub struct Journal {
     pub marker: EntryId,
     /// The last entry that was acknowledged, if the log may lack it.
     pub promised: EntryId,
-    /// The entries behind it.
+    /// The entries after it.
     pub entries: BTreeMap<Index, Saved>,
-    /// Entries saved since somebody last looked: id, term of the entry before, hash.
+    /// Entries saved since the last look: id, term of the entry before, hash.
     pub fresh: Vec<(EntryId, Term, u64)>,
 }
 
@@ -97,7 +97,7 @@ impl Journal {
         }
         for entry in &save.entries {
             let before = entry.id.index.previous();
-            // A snapshot and the entries behind it may be saved at once.
+            // A snapshot and the entries after it may be saved at once.
             let marked = save.marker.filter(|marker| marker.index == before).map(|marker| marker.term);
             let before = marked.or_else(|| self.term(before)).unwrap_or_default();
             let record = saved(entry.id, &entry.payload);
@@ -116,7 +116,7 @@ impl Journal {
         self.entries = entries(left);
     }
 
-    /// Whether a restart found what was saved.
+    /// Checks that a restart found what was saved.
     fn agrees(&self, restored: &Restored) -> Result<(), String> {
         let found = entries(restored);
         let kept = (self.hard_state, self.marker, self.promised);
@@ -139,7 +139,6 @@ fn entries(restored: &Restored) -> BTreeMap<Index, Saved> {
     restored.entries.iter().map(|entry| (entry.id.index, saved(entry.id, &entry.payload))).collect()
 }
 
-/// One node's disk. Survives its crashes.
 pub struct Disk {
     world: World,
     name: Name,
@@ -148,18 +147,17 @@ pub struct Disk {
     random: Arc<Mutex<Generator>>,
     temper: Temper,
     trouble: Arc<Mutex<Trouble>>,
-    /// It is nearly full.
     low: watch::Sender<bool>,
-    /// Its table was damaged, and not replaced since.
+    /// Its table was damaged and has not been replaced since.
     damaged: Arc<AtomicBool>,
 }
 
-/// What ails a disk.
+/// The troubles of a disk.
 #[derive(Debug, Default)]
 struct Trouble {
     slow: bool,
     slow_table: bool,
-    /// The next synced write takes so long.
+    /// The stall of the next synced write.
     stall: Option<Duration>,
 }
 
@@ -169,7 +167,7 @@ impl Disk {
         let random = Arc::new(Mutex::new(world.generator(&format!("disk {name}"))));
         let memory = MemoryDisk::new();
         if temper == Temper::Moody {
-            // (The others show what snapshots do.)
+            // (The other runs show what snapshots do.)
             let mut random = world.generator(&format!("log files of {name}"));
             memory.keep_behind([0, 0, 8 << 10, 1 << 20][random.random_range(0..4)]);
         }
@@ -199,7 +197,7 @@ impl Disk {
         Arc::clone(&self.damaged)
     }
 
-    /// Changes one row of its table behind the replica's back; false: there is no such row.
+    /// Changes one row of its table without the replica's knowledge; false: there is no such row.
     pub fn corrupt(&self, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
         let found = self.memory.corrupt_row(key, change);
         self.damaged.fetch_or(found, Ordering::Relaxed);
@@ -236,7 +234,6 @@ impl Disk {
         Arc::clone(&self.journal)
     }
 
-    /// Opens both stores.
     pub fn open(&self) -> (Box<dyn Log>, Arc<dyn Table>) {
         let (log, table) = self.memory.open();
         let pace = Pace {
@@ -261,18 +258,18 @@ impl Disk {
         lock(&self.journal).replace(&self.memory.restored());
     }
 
-    /// What is durable now.
+    /// The durable state now.
     pub fn past(&self) -> Past {
         self.memory.past()
     }
 
-    /// It is as it was then, and knows nothing of it. The node is down.
+    /// The disk returns to that older state and does not know it. The node is down.
     pub fn set_back(&self, past: Past) {
         self.memory.set_back(past);
         lock(&self.journal).replace(&self.memory.restored());
     }
 
-    /// Loses everything that is not durable, and cuts off whoever still holds the stores.
+    /// Loses everything that is not durable, and cuts off any task that still holds the stores.
     pub fn power_cut(&self) {
         self.memory.power_cut();
     }
@@ -309,7 +306,7 @@ impl Pace {
 }
 
 impl Pace {
-    /// A slow table stands still before a write.
+    /// A slow table waits before a write.
     async fn table_write(&self) {
         let delay = Duration::from_micros(lock(&self.random).random_range(0..SLOW_TABLE_MAX_US));
         self.world.pause(delay, Label::of("table", &self.name)).await;
@@ -431,7 +428,8 @@ impl Table for SlowTable {
         Box::pin(async move {
             self.pace.half("switch").await;
             self.inner.switch(snapshot).await;
-            // Until this ends the replica's status still tells of the old table. A crash ends it as well.
+            // Until this ends the replica's status still describes the old table. A crash ends it
+            // as well.
             let _sound = Sound(&self.damaged);
             self.pace.half("switched").await;
         })

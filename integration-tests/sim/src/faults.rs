@@ -1,8 +1,8 @@
 //! The nemesis: crashes, partitions and bad weather, drawn from the seed.
 //!
-//! Every fault ends by itself after a bounded time, so that a run makes progress between them; several
-//! can overlap, and a whole group may be down at once. One kind waits until a shard is being moved and
-//! then kills a leader that takes part.
+//! Every fault ends on its own after a bounded time, so that a run makes progress between faults.
+//! Several can overlap, and a whole group may be down at once. One kind waits until a shard is
+//! being moved and then kills a leader that takes part.
 //!
 //! Left out on purpose: clocks that drift.
 
@@ -32,13 +32,14 @@ pub enum Fault {
     CrashMidMove,
     /// All nodes of a group crash.
     CrashGroup,
-    /// A group crashes just after its leader committed something, and the leader stays down for long.
+    /// A group crashes just after its leader committed something, and the leader stays down for a
+    /// long time.
     LoseLeader,
     /// Everything crashes.
     CrashAll,
-    /// Two halves of all nodes do not hear each other, or one does not hear the other.
+    /// Two halves of all nodes do not hear each other, or only one half does not hear the other.
     Partition,
-    /// Messages are delayed, lost, doubled, late.
+    /// Messages are delayed, lost, duplicated, late.
     Weather,
     /// Synced writes take up to forty times as long.
     SlowDisks,
@@ -46,14 +47,16 @@ pub enum Fault {
     SlowTable,
     /// The disk of a server is nearly full.
     FullDisk,
-    /// A server is away for so long that it lacks more than others keep for it.
+    /// A server is away so long that it lacks more than others keep for it.
     LongRestart,
     /// A leader's disk stalls for longer than an election takes, most often while it is cut off.
     StallLeader,
-    /// A server crashes, and its log loses what its last saves wrote (correctness rule 62). In each group it is the same one
-    /// each time: nobody may lead a group whose majority owes what nobody has.
+    /// A server crashes, and its log loses what its last saves wrote (correctness rule 62). In each
+    /// group it is the same server each time: if a majority owes entries that nobody has, nobody
+    /// may lead the group.
     DamageTail,
-    /// A server is set back to an older state of its disk, without a trace, while a leader that knows it is there (rule 63).
+    /// A server is set back to an older state of its disk, without a trace, while a leader that
+    /// knows its newer state is present (rule 63).
     SetBack,
 }
 
@@ -64,11 +67,11 @@ pub struct Plan {
     pub shares: &'static [(Fault, u32)],
     /// Longest quiet time between two faults.
     pub quiet_max: Duration,
-    /// Longest time a node stays down, as a rule.
+    /// The longest time a node usually stays down.
     pub down_max: Duration,
-    /// Whether Raft's lost messages may come late and doubled.
+    /// Whether Raft's lost messages may arrive late and duplicated.
     pub chaos: bool,
-    /// Whether requests may be doubled, too.
+    /// Whether requests may be duplicated too.
     pub chaos_requests: bool,
 }
 
@@ -113,7 +116,7 @@ struct Counts {
     set_back: AtomicU64,
 }
 
-/// The source of all trouble. Clones share it.
+/// The source of all faults. Clones share it.
 #[derive(Clone)]
 pub struct Nemesis {
     cluster: Cluster,
@@ -122,7 +125,7 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// Trouble for `cluster`; it begins with [`Self::run`].
+    /// Faults for `cluster`; they begin with [`Self::run`].
     pub fn new(cluster: &Cluster, plan: Plan) -> Self {
         Self { cluster: cluster.clone(), plan, counts: Arc::default() }
     }
@@ -144,7 +147,7 @@ impl Nemesis {
         self.counts.over.load(Ordering::Relaxed)
     }
 
-    /// Ends the trouble: links healed, fair weather, everything started.
+    /// Ends the faults: links healed, fair weather, everything started.
     pub fn stop(&self) {
         self.counts.over.store(true, Ordering::Relaxed);
         self.cluster.world.note("heal");
@@ -154,7 +157,7 @@ impl Nemesis {
         self.cluster.start_all();
     }
 
-    /// Makes trouble until [`Self::stop`].
+    /// Makes faults until [`Self::stop`].
     pub async fn run(self) {
         let mut random = self.cluster.world.generator("nemesis");
         let mut frail = BTreeMap::new();
@@ -216,7 +219,7 @@ impl Nemesis {
         });
     }
 
-    /// Crashes a node; it comes back by itself.
+    /// Crashes a node; it restarts on its own.
     fn crash(&self, name: &Name, random: &mut Generator) {
         self.crash_for(name, self.plan.down_max.mul_f64(random.random()));
     }
@@ -233,7 +236,8 @@ impl Nemesis {
         self.later(down, move |cluster| cluster.start(&name));
     }
 
-    /// What the leader acknowledged must be on disks by then: nobody else may know of it.
+    /// By then the entries that the leader acknowledged must be on disks: nobody else may know that
+    /// they are committed.
     async fn lose_leader(&self, any: &Name, group: Vec<Name>, random: &mut Generator) {
         const COMMIT_WITHIN: Duration = Duration::from_millis(500);
         let Some(leader) = self.cluster.leader(&group_of(any)) else { return };
@@ -248,7 +252,7 @@ impl Nemesis {
         }
     }
 
-    /// A leader that was away must not go on as if it still led (correctness rule 6).
+    /// A leader that was away must not continue as if it still led (correctness rule 6).
     fn stall_leader(&self, any: &Name, group: Vec<Name>, random: &mut Generator) {
         let Some(leader) = self.cluster.leader(&group_of(any)) else { return };
         let lasts = Duration::from_millis(random.random_range(600..2500));
@@ -283,7 +287,7 @@ impl Nemesis {
         for _ in 0..LOOKS {
             let moving = self.moving_leaders();
             if !moving.is_empty() {
-                // Somewhere in the move, not always at its first step.
+                // At any point of the move, not always at its first step.
                 clock::sleep(Duration::from_micros(random.random_range(0..4000))).await;
                 let moving = self.moving_leaders();
                 if let Some(name) =
@@ -304,7 +308,7 @@ impl Nemesis {
         self.counts.partitions.fetch_add(1, Ordering::Relaxed);
         names.shuffle(random);
         let (one, other) = names.split_at(random.random_range(1..names.len()));
-        // One way only, now and then.
+        // Sometimes one way only.
         let both = random.random_range(0..4) > 0;
         self.cluster.world.note(&format!("partition {one:?} | {other:?} both {both}"));
         let cuts: Vec<(Name, Name)> =

@@ -1,17 +1,19 @@
-//! The simulator: the production code on one thread, with a virtual clock, network and disk that one
-//! seed decides.
+//! The simulator: the production code on one thread, with a virtual clock, network and disk that
+//! one seed decides.
 //!
-//! tokio's clock is paused, so it moves only when every task is idle. Messages, disk writes and faults
-//! are events of one queue ([`queue`]). The pump takes one, waits for its time, lets it happen, lets
-//! everything it sets off run until all is idle again, and then checks the invariants: one event a turn.
-//! The timers of the code under test are tokio's own, which fire in a fixed order.
+//! tokio's clock is paused, so it moves only when every task is idle. Messages, disk writes and
+//! faults are events of one queue ([`queue`]). The pump takes one event, waits for its time, lets
+//! it happen, waits until everything that it caused is idle again, and then checks the invariants:
+//! one event per turn. The timers of the code under test are tokio's own, which fire in a fixed
+//! order.
 //!
-//! Everything random is drawn from generators derived from (seed, name): of a link, a disk, a client,
-//! the faults. So one number replays a run, and a run that is not the same twice has found code that
-//! looks at a clock, a hash map's order or an unseeded generator.
+//! Everything random is drawn from generators derived from (seed, name): of a link, a disk, a
+//! client, the faults. So one number replays a run. If two runs of a seed differ, some code looks
+//! at a clock, a hash map's order or an unseeded generator.
 //!
-//! [`network`]: the labs' network. [`disk`]: delays and power cuts. [`cluster`]: nodes, their crashes and
-//! restarts. [`clerks`]: the product's clients. [`toy`]: a small service for runs of a single group. [`faults`]: what goes wrong, and when.
+//! [`network`]: the labs' network. [`disk`]: delays and power cuts. [`cluster`]: nodes, their
+//! crashes and restarts. [`clerks`]: the product's clients. [`toy`]: a small service for runs of a
+//! single group. [`faults`]: what goes wrong, and when.
 //!
 //! Left out on purpose: disk errors (they end a process, which is a crash), and clocks that drift.
 
@@ -52,7 +54,7 @@ pub type Name = Arc<str>;
 /// A check that runs after every event.
 type Check = Box<dyn FnMut() -> Result<(), String> + Send>;
 
-/// A run that has not ended after so many events never will.
+/// A run with more events than this will never end.
 const EVENTS_MAX: u64 = 20_000_000;
 
 /// One simulated world. Clones share it.
@@ -73,21 +75,20 @@ struct Shared {
     recorded: Option<Mutex<Tape>>,
 }
 
-/// A mutex whose holder panicked is fine here: the run has failed then, and says so.
+/// Ignores poison: if a holder panicked, the run has failed and says so.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A run that went to its end.
+/// A run that completed.
 #[derive(Debug)]
 pub struct Run<T> {
     /// What the run's main future returned.
     pub output: T,
     /// Hash over everything that happened.
     pub trace: u64,
-    /// Events that happened.
     pub events: u64,
-    /// How long it took in virtual time.
+    /// Its length in virtual time.
     pub virtual_time: Duration,
 }
 
@@ -130,12 +131,12 @@ impl World {
         self.shared.seed
     }
 
-    /// The generator of the thing called `name`.
+    /// The generator for `name`.
     pub fn generator(&self, name: &str) -> Generator {
         Generator::seed_from_u64(self.derive(name))
     }
 
-    /// A seed for the thing called `name`.
+    /// A seed for `name`.
     pub fn derive(&self, name: &str) -> u64 {
         base::seed::derive(self.shared.seed, name)
     }
@@ -177,7 +178,7 @@ impl World {
         self.shared.recorded.is_some()
     }
 
-    /// Records what happened at `at`, in `term` if it has one, if this run is being recorded at all.
+    /// Records what happened at `at`, in `term` if it has one, if this run is being recorded.
     pub fn record(&self, at: Option<&Name>, term: Option<u64>, what: impl FnOnce() -> record::What) {
         if let Some(recorded) = &self.shared.recorded {
             let at_ns = clock::now().as_nanos();
@@ -206,9 +207,10 @@ impl World {
         }
     }
 
-    /// Takes one event a turn, for ever.
+    /// Takes one event per turn, forever.
     async fn pump(self) {
-        /// Shorter than the clock's grain, so rounded up to it: everybody else is idle when it is over.
+        /// Shorter than the clock's grain, so it is rounded up to it: everybody else is idle when
+        /// it is over.
         const TURN: Duration = Duration::from_nanos(1);
         loop {
             let Some(due) = lock(&self.shared.queue).next_at() else {
@@ -260,7 +262,7 @@ impl Label {
 }
 
 thread_local! {
-    /// The first panic on this thread since it was last asked for. tokio swallows panics of tasks.
+    /// The first panic on this thread since the last check. tokio swallows panics of tasks.
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -290,7 +292,7 @@ where
     run_recorded(seed, None, main)
 }
 
-/// Like [`run`]; what happened is put onto `tape` if there is one, however the run ended.
+/// Like [`run`], and puts what happened onto `tape` if there is one, however the run ended.
 ///
 /// # Errors
 /// As there.
@@ -334,7 +336,7 @@ where
     drop(runtime);
     let world: Option<World> = world_of_run.take();
     if let Some(world) = &world {
-        // Both hold what holds the world.
+        // Both keep the world alive.
         let checks = std::mem::take(&mut *lock(&world.shared.checks));
         let events = lock(&world.shared.queue).abandon();
         drop((checks, events));

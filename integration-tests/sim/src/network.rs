@@ -1,36 +1,40 @@
 //! The labs' network, number for number.
 //!
-//! A *client end* is an ordered pair (from, to); each is enabled or disabled by itself (`ends`: also cut
-//! servers and partitions). A call whose end is disabled, or whose server is dead or unknown, fails after
-//! 0 to 99 ms, with *long delays* after 0 to 6,999 ms; that it will is decided when it starts. Otherwise,
-//! while the network is *reliable*, it takes 0.2 to 0.5 ms each way. While it is *unreliable*: 0 to 26 ms
-//! more before the handler, one request in ten lost (which the caller learns at once), one reply in ten
-//! lost. With *long reordering*, two in three of the replies that are not lost come 200 to 2,199 ms later,
-//! mostly little later than 200. While the handler runs, every 100 ms, and after it, the end and the server
-//! are looked at again: a server that died or was cut off delivers no late reply. A call lasts as long as
-//! its handler; only callers have deadlines.
+//! A *client end* is an ordered pair (from, to). Each is enabled or disabled separately (`ends`:
+//! also cut servers and partitions). A call whose end is disabled, or whose server is dead or
+//! unknown, fails after 0 to 99 ms, with *long delays* after 0 to 6,999 ms; this is decided when
+//! the call starts. Otherwise, while the network is *reliable*, it takes 0.2 to 0.5 ms each way.
+//! While it is *unreliable*: 0 to 26 ms more before the handler, one request in ten lost (which the
+//! caller learns at once), one reply in ten lost. With *long reordering*, two in three of the
+//! replies that are not lost come 200 to 2,199 ms later, usually little more than 200. While the
+//! handler runs, every 100 ms, and after it, the end and the server are checked again: a server
+//! that died or was cut off delivers no late reply. A call lasts as long as its handler; only
+//! callers have deadlines.
 //!
-//! Raft's messages are one-way. A request of Raft (for a vote, an Append, a chunk) is treated as the first
-//! half of a call. The message that answers it is treated as a reply, and its end is looked at again when
-//! it arrives. A lost one is not reported; one into a cut or to a dead server is reported as unreachable
-//! after the delay of a failing call.
+//! Raft's messages are one-way. A Raft request (for a vote, an Append, a chunk) is treated as the
+//! first half of a call. The message that answers it is treated as a reply, and its end is checked
+//! again when it arrives. A lost message is not reported. A message into a cut or to a dead server
+//! is reported as unreachable after the delay of a failing call.
 //!
-//! *Chaos*, which the labs do not have: lost messages come after all, doubled ones too, up to a second late.
-//! Of a doubled request one copy may be refused and the other one be executed, which no caller can know
-//! (over TCP, where nothing comes twice, a refusal is the last word). So the network remembers who had one
-//! ([`Network::doubled`]), and whoever records what clients saw asks it.
+//! *Chaos*, which the labs do not have: lost messages arrive after all, and duplicated ones too, up
+//! to a second late. One copy of a duplicated request may be refused and the other one executed,
+//! which no caller can know (over TCP, where nothing arrives twice, a refusal is final). So the
+//! network remembers whose requests it duplicated ([`Network::doubled`]), and a recorder of
+//! histories asks it.
 //!
-//! Counted are requests that were tried ([`Network::rpcs`]), of clients and of Raft, whether or not they
-//! could arrive; their bytes, and those of replies and answers that arrived ([`Network::bytes`]); and for
-//! each life of a server the requests that it was given ([`Network::served`]).
+//! Counted are requests that were tried ([`Network::rpcs`]), of clients and of Raft, whether or not
+//! they could arrive; their bytes, and those of replies and answers that arrived
+//! ([`Network::bytes`]); and for each life of a server the requests that it got
+//! ([`Network::served`]).
 //!
-//! Everything that travels is encoded and decoded by the production codec: nothing is shared. In a recorded
-//! run every message is told twice, as it leaves, with its fate, and as it arrives (`words`).
+//! All messages are encoded and decoded by the production codec: nothing is shared. In a recorded
+//! run every message is recorded twice: when it leaves, with its fate, and when it arrives
+//! (`words`).
 //!
-//! `ways`: how replicas and clients come to the network. `doors`: who is let in.
+//! `ways`: how replicas and clients use the network. `doors`: who is let in.
 //!
-//! Left out on purpose: the labs' ends that wait to be enabled (ours are enabled until somebody disables
-//! them), and the network that is destroyed while calls are under way (a run ends as a whole).
+//! Left out on purpose: the labs' ends that wait to be enabled (ours are enabled until somebody
+//! disables them), and the network that is destroyed during calls (a run ends as a whole).
 
 mod doors;
 mod ends;
@@ -62,7 +66,7 @@ use crate::record::What;
 
 /// Frames are limited as in production.
 const FRAME_BYTES_MAX: usize = 64 << 20;
-/// How often a running call looks whether its server is still there.
+/// How often a running call checks whether its server still exists.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -75,7 +79,7 @@ struct State {
     rpcs: u64,
     bytes: u64,
     doubled: BTreeMap<Name, u64>,
-    /// Whom each server voted for last.
+    /// Each server's last vote.
     votes: BTreeMap<Name, (Term, NodeId)>,
 }
 
@@ -86,7 +90,7 @@ pub struct Network {
     state: Arc<Mutex<State>>,
 }
 
-/// A message of Raft on its way to one life of a server.
+/// A Raft message in flight to one life of a server.
 #[derive(Clone)]
 struct Letter {
     from: Name,
@@ -103,12 +107,12 @@ impl Network {
         Self { world: world.clone(), state: Arc::default() }
     }
 
-    /// Puts a server on the network, in place of any of its name.
+    /// Puts a server on the network, replacing any server of its name.
     pub fn attach(&self, name: &Name, server: Arc<Server>) {
         lock(&self.state).servers.insert(Arc::clone(name), server);
     }
 
-    /// Takes a server off the network; it can neither be reached nor send from then on.
+    /// Takes a server off the network; from then on it can neither be reached nor send.
     pub fn detach(&self, name: &Name) -> Option<Arc<Server>> {
         lock(&self.state).servers.remove(name)
     }
@@ -119,13 +123,12 @@ impl Network {
         self.world.record(None, None, || What::Weather { text: weather.to_string() });
     }
 
-    /// The weather.
     pub fn weather(&self) -> Weather {
         lock(&self.state).weather
     }
 
-    /// Requests that were tried, those into cuts and to dead servers included: calls of clients and of
-    /// servers, and Raft's requests. Raft's answers and doubled messages do not count.
+    /// Requests that were tried, including those into cuts and to dead servers: calls of clients
+    /// and of servers, and Raft's requests. Raft's answers and duplicated messages do not count.
     pub fn rpcs(&self) -> u64 {
         lock(&self.state).rpcs
     }
@@ -135,12 +138,12 @@ impl Network {
         lock(&self.state).bytes
     }
 
-    /// How many of a caller's requests were doubled so far.
+    /// The number of a caller's requests that were duplicated so far.
     pub fn doubled(&self, from: &Name) -> u64 {
         lock(&self.state).doubled.get(from).copied().unwrap_or_default()
     }
 
-    /// Requests that the present life of a server was given; 0 if it is not on the network.
+    /// Requests that the present life of a server got; 0 if it is not on the network.
     pub fn served(&self, name: &Name) -> u64 {
         self.attached(name).map_or(0, |server| server.served())
     }
@@ -159,7 +162,7 @@ impl Network {
         lock(&self.state).servers.get(name).cloned()
     }
 
-    /// Whether that life of the server is still there.
+    /// Whether that life of the server still exists.
     fn is_alive(&self, name: &Name, server: &Arc<Server>) -> bool {
         lock(&self.state).servers.get(name).is_some_and(|now| Arc::ptr_eq(now, server))
     }
@@ -169,7 +172,7 @@ impl Network {
         self.is_enabled(from, to).then(|| self.attached(to)).flatten()
     }
 
-    /// Whether that life of the server is still there and the end still enabled.
+    /// Whether that life of the server still exists and the end is still enabled.
     fn still(&self, from: &Name, to: &Name, server: &Arc<Server>) -> bool {
         self.reach(from, to).is_some_and(|now| Arc::ptr_eq(&now, server))
     }
@@ -256,7 +259,7 @@ impl Network {
         self.carry_back(from, to, &reply).await.map_err(lost)
     }
 
-    /// Waits for the handler, and looks now and then whether that still makes sense.
+    /// Waits for the handler, and regularly checks whether that still makes sense.
     async fn handled(
         &self,
         from: &Name,
@@ -319,7 +322,8 @@ impl Network {
         Ok(receiver)
     }
 
-    /// One vote in a term (correctness rule 1): a later life of the server knows what an earlier one promised.
+    /// One vote in a term (correctness rule 1): a later life of the server knows what an earlier
+    /// one promised.
     fn note_vote(&self, from: &Name, peer: NodeId, message: &Message) {
         if !matches!(message.body, Body::VoteReply { granted: true }) {
             return;
@@ -331,7 +335,7 @@ impl Network {
         }
     }
 
-    /// The server's disk is another one now, older or empty: it does not know its last vote.
+    /// The server now has another disk, older or empty: it does not know its last vote.
     pub fn forget_vote(&self, name: &Name) {
         lock(&self.state).votes.remove(name);
     }
@@ -339,7 +343,7 @@ impl Network {
     /// Sends a message of Raft.
     fn post(&self, from: &Name, me: NodeId, to: &Name, peer: NodeId, message: &Message) {
         let label = |kind| Label { kind, from: Arc::clone(from), at: Arc::clone(to) };
-        // The last words of a server that was just cut off are not even tried.
+        // The last messages of a server that was just cut off are not even tried.
         let Some(sender) = self.attached(from) else { return };
         self.note_vote(from, peer, message);
         let is_answer = is_answer(&message.body);

@@ -1,8 +1,8 @@
 //! The event queue: what happens next, in virtual nanoseconds.
 //!
-//! tokio's paused clock is one grain (a virtual microsecond) coarse; inside a grain this queue
-//! decides, and between events of the same nanosecond a seeded draw does. Every event that happens
-//! enters a rolling hash, so two runs are the same exactly if their traces are.
+//! tokio's paused clock has a grain of one virtual microsecond. Inside a grain this queue decides,
+//! and between events of the same nanosecond a seeded draw does. Every event that happens enters a
+//! rolling hash, so two runs are the same exactly if their traces are.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{Generator, Name};
 pub struct Label {
     /// Its kind: a word.
     pub kind: &'static str,
-    /// Who set it off.
+    /// Who caused it.
     pub from: Name,
     /// Where it happens.
     pub at: Name,
@@ -70,12 +70,12 @@ impl Queue {
         Some(event)
     }
 
-    /// Takes out what will not happen any more.
+    /// Removes events that will not happen any more.
     pub(super) fn abandon(&mut self) -> impl Sized + use<> {
         std::mem::take(&mut self.events)
     }
 
-    /// Enters something into the trace that did not come through the queue.
+    /// Adds something to the trace that did not come through the queue.
     pub(super) fn note(&mut self, bytes: &[u8]) {
         self.trace.update(bytes);
     }

@@ -1,8 +1,8 @@
-//! What happened in a run, for people: the events of servers, network and test, and the operations of
-//! clients. A failed run is played again with recording on (the seed makes it the same run), so a run
-//! that passes pays nothing. Of a long run the newest is kept ([`Tape`]).
+//! What happened in a run, for people: the events of servers, network and test, and the operations
+//! of clients. A failed run is repeated with recording on (the seed makes it the same run), so a
+//! run that passes pays nothing. Of a long run the newest part is kept ([`Tape`]).
 //!
-//! A [`Recording`] is all that the log in columns and the page are made of, and is kept beside them.
+//! The log in columns and the page are made of a [`Recording`] alone, and it is stored beside them.
 
 mod tape;
 
@@ -21,37 +21,26 @@ pub struct Event {
     pub at: Option<String>,
     /// The term, where there is one.
     pub term: Option<u64>,
-    /// What.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
     /// A server starts; its lives count from 1.
-    Start {
-        /// Which life.
-        life: u64,
-    },
+    Start { life: u64 },
     /// A server is killed.
-    Crash {
-        /// Which life.
-        life: u64,
-    },
-    /// A server's part changed: "follower", "pre-candidate", "candidate", "leader".
+    Crash { life: u64 },
+    /// A server's role changed: "follower", "pre-candidate", "candidate", "leader".
     Role {
-        /// The part.
         role: String,
         /// The leader it knows of.
         leader: Option<u64>,
     },
     /// Its commit index or its applied index moved.
     Progress {
-        /// The commit index.
         commit: u64,
-        /// The applied index.
         applied: u64,
         /// Bytes of log in memory.
         log_bytes: u64,
@@ -62,34 +51,22 @@ pub enum What {
         kind: String,
         /// To whom.
         to: String,
-        /// Its content in short.
+        /// Its content, shortened.
         text: String,
-        /// Why it will not arrive, if it will not: "lost", "unreachable".
+        /// Why it will not arrive: "lost", "unreachable"; none: it will.
         fate: Option<String>,
     },
     /// A message arrived.
     Arrived {
-        /// Its kind.
         kind: String,
-        /// From whom.
         from: String,
-        /// Its content in short.
+        /// Its content, shortened.
         text: String,
     },
     /// Something became durable: "save", "flush", "switch".
-    Saved {
-        /// Which.
-        kind: String,
-    },
+    Saved { kind: String },
     /// A client end was enabled or disabled.
-    Link {
-        /// From whom.
-        from: String,
-        /// To whom.
-        to: String,
-        /// Enabled or not.
-        up: bool,
-    },
+    Link { from: String, to: String, up: bool },
     /// The network changed for everybody.
     Weather {
         /// In words: "reliable", "unreliable, long reordering".
@@ -97,23 +74,18 @@ pub enum What {
     },
     /// A group's shard changed, as the group's server sees it.
     Shard {
-        /// The shard.
         shard: u32,
         /// Its state there: "serving", "awaiting", "handing to 102", "parked", "absent".
         state: String,
-        /// The group's configuration.
         config: u64,
     },
-    /// The scenario tells where it is.
+    /// The scenario says where it is.
     Step {
         /// In words.
         text: String,
     },
     /// The run failed here.
-    Failed {
-        /// Why.
-        text: String,
-    },
+    Failed { text: String },
 }
 
 impl What {
@@ -154,33 +126,31 @@ pub const TOPICS: [&str; 12] = [
     "test",
 ];
 
-/// What a recording is of.
+/// The run that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The test's id: "R12".
     pub test: String,
     /// Its title, as the labs print it.
     pub title: String,
-    /// The seed.
     pub seed: u64,
     /// Everything else that decides the run, as "name: value" pairs.
     pub options: Vec<(String, String)>,
-    /// Why it failed.
     pub failure: String,
-    /// When, in virtual nanoseconds.
+    /// The time of the failure, in virtual nanoseconds.
     pub failed_at_ns: u64,
-    /// The command that plays it again.
+    /// The command that repeats it.
     pub replay: String,
 }
 
 /// A run, recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recording {
-    /// What it is of.
+    /// The run.
     pub header: Header,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// What of it was not kept.
+    /// What was not kept.
     pub left_out: LeftOut,
     /// What clients saw.
     pub history: Vec<Operation>,

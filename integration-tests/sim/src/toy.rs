@@ -1,7 +1,7 @@
 //! A small service for runs of a single group: keys with versions, without sessions or shards.
 //!
-//! It speaks the product's requests, so the same workload and the same network serve it. Without
-//! sessions nothing may be sent twice: a client that cannot tell what became of a write says so.
+//! It uses the product's requests, so the same workload and the same network serve it. Without
+//! sessions nothing may be sent twice: if a client cannot know what became of a write, it says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use super::{Generator, Name};
 use crate::workload::{self, Answer, Store};
 use judge::history::Op;
 
-/// The longest a replica works on a request.
+/// The time limit of a replica for a request.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// The longest a client tries.
+/// The time limit of a client for an operation.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// A try lasts between these. Some clients go on to the next leader while others still wait for the old
-/// one: only so is a leader caught that answers although it no longer leads.
+/// A try lasts between these. Some clients turn to the next leader while others still wait for the
+/// old one. Only so does a test catch a leader that answers although it no longer leads.
 const TRY_MIN: Duration = Duration::from_millis(100);
 const TRY_MAX: Duration = Duration::from_secs(3);
 /// The longest a client waits before it tries again.
@@ -47,7 +47,7 @@ pub struct Change {
     write: Write,
 }
 
-/// What became of it: the version, or the version in the way.
+/// The result: the new version, or the version in the way.
 type Verdict = Result<u64, u64>;
 
 /// The key of the row of a key.
@@ -136,7 +136,7 @@ pub async fn serve(replica: Replica<Toy>, members: Arc<Vec<(NodeId, Address)>>, 
     Reply::Kv(answer)
 }
 
-/// The product's request for a workload's.
+/// The product's request for a workload's request.
 fn translate(request: &workload::Request) -> KvRequest {
     let key = Bytes::from(request.key.clone());
     let value = Bytes::from(request.value.clone().unwrap_or_default());
@@ -153,20 +153,19 @@ fn translate(request: &workload::Request) -> KvRequest {
 
 /// A client of a toy group.
 pub struct ToyStore {
-    /// Its calls.
     pub calls: super::network::Calls,
     /// The group's servers.
     pub servers: Vec<Name>,
-    /// Its luck.
+    /// The client's random numbers.
     pub random: Generator,
-    /// The server it asks first.
+    /// The server to ask first.
     pub at: usize,
 }
 
 /// One try.
 enum Try {
     Over(Answer),
-    /// Surely not done; the leader may be there.
+    /// Definitely not done; the leader may be at this address.
     Again(Option<Address>),
     Unknown,
 }

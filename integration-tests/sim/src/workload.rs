@@ -1,8 +1,8 @@
 //! Clients: each does one random operation at a time and records what it saw.
 //!
 //! The same clients run in simulations and against real processes: they know only [`Store`] and the
-//! clock of [`base::clock`]. Every value and piece is unique, so that the checker can tell who wrote
-//! what. A client whose operation has no outcome goes on under a new id.
+//! clock of [`base::clock`]. Every value and piece is unique, so that the checker can tell who
+//! wrote what. After an operation without an outcome a client continues under a new id.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,13 +20,11 @@ use judge::history::{Client, Op, Operation, Outcome};
 /// What a client asks of a store.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What.
     pub op: Op,
-    /// Of which key.
     pub key: String,
     /// The value, or the piece.
     pub value: Option<String>,
-    /// For [`Op::Cas`].
+    /// The expected version of an [`Op::Cas`].
     pub expected: Option<u64>,
 }
 
@@ -35,16 +33,15 @@ pub struct Request {
 pub enum Answer {
     /// Done; a get of a missing key has no output and version 0.
     Done {
-        /// The value of a get.
         output: Option<Bytes>,
         /// The key's version.
         version: u64,
     },
     /// A conditional put met this version.
     Mismatch(u64),
-    /// Surely not done.
+    /// Definitely not done.
     Refused,
-    /// Nobody can tell.
+    /// It is not known whether it was done.
     Unknown,
 }
 
@@ -65,7 +62,6 @@ pub trait Batches: Sync {
 pub struct Mix {
     /// Shares of get, put, append, delete, cas.
     pub shares: [u32; 5],
-    /// The keys.
     pub keys: Vec<String>,
     /// Longest pause between two operations.
     pub think_max: Duration,
@@ -91,7 +87,7 @@ impl Recorder {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Tells the clients to stop behind their present operation.
+    /// Tells the clients to stop after their present operation.
     pub fn stop(&self) {
         self.shared.over.store(true, Ordering::Relaxed);
     }
@@ -101,12 +97,12 @@ impl Recorder {
         self.shared.over.load(Ordering::Relaxed)
     }
 
-    /// A client id that nobody had.
+    /// A new client id.
     pub fn new_client(&self) -> u64 {
         self.shared.clients.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What `judge` says of the history so far. (A long one is large, so it is not copied.)
+    /// The result of `judge` on the history so far. (A long history is large, so it is not copied.)
     pub fn judged<T>(&self, judge: impl FnOnce(&[Operation]) -> T) -> T {
         judge(&lock(&self.shared.operations))
     }
@@ -126,8 +122,8 @@ impl Recorder {
         answer
     }
 
-    /// Does several writes as one batch, each recorded as an operation of a client of its own: they are
-    /// concurrent as far as the record goes.
+    /// Does several writes as one batch. Each is recorded as an operation of a separate client: in
+    /// the record they are concurrent.
     pub async fn run_batch(&self, clients: &[u64], store: &dyn Batches, requests: &[Request]) -> Vec<Answer> {
         let call_ns = clock::now().as_nanos();
         let opened = clients.iter().zip(requests);
@@ -161,7 +157,8 @@ impl Recorder {
         }
     }
 
-    /// An operation is in the record from its call on: one that is cut short is unknown.
+    /// An operation is in the record from its call on: if it is cut short, it is unknown.
+    ///
     fn open(&self, client: u64, request: &Request, call_ns: u64) -> usize {
         let mut operations = lock(&self.shared.operations);
         operations.push(Operation {

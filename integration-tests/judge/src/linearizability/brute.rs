@@ -1,21 +1,21 @@
 //! The definition itself, for small histories of one key: try every order that real time allows.
-//! Exponential; for tests of the fast judges, which share no code with it.
+//! Exponential. It tests the fast judges and shares no code with them.
 //!
-//! A reply without a version says nothing about versions. Operations of unknown outcome take effect once,
-//! anywhere behind their call, or never.
+//! A reply without a version says nothing about versions. Operations of unknown outcome take effect
+//! once, at any time after their call, or never.
 
 use std::collections::BTreeSet;
 
 use crate::history::{Op, Operation, Outcome};
 
-/// At most this many operations: they are a bit mask.
+/// The limit of operations: they are a bit mask.
 const OPERATIONS_MAX: usize = 24;
 
-/// What is known of the key's newest version.
+/// What is known of the key's latest version.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Version {
     Exactly(u64),
-    /// After a creation that told nobody its version: deletes in the shard may have raised it.
+    /// After a create whose version nobody knows: deletes in the shard may have raised it.
     AtLeast(u64),
 }
 
@@ -111,8 +111,8 @@ pub fn linearizable(history: &[Operation]) -> bool {
     explore(history, 0, &start, &mut seen)
 }
 
-/// Whether `order`, indexes into the history of one key, is an order that explains it: nothing is there
-/// twice, whatever has a known outcome is there, real time is respected and every reply is right.
+/// Whether `order`, indexes into the history of one key, explains it: no index occurs twice, every
+/// operation of known outcome occurs, real time is respected and every reply is right.
 pub fn explains(history: &[Operation], order: &[usize]) -> bool {
     let placed: BTreeSet<usize> = order.iter().copied().collect();
     let is_whole = (0..history.len()).all(|i| {

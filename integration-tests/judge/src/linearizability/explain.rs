@@ -1,12 +1,14 @@
-//! Shows a verdict: for each key the order that was found, and what has no place in it.
+//! Shows a verdict: for each key the order that was found, and the operations that have no place in
+//! it.
 //!
-//! A key that is rejected is gone through in the order of its replies: as long as everything answered so far
-//! has an order (what is under way may take effect or not), nothing is wrong. The reply that makes that
-//! impossible is the one *without a place*; since more replies never help, it is found by halving, unless the
-//! first guess is right. A read without a place is taken out. A write's effect may be real even if its reply is
-//! wrong, so it goes on as an operation of unknown outcome. Then the next one is looked for, until the rest has
-//! an order. The reply that came last is not always to blame: if things go well for longer without another one
-//! that shows the anomaly (a write with a wrong version, say), that one is taken out instead.
+//! The replies of a rejected key are processed in their order. As long as all replies so far have
+//! an order (pending operations may take effect or not), nothing is wrong. The first reply that
+//! makes an order impossible is the one *without a place*. More replies never help, so a binary
+//! search finds it unless the first guess is right. A read without a place is removed. A write may
+//! have taken effect even if its reply is wrong, so it stays as an operation of unknown outcome.
+//! Then the next one is searched for, until the rest has an order. The last reply is not always to
+//! blame. If another operation shows the anomaly (a write with a wrong version, say) and the
+//! history holds for longer without that one, it is removed instead.
 //!
 //! Left out on purpose: which of several equally good culprits was the program's fault.
 
@@ -20,50 +22,48 @@ use std::collections::BTreeMap;
 use super::{Anomaly, Found, by_key, check_clients, complete, judge};
 use crate::history::{Client, Op, Operation, Outcome};
 
-/// At most this many operations of a key are found to have no place; the order ends there.
+/// After this many operations of a key without a place, the order ends.
 const UNPLACED_MAX: usize = 16;
 
-/// In keys with at most this many replies it is asked whom to blame.
+/// The culprit is searched for only in keys with at most this many replies.
 const SUSPECTED_MAX: usize = 3_000;
 
-/// About so many operations are judged, some again and again, to explain one key.
+/// Roughly this many operations are judged, some repeatedly, to explain one key.
 const JUDGED_MAX: usize = 1_000_000;
 
-/// What is said of a key.
+/// The ruling on a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
     /// There is an order.
     Linearizable,
     /// There is none.
     Broken,
-    /// No rule is broken, and the search for an order gave up.
+    /// No rule is broken, but the search for an order gave up.
     Undecided,
 }
 
-/// An operation without a place. Operations are named by their place in the history.
+/// An operation without a place. Operations are indexes into the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unplaced {
-    /// The operation.
     pub operation: usize,
-    /// Why, in words.
+    /// The reason, in words.
     pub what: String,
-    /// The operations that show it, this one perhaps among them.
+    /// The operations that show it, possibly including this one.
     pub witnesses: Vec<usize>,
 }
 
-/// One key's verdict. Operations are named by their place in the history.
+/// One key's verdict. Operations are indexes into the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyVerdict {
-    /// The key.
     pub key: String,
-    /// What is said of it.
     pub ruling: Ruling,
-    /// The order found. Operations of unknown outcome that it does not need are left out. A write that is also in
-    /// `unplaced` had its effect here, but its reply fits nowhere.
+    /// The order that was found. It leaves out operations of unknown outcome that it does not need.
+    /// A write that is also in `unplaced` took effect here, but its reply fits nowhere.
     pub order: Vec<usize>,
     /// The operations that could not be placed, in the order of their replies.
     pub unplaced: Vec<Unplaced>,
-    /// Where the order ends because too much is wrong, in nanoseconds; none: it goes to the end.
+    /// The time at which the order ends because too much is wrong, in nanoseconds; none: it goes to
+    /// the end.
     pub ends_ns: Option<u64>,
 }
 
@@ -85,7 +85,7 @@ pub fn explain(history: &[Operation]) -> Vec<KeyVerdict> {
     verdicts
 }
 
-/// Where an operation stands, by what tells it apart.
+/// Maps an operation to its place, by the fields that identify it.
 type Names<'a> = BTreeMap<(&'a String, &'a Client, u64, u8), usize>;
 
 fn names(history: &[Operation]) -> Names<'_> {
@@ -102,20 +102,20 @@ fn unplaced(operation: usize, anomaly: &Anomaly, names: &Names<'_>) -> Unplaced 
     Unplaced { operation, what: anomaly.what.clone(), witnesses }
 }
 
-/// One key. Its operations are named by their place in it.
+/// One key. Its operations are indexes into it.
 struct Key<'a> {
     history: &'a [Operation],
     /// Their places in the history, ascending.
     places: Vec<usize>,
     operations: Vec<Cow<'a, Operation>>,
-    /// Those with a known outcome, by the time of their replies.
+    /// The operations with a known outcome, by the time of their replies.
     replies: Vec<usize>,
     names: &'a Names<'a>,
     /// How many operations were judged.
     judged: Cell<usize>,
 }
 
-/// Where it goes wrong: the first reply with which there is no order, and why.
+/// The first reply with which there is no order, and the reason.
 type Break = Option<(usize, Anomaly)>;
 
 impl<'a> Key<'a> {
@@ -154,8 +154,8 @@ impl<'a> Key<'a> {
         KeyVerdict { key: key.to_owned(), ruling, order, unplaced: shown, ends_ns }
     }
 
-    /// The order, in places of the history. What was refused is everywhere at home and so nowhere to be shown if
-    /// its reply is out.
+    /// The order, in places of the history. Refused operations fit everywhere, so they are not
+    /// shown if their reply was removed.
     fn order(&self, accepted: Accepted, out: &[usize]) -> Vec<usize> {
         let is_out = |at: &usize| self.operations[*at].outcome == Outcome::Fail && out.contains(at);
         accepted.order.into_iter().filter(|at| !is_out(at)).map(|at| self.places[at]).collect()
@@ -166,8 +166,8 @@ impl<'a> Key<'a> {
         self.places.binary_search(&name(self.names, operation)?).ok()
     }
 
-    /// Takes out the operation without which it goes well for longest: the culprit, or another one that
-    /// shows the anomaly.
+    /// Removes the operation without which the history holds longest: the culprit, or another one
+    /// that shows the anomaly.
     fn take_out(
         &self,
         out: &mut Vec<usize>,
@@ -197,7 +197,7 @@ impl<'a> Key<'a> {
         (found, operation, next)
     }
 
-    /// An order of everything but what is `out`, or where it goes wrong.
+    /// An order of everything except `out`, or the place where it goes wrong.
     fn find_break(&self, out: &[usize]) -> (Option<Accepted>, Break) {
         match self.judge(self.replies.len(), out) {
             Ok(found) => (Some(found), None),
@@ -205,12 +205,12 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The first reply with which the history has no order, and why.
+    /// The first reply with which the history has no order, and the reason.
     fn culprit(&self, out: &[usize], mut anomaly: Anomaly) -> (usize, Anomaly) {
         let (mut fine, mut broken) = (0, self.replies.len());
         let mut is_guess_wrong = false;
         while fine + 1 < broken {
-            // Most often it is the latest of the replies that show the anomaly.
+            // Usually it is the latest of the replies that show the anomaly.
             let shown = |operation: &Operation| {
                 let at = self.place(operation)?;
                 self.replies.iter().position(|reply| *reply == at)
@@ -267,7 +267,7 @@ fn as_known(operation: &Operation, answered: bool) -> Option<Cow<'_, Operation>>
         _ if answered => Some(Cow::Borrowed(operation)),
         (Op::Get, _) => None,
         (_, Outcome::Unknown) => Some(Cow::Borrowed(operation)),
-        // That it had no effect is known from the start; what it met, is not.
+        // It is known from the start that it had no effect, but not which version it met.
         (_, Outcome::Fail) => Some(Cow::Owned(Operation { version: None, ..operation.clone() })),
         (_, Outcome::Ok) => Some(Cow::Owned(Operation {
             outcome: Outcome::Unknown,

@@ -1,39 +1,40 @@
 //! Is there one order of all operations that explains every reply and respects real time?
 //!
-//! In general that question is exponential. Here it is nearly linear, because every written value is unique.
-//! Keys are independent of each other, so a history is linearizable if each key's part is; each key is
+//! In general that question is exponential. Here it is nearly linear, because every written value
+//! is unique. Keys are independent, so a history is linearizable if each key's part is. Each key is
 //! judged in up to three ways:
 //!
-//! 1. `key`, if all replies carry versions: every acknowledged write has a version that no other write of
-//!    the key has, and every read names the version it saw. So the order is already written in the replies,
-//!    and only has to be held against real time and the values.
-//! 2. `values`: a unique value says who wrote it, with or without versions. Chains of writes and their reads
-//!    are blocks, and blocks are ordered by real time alone.
-//! 3. `search` builds an order step by step. With what the values say, it hardly ever goes astray.
+//! 1. `key`, if all replies carry versions: every acknowledged write has a version that no other
+//!    write of the key has, and every read names the version it saw. So the replies already contain
+//!    the order; it only has to be checked against real time and the values.
+//! 2. `values`: a unique value identifies its writer, with or without versions. Chains of writes
+//!    and their reads are blocks, and blocks are ordered by real time alone.
+//! 3. `search` builds an order step by step. Guided by the values, it rarely goes astray.
 //!
-//! The first two are rules: they name what is wrong in words. The last one decides, and its order is the
-//! proof ([`explain()`] shows it).
+//! The first two are rules: they say in words what is wrong. The search decides, and its order is
+//! the proof ([`explain()`] shows it).
 //!
-//! **A rejection is always right**: each rule is a necessary condition, and the search rejects only when it
-//! has tried everything. **An acceptance is exact whenever the search ended within its bounds**: it found
-//! an order. If it gave up ([`Ruling::Undecided`]), the key is accepted as far as the rules go, and they
-//! alone are exact for
+//! **A rejection is always right**: each rule is a necessary condition, and the search rejects only
+//! after it has tried everything. **An acceptance is exact whenever the search ended within its
+//! bounds**: it found an order. If it gave up ([`Ruling::Undecided`]), the key is accepted as far
+//! as the rules go. The rules alone are exact for
 //! - replies with versions, if every outcome is known;
 //! - gets, puts and appends of unique texts without versions, outcomes known or not.
 //!
-//! Only deletes of which no reply tells the version, conditional puts among replies without versions, texts
-//! that repeat, and a great many operations of unknown outcome can get that far; a hundred operations of
-//! five clients do not.
+//! The search can give up only with deletes whose version no reply contains, conditional puts among
+//! replies without versions, texts that repeat, and a great many operations of unknown outcome. A
+//! hundred operations of five clients are not enough for that.
 //!
-//! An operation of unknown outcome may have taken effect once, at any time after its call, or never.
-//! [`brute`] decides small histories by trying every order; tests hold all three against it, and against
-//! an independent second judge (`tests/judges.rs`).
+//! An operation of unknown outcome may have taken effect once, at any time after its call, or
+//! never. [`brute`] decides small histories by trying every order. Tests compare all three ways
+//! with it, and with an independent second judge (`tests/judges.rs`).
 //!
-//! Other people's histories fit: the labs' versioned store (a conditional put is `cas`: done; `fail`, with
-//! or without the version it met; or unknown for their "maybe"), their classic store without versions
-//! (where a missing key reads as an empty text), texts that repeat.
+//! Histories of other stores are supported: the labs' versioned store (a conditional put is `cas`:
+//! done; `fail`, with or without the version it met; or unknown for their "maybe"), their classic
+//! store without versions (where a missing key reads as an empty text), and texts that repeat.
 //!
-//! Left out on purpose: scans, and the floor that one key's delete sets for the other keys of a shard.
+//! Left out on purpose: scans, and the floor that one key's delete sets for the other keys of a
+//! shard.
 
 pub mod brute;
 mod explain;
@@ -55,9 +56,8 @@ use crate::history::{Client, Op, Operation, Outcome};
 /// Why a history is not linearizable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anomaly {
-    /// The key.
     pub key: String,
-    /// What is wrong, in words.
+    /// The reason, in words.
     pub what: String,
     /// The operations that show it.
     pub operations: Vec<Operation>,
@@ -94,7 +94,7 @@ pub fn check(history: &[Operation]) -> Result<(), Anomaly> {
     })
 }
 
-/// The places of each key's operations.
+/// The indexes of each key's operations.
 fn by_key(history: &[Operation]) -> BTreeMap<&str, Vec<usize>> {
     let mut keys: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, operation) in history.iter().enumerate() {
@@ -124,7 +124,7 @@ fn judge(operations: &[&Operation]) -> Result<Found, Anomaly> {
     }
 }
 
-/// Writes down what replies of other stores leave to be understood, for all operations of a key.
+/// Fills in what replies of other stores leave implicit, for all operations of a key.
 fn complete<'a>(operations: impl Iterator<Item = &'a Operation>) -> Vec<Cow<'a, Operation>> {
     let mut operations: Vec<Cow<'_, Operation>> = operations.map(Cow::Borrowed).collect();
     let writes_empty = |one: &Cow<'_, Operation>| one.is_write() && one.value.as_deref() == Some("");
@@ -149,7 +149,7 @@ fn complete<'a>(operations: impl Iterator<Item = &'a Operation>) -> Vec<Cow<'a, 
     operations
 }
 
-/// Whether its reply says what the judge by versions wants to know.
+/// Whether its reply contains what the judge by versions needs.
 fn has_version(operation: &Operation) -> bool {
     match (operation.op, operation.outcome) {
         (_, Outcome::Fail | Outcome::Unknown) => true,
@@ -158,8 +158,8 @@ fn has_version(operation: &Operation) -> bool {
     }
 }
 
-/// A client has one operation at a time, and time does not run backwards: otherwise the history
-/// itself is broken, and any verdict over it worthless.
+/// A client has one operation at a time, and time does not run backwards. Otherwise the history
+/// itself is broken, and any verdict is worthless.
 fn check_clients(history: &[Operation]) -> Result<(), Anomaly> {
     let mut clients: BTreeMap<&Client, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
@@ -168,11 +168,11 @@ fn check_clients(history: &[Operation]) -> Result<(), Anomaly> {
         }
         clients.entry(&operation.client).or_default().push(operation);
     }
-    // A client that was told "perhaps" may go on; one that was told nothing may not.
-    let told = |operation: &Operation| operation.return_ns.unwrap_or(u64::MAX);
+    // A client may continue after the answer "perhaps"; a client without an answer may not.
+    let answered = |operation: &Operation| operation.return_ns.unwrap_or(u64::MAX);
     for operations in clients.values_mut() {
-        operations.sort_by_key(|operation| (operation.call_ns, told(operation)));
-        if let Some(pair) = operations.windows(2).find(|pair| told(pair[0]) > pair[1].call_ns) {
+        operations.sort_by_key(|operation| (operation.call_ns, answered(operation)));
+        if let Some(pair) = operations.windows(2).find(|pair| answered(pair[0]) > pair[1].call_ns) {
             let what = "one client has two operations at a time: the history is broken";
             return Err(Anomaly::new(what, pair));
         }

@@ -1,7 +1,7 @@
-//! Histories to try judges on: what clients of a correct store see, and ways to spoil that.
+//! Histories to test judges with: what clients of a correct store see, and ways to spoil that.
 //!
-//! The store has one key and does each operation in one instant between its call and its return, so the
-//! order of the instants explains the history. Everything is drawn from a seed.
+//! The store has one key and does each operation in one instant between its call and its return, so
+//! the order of the instants explains the history. Everything is drawn from a seed.
 //!
 //! Left out on purpose: histories of more than one key, since keys are independent.
 
@@ -12,16 +12,16 @@ use rand::{RngExt, SeedableRng};
 
 use crate::history::{Client, Op, Operation, Outcome};
 
-/// What kind of history.
+/// The shape of a history.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// How many clients work at a time.
+    /// Clients at a time.
     pub clients: usize,
-    /// How many operations there are.
+    /// Number of operations.
     pub operations: usize,
     /// Shares of get, put, append, delete, cas.
     pub shares: [u32; 5],
-    /// How many of a hundred have no known outcome.
+    /// Percentage of operations without a known outcome.
     pub unknown_percent: u32,
     /// Whether replies carry versions.
     pub versions: bool,
@@ -52,7 +52,7 @@ pub fn history(seed: u64, shape: &Shape) -> Vec<Operation> {
 #[derive(Clone, Copy)]
 struct Pending {
     at: usize,
-    /// When the reply reaches the client, who then goes on; none: never.
+    /// When the reply reaches the client, which then continues; none: never.
     returns: Option<u64>,
 }
 
@@ -76,7 +76,7 @@ impl Store<'_> {
         if self.value.is_some() { self.version } else { 0 }
     }
 
-    /// `client` asks for something a little after `now`.
+    /// `client` starts an operation shortly after `now`.
     fn start(&mut self, client: u64, now: u64) {
         let at = self.operations.len();
         if at == self.shape.operations {
@@ -139,7 +139,7 @@ impl Store<'_> {
             Op::Delete => self.value = None,
             Op::Cas if operation.expected_version != Some(present) => outcome = Outcome::Fail,
             Op::Put | Op::Append | Op::Cas => {
-                // Deletes of other keys may have raised the version that a missing key begins with.
+                // Deletes of other keys may have raised the version at which a missing key starts.
                 let step = if self.value.is_none() { self.random.random_range(1..3) } else { 1 };
                 self.version += step;
                 version = self.version;
@@ -162,21 +162,20 @@ impl Store<'_> {
 /// A way to spoil a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Spoil {
-    /// A read answers what an earlier one did.
+    /// A read answers with the value of an earlier read.
     StaleRead,
-    /// Reads lack what a write wrote.
+    /// Reads lack a written value or piece.
     LostWrite,
-    /// Reads have a piece twice.
+    /// Reads contain a piece twice.
     DoubledPiece,
-    /// Reads have two pieces the other way around.
+    /// Reads contain two pieces in the wrong order.
     ReorderedPieces,
-    /// Two operations of a kind have each other's replies.
+    /// Two operations of a kind have swapped replies.
     SwappedReplies,
     /// An operation happened at another time.
     Moved,
 }
 
-/// All of them.
 pub const SPOILS: [Spoil; 6] = [
     Spoil::StaleRead,
     Spoil::LostWrite,
@@ -186,7 +185,7 @@ pub const SPOILS: [Spoil; 6] = [
     Spoil::Moved,
 ];
 
-/// Spoils a history; false: that did not work. What comes out may still be linearizable.
+/// Spoils a history; false: that did not work. The result may still be linearizable.
 pub fn spoil(operations: &mut [Operation], how: Spoil, random: &mut Generator) -> bool {
     let known = |one: &Operation| one.outcome == Outcome::Ok;
     let answered: Vec<usize> = (0..operations.len()).filter(|at| known(&operations[*at])).collect();
@@ -228,7 +227,7 @@ pub fn spoil(operations: &mut [Operation], how: Spoil, random: &mut Generator) -
     }
 }
 
-/// Writes another spelling of a value into one read, or into all from some instant on.
+/// Replaces a value in one read, or in all reads from some instant on.
 fn respell(operations: &mut [Operation], gets: &[usize], how: Spoil, random: &mut Generator) -> bool {
     let Some(get) = one_of(gets, random) else { return false };
     let pieces = pieces(&operations[get]);

@@ -1,5 +1,5 @@
-//! The whole judge against the definition, and against histories that were spoilt on purpose; its words where
-//! replies carry versions; and histories of other people's stores.
+//! The complete judge against the definition, and against histories that were spoilt on purpose;
+//! its words where replies carry versions; and histories of other stores.
 
 use rand::rngs::Xoshiro256PlusPlus as Generator;
 use rand::{RngExt, SeedableRng};
@@ -8,7 +8,7 @@ use super::sample::{self, Shape, Spoil};
 use super::{Ruling, brute, check, explain};
 use crate::history::{Client, Op, Operation, Outcome};
 
-/// A key with true values, driven by instants that lie inside the operations' intervals.
+/// A key with true values, driven by instants inside the operations' intervals.
 fn history(seed: u64, length: u64, unknown_percent: u32) -> Vec<Operation> {
     let mut random = Generator::seed_from_u64(seed);
     let (mut value, mut version): (Option<String>, u64) = (None, 0);
@@ -234,7 +234,7 @@ fn a_conditional_put_of_unknown_outcome_wrote_the_next_version_or_nothing() {
     assert_ne!(verdict(&[first, cas(3, "c", 1, Some(2), 40, 50), cas(4, "d", 1, Some(2), 40, 50)]), "fine");
 }
 
-/// As the labs' clients see their versioned store: values repeat, and only gets tell versions.
+/// As the labs' clients see their versioned store: values repeat, and only gets return versions.
 fn as_in_the_labs(mut history: Vec<Operation>) -> Vec<Operation> {
     let names = ["", "0", "1"];
     let renamed = |text: &String| {
@@ -300,7 +300,8 @@ fn a_client_may_go_on_after_perhaps_but_not_before_its_reply() {
 
 #[test]
 fn greedy_guesses_about_unknown_outcomes_do_not_reject() {
-    // Versions 3 to 5 need three of the four writes nobody saw; 7 and 8 need two, or the delete.
+    // Versions 3 to 5 need three of the four writes that nobody saw; 7 and 8 need two, or the
+    // delete.
     let history = [
         unknown(1, Op::Put, "<0>", 29),
         write(2, Op::Put, "<1>", 2, 68, 152),

@@ -1,6 +1,6 @@
-//! Plays simulated runs: `simulate SUITE [FIRST_SEED [COUNT]]`; SEED and SEEDS in the environment do the
-//! same. SIM_TRACE=1 prints every event; SIM_HISTORY=FILE keeps a history that was rejected; SIM_LOG=1
-//! shows the product's own log lines.
+//! Runs simulations: `simulate SUITE [FIRST_SEED [COUNT]]`; SEED and SEEDS in the environment do
+//! the same. SIM_TRACE=1 prints every event; SIM_HISTORY=FILE keeps a history that was rejected;
+//! SIM_LOG=1 shows the product's own log lines.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Many runs, on several threads: each simulation has a thread of its own while it runs.
+//! Many runs, on several threads: each simulation has its own thread while it runs.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -7,8 +7,8 @@ use super::{Outcome, run};
 use crate::lab::Options;
 use crate::sheet::Test;
 
-/// Plays every job and hands its outcome to `done` as soon as it is over, with the job's position. Stops
-/// taking new jobs when `done` says so.
+/// Runs every job and passes its outcome to `done` as soon as it is over, with the job's position.
+/// Takes no new jobs once `done` says so.
 pub fn play(jobs: &[(&Test, Options)], threads: usize, mut done: impl FnMut(usize, Outcome) -> bool) {
     let next = AtomicUsize::new(0);
     let over = AtomicBool::new(false);
@@ -37,7 +37,7 @@ pub fn play(jobs: &[(&Test, Options)], threads: usize, mut done: impl FnMut(usiz
     });
 }
 
-/// As many threads as the machine has for us.
+/// The number of threads that the machine has for us.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,5 +1,5 @@
-//! Keeps what is needed to understand a failure: the run is played again, recorded, and written to a
-//! directory of its own.
+//! Keeps what is needed to understand a failure: the run is repeated, recorded, and written to its
+//! own directory.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use judge::history::Operation;
 use judge::linearizability::{KeyVerdict, explain};
 use sim::record::{Header, LeftOut, Recording, Tape};
 
-/// Writes the directory of a failed run into `place`: its path.
+/// Writes the directory of a failed run into `place`, and returns its path.
 ///
 /// # Errors
-/// When it cannot be written, or the run is not the same again.
+/// When it cannot be written, or the repeated run differs.
 pub fn keep(
     place: &Path,
     test: &Test,
@@ -64,8 +64,8 @@ pub fn keep(
     Ok(directory)
 }
 
-/// If the first wrong answer came before the recording of a long run begins: the time, a little behind that
-/// answer, at which another recording should end.
+/// If the first wrong answer came before the recording of a long run begins: the time, a little
+/// after that answer, at which another recording should end.
 fn wrong_earlier(verdicts: &[KeyVerdict], history: &[Operation], left_out: LeftOut) -> Option<u64> {
     const NEAR_NS: u64 = 500_000_000;
     let unplaced = verdicts.iter().flat_map(|verdict| &verdict.unplaced);

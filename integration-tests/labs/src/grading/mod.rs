@@ -1,9 +1,10 @@
-//! The graded suite: how a test is chosen, run and judged, and what that is worth.
+//! The graded suite: how a test is chosen, run, judged and scored.
 //!
-//! The suites ([`crate::suites`]) declare their tests ([`crate::sheet`]) next to the scenarios; [`catalogue`] is all of
-//! them.
+//! The suites ([`crate::suites`]) declare their tests ([`crate::sheet`]) next to the scenarios;
+//! [`catalogue`] is all of them.
 //!
-//! [`run`] plays a test with a seed in a simulated world; a seed that failed is played again, recorded.
+//! [`run`] plays a test with a seed in a simulated world. A seed that failed is repeated and
+//! recorded.
 
 pub mod campaign;
 mod keep;

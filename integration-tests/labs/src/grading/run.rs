@@ -27,31 +27,27 @@ pub struct Undecided(pub String);
 pub enum Verdict {
     /// Everything held.
     Passed,
-    /// Something did not.
+    /// Something did not hold.
     Failed(String),
-    /// Nobody can tell. Not a pass.
+    /// It could not be decided. Not a pass.
     Unknown(String),
 }
 
-/// A run that is over.
+/// The outcome of a finished run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The seed it was played with.
     pub seed: u64,
-    /// What it proved.
     pub verdict: Verdict,
     /// Virtual time (on real processes: real time).
     pub virtual_time: Duration,
-    /// Time on the wall.
     pub wall_time: Duration,
-    /// The labs' numbers.
+    /// The numbers of the labs' result line.
     pub tally: Tally,
     /// Hash over everything that happened; 0 on real processes.
     pub trace: u64,
 }
 
 impl Outcome {
-    /// Whether it passed.
     pub fn passed(&self) -> bool {
         self.verdict == Verdict::Passed
     }
@@ -62,7 +58,7 @@ pub fn run(test: &Test, options: &Options) -> Outcome {
     simulate(test, options, None).0
 }
 
-/// Plays `test` and records it on `tape`: the outcome, and what clients saw.
+/// Plays `test` and records it on `tape`; returns the outcome, and what clients saw.
 pub fn record(test: &Test, options: &Options, tape: &mut Tape) -> (Outcome, Vec<Operation>) {
     simulate(test, options, Some(tape))
 }
@@ -94,7 +90,7 @@ async fn watched(test: &Test, lab: Lab, world: &World) -> Result<Verdict, String
     Ok(verdict)
 }
 
-/// The scenario, its time limit, and the history that its clients left.
+/// Runs the scenario under its time limit, and judges the history of its clients.
 async fn judged(test: &Test, lab: Lab) -> Verdict {
     let recorder = lab.recorder().clone();
     let played = clock::timeout(TEST_LIMIT, (test.play)(lab)).await;
@@ -126,7 +122,7 @@ pub fn run_real(test: &Test, options: &Options) -> Outcome {
     Outcome { seed: options.seed, verdict, virtual_time: wall_time, wall_time, tally, trace: 0 }
 }
 
-/// A panic (a server that does not start, say) fails the test, not the grader.
+/// A panic (of a server that does not start, say) fails the test, not the grader.
 async fn guarded(test: &Test, lab: Lab) -> Verdict {
     let played = std::panic::AssertUnwindSafe(judged(test, lab)).catch_unwind().await;
     played.unwrap_or_else(|panic| {

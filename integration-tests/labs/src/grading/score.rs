@@ -18,11 +18,10 @@ pub const SUITE_LIMIT: Duration = Duration::from_secs(600);
 /// A test that was run, once or several times; all runs count.
 #[derive(Clone, Debug)]
 pub struct Graded {
-    /// The test.
     pub test: Test,
     /// Its runs, by seed.
     pub runs: Vec<Outcome>,
-    /// The command that plays it again: its first failure, or its first run.
+    /// The command that repeats its first failure, or its first run.
     pub replay: String,
 }
 
@@ -89,16 +88,16 @@ fn indented(text: &str) -> String {
     text.replace('\n', "\n  ")
 }
 
-/// What was proved of one part.
+/// The result of one part.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
     /// Tests that passed.
     pub passed: usize,
-    /// That failed.
+    /// Tests that failed.
     pub failed: usize,
-    /// That nobody can tell of.
+    /// Tests that could not be decided.
     pub unknown: usize,
-    /// Points earned, and points there are.
+    /// Points earned, and points possible.
     pub points: Option<(u32, u32)>,
     /// Virtual seconds.
     pub virtual_s: f64,
@@ -143,8 +142,9 @@ pub fn parts(all: &[Graded], sheet: Option<Sheet>) -> (Vec<(String, Part)>, Part
     (parts, total)
 }
 
-/// Suites whose tests together took longer than the labs allow. Only one run of each test counts, and only
-/// tests of one sheet together: the one asked for, or the newest a test is on.
+/// Suites whose tests together took longer than the labs allow. Only one run of each test counts,
+/// and only tests of one sheet together: the sheet that was asked for, or the newest one that has
+/// the test.
 pub fn over_time(all: &[Graded], sheet: Option<Sheet>) -> Vec<(String, Duration)> {
     let mut suites: BTreeMap<(&str, Option<Sheet>), Duration> = BTreeMap::new();
     for graded in all {

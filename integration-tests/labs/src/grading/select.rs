@@ -1,4 +1,4 @@
-//! Which tests somebody asks for: by suite, part, id or original name.
+//! The requested tests: by suite, part, id or original name.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ pub struct NoSuchTest {
     hint: String,
 }
 
-/// The tests that one of `words` names, or all; only those of `sheet`, if one is given. Without a sheet a
-/// part means that of the newest sheet that has such a part: "3B" is 2026's.
+/// The tests that one of `words` names, or all; only those of `sheet`, if one is given. Without a
+/// sheet a part means that of the newest sheet that has such a part: "3B" is 2026's.
 ///
 /// # Errors
 /// The first word that names nothing.
@@ -35,7 +35,7 @@ pub fn select(tests: Vec<Test>, words: &[String], sheet: Option<Sheet>) -> Resul
     Ok(tests.into_iter().zip(wanted).filter_map(|(test, wanted)| wanted.then_some(test)).collect())
 }
 
-/// Positions of the tests that `word` names: by the first of the ways that finds any.
+/// Positions of the tests that `word` names. The first kind of name that matches counts.
 fn named(tests: &[Test], word: &str, sheet: Option<Sheet>) -> Vec<usize> {
     let word = word.to_lowercase();
     let find = |matches: &dyn Fn(&Test) -> bool| -> Vec<usize> {

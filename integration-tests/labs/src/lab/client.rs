@@ -1,6 +1,6 @@
 //! A client of a lab's store: the product's clerk, with every operation in the run's history.
 //!
-//! As in the labs it tries for ever: an operation ends with its outcome or with the test.
+//! As in the labs it retries forever: an operation ends with its outcome or with the test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use sim::clerks::KvStore;
 use sim::workload::{Answer, Recorder, Request};
 
 /// Longer than any test.
-pub const FOR_EVER: Duration = Duration::from_secs(3600);
+pub const FOREVER: Duration = Duration::from_secs(3600);
 
-/// The longest moment behind a refused put: about a round of ten clients that race.
+/// The longest wait after a refused put: about a round of ten clients that race.
 const MOMENT_US: u64 = 2000;
 
-/// What became of a conditional put (the labs' OK, ErrVersion, ErrNoKey, ErrMaybe).
+/// The result of a conditional put (the labs' OK, ErrVersion, ErrNoKey, ErrMaybe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
     /// Done.
@@ -41,9 +41,9 @@ pub struct Client {
     store: KvStore,
     recorder: Recorder,
     id: u64,
-    /// Draws a moment to wait behind a refused put; none: nothing is waited for.
+    /// Draws a time to wait after a refused put; none: no wait.
     moments: Option<Generator>,
-    /// The clerk itself, for what is not in here and not to be recorded.
+    /// The clerk itself, for operations that are not in here and need not be recorded.
     pub clerk: Clerk,
 }
 
@@ -55,7 +55,7 @@ impl Client {
         seed: u64,
         sessions: bool,
     ) -> Self {
-        let clerk = Clerk::new(connection, controllers, Options { seed, deadline: FOR_EVER, sessions });
+        let clerk = Clerk::new(connection, controllers, Options { seed, deadline: FOREVER, sessions });
         let store = KvStore::of(clerk.clone());
         Self {
             // Nobody deletes in the suites of the versioned API.
@@ -67,9 +67,9 @@ impl Client {
         }
     }
 
-    /// Waits a random moment behind each refused put. Needed on real processes: there clients of one process that
-    /// race take turns so regularly that the same one is last in every round, and never wins. (In the labs the
-    /// scheduler draws, and in the simulator the network does.)
+    /// Waits a random time after each refused put. Needed on real processes: there clients of one
+    /// process that race take turns so regularly that the same one is last in every round, and
+    /// never wins. (In the labs the scheduler is random, and in the simulator the network is.)
     pub(super) fn waiting(mut self, moments: Generator) -> Self {
         self.moments = Some(moments);
         self
@@ -103,7 +103,7 @@ impl Client {
         self.done(Op::Get, key, None).await
     }
 
-    /// Sets the value; the new version.
+    /// Sets the value; returns the new version.
     ///
     /// # Errors
     /// When the store refuses for good.
@@ -111,7 +111,7 @@ impl Client {
         Ok(self.done(Op::Put, key, Some(value)).await?.1)
     }
 
-    /// Appends to the value; the new version.
+    /// Appends to the value; returns the new version.
     ///
     /// # Errors
     /// When the store refuses for good.
@@ -119,7 +119,7 @@ impl Client {
         Ok(self.done(Op::Append, key, Some(piece)).await?.1)
     }
 
-    /// Removes the key; the version that was deleted.
+    /// Removes the key; returns the version that was deleted.
     ///
     /// # Errors
     /// When the store refuses for good.

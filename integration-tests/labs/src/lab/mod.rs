@@ -1,14 +1,15 @@
-//! What a graded scenario is given: servers to start and kill, a network to disturb, clients, and judges.
+//! What a graded scenario gets: servers to start and kill, a network to disturb, clients, and
+//! judges.
 //!
 //! A [`Lab`] is one run of one test with one seed. Scenarios about the store set up a [`Store`]
 //! (controllers and replica groups) on it and drive it through the product's own clients
-//! ([`client::Client`], [`Store::join`]); such a scenario runs the same on the simulator and, if it needs no
-//! network of its own making, on real processes ([`Ground`]). Scenarios about bare replicated state
-//! machines (Raft itself, the labs' rsm) take the simulated cluster in hand ([`Lab::cluster`]).
+//! ([`client::Client`], [`Store::join`]). Such a scenario runs the same on the simulator and, if it
+//! needs no special network, on real processes ([`Ground`]). Scenarios about bare replicated state
+//! machines (Raft itself, the labs' rsm) use the simulated cluster directly ([`Lab::cluster`]).
 //!
 //! Numbers are the labs'. Where the product differs on purpose, the scenario's comment says so.
 //!
-//! Left out on purpose: which tests exist and who asks for them ([`crate::grading`]).
+//! Left out on purpose: which tests exist and how they are selected ([`crate::grading`]).
 
 pub mod client;
 pub mod mapreduce;
@@ -58,7 +59,6 @@ pub enum Timers {
 }
 
 impl Timers {
-    /// Settings with these timers.
     pub fn config(self) -> Config {
         match self {
             Self::Lab => Config::default().with_timers(200, 600),
@@ -67,30 +67,27 @@ impl Timers {
     }
 }
 
-/// What decides a run, apart from the test.
+/// Everything that decides a run, apart from the test.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The seed.
     pub seed: u64,
     /// The network at the start.
     pub net: Net,
-    /// The timers of every replica; none: whatever the scenario thinks right.
+    /// The timers of every replica; none: the scenario's choice.
     pub timers: Option<Timers>,
 }
 
-/// What a store scenario starts with.
+/// The sizes of a store at its start.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Shards of the cluster.
     pub shards: u32,
-    /// Controllers.
     pub controllers: u64,
-    /// Bytes of log that start a compaction (the labs' maxraftstate); none: the product's default, which
-    /// no test reaches.
+    /// Bytes of log that start a compaction (the labs' maxraftstate); none: the product's default,
+    /// which no test reaches.
     pub raft_state_max: Option<usize>,
 }
 
-/// What the servers of a lab run on: the simulator, or processes, TCP and disks.
+/// The platform of a lab's servers: the simulator, or processes, TCP and disks.
 pub trait Ground: Send + Sync {
     /// Adds a group of servers called `group` ("ctrl", or a replica group's number) and starts it.
     fn add<'a>(&'a self, group: &'a str, servers: u64, setup: &'a Setup)
@@ -99,20 +96,20 @@ pub trait Ground: Send + Sync {
     fn kill<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Starts a killed server from its disk.
     fn start<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
-    /// Takes a group away for ever.
+    /// Removes a group forever.
     fn remove<'a>(&'a self, group: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// The servers of a group: "1.1", "1.2", "1.3".
     fn servers(&self, group: &str) -> Vec<Name>;
     /// Their addresses, in the same order.
     fn addresses(&self, group: &str) -> Vec<Address>;
-    /// A client's way to all servers.
+    /// A client's connection to all servers.
     fn connection(&self, client: &str) -> Arc<dyn Connection>;
-    /// The server that leads a group, if one says so.
+    /// The server that leads a group, if one claims to.
     fn leader<'a>(&'a self, group: &'a str) -> BoxFuture<'a, anyhow::Result<Option<Name>>>;
     /// Bytes of a server's log with the hard state, and of its rows.
     fn bytes<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<(usize, usize)>>;
-    /// Bytes that a server keeps: in the simulator its log, hard state and rows; of a process the memory that
-    /// is its own and not a file's.
+    /// Bytes that a server keeps: in the simulator its log, hard state and rows; for a process the
+    /// memory that is its own and not a file's.
     fn kept<'a>(&'a self, server: &'a str) -> BoxFuture<'a, anyhow::Result<usize>> {
         Box::pin(async move {
             let (log, rows) = self.bytes(server).await?;
@@ -121,13 +118,14 @@ pub trait Ground: Send + Sync {
     }
     /// Requests sent so far, by clients and servers.
     fn rpcs(&self) -> u64;
-    /// The simulated cluster below, if it is one: for what only a simulated network can do.
+    /// The simulated cluster below, if there is one: for scenarios that only a simulated network
+    /// supports.
     fn cluster(&self) -> Option<&Cluster> {
         None
     }
 }
 
-/// What a run has to show: the numbers of the labs' result line.
+/// The numbers of the labs' result line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Servers of the group under test.
@@ -157,7 +155,7 @@ struct Shared {
 }
 
 impl Lab {
-    /// A lab in a simulated world; what its clients see goes to `recorder`.
+    /// A lab in a simulated world; `recorder` gets what its clients see.
     pub fn simulated(world: World, options: Options, recorder: Recorder) -> Self {
         Self::new(options, Some(world), recorder)
     }
@@ -182,44 +180,43 @@ impl Lab {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The network the test asks for.
+    /// The network that the test asks for.
     pub fn net(&self) -> Net {
         self.shared.options.net
     }
 
-    /// What clients saw.
     pub fn recorder(&self) -> &Recorder {
         &self.shared.recorder
     }
 
-    /// The generator of the thing called `name`.
+    /// The generator for `name`.
     pub fn random(&self, name: &str) -> Generator {
         Generator::seed_from_u64(self.derive(name))
     }
 
-    /// A seed for the thing called `name`.
+    /// A seed for `name`.
     pub fn derive(&self, name: &str) -> u64 {
         base::seed::derive(self.shared.options.seed, name)
     }
 
-    /// A name that nothing in this run has yet: "client 3".
+    /// A name that is new in this run: "client 3".
     pub fn fresh_name(&self, kind: &str) -> String {
         format!("{kind} {}", self.shared.names.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Waits so many milliseconds, virtual or real.
+    /// Waits `ms` milliseconds, virtual or real.
     pub async fn sleep(&self, ms: u64) {
         clock::sleep(Duration::from_millis(ms)).await;
     }
 
-    /// Tells whoever looks at a recording where the scenario is.
+    /// Notes in a recording where the scenario is.
     pub fn step(&self, text: &str) {
         if let Some(world) = &self.shared.world {
             world.record(None, None, || What::Step { text: text.to_owned() });
         }
     }
 
-    /// Allows values of so many bytes in the stores that are set up from now on.
+    /// Allows values of `bytes` bytes in the stores that are set up from now on.
     pub fn allow_values_of(&self, bytes: u32) {
         self.shared.value_bytes_max.store(bytes, Ordering::Relaxed);
     }
@@ -234,12 +231,11 @@ impl Lab {
         self.shared.rpcs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Names the size of the group under test, for the result line.
+    /// Sets the size of the group under test, for the result line.
     pub fn set_peers(&self, peers: u64) {
         self.shared.peers.store(peers, Ordering::Relaxed);
     }
 
-    /// The numbers so far.
     pub fn tally(&self) -> Tally {
         Tally {
             peers: self.shared.peers.load(Ordering::Relaxed),
@@ -257,7 +253,7 @@ impl Lab {
         self.shared.world.as_ref().ok_or_else(|| anyhow::anyhow!("this test needs the simulator"))
     }
 
-    /// The settings of replicas: timers as asked for, else `otherwise`.
+    /// The settings of replicas: the requested timers, or else `otherwise`.
     pub fn config(&self, otherwise: Timers) -> Config {
         self.timers(otherwise).config()
     }
@@ -266,8 +262,8 @@ impl Lab {
         self.shared.options.timers.unwrap_or(otherwise)
     }
 
-    /// An empty simulated cluster with the labs' disks (0.2 ms a synced save), watched by every invariant,
-    /// for scenarios that drive replicas by themselves.
+    /// An empty simulated cluster with the labs' disks (0.2 ms per synced save), watched by every
+    /// invariant, for scenarios that drive replicas directly.
     ///
     /// # Errors
     /// On real processes.

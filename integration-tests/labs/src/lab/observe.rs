@@ -10,7 +10,7 @@ use sim::cluster::{Cluster, Seen};
 use sim::record::What;
 use sim::{Name, World};
 
-/// What was last recorded of a server.
+/// The last recorded state of a server.
 #[derive(Default)]
 struct Known {
     life: u64,

@@ -1,8 +1,8 @@
-//! Processes of this machine as the ground of a lab: the product's programs, TCP, RocksDB with synced
-//! writes, SIGKILL.
+//! Processes of this machine as the ground of a lab: the product's programs, TCP, RocksDB with
+//! synced writes, SIGKILL.
 //!
-//! Every server is started by hand, as on a machine of its own, in one temporary directory that goes, with
-//! all servers, when the lab does ([`Place`]).
+//! Every server is started by hand, as on a separate machine, in one temporary directory. The
+//! directory goes, with all servers, when the lab ends ([`Place`]).
 //!
 //! Left out on purpose: everything about networks.
 
@@ -29,7 +29,7 @@ use sim::cluster::group_of;
 use sim::{Name, lock};
 
 const CLUSTER: &str = "lab";
-/// A new group has a leader within this.
+/// The time limit for a new group to have a leader.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// How a server is started.
@@ -46,7 +46,7 @@ struct Servers {
     running: BTreeMap<Name, Server>,
 }
 
-/// Connections whose calls are counted: servers' calls among themselves are not seen from here.
+/// Connections whose calls are counted: calls between servers are not visible here.
 struct Counted {
     inner: TarpcConnection,
     calls: AtomicU64,
@@ -96,7 +96,7 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// None yet.
+    /// No servers yet.
     pub fn new(timers: Timers, value_bytes_max: u32) -> Self {
         let inner = TarpcConnection::new(Options::of(CLUSTER));
         let connection = Arc::new(Counted { inner, calls: AtomicU64::new(0) });
@@ -285,7 +285,7 @@ impl Ground for Processes {
             let listen = listen.with_context(|| format!("there is no server {server}"))?;
             let group = GroupId(group_of(server).parse().context("only replica groups have rows")?);
             let status = self.status(group, &listen).await;
-            let (status, rows) = status.with_context(|| format!("{server} does not tell its status"))?;
+            let (status, rows) = status.with_context(|| format!("{server} does not report its status"))?;
             Ok((usize::try_from(status.log_bytes)?, rows))
         })
     }

@@ -27,7 +27,7 @@ impl Simulated {
     pub fn new(world: &World, shape: Shape, net: Net) -> Self {
         let config = shape.raft.clone();
         let cluster = Cluster::new(world, shape);
-        // What is broken is recorded before it is noticed.
+        // Events are recorded before a broken invariant is noticed.
         observe::watch(&cluster);
         invariants::watch(&cluster);
         cluster.network.set_weather(Weather { unreliable: net == Net::Unreliable, ..Weather::default() });
@@ -35,8 +35,8 @@ impl Simulated {
     }
 }
 
-/// Settings of a store whose log is compacted beyond so many bytes. Followers that lag are waited for only
-/// as far as the labs' limit on the log (eight times that) allows.
+/// Settings of a store whose log is compacted beyond this size. The log waits for lagging followers
+/// only as far as the labs' limit on the log (eight times that) allows.
 fn with_raft_state_max(config: Config, bytes: Option<usize>) -> Config {
     let Some(bytes) = bytes else { return config };
     Config { log_bytes_max: bytes, log_keep_bytes: bytes / 4, log_bytes_hard_max: bytes * 4, ..config }

@@ -1,7 +1,7 @@
 //! A cluster of controllers and replica groups, as scenarios drive it.
 //!
-//! Servers are named by group and number: "ctrl.1", "100.2". Everything that a scenario asks of the
-//! controllers is tried for ever, as the labs' clerks do.
+//! Servers are named by group and number: "ctrl.1", "100.2". Requests to the controllers are
+//! retried forever, as the labs' clerks do.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,24 +14,21 @@ use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::ctrl::CtrlClerk;
 use clerk::group::GroupClient;
 
-use super::client::{Client, FOR_EVER};
+use super::client::{Client, FOREVER};
 use super::{Ground, Lab, Net, Setup, Timers};
 use sim::Name;
 use sim::network::{Network, Weather};
 
 pub use clerk::api::ctrl::Change;
 
-/// A new group answers within this.
+/// The time limit for a new group to answer.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// A cluster. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    /// The run it belongs to.
     pub lab: Lab,
-    /// What its servers run on.
     pub ground: Arc<dyn Ground>,
-    /// Its sizes.
     pub setup: Setup,
     admin: Arc<CtrlClerk>,
 }
@@ -46,7 +43,7 @@ impl Store {
 
     fn admin_of(lab: &Lab, ground: &dyn Ground, name: &str) -> CtrlClerk {
         let clerk = CtrlClerk::new(ground.connection(name), ground.addresses("ctrl"), lab.derive(name));
-        clerk.with_deadline(FOR_EVER)
+        clerk.with_deadline(FOREVER)
     }
 
     // Clients.
@@ -62,7 +59,7 @@ impl Store {
         self.client_named(&self.lab.fresh_name("client"), false)
     }
 
-    /// A client by this name, which its links on the network go by.
+    /// A client with this name, which identifies its links on the network.
     pub fn client_named(&self, name: &str, sessions: bool) -> Client {
         let (connection, controllers) = (self.ground.connection(name), self.ground.addresses("ctrl"));
         let client =
@@ -84,7 +81,7 @@ impl Store {
         )
     }
 
-    /// Another admin, by this name on the network.
+    /// Another admin, with this name on the network.
     pub fn admin_named(&self, name: &str) -> CtrlClerk {
         Self::admin_of(&self.lab, &*self.ground, name)
     }
@@ -102,7 +99,7 @@ impl Store {
     /// What a Join needs to know of groups that run.
     ///
     /// # Errors
-    /// When one of them does not tell.
+    /// When one of them does not answer.
     pub async fn newcomers(&self, groups: &[u64]) -> anyhow::Result<Change> {
         let mut newcomers = std::collections::BTreeMap::new();
         for group in groups {
@@ -165,7 +162,7 @@ impl Store {
         Ok(self.admin.query(num.map(ConfigNum)).await?.0.config().as_ref().clone())
     }
 
-    /// Who owns a shard in the newest configuration (0: nobody).
+    /// The owner of a shard in the newest configuration (0: nobody).
     ///
     /// # Errors
     /// As [`Self::query`].
@@ -178,8 +175,8 @@ impl Store {
         shard_of(key.as_bytes(), self.setup.shards).0
     }
 
-    /// One key for each shard, in the order of shards. The labs find them by the first byte, we by trying:
-    /// our shard function is CRC16 slots.
+    /// One key for each shard, in the order of shards. The labs find them by the first byte; we
+    /// search, because our shard function is CRC16 slots.
     pub fn key_per_shard(&self) -> Vec<String> {
         let key = |shard| (0_u32..).map(|number| format!("{number}")).find(|key| self.shard_of(key) == shard);
         (0..self.setup.shards).filter_map(key).collect()
@@ -230,7 +227,7 @@ impl Store {
         Ok(())
     }
 
-    /// The leader of a group ("ctrl" or a number), waited for.
+    /// The leader of a group ("ctrl" or a number); waits for it.
     ///
     /// # Errors
     /// When there is none within ten seconds.

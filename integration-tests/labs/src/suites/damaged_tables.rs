@@ -1,12 +1,13 @@
-//! Tables that go wrong behind the back of their servers, one at a time (correctness rule 69).
+//! Tables that are damaged without their servers' knowledge, one at a time (correctness rule 69).
 //!
-//! Three or five nodes of the toy service. A row that no recorded client reads is changed on one follower. Then the row is
-//! written, which shows the change in the chained hash. The leader must find the server within a few seconds and replace
-//! its table soon after. Meanwhile the server crashes, or the leader crashes, or the network drops messages. The recorded
-//! clients go on all the time, and their history must be linearizable.
+//! Three or five nodes of the toy service. A row that no recorded client reads is changed on one
+//! follower. Then the row is written, which shows the change in the chained hash. The leader must
+//! find the server within a few seconds and replace its table soon after. Meanwhile the server
+//! crashes, or the leader crashes, or the network drops messages. The recorded clients keep
+//! working, and their history must be linearizable.
 //!
-//! Left out on purpose: damage of rows that nobody writes again, which only reading can find, and damage of the leader's
-//! table (the limit of rule 69).
+//! Left out on purpose: damage of rows that nobody writes again, which only reading can find, and
+//! damage of the leader's table (the limit of rule 69).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use sim::{Failure, Generator, Name, World, run};
 const ROUNDS: u64 = 4;
 const CLIENTS: u64 = 3;
 const ACKNOWLEDGED_MIN: u64 = 100;
-/// A difference is found, and a table replaced, within so long in a group that works.
+/// The time limit, in a working group, to find a difference and to replace a table.
 const FOUND_WITHIN: Duration = Duration::from_secs(4);
 const REPLACED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(2);
@@ -71,7 +72,8 @@ async fn main(world: World) -> Result<Report, String> {
     Ok(Report { acknowledged, tally: Tally { crashes, ..Tally::default() }, ..Report::default() })
 }
 
-/// Damages one server and sees it well again. Returns how many nodes were killed meanwhile.
+/// Damages one server and waits until it is well again. Returns how many nodes were killed
+/// meanwhile.
 async fn round(
     cluster: &Cluster,
     servers: &[Name],
@@ -84,15 +86,16 @@ async fn round(
     let everywhere =
         |cluster: &Cluster| cluster.seen().iter().all(|seen| seen.probe.table.get(&row).is_some());
     wait(cluster, FOUND_WITHIN, "not every server has the row", everywhere).await?;
-    // No leader: one that streams a snapshot before its table is found bad passes it on (rule 69, its limit).
+    // Not a leader: a leader that streams a snapshot before its table is found bad passes the
+    // damage on (rule 69, its limit).
     let leads = |name: &&Name| cluster.leader("toy").is_some_and(|leader| leader.name == **name);
     let followers: Vec<&Name> = servers.iter().filter(|name| !leads(name)).collect();
     let victim = followers[random.random_range(0..followers.len())].clone();
     let alarms =
         |cluster: &Cluster| see(cluster, &victim).map_or(0, |seen| seen.probe.status.borrow().alarms);
     let before = alarms(cluster);
-    // The first byte behind the version: each append writes it again. A version would not do, because a write takes
-    // one above all that were deleted, which may be the same for both.
+    // The first byte after the version: each append writes it again. A changed version would not
+    // do: a write takes a version one above all that were deleted, which may be the same for both.
     let other = |value: &Bytes| value.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 8)).collect();
     if !cluster.corrupt(&victim, &row, other) {
         return Err(format!("{victim} has no row to damage"));
@@ -102,7 +105,7 @@ async fn round(
         |cluster: &Cluster| see(cluster, &victim).is_none_or(|seen| seen.damaged.load(Ordering::Relaxed));
     while alarms(cluster) == before {
         if !is_damaged(cluster) {
-            // It lagged, and an ordinary snapshot replaced the table before anybody compared it.
+            // It lagged, and an ordinary snapshot replaced the table before any comparison.
             return Ok(0);
         }
         write(writer).await;
@@ -121,7 +124,7 @@ async fn round(
     Ok(crashes)
 }
 
-/// Something that goes wrong while the table is being replaced.
+/// A fault while the table is being replaced.
 async fn trouble(cluster: &Cluster, victim: &Name, random: &mut Generator) -> u64 {
     clock::sleep(Duration::from_micros(random.random_range(0..20_000))).await;
     let name = match random.random_range(0..5) {

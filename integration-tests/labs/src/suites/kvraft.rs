@@ -1,9 +1,10 @@
-//! The classic replicated store (6.824 Lab 3, 6.5840 2024 Lab 4; KR01 to KR23): one group, clients that put,
-//! append and get, each write exactly once.
+//! The classic replicated store (6.824 Lab 3, 6.5840 2024 Lab 4; KR01 to KR23): one group, clients
+//! that put, append and get, each write exactly once.
 //!
-//! In the generic test (`generic`) a client knows its key better than anybody: it compares each value with
-//! what it put there itself, and at the end somebody else looks whether every piece is there, once, in order. In
-//! the linearizable ones keys are everybody's, and only the judge knows. It judges all tests at their end.
+//! In the generic test (`generic`) only one client writes each key. It compares each value with its
+//! own writes, and at the end another client checks that every piece is there, once, in order. In
+//! the linearizable tests clients share keys, and only the judge knows. It judges all tests at
+//! their end.
 
 use anyhow::{Context, bail, ensure};
 use base::clock;
@@ -205,12 +206,12 @@ fn start_clients(store: &Store, parameters: Generic, done: &Done) -> Vec<JoinHan
     (0..parameters.clients).map(start).collect()
 }
 
-/// What client `me` adds the `number`th time.
+/// The piece that client `me` adds the `number`th time.
 fn piece(me: u64, number: u64) -> String {
     format!("x {me} {number} y")
 }
 
-/// A client with a key that nobody else writes. How many pieces it appended.
+/// A client with a key that nobody else writes. Returns how many pieces it appended.
 async fn own_key(mut client: Client, me: u64, mut random: Generator, done: Done) -> anyhow::Result<u64> {
     let key = me.to_string();
     let mut expected = String::new();
@@ -229,7 +230,7 @@ async fn own_key(mut client: Client, me: u64, mut random: Generator, done: Done)
     Ok(pieces)
 }
 
-/// A client that works with everybody's keys. How many pieces it wrote.
+/// A client that works with shared keys. Returns how many pieces it wrote.
 async fn shared_keys(
     mut client: Client,
     me: u64,
@@ -256,14 +257,14 @@ async fn shared_keys(
 
 /// The labs' checkClntAppends: the first `pieces` of client `me` are in a value, each once, in order.
 fn check_pieces(me: u64, value: &str, pieces: u64) -> anyhow::Result<()> {
-    let mut behind = value;
+    let mut after = value;
     for number in 0..pieces {
         let piece = piece(me, number);
-        let Some((_, rest)) = behind.split_once(&piece) else {
-            let how = if value.contains(&piece) { "not behind the piece before it" } else { "missing" };
+        let Some((_, rest)) = after.split_once(&piece) else {
+            let how = if value.contains(&piece) { "not after the piece before it" } else { "missing" };
             bail!("client {me} appended {pieces} pieces: {piece:?} is {how}");
         };
-        behind = rest;
+        after = rest;
     }
     let found = value.matches(&format!("x {me} ")).count() as u64;
     ensure!(found == pieces, "client {me} appended {pieces} pieces, and the value holds {found} of it");
@@ -308,7 +309,8 @@ async fn one_key(lab: Lab) -> anyhow::Result<()> {
     (0..CLIENTS).try_for_each(|me| check_pieces(me, &value, APPENDS))
 }
 
-/// A leader in the minority: who reaches the majority goes on, who reaches the minority waits until it is over.
+/// A leader in the minority: clients that reach the majority proceed, clients that reach the
+/// minority wait until the partition heals.
 async fn one_partition(lab: Lab) -> anyhow::Result<()> {
     let store = lab.one_group(5, None).await?;
     let mut everywhere = store.client();
@@ -346,7 +348,7 @@ async fn one_partition(lab: Lab) -> anyhow::Result<()> {
     everywhere.check("1", "15").await
 }
 
-/// A server that missed so much that the log no longer has it must serve as one of a majority.
+/// A server that missed so much that the log no longer has it must serve as part of a majority.
 async fn snapshot_rpc(lab: Lab) -> anyhow::Result<()> {
     let store = lab.one_group(3, Some(RAFT_STATE_MAX)).await?;
     let mut everywhere = store.client();

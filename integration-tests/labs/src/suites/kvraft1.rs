@@ -1,9 +1,10 @@
-//! The replicated store of conditional puts (6.5840 2025 and 2026, Labs 4B and 4C; KV01 to KV22): one group, and
-//! clients without sessions, whose puts are executed at most once because each names the version it met.
+//! The replicated store of conditional puts (6.5840 2025 and 2026, Labs 4B and 4C; KV01 to KV22):
+//! one group, and clients without sessions, whose puts are executed at most once because each names
+//! the version it met.
 //!
-//! In the generic test (`generic`) they race for one key, whose version must come out as the number of their
-//! puts, or for a hundred; and clients must come to an end while servers are still being cut off from each other.
-//! The judge looks at all three iterations together at the end.
+//! In the generic test (`generic`) they race for one key, whose version must equal the number of
+//! their puts, or for a hundred. Clients must finish while servers are still being cut off from
+//! each other. The judge checks all three iterations together at the end.
 
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ fn part_b() -> Vec<Test> {
         versioned!(declare("KV03", "many clients", five), "TestConcurrent", "4B").real(),
         versioned!(declare("KV04", "many clients", five).unreliable(), "TestUnreliable", "4B"),
         versioned!(test("KV05", "kvraft1", divided, one_partition).unreliable(), "TestOnePartition", "4B"),
-        // On no sheet: the labs meant this one.
+        // On no sheet: this is what the labs intended.
         test("KV05-reliable", "kvraft1", divided, one_partition),
         versioned!(
             declare("KV06", "partitions, one client", one.partitions()),
@@ -200,11 +201,12 @@ async fn speed(lab: Lab, raft_state_max: Option<usize>) -> anyhow::Result<()> {
     }
     check_speed(&store, start)?;
     let (_, version) = client.get("k").await?;
-    ensure!(version == u64::from(SPEED_OPS), "k has version {version} behind {SPEED_OPS} puts");
+    ensure!(version == u64::from(SPEED_OPS), "k has version {version} after {SPEED_OPS} puts");
     Ok(())
 }
 
-/// A leader in the minority: who reaches the majority goes on, who reaches the minority waits until it is over.
+/// A leader in the minority: clients that reach the majority proceed, clients that reach the
+/// minority wait until the partition heals.
 async fn one_partition(lab: Lab) -> anyhow::Result<()> {
     let store = lab.one_group(5, None).await?;
     let mut everywhere = store.versioned_client();
@@ -243,7 +245,7 @@ async fn one_partition(lab: Lab) -> anyhow::Result<()> {
     check_get(&mut everywhere, "1", "15", version).await
 }
 
-/// A server that missed so much that the log no longer has it must serve as one of a majority.
+/// A server that missed so much that the log no longer has it must serve as part of a majority.
 async fn snapshot_rpc(lab: Lab) -> anyhow::Result<()> {
     let store = lab.one_group(3, Some(RAFT_STATE_MAX)).await?;
     let mut everywhere = store.versioned_client();

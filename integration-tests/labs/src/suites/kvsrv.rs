@@ -1,8 +1,9 @@
-//! The single key/value server of 6.5840 2024 (Lab 2): Get, Put and Append, every write exactly once.
+//! The single key/value server of 6.5840 2024 (Lab 2): Get, Put and Append, every write exactly
+//! once.
 //!
-//! Adapted: the server is a group with one member; its memory is what it keeps in rows, without which
-//! nothing comes back after a restart. Our Append answers the version that it made instead of the old value:
-//! versions tell as exactly which appends stand before it.
+//! Adapted: the server is a group with one member. Its memory is what it keeps in rows, without
+//! which nothing comes back after a restart. Our Append answers with the version that it made
+//! instead of the old value: versions show just as exactly which appends came before it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use clerk::kv::{Clerk, Options};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use rand::RngExt;
 
-use crate::lab::client::FOR_EVER;
+use crate::lab::client::FOREVER;
 use crate::lab::{Lab, Store};
 use crate::sheet::{Test, test};
 
 const MIB: usize = 1 << 20;
-/// A log that is compacted all the time, so that rows are all there is.
+/// A log that is compacted all the time, so that only rows remain.
 const RAFT_STATE_MAX: usize = 1000;
 /// Adapted: the labs' hundred thousand clients act one after the other, 0.1 ms each; a message takes longer
 /// here, so that many act at once.
@@ -63,7 +64,7 @@ async fn generic(lab: Lab, clients: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One client on a key of its own until it is told to stop; what the key must hold then.
+/// One client with its own key until it is told to stop; returns what the key must hold then.
 async fn append_and_get(
     store: Store,
     number: u64,
@@ -78,7 +79,7 @@ async fn append_and_get(
         if random.random_bool(0.5) {
             let piece = format!("x {number} {appends} y");
             let made = client.append(&key, &piece).await?;
-            ensure!(made == version + 1, "append {piece:?} made version {made} behind version {version}");
+            ensure!(made == version + 1, "append {piece:?} made version {made} after version {version}");
             version = made;
             expected.push_str(&piece);
             appends += 1;
@@ -122,11 +123,8 @@ pub(super) fn check_appends(value: &str, clients: u64, appends: u64) -> anyhow::
         for count in 0..appends {
             let piece = format!("x {client} {count} y");
             let places: Vec<usize> = value.match_indices(&piece).map(|(place, _)| place).collect();
-            ensure!(places.len() == 1, "{piece:?} stands {} times in {value:?}", places.len());
-            ensure!(
-                last < Some(places[0]),
-                "{piece:?} stands before the client's earlier piece in {value:?}"
-            );
+            ensure!(places.len() == 1, "{piece:?} occurs {} times in {value:?}", places.len());
+            ensure!(last < Some(places[0]), "{piece:?} comes before the client's earlier piece in {value:?}");
             last = Some(places[0]);
         }
     }
@@ -143,8 +141,8 @@ async fn roomy(lab: &Lab) -> anyhow::Result<Store> {
     lab.one_group(1, Some(RAFT_STATE_MAX)).await
 }
 
-/// Bytes that the server keeps. Adapted: what was overwritten goes from the disk with the next compaction, so
-/// a few small puts bring one about.
+/// Bytes that the server keeps. Adapted: overwritten values leave the disk with the next
+/// compaction, so a few small puts trigger one.
 async fn kept(store: &Store) -> anyhow::Result<usize> {
     const PUTS: u64 = 30;
     let mut client = store.client();
@@ -189,20 +187,20 @@ async fn memory_append(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Many clerks in this process, which know of configurations together.
+/// Many clerks in this process, which share their knowledge of configurations.
 pub(super) fn crowd(store: &Store, count: u64, sessions: bool) -> Vec<Clerk> {
     let connection = store.ground.connection("crowd");
     let controllers = store.ground.addresses("ctrl");
     let cache = ConfigCache::new(Arc::clone(&connection), controllers, store.lab.derive("crowd"));
     let clerk = |number| {
         let seed = store.lab.derive(&format!("crowd {number}"));
-        let options = Options { seed, deadline: FOR_EVER, sessions };
+        let options = Options { seed, deadline: FOREVER, sessions };
         Clerk::with_cache(Arc::clone(&connection), cache.clone(), options)
     };
     (0..count).map(clerk).collect()
 }
 
-/// What the server keeps more after every clerk of a crowd did something.
+/// How much more the server keeps after every clerk of a crowd did something.
 async fn growth<F>(store: &Store, clerks: &[Clerk], act: impl Fn(Clerk) -> F) -> anyhow::Result<usize>
 where
     F: Future<Output = anyhow::Result<()>>,

@@ -72,7 +72,8 @@ async fn put_concurrent(lab: Lab) -> anyhow::Result<()> {
     check_put_concurrent(&mut store.versioned_client(), "k", puts, true).await
 }
 
-/// Clients that put one after the other, each behind the version of the one before; what they cost the server.
+/// Clients that put one after the other, each using the version of the one before; returns what
+/// they cost the server.
 async fn many_put_clients(lab: Lab, clients: u64, bytes_each: usize) -> anyhow::Result<()> {
     const RAFT_STATE_MAX: usize = 1000;
     /// Adapted: the labs' clients come one after the other; here many at once, since a message takes longer.
@@ -118,7 +119,7 @@ async fn unreliable_net(lab: Lab) -> anyhow::Result<()> {
         };
         ensure!(
             tries == 1 || put == Put::Version,
-            "round {round}: a put behind a doubtful one was answered {put:?}: the doubtful one was not done, \
+            "round {round}: a put after a doubtful one was answered {put:?}: the doubtful one was not done, \
              although another version stood in its way"
         );
         client.check_version("k", "0", round + 1).await?;

@@ -1,5 +1,5 @@
-//! The lock of 6.5840 2025 and 2026 (Lab 2), built on conditional puts alone: here the product's own,
-//! [`clerk::lock`].
+//! The lock of 6.5840 2025 and 2026 (Lab 2), built on conditional puts alone: here the product's
+//! own, [`clerk::lock`].
 //!
 //! Adapted: clerks without sessions, so that a lost answer leaves the lock in doubt as in the labs.
 
@@ -10,7 +10,7 @@ use clerk::lock::{Held, Lock, LockError};
 use rand::RngExt;
 
 use super::versioned::{Done, spawn_clients_and_wait};
-use crate::lab::client::{Client, FOR_EVER, Put};
+use crate::lab::client::{Client, FOREVER, Put};
 use crate::lab::{Lab, Store};
 use crate::sheet::{Test, test};
 
@@ -54,13 +54,13 @@ fn lock(client: &Client, lab: &Lab, name: &str) -> Lock {
 }
 
 async fn acquire(lab: &Lab, lock: &Lock) -> anyhow::Result<Held> {
-    let held = lock.acquire(FOR_EVER).await?;
+    let held = lock.acquire(FOREVER).await?;
     lab.count_op();
     Ok(held)
 }
 
 async fn release(lab: &Lab, lock: &Lock, held: Held) -> anyhow::Result<()> {
-    lock.release(held, FOR_EVER).await?;
+    lock.release(held, FOREVER).await?;
     lab.count_op();
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn contend(lab: Lab, clients: u64, of_2026: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One client until it is told to stop; how often it held the lock.
+/// One client until it is told to stop; returns how often it held the lock.
 async fn hold_in_turn(
     lab: Lab,
     mut client: Client,
@@ -128,7 +128,7 @@ async fn hold_in_turn(
     let (mut turns, mut fence) = (0, Version(0));
     while !done.is_over() {
         let held = acquire(&lab, &contended).await?;
-        ensure!(held.fence() > fence, "a later acquisition has fence {} behind {fence}", held.fence());
+        ensure!(held.fence() > fence, "a later acquisition has fence {} after {fence}", held.fence());
         fence = held.fence();
         let (value, version) = client.get("l0").await?;
         ensure!(value.is_empty() && version > 0, "two clients hold the lock: {me} and {value}");
@@ -146,7 +146,7 @@ async fn hold_in_turn(
     Ok(turns)
 }
 
-/// Not of the labs: what an operator can do about a holder that is gone.
+/// Not from the labs: what an operator can do about a holder that is gone.
 async fn cleared(lab: Lab) -> anyhow::Result<()> {
     let store = one_server(&lab).await?;
     let (one, other) = (store.versioned_client(), store.versioned_client());
@@ -158,8 +158,8 @@ async fn cleared(lab: Lab) -> anyhow::Result<()> {
     ensure!(start.elapsed().as_millis() < 1000, "waiting 300 ms took {:?}", start.elapsed());
     yours.clear().await?;
     let next = acquire(&lab, &yours).await?;
-    ensure!(next.fence() > held.fence(), "fence {} behind fence {}", next.fence(), held.fence());
-    match mine.release(held, FOR_EVER).await {
+    ensure!(next.fence() > held.fence(), "fence {} after fence {}", next.fence(), held.fence());
+    match mine.release(held, FOREVER).await {
         Err(LockError::NotHeld) => {}
         other => bail!("the release of a cleared lock was answered {other:?}"),
     }

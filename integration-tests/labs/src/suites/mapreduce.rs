@@ -1,8 +1,9 @@
-//! MapReduce (Lab 1): the labs' seven tests, and what no lab asks: kills at any moment, workers that are stopped and go
-//! on, a coordinator that dies, a network that loses, and results in the store that count exactly once.
+//! MapReduce (Lab 1): the labs' seven tests, and what no lab tests: kills at any moment, workers
+//! that are stopped and continue, a coordinator that dies, a network that loses messages, and
+//! results in the store that count exactly once.
 //!
-//! Adapted: the inputs are texts of random words instead of eight books. A worker whose connection ends is given up at
-//! once, so a crash does not cost the labs' ten seconds.
+//! Adapted: the inputs are texts of random words instead of eight books. A worker whose connection
+//! ends is given up at once, so a crash does not cost the labs' ten seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::lab::mapreduce::{Job, Process};
 use crate::lab::{Lab, Setup, Store};
 use crate::sheet::{Test, test};
 
-/// What the labs give a job.
+/// The labs' time limit for a job.
 const JOB_MS: u64 = 110_000;
 
 type Play = fn(Lab) -> BoxFuture<'static, anyhow::Result<()>>;
@@ -57,8 +58,8 @@ pub fn tests() -> Vec<Test> {
         classic("MR7-classic", "workers crash", 2020..=2025, "crash test", |lab| {
             Box::pin(crash(lab, 4, 1000))
         }),
-        ours("MR-stop", "a worker is stopped and goes on later", |lab| Box::pin(stopped(lab))).real(),
-        ours("MR-coordinator", "the coordinator dies, and another goes on", |lab| Box::pin(takeover(lab)))
+        ours("MR-stop", "a worker is stopped and continues later", |lab| Box::pin(stopped(lab))).real(),
+        ours("MR-coordinator", "the coordinator dies, and another continues", |lab| Box::pin(takeover(lab)))
             .real(),
         ours("MR-lossy", "requests and answers are lost", |lab| Box::pin(counts(lab))).unreliable(),
         ours("MR-store", "counts in the store grow by each job exactly once", |lab| {
@@ -72,7 +73,7 @@ pub fn tests() -> Vec<Test> {
             .real(),
         ours("MR-locked", "jobs whose prefixes overlap run one after the other", |lab| Box::pin(locked(lab)))
             .real(),
-        ours("MR-changed", "somebody else writes under the prefix, and the job says what is lost", |lab| {
+        ours("MR-changed", "another client writes under the prefix, and the job says what is lost", |lab| {
             Box::pin(changed(lab))
         }),
         ours("MR-twins", "two workers write the same counts at once", |lab| Box::pin(twins(lab))),
@@ -83,7 +84,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// A coordinator, and a second later workers.
+/// Starts a coordinator, and workers a second later.
 async fn started(lab: &Lab, job: &Job, workers: usize) -> anyhow::Result<(Process, Vec<Process>)> {
     let coordinator = job.coordinator()?;
     lab.sleep(1000).await;
@@ -156,7 +157,7 @@ async fn crash(lab: Lab, workers: usize, pause_ms: u64) -> anyhow::Result<()> {
     let mut coordinator = job.coordinator()?;
     lab.set_peers(workers as u64);
     lab.sleep(1000).await;
-    let crew = try_join_all((0..workers).map(|_| job.worker_for_ever(pause_ms)));
+    let crew = try_join_all((0..workers).map(|_| job.worker_forever(pause_ms)));
     tokio::select! {
         biased;
         ended = job.ends("the coordinator", &mut coordinator, JOB_MS) => ended?,
@@ -165,8 +166,8 @@ async fn crash(lab: Lab, workers: usize, pause_ms: u64) -> anyhow::Result<()> {
     job.check_output("nocrash").await
 }
 
-/// Not of the labs: a worker falls silent in the middle of a map. Its task is given to another after ten seconds; it
-/// goes on when all is over, and changes nothing.
+/// Not from the labs: a worker falls silent in the middle of a map. Its task is given to another
+/// after ten seconds. It continues when everything is over, and changes nothing.
 async fn stopped(lab: Lab) -> anyhow::Result<()> {
     let job = Job::new(&lab, "jobcount")?;
     let (mut coordinator, mut workers) = started(&lab, &job, 3).await?;
@@ -181,7 +182,7 @@ async fn stopped(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Not of the labs: what was done is not done again, and what was not is.
+/// Not from the labs: finished work is not done again, and the rest is.
 async fn takeover(lab: Lab) -> anyhow::Result<()> {
     let job = Job::new(&lab, "jobcount")?;
     let (mut coordinator, _workers) = started(&lab, &job, 3).await?;
@@ -193,7 +194,7 @@ async fn takeover(lab: Lab) -> anyhow::Result<()> {
     job.ends("the second coordinator", &mut coordinator, JOB_MS).await?;
     let output = job.output()?;
     let maps: u64 = output.first().and_then(|line| line.strip_prefix("a ")?.parse().ok()).unwrap_or(0);
-    // Those that were at work when it died may be done twice.
+    // Tasks that were running when it died may be done twice.
     ensure!(output.len() == 1 && (8..=11).contains(&maps), "{output:?}");
     Ok(())
 }
@@ -207,8 +208,8 @@ async fn two_groups(lab: &Lab) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// Workers of a job are killed, stopped and started again until its coordinator has ended: so often, with pauses of at
-/// most so many milliseconds. Those that are stopped still.
+/// Workers of a job are killed, stopped and started again until its coordinator has ended, with
+/// pauses of at most the given number of milliseconds. Returns those that are still stopped.
 async fn storm(
     lab: &Lab,
     job: &Job,
@@ -251,8 +252,9 @@ async fn add_counts(job: &Job, expected: &mut Counts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Not of the labs: two jobs, one after the other, add their counts to the store while workers are killed and stopped
-/// at any moment, and a shard moves. Those that were stopped go on after all of it.
+/// Not from the labs: two jobs, one after the other, add their counts to the store while workers
+/// are killed and stopped at any moment, and a shard moves. Stopped workers continue after all of
+/// it.
 async fn into_store(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
     let (mut expected, mut asleep, mut jobs) = (Counts::new(), Vec::new(), Vec::new());
@@ -277,8 +279,8 @@ async fn into_store(lab: Lab) -> anyhow::Result<()> {
     check_counts(&store, "wc/", &expected).await
 }
 
-/// Not of the labs: an app whose attempts differ. All reducers have read the same attempt of each map, and the store
-/// has what the files have, whoever sent it.
+/// Not from the labs: an app whose attempts differ. All reducers have read the same attempt of each
+/// map, and the store has what the files have, no matter who sent it.
 async fn dice(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
     let job = Job::into_store(&lab, "dice", &store, "dice/")?;
@@ -301,7 +303,7 @@ async fn dice(lab: Lab) -> anyhow::Result<()> {
     check_counts(&store, "dice/", &expected).await
 }
 
-/// Not of the labs: all servers are away when reducers want to write.
+/// Not from the labs: all servers are away when reducers want to write.
 async fn away(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
     let job = Job::into_store(&lab, "wc", &store, "wc/")?;
@@ -323,8 +325,8 @@ async fn away(lab: Lab) -> anyhow::Result<()> {
     check_counts(&store, "wc/", &expected).await
 }
 
-/// Not of the labs: while a job adds its counts, others write one of its keys. A mark that was made meanwhile would hide
-/// from every later attempt that the count is missing.
+/// Not from the labs: while a job adds its counts, others write one of its keys. A mark that was
+/// made meanwhile would hide the missing count from every later attempt.
 async fn changed(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
     let job = Job::into_store(&lab, "wc", &store, "wc/")?;
@@ -342,12 +344,13 @@ async fn changed(lab: Lab) -> anyhow::Result<()> {
         ended = first.ended() => ended,
         failed = try_join_all(strangers) => bail!("a stranger does not write: {failed:?}"),
     };
-    ensure!(!ended, "a job ended well although a count of its is missing");
+    ensure!(!ended, "a job ended well although one of its counts is missing");
     ensure!(!job.coordinator()?.ended().await, "another coordinator forgot that a count is missing");
     Ok(())
 }
 
-/// Not of the labs: of two jobs whose prefixes overlap the second is refused until the first one is done.
+/// Not from the labs: of two jobs whose prefixes overlap the second is refused until the first one
+/// is done.
 async fn locked(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
     let (first, second) =
@@ -381,7 +384,7 @@ async fn check_counts(store: &Store, prefix: &str, expected: &Counts) -> anyhow:
     Ok(())
 }
 
-/// Not of the labs: attempts at the same reducers that run side by side write each word once.
+/// Not from the labs: attempts at the same reducers that run side by side write each word once.
 async fn twins(lab: Lab) -> anyhow::Result<()> {
     let store = two_groups(&lab).await?;
     let output = mapreduce::files::Output { prefix: "n/".to_owned(), add: true };
@@ -403,8 +406,8 @@ async fn twins(lab: Lab) -> anyhow::Result<()> {
     check_counts(&store, "n/", &expected).await
 }
 
-/// Not of the labs: a map task a shard. Each row is read once, wherever its shard is by then. The job's own books, which
-/// lie in the store, too, are not read.
+/// Not from the labs: one map task per shard. Each row is read once, wherever its shard is by then.
+/// The job's own records, which are in the store too, are not read.
 async fn from_store(lab: Lab) -> anyhow::Result<()> {
     const ROWS: usize = 3000;
     let store = two_groups(&lab).await?;

@@ -1,8 +1,8 @@
-//! Simulated runs, one file a subject.
+//! Simulated runs, one file per subject.
 //!
-//! The graded scenarios of the labs, one file a lab part, declared by each file's `tests`
-//! ([`crate::grading`]). And storms of our own ([`raft_faults`], [`shard_moves`]): each is a function of a
-//! seed; [`campaign`] plays many.
+//! Each file holds the graded scenarios of one lab part, which its `tests` function declares
+//! ([`crate::grading`]). Others are our own storms ([`raft_faults`], [`shard_moves`]): each is a
+//! function of a seed; [`campaign`] runs many.
 
 pub mod damaged_tables;
 pub mod kvraft;
@@ -55,18 +55,16 @@ pub(crate) fn graded() -> Vec<Test> {
     suites.into_iter().flat_map(|tests| tests()).collect()
 }
 
-/// What a run did.
+/// The numbers of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Hash over everything that happened.
     pub trace: u64,
-    /// Events.
     pub events: u64,
     /// Operations acknowledged to clients.
     pub acknowledged: u64,
     /// Configurations made.
     pub configs: u64,
-    /// Faults.
     pub tally: Tally,
 }
 
@@ -83,7 +81,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A run with too little in it proves nothing.
+/// A run in which too little happened proves nothing.
 fn at_least(what: &str, found: u64, wanted: u64) -> Result<(), String> {
     if found < wanted {
         return Err(format!("vacuous: {found} {what}, at least {wanted} are needed"));
@@ -91,7 +89,7 @@ fn at_least(what: &str, found: u64, wanted: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// A suite: plays one seed.
+/// A suite: runs one seed.
 pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
@@ -109,10 +107,10 @@ pub fn suites() -> BTreeMap<&'static str, Play> {
     suites.into()
 }
 
-/// Plays `count` seeds of the suite `name` from `first` on, on two threads, and adds the reports up.
+/// Runs `count` seeds of the suite `name` from `first` on, on two threads, and sums up the reports.
 ///
 /// # Errors
-/// The line that replays the smallest seed that failed, and why it did.
+/// The line that replays the smallest seed that failed, and the reason.
 ///
 /// # Panics
 /// When there is no such suite.

@@ -1,19 +1,19 @@
 //! The labs' own tests of their network (labrpc, the same twelve in every year), on ours.
 //!
-//! The service under test is as small as theirs: asked for a key it answers with the number that the key
-//! spells, asked without a key it answers with a text made from the configuration number, and as a
-//! controller it opens sessions. Two services at one address, as theirs.
+//! The service under test is as small as theirs. Asked for a key it answers with the number that
+//! the key spells, asked without a key it answers with a text made from the configuration number,
+//! and as a controller it opens sessions. Two services at one address, as theirs.
 //!
-//! Where a test has no meaning here its intention is kept: argument types are Rust's business, but nothing
-//! that travels may be shared ([`types`]); byte counts are those of our codec (`bytes`); toggling long delays
-//! cannot race, but must not change the fate of calls that are under way ([`long_delay_race`]). Ends need not
-//! be enabled before the first call.
+//! Where a test has no meaning here its intention is kept: argument types are checked by Rust, but
+//! messages must share no memory ([`types`]); byte counts are those of our codec (`bytes`);
+//! toggling long delays cannot race, but must not change the fate of running calls
+//! ([`long_delay_race`]). Ends need not be enabled before the first call.
 //!
-//! Not applicable: the three tests of labgob (a round trip, and warnings about lower-case fields and about
-//! decoding over a value that is not the default): encoding is serde's and bincode's, whose derived code knows
-//! all fields and makes new values. The two of tester1 (a server is reached; after ShutdownServer its Kill
-//! was called and calls fail): they test a tester's handling of processes that does not exist here; a crash
-//! is the simulated cluster's, and tested there.
+//! Not applicable: the three tests of labgob (a round trip, and warnings about lower-case fields
+//! and about decoding over a value that is not the default): encoding is done by serde and bincode,
+//! whose derived code knows all fields and makes new values. The two of tester1 (a server is
+//! reached; after ShutdownServer its Kill was called and calls fail): they test a tester's handling
+//! of processes that does not exist here; the simulated cluster has its own tests of crashes.
 //!
 //! Left out on purpose: a place on the sheets. These tests were never handed out.
 
@@ -38,14 +38,14 @@ use sim::network::{Calls, Network, Reply, Request, Server, Weather};
 
 /// The server's address.
 const SERVER: &str = "server";
-/// A call lasts as long as its handler: nobody's deadline may end it.
-const FOR_EVER: Duration = Duration::from_secs(3600);
+/// A call lasts as long as its handler: no deadline may end it.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
         test("NET01", "network", "network: basic calls", basic),
-        test("NET02", "network", "network: what travels is a copy", types),
+        test("NET02", "network", "network: messages are copies", types),
         test("NET03", "network", "network: disabled ends", disconnect),
         test("NET04", "network", "network: requests are counted", counts),
         test("NET05", "network", "network: bytes are counted", bytes),
@@ -117,7 +117,7 @@ impl End {
 
     async fn get(&self, key: &str, config: u64) -> Result<(Option<Bytes>, u64), CallError> {
         let request = KvRequest::Get { key: Bytes::from(key.to_owned()), config: ConfigNum(config) };
-        match self.calls.kv(&self.to, GroupId(1), request, FOR_EVER).await? {
+        match self.calls.kv(&self.to, GroupId(1), request, FOREVER).await? {
             Ok(KvReply::Value { value, version }) => Ok((value, version.0)),
             other => Err(CallError::Refused { address: self.to.clone(), why: format!("{other:?}") }),
         }
@@ -135,18 +135,18 @@ impl End {
     }
 }
 
-/// The service behind the address answers, and so does the other one.
+/// The service at the address answers, and so does the other one.
 pub async fn basic(lab: Lab) -> anyhow::Result<()> {
     let end = End::new(&with_server(&lab)?, "client");
     ensure!(end.text(111).await? == "handler2-111");
     ensure!(end.number("9099").await? == 9099);
-    let opened = end.calls.ctrl(&end.to, CtrlRequest::Open, FOR_EVER).await?;
+    let opened = end.calls.ctrl(&end.to, CtrlRequest::Open, FOREVER).await?;
     ensure!(opened == Ok(CtrlReply::Opened(SessionId(7))), "{opened:?}");
     Ok(())
 }
 
-/// What arrives equals what was sent and shares no memory with it, in both directions: neither side can
-/// change the other's.
+/// What arrives equals what was sent and shares no memory with it, in both directions: neither side
+/// can change the other's.
 pub async fn types(lab: Lab) -> anyhow::Result<()> {
     let network = network(&lab)?;
     let kept = Arc::new(Mutex::new(Vec::new()));
@@ -157,7 +157,7 @@ pub async fn types(lab: Lab) -> anyhow::Result<()> {
             lock(&server).extend([key, value.clone()]);
             Reply::Kv(Ok(KvReply::Value { value: Some(value), version: Version(1) }))
         }
-        // The server takes the change apart: the client's must stay whole.
+        // The server consumes the change: the client's must stay intact.
         Request::Ctrl(CtrlRequest::Change { change: Change::Join(mut groups), ticket }) => {
             let count = groups.len() as u64;
             groups.clear();
@@ -169,7 +169,7 @@ pub async fn types(lab: Lab) -> anyhow::Result<()> {
 
     let key = Bytes::from(b"a long enough key to live on the heap".to_vec());
     let request = KvRequest::Get { key: key.clone(), config: ConfigNum(0) };
-    let reply = end.calls.kv(&end.to, GroupId(1), request, FOR_EVER).await?;
+    let reply = end.calls.kv(&end.to, GroupId(1), request, FOREVER).await?;
     let Ok(KvReply::Value { value: Some(value), .. }) = reply else { bail!("{reply:?}") };
     let held = lock(&kept).clone();
     ensure!(held == [key.clone(), value.clone()], "other content");
@@ -180,7 +180,7 @@ pub async fn types(lab: Lab) -> anyhow::Result<()> {
     let change = Change::Join([(GroupId(1), group.clone()), (GroupId(2), group)].into());
     let ticket = Ticket { session: SessionId(7), seq: Seq(40) };
     let request = CtrlRequest::Change { ticket, change: change.clone() };
-    let reply = end.calls.ctrl(&end.to, request.clone(), FOR_EVER).await?;
+    let reply = end.calls.ctrl(&end.to, request.clone(), FOREVER).await?;
     ensure!(reply == Ok(CtrlReply::Changed { config: ConfigNum(42), moves: Vec::new() }), "{reply:?}");
     ensure!(request == CtrlRequest::Change { ticket, change });
     Ok(())
@@ -231,9 +231,9 @@ pub async fn bytes(lab: Lab) -> anyhow::Result<()> {
     for number in 0..CALLS {
         ensure!(end.text(number).await?.len() == 107);
     }
-    // The labs' limits are 1,800 and 2,500: a bare number and a bare text, with a few bytes around them. Ours
-    // travel as the product's request and reply, 33 and 137 bytes with format version, kinds, lengths, group
-    // and the result's version.
+    // The labs' limits are 1,800 and 2,500: a bare number and a bare text, with a few bytes around
+    // them. Ours are sent as the product's request and reply, 33 and 137 bytes with format version,
+    // kinds, lengths, group and the result's version.
     let (least, most) = (CALLS * (8 + 107), CALLS * (33 + 137));
     let second = network.bytes() - first;
     ensure!((least..=most).contains(&second), "{CALLS} calls for 107 bytes count {second} bytes");
@@ -298,7 +298,7 @@ pub async fn concurrent_one(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls that failed on a disabled end neither reach the server later nor hold up the next one.
+/// Calls that failed on a disabled end neither reach the server later nor delay the next one.
 pub async fn regression1(lab: Lab) -> anyhow::Result<()> {
     const CALLS: u64 = 20;
     let network = with_server(&lab)?;
@@ -337,7 +337,7 @@ pub async fn killed(lab: Lab) -> anyhow::Result<()> {
         ensure!(!call.is_finished(), "the call is over before its handler");
         lab.sleep(1).await;
     }
-    // Its tasks go on: only the network knows that it is gone.
+    // Its tasks continue: only the network knows that it is gone.
     let server = network.detach(&SERVER.into()).context("the server is on the network")?;
     let start = clock::now();
     let outcome = call.await?;
@@ -348,7 +348,7 @@ pub async fn killed(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The price of a call.
+/// The cost of a call.
 pub async fn benchmark(lab: Lab) -> anyhow::Result<()> {
     const CALLS: u64 = 100_000;
     let network = with_server(&lab)?;
@@ -365,7 +365,7 @@ pub async fn benchmark(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Long delays are switched while calls to nobody are under way: each call keeps the delay it began with.
+/// Long delays are toggled during calls to nobody: each call keeps the delay that it began with.
 pub async fn long_delay_race(lab: Lab) -> anyhow::Result<()> {
     const ROUNDS: u64 = 50;
     const CALLS: u64 = 10;

@@ -1,13 +1,13 @@
-//! What the labs' two replicated stores have in common: one replica group, and the trouble it is given.
+//! What the labs' two replicated stores have in common: one replica group, and the faults it gets.
 //!
-//! A generic test repeats three times: clients work; perhaps a partitioner throws every server to one of two
-//! sides, about once a second; everything is connected again; perhaps all servers are killed and started. What
-//! clients do, and what must hold of it, differs: [`super::kvraft`] is the classic store with appends,
-//! [`super::kvraft1`] the one with conditional puts.
+//! A generic test repeats three times: clients work; possibly a partitioner assigns every server to
+//! one of two sides, about once a second; everything is connected again; possibly all servers are
+//! killed and started. The clients' work and the required results differ: [`super::kvraft`] is the
+//! classic store with appends, [`super::kvraft1`] the one with conditional puts.
 //!
-//! Partitions cut servers from servers; a client reaches every server throughout, as in the labs.
+//! Partitions cut servers from servers; a client always reaches every server, as in the labs.
 //!
-//! Left out on purpose: trouble for the controller. It told everybody once whose the only shard is, and is not
+//! Left out on purpose: faults of the controller. It said once who owns the only shard, and is not
 //! asked again.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use sim::{Name, lock};
 
 /// The group.
 pub(super) const GROUP: u64 = 1;
-/// A generic test does everything so many times.
+/// The number of iterations of a generic test.
 pub(super) const ITERATIONS: u64 = 3;
 /// The size of the log that the labs' snapshot tests want to see compacted.
 pub(super) const RAFT_STATE_MAX: usize = 1000;
@@ -42,7 +42,7 @@ pub(super) struct Generic {
 }
 
 impl Generic {
-    /// Without trouble and snapshots, each client with a key that it knows.
+    /// Without faults and snapshots, each client with a key that it knows.
     pub(super) const fn of(clients: u64, servers: u64) -> Self {
         let (crash, partitions, random_keys) = (false, false, false);
         Self { clients, servers, crash, partitions, raft_state_max: None, random_keys }
@@ -99,10 +99,11 @@ impl Generic {
         Ok(())
     }
 
-    /// Whether the log is as short as it should be.
+    /// Checks that the log is as short as it should be.
     ///
-    /// Adapted: without maxraftstate the labs want an empty snapshot. All our state is rows, snapshot or not;
-    /// instead no server may ever have compacted its log. Processes do not tell.
+    /// Adapted: without maxraftstate the labs want an empty snapshot. All our state is rows,
+    /// snapshot or not; instead no server may ever have compacted its log. Processes do not report
+    /// that.
     pub(super) async fn check_sizes(self, store: &Store) -> anyhow::Result<()> {
         if let Some(max) = self.raft_state_max {
             return check_log_size(store, max).await;
@@ -112,7 +113,7 @@ impl Generic {
             let marker = lock(&seen.journal).marker.index;
             ensure!(
                 marker.0 == 0,
-                "{} compacted its log up to {marker} although nobody told it to",
+                "{} compacted its log up to {marker} although no test asked for it",
                 seen.name
             );
         }
@@ -120,7 +121,8 @@ impl Generic {
     }
 }
 
-/// Whether the largest log of the group is at most eight times the size at which it should be compacted.
+/// Checks that the largest log of the group is at most eight times the size at which it should be
+/// compacted.
 pub(super) async fn check_log_size(store: &Store, max: usize) -> anyhow::Result<()> {
     let (log, _) = store.bytes(GROUP).await?;
     ensure!(log <= 8 * max, "logs were not trimmed: {log} bytes > 8 * maxraftstate ({max})");
@@ -201,8 +203,8 @@ pub(super) fn client_of(
 /// Operations of a speed test.
 pub(super) const SPEED_OPS: u32 = 1000;
 
-/// Whether they were fast enough: 33.3 ms each on average, as the labs want (three in each heartbeat interval of
-/// 100 ms), and in the simulator, where a synced save takes 0.2 ms, 5 ms.
+/// Checks that they were fast enough: 33.3 ms each on average, as the labs want (three in each
+/// heartbeat interval of 100 ms), and in the simulator, where a synced save takes 0.2 ms, 5 ms.
 pub(super) fn check_speed(store: &Store, start: Instant) -> anyhow::Result<()> {
     const LABS: Duration = Duration::from_micros(33_333);
     const OURS: Duration = Duration::from_millis(5);
@@ -214,13 +216,13 @@ pub(super) fn check_speed(store: &Store, start: Instant) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a client brings that has waited long enough.
+/// The result of a client that has waited long enough.
 pub(super) async fn within_3_s<T>(waiting: &mut JoinHandle<T>) -> anyhow::Result<T> {
     let waited = clock::timeout(Duration::from_secs(3), waiting).await;
     Ok(waited.ok().context("not over 3 s after the partition healed")??)
 }
 
-/// Whether a server's rows came from another one as a snapshot.
+/// Checks that a server's rows came from another one as a snapshot.
 pub(super) fn check_installed(store: &Store, server: &Name) -> anyhow::Result<()> {
     let seen = store.ground.cluster().into_iter().flat_map(Cluster::seen).find(|seen| seen.name == *server);
     let seen = seen.with_context(|| format!("{server} does not run"))?;
@@ -228,7 +230,8 @@ pub(super) fn check_installed(store: &Store, server: &Name) -> anyhow::Result<()
     Ok(())
 }
 
-/// Whether a table of one key with a short value is as small as the labs want a snapshot of it to be.
+/// Checks that a table of one key with a short value is as small as the labs want its snapshot to
+/// be.
 pub(super) async fn check_rows_size(store: &Store) -> anyhow::Result<()> {
     const MAX: usize = 500;
     let (_, rows) = store.bytes(GROUP).await?;

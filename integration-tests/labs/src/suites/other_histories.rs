@@ -1,15 +1,19 @@
-//! Mistakes that make two histories out of one, or an empty group out of a full one. Each seed is one of them:
+//! Mistakes that make two histories out of one, or an empty group out of a full one. Each seed is
+//! one of them:
 //!
-//! * controllers that lost everything are made anew, with a key of their own or, as from a copy, with the same key;
-//! * a group that lost everything is started anew under its id;
+//! * controllers that lost everything are replaced by new ones, with a new key or, as from a copy,
+//!   with the same key;
+//! * a group that lost everything is started as a new one under its id;
 //! * controllers that lost everything are recovered from what the groups hold;
-//! * somebody pushes rows that are none, or that nobody moves.
+//! * a sender pushes malformed rows, or rows that no move covers.
 //!
-//! What was acknowledged before stays where it was and is served, as before, by the group that serves it; nobody
-//! else answers for it; and who has to know is told (correctness rules 55 to 59). The invariants of single groups
-//! are not watched here: a group that begins anew breaks them rightly.
+//! Acknowledged writes stay in place, and the same group serves them as before. No other group
+//! answers for them, and the servers and clients concerned get an error (correctness rules 55 to
+//! 59). The invariants of single groups are not watched here: a group that starts as new breaks
+//! them rightly.
 //!
-//! Left out on purpose: clients that ask the wrong controllers; connections name the cluster's key (rule 48).
+//! Left out on purpose: clients that ask the wrong controllers; connections name the cluster's key
+//! (rule 48).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +44,7 @@ const REPLICAS: u64 = 3;
 const KEYS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
-/// Time for damage to be done, were there any.
+/// Time for damage to show, if there were any.
 const AFTERWARDS: Duration = Duration::from_secs(15);
 
 /// A cluster of two groups that serve some keys.
@@ -49,7 +53,7 @@ struct Stage {
     connection: Arc<dyn Connection>,
     seed: u64,
     newcomers: BTreeMap<GroupId, NewGroup>,
-    /// Who serves each key.
+    /// The group that serves each key.
     homes: BTreeMap<Bytes, GroupId>,
     before: Sealed,
 }
@@ -67,8 +71,8 @@ pub fn play(seed: u64) -> Result<Report, Failure> {
 async fn scenario(world: World, number: u64) -> Result<Report, String> {
     let stage = Stage::set(&world).await?;
     match number {
-        0 => stage.made_anew(stage.cluster.key().wrapping_add(1).max(1)).await?,
-        1 => stage.made_anew(stage.cluster.key()).await?,
+        0 => stage.replaced(stage.cluster.key().wrapping_add(1).max(1)).await?,
+        1 => stage.replaced(stage.cluster.key()).await?,
         2 | 3 => stage.wiped(GROUPS[number as usize - 2]).await?,
         4 => stage.recovered().await?,
         _ => stage.strange_pushes().await?,
@@ -155,7 +159,7 @@ impl Stage {
         self.group(group).statuses().await.into_iter().filter_map(|(_, status)| status.ok()).collect()
     }
 
-    /// Waits until every server of a group says so.
+    /// Waits until every server of a group reports it.
     async fn until(
         &self,
         group: GroupId,
@@ -197,23 +201,25 @@ impl Stage {
     }
 
     /// All controllers lose everything and are started as new ones.
-    async fn made_anew(&self, key: u64) -> Result<(), String> {
+    async fn replaced(&self, key: u64) -> Result<(), String> {
         let own = self.newcomers[&GROUPS[0]].key;
         self.cluster.set_key(key);
         self.cluster.wipe("ctrl");
         self.cluster.ready(PATIENCE).await?;
-        // A client of its own, which has not met the cluster: others keep its key, and are refused.
+        // A separate client, which has not met the cluster: others keep its key, and are refused.
         let connection: Arc<dyn Connection> = Arc::new(self.cluster.client("stranger"));
         let ctrl =
             CtrlClerk::new(connection, self.cluster.addresses("ctrl"), self.seed).with_deadline(PATIENCE);
         if key == own {
-            // Number for number another history, in which one group gets everything, then the other.
+            // Another history with the same numbers, in which one group gets everything, then the
+            // other.
             self.change(&ctrl, self.join(&GROUPS[1..])).await?;
             self.change(&ctrl, self.join(&GROUPS[..1])).await?;
             self.change(&ctrl, Change::Leave { groups: [GROUPS[1]].into(), force: false }).await?;
         } else {
             let refused = ctrl.change(self.join(&GROUPS)).await;
-            // By the controllers; or already at the connection, if this client has met the other key.
+            // Refused by the controllers, or already at the connection, if this client has met the
+            // other key.
             let other = |error: &Error| {
                 matches!(error, Error::Refused(CtrlRefusal::OtherCluster { .. }))
                     || matches!(error, Error::Foreign { .. } | Error::Unknown)
@@ -262,7 +268,7 @@ impl Stage {
         let known =
             matches!(&refused, Err(Error::Refused(CtrlRefusal::OtherIncarnation(_)) | Error::Unknown));
         ensure(known, || format!("it joined with other data: {refused:?}"))?;
-        // Nor would it adopt anything, were it proposed.
+        // It would not adopt anything either, if that were proposed.
         let mine = Own { group, incarnation: Some(own), adopted: None };
         let named = Config { num: ConfigNum(0), ..self.before.config().as_ref().clone() };
         let named = Config { before: Default::default(), ..named };
@@ -272,7 +278,7 @@ impl Stage {
         self.all_kept(&others).await
     }
 
-    /// All controllers lose everything, and new ones go on from what the groups hold.
+    /// All controllers lose everything, and new ones continue from what the groups hold.
     async fn recovered(&self) -> Result<(), String> {
         self.cluster.set_recovering(true);
         self.cluster.wipe("ctrl");
@@ -283,8 +289,8 @@ impl Stage {
         ensure(waiting == Err(Error::Refused(CtrlRefusal::Recovering)), || {
             format!("not waiting: {waiting:?}")
         })?;
-        // As `clerk` does: a server that started again may know an old book or none, so the newest one counts,
-        // and the operator's addresses fill it up.
+        // As `clerk` does: a server that restarted may know an old book or none, so the newest one
+        // counts, and the operator's addresses complete it.
         let mut newest = AddressBook::default();
         for group in GROUPS {
             let until = clock::now().after(PATIENCE);
@@ -338,12 +344,12 @@ impl Stage {
         }
     }
 
-    /// A group awaits a shard, and gets what it must not take.
+    /// A group awaits a shard, and gets rows that it must not accept.
     async fn strange_pushes(&self) -> Result<(), String> {
         let [from, to] = GROUPS;
         let shard = self.before.assignments().find(|(_, it)| it.owner == Some(from)).map(|(shard, _)| shard);
         let shard = shard.ok_or("it owns no shard")?;
-        // The sender cannot speak: the shard stays awaited.
+        // The sender cannot send: the shard stays awaited.
         let names = |group: GroupId| self.cluster.addresses(&group.to_string());
         let cut = |enabled| {
             for one in names(from) {

@@ -1,9 +1,9 @@
-//! One group that is written to by more clients than it can serve, while its tables and disks are slow, disks are
-//! nearly full and servers are away for long.
+//! One group that gets more writes than it can serve, while its tables and disks are slow, disks
+//! are nearly full and servers are away for a long time.
 //!
-//! Limits are small, so each of them is reached. What is committed and not applied, and what a log holds, stays
-//! bounded (rule 77); the history must be linearizable. And when the trouble ends, operations take no longer than
-//! without load within five seconds, although the load goes on.
+//! Limits are small, so each of them is reached. Committed entries that are not applied, and the
+//! log, stay bounded (rule 77), and the history must be linearizable. Within five seconds after the
+//! faults end, operations take no longer than without load, although the load continues.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use sim::invariants;
 use sim::workload::{Answer, Mix, Recorder, Request};
 use sim::{Failure, World, run};
 
-/// A run lasts so long, and up to twice as long while too little happened in it.
+/// The length of a run; up to twice as long while too little has happened in it.
 const LASTS: Duration = Duration::from_secs(15);
 const ACKNOWLEDGED_MIN: u64 = 500;
 const CLIENTS: u64 = 24;
 const KEYS: usize = 24;
-/// After the trouble the group is well again within this.
+/// After the faults the group has recovered within this time.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(5);
-/// Then operations take no longer, although the load goes on.
+/// Then operations take no longer than this, although the load continues.
 const WELL: Duration = Duration::from_millis(500);
 const LOOKS: usize = 20;
 const FAULTS: &[(Fault, u32)] = &[
@@ -73,7 +73,7 @@ async fn main(world: World) -> Result<Report, String> {
     }
     nemesis.stop();
     let _ = trouble.await;
-    // What the last fault of all began ends as well.
+    // The effects of the last fault end as well.
     nemesis.stop();
     clock::sleep(RECOVERS_WITHIN).await;
     let mut observer = store(&cluster, &servers, "observer");

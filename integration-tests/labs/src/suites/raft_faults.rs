@@ -1,7 +1,8 @@
-//! One group under everything that can go wrong: loss, reordering, partitions, crashes, power cuts.
+//! One group under every fault: loss, reordering, partitions, crashes, power cuts.
 //!
-//! Three or five nodes, five clients, twenty virtual seconds, logs so small that compaction and
-//! snapshots never stop. The history must be linearizable, and after healing every key readable.
+//! Three or five nodes, five clients, twenty virtual seconds, and logs so small that compactions
+//! and snapshots never stop. The history must be linearizable, and after healing every key
+//! readable.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use sim::toy::ToyStore;
 use sim::workload::{Answer, Mix, Recorder, Request};
 use sim::{Failure, Name, World, run};
 
-/// A run lasts so long, and up to twice as long while too little happened in it.
+/// The length of a run; up to twice as long while too little has happened in it.
 const LASTS: Duration = Duration::from_secs(20);
 const ACKNOWLEDGED_MIN: u64 = 500;
 const CRASHES_MIN: u64 = 4;
@@ -54,7 +55,7 @@ pub(super) fn store(cluster: &Cluster, servers: &[Name], name: &str) -> Box<ToyS
     Box::new(ToyStore { calls: cluster.client(name), servers: servers.to_vec(), random, at })
 }
 
-/// So many clients that go on until the recorder stops.
+/// Starts clients that work until the recorder stops.
 pub(super) fn clients(
     cluster: &Cluster,
     servers: &[Name],
@@ -94,7 +95,7 @@ async fn main(world: World) -> Result<Report, String> {
     }
     nemesis.stop();
     let _ = trouble.await;
-    // Nodes that the last faults took down come back, too.
+    // Nodes that the last faults took down come back too.
     clock::sleep(plan.down_max).await;
     nemesis.stop();
     recorder.stop();
@@ -102,7 +103,7 @@ async fn main(world: World) -> Result<Report, String> {
         let _ = client.await;
     }
     cluster.ready(Duration::from_secs(5)).await?;
-    // Also those that lost what they had.
+    // Including those that lost data.
     cluster.caught_up(Duration::from_secs(5)).await?;
     let mut reader = store(&cluster, &servers, "reader");
     for key in keys {

@@ -1,9 +1,10 @@
-//! Replicated state machines without a store (6.5840 2025 and 2026, Labs 4A and 4C; M01 to M08): a counter on three
-//! servers, and callers that must all be told what became of their commands.
+//! Replicated state machines without a store (6.5840 2025 and 2026, Labs 4A and 4C; M01 to M08): a
+//! counter on three servers, and callers that must all get an answer to their commands.
 //!
-//! `Inc` counts and answers with the count, `Null` does nothing, and no `Dec` may ever reach the machine: it is
-//! only sent to a leader that cannot commit it. The labs' Submit is [`Replica::execute`] without a deadline; that
-//! of the helper `one_partition` tries servers for ten seconds.
+//! `Inc` counts and answers with the count, `Null` does nothing, and no `Dec` may ever reach the
+//! machine: it is only sent to a leader that cannot commit it. The labs' Submit is
+//! [`Replica::execute`] without a deadline; that of the helper `one_partition` tries servers for
+//! ten seconds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,11 +46,11 @@ pub fn tests() -> Vec<Test> {
 
 /// The group's servers.
 const SERVERS: u64 = 3;
-/// The labs' NSEC: for so long a helper tries, and calls may linger for a second more.
+/// The labs' NSEC: a helper tries this long, and calls may linger for a second more.
 const TRY_FOR: Duration = Duration::from_secs(10);
 const OVER_WITHIN: Duration = Duration::from_secs(11);
-/// Longer than any test: a command waits until it is told.
-const FOR_EVER: Duration = Duration::from_secs(3600);
+/// Longer than any test: a command waits until it gets its answer.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Command {
@@ -101,7 +102,7 @@ struct Rsm {
     lab: Lab,
     cluster: Cluster,
     servers: Vec<Name>,
-    /// The server that led when somebody last asked.
+    /// The server that led at the last answer.
     leader: Arc<AtomicUsize>,
 }
 
@@ -124,13 +125,14 @@ impl Rsm {
     /// Submits at one server.
     async fn submit(&self, server: &Name, command: Command) -> Result<u64, ExecuteError> {
         match self.cluster.replica::<Counter>(server) {
-            Some(replica) => Replica::execute(&replica, &command, FOR_EVER).await,
+            Some(replica) => Replica::execute(&replica, &command, FOREVER).await,
             None => Err(ExecuteError::NotLeader { hint: None }),
         }
     }
 
-    /// The labs' onePartition: submits at one connected server after the other, of `part` if there is one,
-    /// beginning with the last known leader, until one has done it. Nothing after ten seconds.
+    /// The labs' onePartition: submits at one connected server after the other, of `part` if there
+    /// is one, beginning with the last known leader, until one has executed it. None after ten
+    /// seconds.
     async fn one_partition(&self, part: Option<&[Name]>, command: Command) -> Option<u64> {
         let start = clock::now();
         while start.elapsed() < TRY_FOR {
@@ -154,7 +156,7 @@ impl Rsm {
         None
     }
 
-    /// Counts one up, anywhere: the count.
+    /// Increments, at any server; returns the count.
     async fn inc(&self) -> anyhow::Result<u64> {
         let counted = self.one_partition(None, Command::Inc).await;
         counted.with_context(|| format!("no server counted within {TRY_FOR:?}"))
@@ -177,7 +179,7 @@ impl Rsm {
         self.cluster.seen().into_iter().map(|seen| (seen.name, count(&*seen.probe.table))).collect()
     }
 
-    /// Submits a command many times at once: the tasks that wait for the answers.
+    /// Submits a command many times at once; returns the tasks that wait for the answers.
     fn submit_many<F: Future<Output: Send> + Send + 'static>(
         &self,
         times: usize,
@@ -200,7 +202,7 @@ impl Rsm {
         self.servers.iter().for_each(|server| self.cluster.start(server));
     }
 
-    /// Counts one up a hundred times, and restarts all servers: the next count is 101.
+    /// Increments a hundred times, and restarts all servers: the next count is 101.
     async fn count_and_restart(&self) -> anyhow::Result<()> {
         for _ in 0..100 {
             let count = self.inc().await?;
@@ -210,15 +212,16 @@ impl Rsm {
         self.lab.sleep(1000).await;
         self.start_all();
         let count = self.inc().await?;
-        ensure!(count == 101, "behind 100 increments and a restart the next one counted {count}");
+        ensure!(count == 101, "after 100 increments and a restart the next one counted {count}");
         self.lab.sleep(1000).await;
         Ok(())
     }
 
-    /// Submits a hundred times at once and kills all servers 20 ms later: everybody must be told.
+    /// Submits a hundred times at once and kills all servers 20 ms later: every caller must get an
+    /// answer.
     ///
-    /// Adapted: the labs' group commits with its heartbeats, ours within 2 ms; so that commands wait when the
-    /// servers die, the followers' next write takes a second.
+    /// Adapted: the labs' group commits with its heartbeats, ours within 2 ms; so that commands
+    /// wait when the servers die, the followers' next write takes a second.
     async fn kill_while_commands_wait(&self) -> anyhow::Result<()> {
         let leader = self.leader()?;
         for follower in self.servers.iter().filter(|server| **server != leader) {
@@ -275,11 +278,12 @@ async fn leader_failure(lab: Lab) -> anyhow::Result<()> {
     all.check_counter(count, 3).await
 }
 
-/// Commands at a leader that is cut off wait, for they may still be committed; once it learns of a newer term they
-/// fail.
+/// Commands at a leader that is cut off wait, because they may still be committed; once it learns
+/// of a newer term they fail.
 ///
-/// Adapted: that our leader steps down, because it hears of no majority, tells nobody anything (correctness rule
-/// 28); so none of the hundred may return before the partition heals, where the labs only want that not all do.
+/// Adapted: when our leader steps down, because it hears of no majority, it answers nobody
+/// (correctness rule 28). So none of the hundred may return before the partition heals, where the
+/// labs only want that not all do.
 async fn leader_partition(lab: Lab) -> anyhow::Result<()> {
     const SECOND: Duration = Duration::from_secs(1);
     let all = Rsm::set_up(&lab, None).await?;
@@ -330,7 +334,7 @@ async fn restart_submit(lab: Lab) -> anyhow::Result<()> {
     let count = all.inc().await?;
     ensure!(
         count == 102,
-        "behind 101 increments, commands without effect and a restart the next one counted {count}"
+        "after 101 increments, commands without effect and a restart the next one counted {count}"
     );
     all.check_counter(count, 3).await
 }

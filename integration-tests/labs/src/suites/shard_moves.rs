@@ -1,12 +1,13 @@
-//! Three groups between which shards move all the time, under everything that can go wrong.
+//! Three groups between which shards move all the time, under every fault.
 //!
-//! [`play`]: a random Join, Leave or Move every 200 to 800 ms for thirty virtual seconds, clients that
-//! read, write, append, delete and write conditionally, and the nemesis. The history must be
-//! linearizable with every acknowledged operation in it exactly once; after healing every shard answers
-//! within two seconds. A run with too little in it fails as vacuous.
+//! [`play`]: a random Join, Leave or Move every 200 to 800 ms for thirty virtual seconds, clients
+//! that read, write, append, delete and write conditionally, and the nemesis. The history must be
+//! linearizable with every acknowledged operation in it exactly once; after healing every shard
+//! answers within two seconds. A run in which too little happened fails as vacuous.
 //!
-//! [`idle_restart`]: everything restarts in mid-move with no client connected, and the move goes on
-//! (correctness rules 12, 41). [`rings`]: all shards go round a ring of groups at once (rule 40).
+//! [`idle_restart`]: everything restarts in mid-move with no client connected, and the move
+//! continues (correctness rules 12, 41). [`rings`]: all shards go round a ring of groups at once
+//! (rule 40).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,18 +38,18 @@ const BATCHING_CLIENTS: u64 = 2;
 /// Writes of a batch.
 const BATCH: usize = 4;
 const KEYS_PER_SHARD: usize = 2;
-/// A run lasts so long, and longer while too little happened in it, but not for ever.
+/// The length of a run; longer while too little has happened in it, but not forever.
 const LASTS: Duration = Duration::from_secs(32);
 const LASTS_MAX: Duration = Duration::from_secs(60);
-/// What the issue demands of a run.
+/// The required number of configurations in a run.
 const CONFIGS_MIN: u64 = 20;
 const CRASHES_MIN: u64 = 10;
 const ACKNOWLEDGED_MIN: u64 = 2000;
 const INTERRUPTED_MIN: u64 = 5;
-/// After healing every shard answers within this.
+/// After healing every shard answers within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// What goes wrong while shards move at random.
+/// The faults while shards move at random.
 const FAULTS: &[(Fault, u32)] = &[
     (Fault::Crash, 18),
     (Fault::CrashLeader, 15),
@@ -63,7 +64,7 @@ const FAULTS: &[(Fault, u32)] = &[
     (Fault::DamageTail, 8),
     (Fault::SetBack, 2),
 ];
-/// What goes wrong while shards go round.
+/// The faults while shards go round.
 const CRASHES: &[(Fault, u32)] = &[(Fault::Crash, 5), (Fault::CrashLeader, 20), (Fault::CrashMidMove, 75)];
 
 /// A cluster with its controllers and groups, all groups known to the admin.
@@ -119,7 +120,7 @@ impl Stage {
         Mix { shares: [30, 20, 35, 5, 10], keys: self.keys.clone(), think_max }
     }
 
-    /// Reads every key, each by a client of its own, within `limit`.
+    /// Reads every key, each with a separate client, within `limit`.
     async fn read_all(&self, limit: Duration) -> Result<(), String> {
         let start = clock::now();
         let reads: Vec<_> = self
@@ -209,7 +210,8 @@ impl Stage {
     }
 }
 
-/// A client that sends batches until the recorder stops: appends and puts, now to one shard, now to several.
+/// A client that sends batches until the recorder stops: appends and puts, sometimes to one shard,
+/// sometimes to several.
 async fn batches(recorder: Recorder, store: KvStore, mix: Mix, mut random: Generator) {
     let mut clients: Vec<u64> = (0..BATCH).map(|_| recorder.new_client()).collect();
     for number in 0_u64.. {
@@ -238,7 +240,7 @@ async fn batches(recorder: Recorder, store: KvStore, mix: Mix, mut random: Gener
     }
 }
 
-/// Keys, as many in each shard.
+/// Keys, the same number in each shard.
 fn keys() -> Vec<String> {
     let mut found: BTreeMap<ShardId, Vec<String>> = BTreeMap::new();
     for number in 0_u32.. {
@@ -299,7 +301,7 @@ async fn random_moves(world: World) -> Result<Report, String> {
     Ok(report)
 }
 
-/// A change that fits, as far as the admin knows: an outcome it could not learn makes it err now and then.
+/// A change that fits, as far as the admin knows; after an unknown outcome it may be wrong.
 fn draw_change(stage: &Stage, random: &mut Generator, joined: &mut Vec<GroupId>, may_empty: bool) -> Change {
     let away: Vec<GroupId> = GROUPS.iter().filter(|group| !joined.contains(group)).copied().collect();
     let leave = random.random_range(0..100);

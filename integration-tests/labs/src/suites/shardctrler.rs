@@ -1,11 +1,11 @@
-//! The shard controller of 6.824 2020 to 6.5840 2024 (Lab 4A, 5A in 2024): three replicated servers, a
-//! reliable network, ten shards.
+//! The shard controller of 6.824 2020 to 6.5840 2024 (Lab 4A, 5A in 2024): three replicated
+//! servers, a reliable network, ten shards.
 //!
-//! The originals are three functions; here every scenario stands by itself and does what it needs first.
-//! The groups are names only: nobody serves shards in these tests.
+//! The originals are three functions; here every scenario is separate and does its own set-up. The
+//! groups are names only: nobody serves shards in these tests.
 //!
-//! Adapted: the originals' checks of minimal transfers looked at group ids that never existed and so could
-//! not fail (C05, C06, C10, C11); these look at the groups that do exist.
+//! Adapted: the originals' checks of minimal transfers looked at group ids that never existed and
+//! so could not fail (C05, C06, C10, C11); these look at the groups that do exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -123,7 +123,7 @@ fn book_of(book: &AddressBook, group: u64) -> Vec<String> {
 fn join(key: u64, groups: &[(u64, &[&str])]) -> Change {
     let group = |(group, servers): &(u64, &[&str])| {
         let addresses = servers.iter().map(|server| (*server).to_owned()).collect();
-        // An id comes back with the life of its data that it had: these have one life each.
+        // An id comes back with the incarnation that it had: these have one each.
         (GroupId(*group), NewGroup { key, incarnation: Incarnation(*group), addresses })
     };
     Change::Join(groups.iter().map(group).collect())
@@ -141,7 +141,8 @@ fn three(name: u64) -> [String; 3] {
     ["a", "b", "c"].map(|letter| format!("{name}{letter}"))
 }
 
-/// The steps of the first scenario; the configurations on the way, as the labs remember them for the second.
+/// The steps of the first scenario; returns the configurations on the way, which the labs remember
+/// for the second.
 async fn basic_steps(controllers: &Controllers) -> anyhow::Result<Vec<Config>> {
     let mut seen = vec![controllers.query().await?];
     controllers.check(&[]).await?;
@@ -182,7 +183,7 @@ async fn moves(lab: Lab) -> anyhow::Result<()> {
     controllers.join(503, &["3a", "3b", "3c"]).await?;
     controllers.join(504, &["4a", "4b", "4c"]).await?;
     give(&controllers, |shard| if shard < SHARDS / 2 { 503 } else { 504 }).await?;
-    // Balancing may have put them there already; nobody but a move puts them the other way round.
+    // Balancing may have put them there already; only a move puts them the other way round.
     give(&controllers, |shard| if shard < SHARDS / 2 { 504 } else { 503 }).await?;
     controllers.leave(&[503]).await?;
     controllers.leave(&[504]).await
@@ -285,7 +286,7 @@ async fn fifteen(lab: Lab, at_once: bool) -> anyhow::Result<(Controllers, Config
     Ok((controllers, before))
 }
 
-/// No shard may go from one to another of the groups that were there all the time.
+/// No shard may move between two groups that were there all the time.
 fn nothing_moved_between(groups: &BTreeSet<GroupId>, before: &Config, after: &Config) -> anyhow::Result<()> {
     for (shard, assignment) in before.assignments() {
         let (from, to) = (assignment.owner, after.owner(shard));

@@ -1,14 +1,14 @@
-//! Servers and clients that do not belong where they are: a server that lost its data, one that was made with another
-//! list of members, a second process with a copy of a running server's disk, and a second cluster of the same name
-//! whose clients and groups got the first one's addresses.
+//! Servers and clients in the wrong place: a server that lost its data, one that was made with
+//! another list of members, a second process with a copy of a running server's disk, and a second
+//! cluster of the same name whose clients and groups got the first one's addresses.
 //!
-//! [`play`]: controllers and three groups with clients, under crashes and bad weather. Again and again a stranger
-//! takes a server's place, or stands beside it. Nobody may listen to it, and it may hear nothing: what it has applied
-//! stays what it began with. The history must be linearizable, and after the last stranger went every key
-//! readable (correctness rules 32, 50, 51, 53).
+//! [`play`]: controllers and three groups with clients, under crashes and bad weather. Again and
+//! again a stranger takes a server's place, or runs beside it. Nobody may listen to it, and it may
+//! learn nothing: its applied state stays what it began with. The history must be linearizable, and
+//! after the last stranger every key readable (correctness rules 32, 50, 51, 53).
 //!
-//! Left out on purpose: a twin whose original is down. It is that server then, and where both copies went on one
-//! after the other the group was set back, which nobody can tell.
+//! Left out on purpose: a twin whose original is down. It is that server then. If both copies ran
+//! one after the other, the group was set back, which nobody can notice.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const ACKNOWLEDGED_MIN: u64 = 500;
 /// No partitions: a twin whose original cannot be heard is that server.
 const FAULTS: &[(Fault, u32)] = &[(Fault::Weather, 60), (Fault::SlowDisks, 40)];
 
-/// What a stranger is.
+/// The kind of a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stranger {
     /// It lost its data and was started as new.
@@ -50,7 +50,7 @@ enum Stranger {
 impl Stranger {
     const ALL: [Self; 4] = [Self::Wiped, Self::OtherMembers, Self::Twin, Self::OtherCluster];
 
-    /// What the others say of it.
+    /// The reason with which others refuse it.
     fn reason(self) -> Reason {
         match self {
             Self::Wiped => Reason::OtherIncarnation,
@@ -99,7 +99,7 @@ async fn main(world: World) -> Result<Report, String> {
     Ok(report)
 }
 
-/// A stranger comes, and goes; how often it was refused.
+/// A stranger comes, and goes; returns how often it was refused.
 async fn visit(
     cluster: &Cluster,
     kind: Stranger,
@@ -125,7 +125,7 @@ async fn visit(
     };
     let refused = count();
     if random.random_bool(0.6) {
-        // What a group of two would not survive if the stranger counted.
+        // A group of two would not survive this if the stranger counted.
         let victim = &others[random.random_range(0..others.len())];
         cluster.crash(victim);
         clock::sleep(Duration::from_millis(random.random_range(100..1500))).await;
@@ -201,7 +201,8 @@ impl Rival {
         seen.map(|seen| shardkv::cluster_key(&*seen.probe.table))
     }
 
-    /// Its clients ask the servers of a group of the first cluster; how often they were refused there.
+    /// Its clients ask the servers of a group of the first cluster; returns how often they were
+    /// refused.
     async fn trespass(&self, first: &Cluster, group: &str) -> Result<u64, String> {
         let limit = Duration::from_secs(2);
         for address in first.addresses(group) {

@@ -1,13 +1,13 @@
-//! What clients of the labs' versioned store do (6.5840 2025 and 2026, kvtest1): conditional puts that race,
-//! and the sums that must come out.
+//! What clients of the labs' versioned store do (6.5840 2025 and 2026, kvtest1): conditional puts
+//! that race, and the sums that must result.
 //!
-//! A put names the version it met. Without a session its clerk may send it again and then learn of another
-//! version, which its own first attempt may have made: [`Put::Maybe`]. So while nothing is lost the version
-//! of a key is the number of acknowledged puts, and otherwise at most that of acknowledged and doubtful ones
-//! together ([`check_put_concurrent`]).
+//! A put names the version it met. Without a session its clerk may send it again and then learn of
+//! another version, which its own first attempt may have made: [`Put::Maybe`]. So while nothing is
+//! lost the version of a key is the number of acknowledged puts, and otherwise at most that of
+//! acknowledged and doubtful ones together ([`check_put_concurrent`]).
 //!
-//! Left out on purpose: the store itself, which is a group of one server in Lab 2 and of several in Lab 4,
-//! and the classic labs' puts and appends.
+//! Left out on purpose: the store itself, which is a group of one server in Lab 2 and of several in
+//! Lab 4, and the classic labs' puts and appends.
 
 use std::iter::Sum;
 use std::ops::AddAssign;
@@ -26,7 +26,7 @@ use sim::Generator;
 pub struct Puts {
     /// Acknowledged.
     pub ok: u64,
-    /// Nobody can tell.
+    /// Not known whether it was done.
     pub maybe: u64,
 }
 
@@ -45,7 +45,7 @@ impl Sum for Puts {
     }
 }
 
-/// Tells a client that it is over behind its present operation. Clones share it.
+/// Tells a client to stop after its present operation. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Done(Arc<AtomicBool>);
 
@@ -55,15 +55,15 @@ impl Done {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Makes it so.
+    /// Tells the client to stop.
     pub fn tell(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// The labs' SpawnClientsAndWait: `count` new clients do `work` (given their numbers, from 0) for `ms`
-/// milliseconds; then one after the other is told that it is over and waited for, so a client that is stuck
-/// delays the end. What each brought, in their order.
+/// The labs' SpawnClientsAndWait: `count` new clients do `work` (with their numbers, from 0) for
+/// `ms` milliseconds. Then each is told to stop and awaited, one after the other, so a client that
+/// is stuck delays the end. Returns their results, in their order.
 ///
 /// # Errors
 /// What a client found wrong.
@@ -91,13 +91,14 @@ where
     Ok(brought)
 }
 
-/// The labs' OnePut: tries until a put of `me` at `key` is acknowledged or doubtful, beginning at `version`,
-/// and reads behind each try. How it ended, and the version read last. The texts are unique if no two clients
-/// of a run are the same `me`.
+/// The labs' OnePut: tries until a put of `me` at `key` is acknowledged or doubtful, beginning at
+/// `version`, and reads after each try. Returns how it ended, and the version read last. The texts
+/// are unique if no two clients of a run have the same `me`.
 ///
 /// # Errors
-/// When the key is missing behind a put, or the version that an acknowledged put made has another value. (The
-/// labs meant to check that, but theirs cannot fail: it wants both the writer and the version to be wrong.)
+/// When the key is missing after a put, or the version that an acknowledged put made has another
+/// value. (The labs meant to check that, but their check cannot fail: it wants both the writer and
+/// the version to be wrong.)
 pub async fn one_put(client: &mut Client, me: u64, key: &str, version: u64) -> anyhow::Result<(Put, u64)> {
     let mut version = version;
     loop {
@@ -105,7 +106,7 @@ pub async fn one_put(client: &mut Client, me: u64, key: &str, version: u64) -> a
         let put = client.put_if(key, &value, version).await?;
         ensure!(put != Put::NoKey, "put {key} at version {version}: there is no such key");
         let (found, now) = client.get(key).await?;
-        ensure!(now > 0, "get {key} behind a put that was answered {put:?}: there is no such key");
+        ensure!(now > 0, "get {key} after a put that was answered {put:?}: there is no such key");
         if put == Put::Ok && now == version + 1 {
             ensure!(found == value, "{key} has version {now}, made by putting {value}, but value {found}");
         }
@@ -116,8 +117,8 @@ pub async fn one_put(client: &mut Client, me: u64, key: &str, version: u64) -> a
     }
 }
 
-/// The labs' OneClientPut: until `done`, [`one_put`] at a random one of `keys`, if there is `random` to draw it,
-/// and else at the first.
+/// The labs' OneClientPut: until `done`, [`one_put`] at a random one of `keys`, if there is
+/// `random` to draw it, and otherwise at the first.
 ///
 /// # Errors
 /// As [`one_put`].
@@ -142,8 +143,8 @@ pub async fn one_client_put(
     Ok(puts)
 }
 
-/// The labs' CheckPutConcurrent: whether the version of `key` is the number of all puts so far. `reliable`:
-/// nothing was lost, so nothing may be doubtful.
+/// The labs' CheckPutConcurrent: whether the version of `key` is the number of all puts so far.
+/// `reliable`: nothing was lost, so nothing may be doubtful.
 ///
 /// # Errors
 /// When it is not.
@@ -157,17 +158,17 @@ pub async fn check_put_concurrent(
     let Puts { ok, maybe } = puts;
     ensure!(ok > 0, "no put at {key} was acknowledged");
     if reliable {
-        ensure!(version == ok, "{key} has version {version} behind {ok} acknowledged puts");
+        ensure!(version == ok, "{key} has version {version} after {ok} acknowledged puts");
     }
     ensure!(
         (ok..=ok + maybe).contains(&version),
-        "{key} has version {version} behind {ok} acknowledged and {maybe} doubtful puts"
+        "{key} has version {version} after {ok} acknowledged and {maybe} doubtful puts"
     );
     Ok(())
 }
 
-/// The labs' PutAtLeastOnce: puts until it is acknowledged, from `version` on one higher with each refusal and
-/// each doubt. The version it made.
+/// The labs' PutAtLeastOnce: puts until it is acknowledged, from `version` on, one higher after
+/// each refusal and each doubt. Returns the version that it made.
 ///
 /// # Errors
 /// When there is no such key although its version should not be 0.
@@ -212,7 +213,8 @@ pub async fn spread_puts(
     let pairs: Vec<(String, String)> =
         (0..count).map(|number| (format!("k{number}"), letters(&mut random))).collect();
     for (key, value) in &pairs {
-        // A doubtful one is only its own second try's: whether it was done shows below.
+        // A put is doubtful only through its own second try: the check below shows whether it was
+        // done.
         let put = client.put_if(key, value, 0).await?;
         ensure!(matches!(put, Put::Ok | Put::Maybe), "put {key} as new was answered {put:?}");
     }

@@ -42,7 +42,7 @@ impl System for Map {
 }
 
 impl Map {
-    /// A call takes a millisecond; one in four fails if it is broken.
+    /// A call takes a millisecond; if the store is broken, one in four fails.
     async fn call<T>(&self, act: impl FnOnce(&mut BTreeMap<Bytes, Bytes>) -> T) -> Done<T> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         self.calls.set(self.calls.get() + 1);

@@ -34,7 +34,7 @@ fn a_target_is_judged_by_the_median_of_its_figure() {
     let p99 = TARGETS.iter().find(|it| it.point == "put-64" && it.metric == Metric::P99).unwrap();
     assert_eq!(results.verdict(rate), Some((40_000.0, true)));
     assert_eq!(results.verdict(p99), Some((6.0, false)));
-    // By the ratio to its peer also the processor time, which is the same.
+    // Judged by the ratio to its peer, the processor time misses too: it is the same.
     assert_eq!(results.missed(), 2);
     let unmeasured = TARGETS.iter().find(|it| it.point == "core").unwrap();
     assert_eq!(results.verdict(unmeasured), None);
@@ -43,7 +43,7 @@ fn a_target_is_judged_by_the_median_of_its_figure() {
 #[test]
 fn beside_its_peer_a_target_is_judged_by_the_ratio_that_was_asked_for() {
     let rate = TARGETS.iter().find(|it| it.point == "put-64" && it.metric == Metric::Rate).unwrap();
-    // 35,000 of 8,600 are asked for.
+    // The target is 35,000 to 8,600.
     let judged = |ours, theirs| {
         let mut results = Results::default();
         results.add("put-64", OURS, run(ours, 3.0));
@@ -68,7 +68,7 @@ fn the_table_of_targets_has_the_runs_and_the_ratio_to_each_other_store() {
     ];
     assert_eq!(words[words.len() - expected.len()..], expected, "{text}");
     assert!(text.lines().any(|line| line.trim_end().ends_with("MISS")), "{text}");
-    // What was not measured has no line.
+    // A point that was not measured has no line.
     assert_eq!(text.lines().count(), 4, "{text}");
 }
 

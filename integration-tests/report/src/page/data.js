@@ -103,16 +103,16 @@ function told(operation) {
     cas: "asked to set " + key + " to " + value + " if its version is " + operation.expected,
   }[operation.kind];
   let end = " and never learned whether that was done: it may have happened at any time since, or not at all.";
-  if (operation.outcome === "fail") end = " and was refused: this surely had no effect" + version + ".";
-  if (operation.outcome === "ok" && operation.kind !== "get") end = " and was told that it is done" + version + ".";
+  if (operation.outcome === "fail") end = " and was refused: this definitely had no effect" + version + ".";
+  if (operation.outcome === "ok" && operation.kind !== "get") end = " and got the answer that it is done" + version + ".";
   if (operation.outcome === "ok" && operation.kind === "get") {
-    end = operation.output === null ? " and was told that there is none" + version + "." : " and got " + quote(operation.output) + version + ".";
+    end = operation.output === null ? " and got the answer that there is none" + version + "." : " and got " + quote(operation.output) + version + ".";
   }
   return "At " + seconds(operation.call, 6) + ", " + operation.client + " " + what + end +
     (operation.end === null ? "" : " It took " + span(operation.end - operation.call) + ".");
 }
 
-// The value of a key over time, in the order found: what an operation in that order leaves behind.
+// The value of a key over time, in the order found: what each operation in that order leaves.
 const valuesOfKey = new Map();
 function values(key) {
   if (valuesOfKey.has(key)) return valuesOfKey.get(key);
@@ -138,7 +138,7 @@ function values(key) {
   return parts;
 }
 
-// A leader that a newer one has replaced, and that does not know.
+// A leader that a newer one has replaced, and that does not know it.
 for (const server of run.servers) {
   const newer = (role) => run.servers
     .filter((other) => other.group === server.group && other !== server)

@@ -118,7 +118,7 @@ function paintProgress(pen, row) {
     let before = null, lastX = -9;
     for (let place = first; place < list.length; place++) {
       const px = x(list[place][0]);
-      // Steps too near to each other to be seen.
+      // Steps too close together to be seen.
       if (px - lastX < .7 && place + 1 < list.length && px <= view.width) { continue; }
       lastX = px;
       const py = y(list[place][part]);
@@ -326,7 +326,7 @@ function paintPoints(pen) {
     if (points.length > 4000) continue;
     const many = points.length > 160;
     if (!isChosen) {
-      // On bars that are wide enough to be seen behind them.
+      // Only on bars that are wide enough to be seen under them.
       for (const one of points) {
         const { call, end } = operations[one[0]];
         if (x(end === null ? call : end) - x(call) > 9) point(pen, x(one[1]), clientRows[operations[one[0]].lane].y + LANE / 2, null, 2);
@@ -391,7 +391,7 @@ function isOfInterest(message) {
 /** The messages in the view that are drawn, and how many there would be. */
 function messagesInView() {
   const found = [];
-  // A message may be under way for a second.
+  // A message may be in flight for a second.
   for (let place = lower(messages, view.from - 1.2e6, (one) => one.time); place < messages.length; place++) {
     const message = messages[place];
     if (message.time > view.to) break;
@@ -495,7 +495,7 @@ function paintAxis() {
     write(pen, text, left + 5, left + width, 10, on);
     line(pen, time, name, 1.5, 24);
   };
-  // Two labels on one place cannot be read.
+  // Two labels in one place cannot be read.
   const isFree = chosen.time === null || Math.abs(x(chosen.time) - x(run.failed_at)) > 110;
   if (isFree) label(run.failed_at, "the test noticed", "--bad", "--on-bad");
   if (chosen.time !== null) label(chosen.time, seconds(chosen.time), "--accent", "--card");

@@ -168,7 +168,7 @@ function showFocus() {
   chosen.server = null;
   chosen.time = from;
   const earlier = run.moments.filter((moment) => moment.at <= from && moment.at > from - 2.5e6 && ["cut", "leader", "crash", "wrong"].includes(moment.kind)).map((moment) => moment.at);
-  // A moment without an operation is seldom where it began.
+  // A moment without an operation is seldom where the problem began.
   const start = Math.min(from - (chosen.operation ? 4e5 : 2.5e6), ...earlier.map((time) => time - 1e5));
   look(Math.max(start, run.begin), Math.max(to + 4e5, to + (to - start) * .2));
   const number = run.moments.findIndex((moment) => chosen.operation ? moment.operation === chosen.operation.place : moment.at === from && (moment.kind === "wrong" || moment.kind === "failed"));

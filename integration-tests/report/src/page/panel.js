@@ -35,7 +35,7 @@ function makeTabs() {
 const momentSigns = { step: "§", weather: "☁", crash: "✖", start: "▶", leader: "★", cut: "✂", heal: "∞", shard: "⇄", wrong: "!", failed: "■", gap: "…" };
 
 function makeMoments() {
-  const intro = make("p", { class: "soft" }, "Click a line to go to that time. What is red ought never to happen.");
+  const intro = make("p", { class: "soft" }, "Click a line to go to that time. Red lines should never happen.");
   const lines = run.moments.map((moment, number) => make("button",
     { type: "button", class: "moment " + moment.kind, onclick: () => goMoment(number) },
     make("time", {}, seconds(moment.at)), make("span", { class: "sign", "aria-hidden": "true" }, momentSigns[moment.kind] || "·"), make("span", {}, moment.text)));
@@ -87,7 +87,7 @@ function fillOrder() {
     list = list.slice(from, from + ORDER_MAX);
   }
   const intro = verdict.isBad
-    ? "For each operation on this key the judge looked for one moment between its question and its answer, so that all answers make sense one after another. This is the order found. What is red fits nowhere in it; it stands here by the time of its question."
+    ? "For each operation on this key the judge looked for one moment between its question and its answer, so that all answers make sense one after another. This is the order found. Red operations fit nowhere in it; they are listed by the time of their question."
     : "An order that explains every answer on this key: nothing is wrong with it.";
   const rowsOfOrder = list.map(({ operation, time }) => {
     const row = make("tr", { class: "go" + (operation.wrong ? " wrong" : ""), tabindex: "0", onclick: () => choose(operation), onkeydown: (event) => { if (event.key === "Enter") choose(operation); } },
@@ -101,7 +101,7 @@ function fillOrder() {
     ...(verdict.words ? [make("p", { class: "wrong" }, verdict.words)] : []),
     ...verdict.unplaced.map(([, words]) => make("p", { class: "wrong" }, words)),
     make("p", { class: "soft" }, intro),
-    ...(total > ORDER_MAX ? [make("p", { class: "soft" }, "Shown: " + ORDER_MAX + " of " + total + ", those nearest to what is wrong.")] : []),
+    ...(total > ORDER_MAX ? [make("p", { class: "soft" }, "Shown: " + ORDER_MAX + " of " + total + ", those nearest to the error.")] : []),
     make("table", {}, make("thead", {}, head), make("tbody", {}, ...rowsOfOrder)));
 }
 
@@ -244,7 +244,7 @@ function makeSigns() {
     ["an append: it adds a piece to the end of the value", sample({ kind: "append" })],
     ["a delete: it removes the key", sample({ kind: "delete" })],
     ["a cas: it sets the value if the key has the expected version", sample({ kind: "cas" })],
-    ["refused: the operation surely had no effect", sample({ outcome: "fail" })],
+    ["refused: the operation definitely had no effect", sample({ outcome: "fail" })],
     ["unknown (?): no answer came; it may have happened at any time since, or never", sample({ outcome: "unknown" })],
     ["an operation that shows why another cannot be placed", sample({ witness: true })],
     ["cannot be placed: no order of operations explains this answer", sample({ wrong: true })],
@@ -255,11 +255,11 @@ function makeSigns() {
     ["a pre-candidate: it hears no leader and asks whether it would be elected, without a new term", box("--pre")],
     ["a candidate: it asks the others for their vote in a new term", box("--candidate")],
     ["a leader: a majority elected it for this term, and it decides", box("--leader")],
-    ["a leader that a newer one has replaced and that does not know yet; this is allowed, but it must not answer reads or accept writes", hatched("--leader", "--old", 9, 3)],
-    ["down: the server does not run, and has lost all that was not on its disk", hatched("--down", "--down-line", 7, 1)],
+    ["a leader that a newer one has replaced and that does not know it yet; this is allowed, but it must not answer reads or accept writes", hatched("--leader", "--old", 9, 3)],
+    ["down: the server does not run, and has lost everything that was not on its disk", hatched("--down", "--down-line", 7, 1)],
     ["the server crashes here", (pen) => crashSign(pen, 37, 11)],
     ["the server starts again here, from its disk", (pen) => startSign(pen, 37, 11)],
-    ["the network lets no messages through to those that are named", hatched("--card", "--cut", 5, 1)],
+    ["the network delivers no messages to the servers that are named", hatched("--card", "--cut", 5, 1)],
     ["a thin line of the same kind: cut off only from clients or other groups", (pen) => { pen.fillStyle = hatch(pen, "--cut", 5, .6); pen.fillRect(0, 9, 74, 3); }],
     ["commit index: how far the log is known to be safe on a majority", steps("--commit")],
     ["applied index: how far the log has been carried out", steps("--applied")],
@@ -274,7 +274,7 @@ function makeSigns() {
     ["Shards", null],
     ...owners.slice(0, 8).map((group) => ["served by group " + group, box(ownerColour(group))]),
     ["nobody serves the shard: clients have to wait", hatched("--bg", "--down-line", 5, 1)],
-    ["two groups serve it at the same time: this must never be", box("--bad")],
+    ["two groups serve it at the same time: this must never happen", box("--bad")],
     ["Time", null],
     ["where the test noticed the failure; the cause is at this line or before it", (pen) => { pen.fillStyle = colour("--bad"); pen.fillRect(36, 0, 2, 22); }],
     ["the time that you chose", (pen) => { pen.fillStyle = colour("--accent"); pen.fillRect(36, 0, 2, 22); }],

@@ -12,7 +12,7 @@ const timeAt = (px) => view.from + px / view.width * (view.to - view.from);
 let rows = [];
 const rowOfServer = new Map();
 let clientRows = [];
-// Many lanes are lower.
+// Many lanes are drawn smaller.
 const LANE = run.lanes.length > 12 ? 18 : 26;
 const SERVER = run.servers.length > 12 ? 38 : 46;
 // And those that matter come first.

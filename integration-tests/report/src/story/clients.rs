@@ -1,11 +1,12 @@
-//! The lanes of clients, and where in time each operation took effect, in the order found.
+//! The lanes of clients, and the time at which each operation took effect, in the order found.
 //!
-//! A client whose operation has no outcome goes on under a new id; its name on the network stays. The
-//! history does not know that name, but the requests tell: who asked for the right keys at the right times.
-//! Where there are many ids and no names, one that begins when another is over shares its lane.
+//! A client whose operation has no outcome continues under a new id; its name on the network stays.
+//! The history does not contain that name, but the requests show it: the client asked for the right
+//! keys at the right times. If there are many ids and no names, an id that begins when another is
+//! over shares its lane.
 //!
-//! Left out on purpose: certainty about names. Two clients that always ask for the same at the same time
-//! cannot be told apart.
+//! Left out on purpose: certainty about names. Two clients that always ask for the same at the same
+//! time cannot be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,20 +17,20 @@ use crate::words::{clean, micros, shorten};
 use judge::history::{Client, Operation, Outcome};
 use sim::record::{Event, What};
 
-/// So many ids have a lane each.
+/// Up to this many ids have a lane each.
 const LANES_OF_THEIR_OWN: usize = 16;
-/// At most so much of a value is shown.
+/// Longer values are cut to this length.
 const VALUE_CHARS: usize = 72;
 
 /// One lane.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Lane {
     pub(crate) label: String,
-    /// Operations by place in the history, in order of their calls.
+    /// Operations by index in the history, in order of their calls.
     pub(crate) operations: Vec<usize>,
 }
 
-/// One operation, in short: its client, kind, key (by place in the list of keys), value, expected
+/// One operation, shortened: its client, kind, key (by index in the list of keys), value, expected
 /// version, output, version, call, return, outcome.
 pub(crate) type Row = (
     String,
@@ -44,7 +45,7 @@ pub(crate) type Row = (
     Outcome,
 );
 
-/// What the judge said of a key, in time.
+/// The judge's verdict on a key, with times.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Judged {
     pub(crate) key: String,
@@ -94,7 +95,8 @@ pub(crate) fn lanes(history: &[Operation], names: &BTreeMap<String, String>) -> 
     lanes.into_iter().map(|(ids, operations)| Lane { label: label(&ids), operations }).collect()
 }
 
-/// From when on nobody waits for the operation. An unknown one was given up at a time nobody recorded.
+/// The time from which nobody waits for the operation. An unknown one was given up at a time that
+/// nobody recorded.
 fn over(operation: &Operation) -> u64 {
     operation.return_ns.unwrap_or(operation.call_ns)
 }
@@ -114,7 +116,7 @@ fn label(clients: &[&Client]) -> String {
     }
 }
 
-/// The operations in short, and the keys they name.
+/// The shortened operations, and the keys they name.
 pub(crate) fn rows(history: &[Operation]) -> (Vec<Row>, Vec<String>) {
     let mut keys: BTreeMap<&str, usize> =
         history.iter().map(|operation| (operation.key.as_str(), 0)).collect();
@@ -148,12 +150,13 @@ pub(crate) fn rows(history: &[Operation]) -> (Vec<Row>, Vec<String>) {
     (rows, keys.into_keys().map(str::to_owned).collect())
 }
 
-/// The longest that the first request of an operation lets wait for itself.
+/// The longest time before the first request of an operation.
 const FIRST_REQUEST: u64 = 100_000;
-/// So much of a key is found in a request.
+/// This much of a key is found in a request.
 const KEY_CHARS: usize = 20;
 
-/// The name on the network of each client: who asked for the right keys at the right times most often.
+/// The name on the network of each client: the one that most often asked for the right keys at the
+/// right times.
 pub(crate) fn names(history: &[Operation], events: &[Event], servers: &[String]) -> BTreeMap<String, String> {
     let mut requests: Vec<(u64, &str, &str)> = Vec::new();
     for event in events {
@@ -191,7 +194,7 @@ pub(crate) fn names(history: &[Operation], events: &[Event], servers: &[String])
     votes.into_iter().filter_map(|(client, of_client)| Some((client, most(of_client)?))).collect()
 }
 
-/// What the judge said, with a moment for each operation that has a place.
+/// The verdicts, with a moment for each operation that has a place.
 pub(crate) fn judged(history: &[Operation], verdicts: &[Verdict], end: u64) -> Vec<Judged> {
     let exists = |place: &usize| *place < history.len();
     let judged = |verdict: &Verdict| {
@@ -213,8 +216,9 @@ pub(crate) fn judged(history: &[Operation], verdicts: &[Verdict], end: u64) -> V
     verdicts.iter().map(judged).collect()
 }
 
-/// Moments in the given order, each between its operation's call and return: half way between the
-/// earliest and the latest that the order leaves. The replies of `late` operations are not believed.
+/// Moments in the given order, each between its operation's call and return: halfway between the
+/// earliest and the latest that the order allows. The replies of `late` operations are not
+/// believed.
 fn points(history: &[Operation], order: &[usize], late: &BTreeSet<usize>, end: u64) -> Vec<(usize, u64)> {
     let mut earliest = Vec::with_capacity(order.len());
     let mut soonest = 0;

@@ -1,9 +1,9 @@
-//! Where to look first, and what was going on there.
+//! Where to look first, and what happened there.
 //!
-//! The first operation that could not be placed, if there is one; else what else was wrong; else the
-//! moment at which the test failed.
+//! The first operation that could not be placed, if there is one; otherwise another error;
+//! otherwise the moment at which the test failed.
 //!
-//! Left out on purpose: causes. The page shows what was the case; why, the reader finds out.
+//! Left out on purpose: causes. The page shows the facts; the reader finds the reason.
 
 use clerk::api::config::shard_of;
 use serde::Serialize;
@@ -16,9 +16,9 @@ use crate::words::{list, micros, seconds};
 use judge::history::Operation;
 use sim::record::{Recording, What};
 
-/// So many operations that show that an answer is wrong are told of,
+/// At most this many operations that show that an answer is wrong are listed,
 const WITNESSES_MAX: usize = 2;
-/// and so many changes of a shard during one of them.
+/// and at most this many changes of a shard during one of them.
 const PARTS_MAX: usize = 4;
 
 /// The stretch to look at first.
@@ -26,9 +26,9 @@ const PARTS_MAX: usize = 4;
 pub(crate) struct Focus {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// What is there, in a sentence.
+    /// Its content, in a sentence.
     pub(crate) what: String,
-    /// What else was the case then, a sentence each.
+    /// The circumstances, a sentence each.
     pub(crate) context: Vec<String>,
     /// The key to look at.
     pub(crate) key: Option<String>,
@@ -64,12 +64,12 @@ pub(super) fn of(recording: &Recording, verdicts: &[Verdict], story: &Story) -> 
     let key = verdicts.iter().find(|verdict| verdict.words.is_some()).map(|verdict| verdict.key.clone());
     let (at, what) = match story.moments.iter().find(|one| one.kind == Kind::Wrong) {
         Some(wrong) => (wrong.at, format!("At {}: {}.", seconds(wrong.at), wrong.text)),
-        None => (failed_at, format!("At {}, where the test noticed.", seconds(failed_at))),
+        None => (failed_at, format!("At {}, where the test noticed the failure.", seconds(failed_at))),
     };
     Focus { from: at, to: at, what, context: context(story, at, at), key }
 }
 
-/// The server from which the client of an operation heard last before it had its answer.
+/// The server that the client of an operation last heard before it had its answer.
 fn answered_by(recording: &Recording, operation: &Operation) -> Option<String> {
     let servers = server_names(&recording.events);
     let names = clients::names(&recording.history, &recording.events, &servers);
@@ -82,7 +82,8 @@ fn answered_by(recording: &Recording, operation: &Operation) -> Option<String> {
     })
 }
 
-/// An operation that an answer contradicts, with who answered it and how its shard was.
+/// An operation that an answer contradicts, with the server that answered it and the state of its
+/// shard.
 fn contradicted_by(recording: &Recording, story: &Story, witness: &Operation) -> String {
     let answered = answered_by(recording, witness).map(|server| format!(", answered by server {server}"));
     let then = shard_then(story, witness).map(|then| format!(". {then}"));
@@ -95,7 +96,7 @@ fn contradicted_by(recording: &Recording, story: &Story, witness: &Operation) ->
     )
 }
 
-/// Where a key lies, and who served that shard during an operation.
+/// The shard of a key, and who served that shard during an operation.
 fn shard_then(story: &Story, operation: &Operation) -> Option<String> {
     // (All shards have an owner from the first configuration with a group on.)
     let last = story.shards.last().map(|row| row.shard).filter(|last| *last > 0)?;
@@ -109,7 +110,7 @@ fn shard_then(story: &Story, operation: &Operation) -> Option<String> {
         .then(|| format!("Its key is in shard {shard}, of which then: {}", texts.join(", then ")))
 }
 
-/// What was the case in a stretch of time, a sentence each.
+/// The circumstances in a stretch of time, a sentence each.
 fn context(story: &Story, from: u64, to: u64) -> Vec<String> {
     let overlaps = |start: u64, end: u64| start <= to && from < end.max(start + 1);
     let mut lines = Vec::new();
@@ -169,7 +170,7 @@ fn of_group(group: &str, members: &[&Server], overlaps: &impl Fn(u64, u64) -> bo
         if let Some(cut) = cut.filter(|cut| cut.reaches <= cut.size / 2) {
             let others: Vec<&String> = cut.both.iter().chain(&cut.not_heard_by).chain(&cut.deaf_to).collect();
             lines.push(format!(
-                "Server {} was cut off from {} and reached only {} of {}, which is no majority.",
+                "Server {} was cut off from {} and reached only {} of {}, which is not a majority.",
                 server.name,
                 list(&others),
                 cut.reaches,

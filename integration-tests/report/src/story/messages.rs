@@ -1,7 +1,7 @@
-//! Messages with both their ends, and fewer of them where there are too many for a page.
+//! Messages with both their ends, and fewer of them if there are too many for a page.
 //!
-//! An arrival belongs to the oldest message of the same kind and content on the same way that has not
-//! arrived yet. One that has none left is a second arrival of a doubled message.
+//! An arrival belongs to the oldest message of the same kind and content on the same link that has
+//! not arrived yet. If there is none left, it is the second arrival of a duplicated message.
 //!
 //! Left out on purpose: which of several messages of equal content it was.
 
@@ -12,13 +12,13 @@ use serde::Serialize;
 use crate::words::{clean, list, micros, seconds, shorten, topic};
 use sim::record::{Event, LeftOut, Recording, What};
 
-/// All messages are kept so long before the failure, if they are not too many.
+/// All messages in this time before the failure are kept, if there are not too many.
 const NEAR: u64 = 3_000_000;
-/// So many of those are kept, the latest.
+/// At most this many of those are kept, the latest.
 const NEAR_MAX: usize = 30_000;
-/// Of the earlier ones, about so many.
+/// About this many of the earlier ones are kept.
 const EARLY_MAX: usize = 20_000;
-/// At most so much of a content is shown.
+/// Longer contents are cut to this length.
 const TEXT_CHARS: usize = 110;
 
 /// Messages, with each name, kind and text written once.
@@ -75,7 +75,7 @@ pub(crate) fn of(recording: &Recording) -> Messages {
     messages
 }
 
-/// The place of `word` in `list`, at whose end it is put if it is new.
+/// The index of `word` in `list`; a new word is added at the end.
 fn place<'a, T>(
     known: &mut BTreeMap<&'a str, usize>,
     list: &mut Vec<T>,
@@ -88,14 +88,14 @@ fn place<'a, T>(
     })
 }
 
-/// What the recording of a long run does not hold, in words.
+/// What the recording of a long run does not contain, in words.
 pub(crate) fn left_out(recording: &Recording) -> Option<String> {
     let LeftOut { events, until_ns, from_ns } = recording.left_out;
     let shown = |ns| seconds(micros(ns));
     let before = (until_ns > 0).then(|| format!("up to {}", shown(until_ns)));
-    let behind = from_ns.map(|from| format!("from {} on", shown(from)));
+    let after = from_ns.map(|from| format!("from {} on", shown(from)));
     (events > 0).then(|| {
-        let when = list(&[before, behind].into_iter().flatten().collect::<Vec<_>>());
+        let when = list(&[before, after].into_iter().flatten().collect::<Vec<_>>());
         format!(
             "The run is long: {events} messages, saves and steps of progress were not kept, those {when}."
         )
@@ -248,7 +248,7 @@ mod tests {
         assert!(note.contains("of 100000 messages: all of the last 3.000 s"), "{note}");
         assert!(of(&recording((0..1000).map(message).collect(), 10)).note.is_none());
 
-        // So many at the end that not even the last seconds are whole.
+        // So many at the end that not even the last seconds are complete.
         let burst = |number: u64| sent(7_000_000 + number * 30, "append", &number.to_string(), None);
         let messages = of(&recording((0..100_000).map(burst).collect(), 10_000_000));
         let near = messages.rows.iter().filter(|row| row.0 >= Some(9_100_000)).count();

@@ -1,9 +1,9 @@
-//! The events of a recording, turned into what a picture shows.
+//! The events of a recording, turned into the contents of a picture.
 //!
-//! [`servers`]: spans of roles and cuts, steps of progress. [`shards`]: who serves each shard. [`clients`]:
-//! lanes of operations, and a point in time for each operation in the order found. [`messages`]: both
-//! ends of each message together, and fewer of them. [`moments`]: what a person would tell of the run.
-//! [`focus`]: where to look first, and what was going on there.
+//! [`servers`]: spans of roles and cuts, steps of progress. [`shards`]: who serves each shard.
+//! [`clients`]: lanes of operations, and a point in time for each operation in the order found.
+//! [`messages`]: both ends of each message together, and fewer of them. [`moments`]: what a person
+//! would report of the run. [`focus`]: where to look first, and what happened there.
 //!
 //! Times are microseconds since the start of the run.
 //!
@@ -24,10 +24,10 @@ use super::Verdict;
 use super::words::micros;
 use sim::record::{Event, Recording, What};
 
-/// All that the page draws, messages excepted.
+/// Everything that the page draws, except messages.
 #[derive(Debug, Serialize)]
 pub(super) struct Story {
-    /// When the first thing happened: 0, but for histories of other clocks.
+    /// The time of the first event: 0, except for histories of other clocks.
     pub(super) begin: u64,
     /// When the run was over.
     pub(super) end: u64,
@@ -69,7 +69,7 @@ impl Story {
     }
 }
 
-/// When the first thing happened, and a little later than the last.
+/// The time of the first event, and a little after the last.
 fn ends(recording: &Recording) -> (u64, u64) {
     let events = recording.events.iter().map(|event| event.at_ns);
     let calls = recording.history.iter().map(|one| one.call_ns);
@@ -99,18 +99,19 @@ fn stretches<'a>(
     stretches
 }
 
-/// The part of a server's name that it shares with its group; a name without one is a group of its own.
+/// The part of a server's name that it shares with its group; a name without one is a separate
+/// group.
 pub(super) fn group_of(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-/// Numbers as numbers, so that 10 comes behind 9, and the controllers first.
+/// Numbers as numbers, so that 10 comes after 9, and the controllers first.
 fn natural(name: &str) -> (bool, Vec<(u64, &str)>) {
     let part = |part| (str::parse(part).unwrap_or(u64::MAX), part);
     (group_of(name) != "ctrl", name.split('.').map(part).collect())
 }
 
-/// Whoever did what only servers do, group by group.
+/// Everyone who did what only servers do, group by group.
 pub(super) fn server_names(events: &[Event]) -> Vec<String> {
     let is_servers = |what: &What| {
         use What::{Crash, Progress, Role, Saved, Shard, Start};

@@ -1,7 +1,8 @@
-//! The moments a person would tell of: steps of the test, crashes, new leaders, cuts, moves of shards,
-//! and what ought never to happen.
+//! The moments that a person would report: steps of the test, crashes, new leaders, cuts, moves of
+//! shards, and errors.
 //!
-//! Left out on purpose: most of the moments of a run that has thousands. The first and the last stay.
+//! Left out on purpose: most of the moments of a run that has thousands. The first and the last
+//! stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +14,11 @@ use crate::words::{clean, list, micros, seconds, shorten};
 use judge::history::Operation;
 use sim::record::{Event, Recording, What};
 
-/// The first so many moments are kept,
+/// The first moments that are kept,
 const FIRST_MAX: usize = 40;
-/// and the last so many.
+/// and the last ones.
 const LAST_MAX: usize = 360;
-/// At most so much of a value is shown.
+/// Longer values are cut to this length.
 const VALUE_CHARS: usize = 40;
 
 /// One moment.
@@ -26,9 +27,9 @@ pub(crate) struct Moment {
     pub(crate) at: u64,
     pub(crate) kind: Kind,
     pub(crate) text: String,
-    /// The server, if it is of one.
+    /// The server, if the moment belongs to one.
     pub(crate) server: Option<String>,
-    /// The operation, if it is of one.
+    /// The operation, if the moment belongs to one.
     pub(crate) operation: Option<usize>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) enum Kind {
     Crash,
     /// A server came back.
     Start,
-    /// Somebody leads, or does no longer.
+    /// A server becomes leader, or stops being one.
     Leader,
     /// Links were cut.
     Cut,
@@ -52,9 +53,9 @@ pub(crate) enum Kind {
     Heal,
     /// A shard changed hands.
     Shard,
-    /// What ought never to happen.
+    /// Something that must never happen.
     Wrong,
-    /// The test noticed.
+    /// The test noticed the failure.
     Failed,
     /// Moments that were left out.
     Gap,
@@ -92,7 +93,7 @@ fn of_test(events: &[Event]) -> Vec<Moment> {
     told.collect()
 }
 
-/// The reason in short; the page has it in full elsewhere.
+/// The reason, shortened; the page has it in full elsewhere.
 fn first_line(text: &str) -> String {
     shorten(text.lines().next().unwrap_or_default(), 240)
 }
@@ -118,7 +119,7 @@ fn of_servers(events: &[Event]) -> Vec<Moment> {
                     1 => (Kind::Leader, format!("Server {at} becomes leader{term}")),
                     _ => {
                         let known: Vec<&str> = known.iter().copied().collect();
-                        (Kind::Wrong, format!("Two leaders{term}, which must never be: {}", list(&known)))
+                        (Kind::Wrong, format!("Two leaders{term}, which must never happen: {}", list(&known)))
                     }
                 }
             }
@@ -134,7 +135,7 @@ fn of_servers(events: &[Event]) -> Vec<Moment> {
     moments
 }
 
-/// Who can talk to whom, group by group, whenever that changed.
+/// Who can talk to whom, group by group, at every change.
 fn of_links(events: &[Event]) -> Vec<Moment> {
     let names = server_names(events);
     let mut disabled: BTreeSet<(&str, &str)> = BTreeSet::new();
@@ -195,16 +196,17 @@ pub(super) fn split(group: &str, members: &[&str], disabled: &BTreeSet<(&str, &s
     }
 }
 
-/// Changes of the same kind within so short a time are one moment.
+/// Changes of the same kind within this time are one moment.
 const TOGETHER: u64 = 50_000;
 
-/// When the test went on to its next step.
+/// The times at which the test went on to its next step.
 fn steps(events: &[Event]) -> Vec<u64> {
     let steps = events.iter().filter(|event| matches!(event.what, What::Step { .. }));
     steps.map(|event| micros(event.at_ns)).collect()
 }
 
-/// Shards that go the same way within a short time are one moment, unless the test did something meanwhile.
+/// Shards that move the same way within a short time are one moment, unless the test did something
+/// in between.
 fn of_shards(rows: &[shards::Row], steps: &[u64]) -> Vec<Moment> {
     let step = |at: u64| steps.partition_point(|step| *step <= at);
     let mut moments = Vec::new();
@@ -306,7 +308,7 @@ pub(super) fn said(operation: &Operation) -> String {
     format!("{} {asked}{got}{version}", clean(&operation.client.to_string()))
 }
 
-/// Keeps the first and the last, and whatever is wrong.
+/// Keeps the first and the last moments, and every error.
 fn thin(moments: Vec<Moment>) -> Vec<Moment> {
     let total = moments.len();
     if total <= FIRST_MAX + LAST_MAX {

@@ -1,6 +1,6 @@
-//! The lanes of servers: what each is, how far it has come, and whom it cannot talk to.
+//! The lanes of servers: each one's role, how far it has come, and whom it cannot talk to.
 //!
-//! Left out on purpose: cuts between a server and those outside of its group have no shading of their
+//! Left out on purpose: cuts between a server and others outside its group have no shading of their
 //! own; they are only named.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +13,9 @@ use sim::record::{Event, What};
 
 /// The role of a server that does not run.
 pub(crate) const DOWN: &str = "down";
-/// Steps of progress kept a server, besides those of the last seconds.
+/// Steps of progress kept per server, besides those of the last seconds.
 const STEPS_MAX: u64 = 2000;
-/// Every step is kept so long before the end.
+/// In this time before the end, every step is kept.
 const NEAR: u64 = 3_000_000;
 
 /// One lane.
@@ -26,11 +26,11 @@ pub(crate) struct Server {
     pub(crate) roles: Vec<Role>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) cuts: Vec<Cut>,
-    /// When, the commit index, the applied index.
+    /// The time, the commit index, the applied index.
     pub(crate) progress: Vec<(u64, u64, u64)>,
 }
 
-/// What a server was for a while.
+/// A server's role for a while.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Role {
     pub(crate) from: u64,
@@ -54,13 +54,13 @@ pub(crate) struct Cut {
     pub(crate) to: u64,
     /// Servers of its group, in both directions.
     pub(crate) both: Vec<String>,
-    /// Of its group: it hears them, they do not hear it.
+    /// Servers of its group that do not hear it, though it hears them.
     pub(crate) not_heard_by: Vec<String>,
-    /// Of its group: they hear it, it does not hear them.
+    /// Servers of its group that it does not hear, though they hear it.
     pub(crate) deaf_to: Vec<String>,
-    /// Anybody else, in any direction.
+    /// Servers outside its group, in any direction.
     pub(crate) others: Vec<String>,
-    /// Servers of its group that it can talk to, itself among them, dead or alive.
+    /// Servers of its group that it can talk to, including itself, dead or alive.
     pub(crate) reaches: usize,
     /// Servers of its group.
     pub(crate) size: usize,
@@ -76,7 +76,7 @@ impl Cut {
         self.is_inside() || !self.others.is_empty()
     }
 
-    /// Whether it says the same, whenever.
+    /// Whether it has the same content, whatever the time.
     fn says_as(&self, other: &Self) -> bool {
         Self { from: 0, to: 0, ..self.clone() } == Self { from: 0, to: 0, ..other.clone() }
     }
@@ -138,7 +138,7 @@ impl Server {
         self.roles.push(Role { from: at, to: end, role: role.to_owned(), term });
     }
 
-    /// Far from the end, the last step of each small stretch of time stands for all of them.
+    /// Far from the end, the last step of each small stretch of time represents all of them.
     fn progress(&mut self, at: u64, end: u64, (commit, applied): (u64, u64)) {
         let stretch = (end / STEPS_MAX).max(1);
         let replaces = |last: &(u64, u64, u64)| at + NEAR < end && last.0 / stretch == at / stretch;
@@ -161,7 +161,7 @@ fn cuts(events: &[Event], end: u64, names: &[String], lanes: &mut BTreeMap<&str,
             disabled.insert((from, to));
         }
         touched.extend([from.as_str(), to.as_str()]);
-        // What changes at one moment is one change.
+        // Changes at one moment are one change.
         if links.peek().is_some_and(|next| next.at_ns == event.at_ns) {
             continue;
         }

@@ -1,9 +1,10 @@
-//! Which group serves each shard, and when nobody or two do.
+//! Which group serves each shard, and when none or two do.
 //!
-//! A group's servers apply the same transitions one after another, so what the group is like is what its
-//! *furthest* server says; the others only follow. Of two states the further one has the higher
-//! configuration, and within a configuration the one that the protocol reaches later. A server that goes
-//! back within one life is believed too: the protocol never does that, so it is what people look for.
+//! A group's servers apply the same transitions one after another, so the group's state is that of
+//! its *furthest* server; the others only follow. Of two states the further one has the higher
+//! configuration, and within a configuration the one that the protocol reaches later. A server that
+//! goes back within one life is believed too: the protocol never does that, so people need to see
+//! it.
 //!
 //! Left out on purpose: whether the group has a leader at the time; its servers' lanes show that.
 
@@ -22,18 +23,18 @@ pub(crate) struct Row {
     pub(crate) parts: Vec<Part>,
 }
 
-/// While nothing changes.
+/// A time in which nothing changes.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Part {
     pub(crate) from: u64,
     pub(crate) to: u64,
     /// The groups that serve it.
     pub(crate) owners: Vec<String>,
-    /// All that groups say of it.
+    /// What all groups report of it.
     pub(crate) text: String,
 }
 
-/// How far a state is: the configuration, and how late it comes in it.
+/// How far a state is: the configuration, and how late the state comes in it.
 type Rank = (u64, u8);
 
 #[derive(Default)]
@@ -42,7 +43,7 @@ struct Group {
     state: String,
 }
 
-/// The rows of all shards that somebody ever had.
+/// The rows of all shards that some group ever had.
 pub(super) fn of(events: &[Event], end: u64) -> Vec<Row> {
     let mut rows: BTreeMap<u32, Vec<Part>> = BTreeMap::new();
     let mut groups: BTreeMap<(u32, &str), Group> = BTreeMap::new();
@@ -130,7 +131,7 @@ mod tests {
             shard(100, "101.1", "handing to 102", 2),
             shard(105, "102.1", "awaiting", 2),
             shard(200, "102.1", "serving", 2),
-            // Far behind the others.
+            // This server lags.
             shard(250, "101.2", "handing to 102", 2),
             shard(300, "101.1", "absent", 2),
         ];

@@ -20,7 +20,8 @@ use judge::history::Op;
 const GROUP: GroupId = GroupId(1);
 const SERVER: &str = "server";
 
-/// Controller and group in one, which answers writes with `answer`; and how often it was asked to write.
+/// Controller and group in one, which answers writes with `answer`; and a counter of the writes it
+/// was asked for.
 fn server(network: &Network, answer: Result<KvReply, KvRefusal>) -> Arc<AtomicU64> {
     let asked = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&asked);

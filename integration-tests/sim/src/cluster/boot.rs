@@ -1,4 +1,4 @@
-//! How a node of each kind comes up: its replica, its service, and what the network sees of both.
+//! How a node of each kind starts: its replica, its service, and what the network sees of both.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl<S: StateMachine, F: Fn() -> S + Send + Sync> StartBare for F {
 }
 
 impl Bare {
-    /// The machine that `make` makes anew for each life of a node, in a group called `name`.
+    /// The machine that `make` makes for each life of a node, in a group called `name`.
     pub fn new<S: StateMachine>(name: &'static str, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
         Self { name, start: Arc::new(make) }
     }
@@ -155,7 +155,7 @@ impl Boot<'_> {
         handle: impl Fn(Arc<T>, Request) -> BoxFuture<'static, Reply> + Send + Sync + 'static,
     ) -> Running {
         let probe = Probe { status: replica.watch(), standing, table: Arc::clone(replica.table()) };
-        // Calls that are under way hold the server; only this slot and running handlers hold the service.
+        // Running calls hold the server; only this slot and running handlers hold the service.
         let slot = Arc::new(Mutex::new(Some(Arc::new(service))));
         let held = Arc::clone(&slot);
         let handler: Handler = Arc::new(move |request| match lock(&held).clone() {

@@ -1,4 +1,4 @@
-//! Disks that are slow, stall, change what they hold or lose it, and whether nodes have it again.
+//! Disks that are slow, stall, change data or lose it, and how nodes recover from that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::disk::Disk;
 use crate::{Name, lock};
 
 impl Cluster {
-    /// All servers of a group lose everything, and start anew as if they had never been.
+    /// All servers of a group lose everything, and start as if they had never existed.
     pub fn wipe(&self, group: &str) {
         for name in self.names().into_iter().filter(|name| *group_of(name) == *group) {
             self.crash(&name);
             self.network.forget_vote(&name);
             if let Some(node) = lock(&self.nodes).get_mut(&name) {
-                let unique = format!("{name} anew after life {}", node.life);
+                let unique = format!("{name} empty after life {}", node.life);
                 let (kind, peers) = (&node.kind, &node.peers);
                 node.passport = Passport::new(&self.world, &self.name, kind, &unique, node.id, peers);
                 node.disk = Disk::new(&self.world, &name, self.shape.disks);
@@ -30,7 +30,7 @@ impl Cluster {
         }
     }
 
-    /// Changes one row of a node's table behind its back; false: there is no such row.
+    /// Changes one row of a node's table without its knowledge; false: there is no such row.
     pub fn corrupt(&self, name: &str, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
         self.world.note(&format!("corrupt {name}"));
         lock(&self.nodes).get(name).is_some_and(|node| node.disk.corrupt(key, change))
@@ -72,8 +72,8 @@ impl Cluster {
         }
     }
 
-    /// Damages the log of a node that is down: it loses what its last saves wrote, and knows what it promised. Whether that
-    /// was done.
+    /// Damages the log of a node that is down: it loses what its last saves wrote, and knows what
+    /// it promised. Returns whether that was done.
     pub fn damage(&self, name: &Name, saves: usize) -> bool {
         let nodes = lock(&self.nodes);
         let down = nodes.get(name).filter(|node| node.running.is_none() && node.starting.is_none());
@@ -84,19 +84,19 @@ impl Cluster {
         down.is_some()
     }
 
-    /// What is durable of a node now.
+    /// What a node has durably stored now.
     pub fn past(&self, name: &str) -> Option<Past> {
         lock(&self.nodes).get(name).map(|node| node.disk.past())
     }
 
-    /// Crashes a node and sets its disk back, without a trace.
+    /// Crashes a node and sets its disk back to an older state, without a trace.
     pub fn set_back(&self, name: &Name, past: Past) {
         self.crash(name);
         self.network.forget_vote(name);
         self.world.note(&format!("set back {name}"));
         if let Some(node) = lock(&self.nodes).get_mut(name) {
             node.disk.set_back(past);
-            // What it had applied is forgotten, too.
+            // What it had applied is forgotten too.
             node.floor = EntryId::ZERO;
         }
     }
@@ -104,7 +104,7 @@ impl Cluster {
     /// Waits until every replica has applied what its group has committed by now, and owes nothing.
     ///
     /// # Errors
-    /// Who has not after `limit`.
+    /// Names the replicas that have not after `limit`.
     pub async fn caught_up(&self, limit: Duration) -> Result<(), String> {
         const LOOK: Duration = Duration::from_millis(5);
         let start = clock::now();
@@ -117,10 +117,10 @@ impl Cluster {
                 let goal = goals.get(&seen.group).copied().flatten();
                 status.owes.is_some() || goal.is_none_or(|goal| status.applied.id.index < goal)
             };
-            let Some(behind) = self.seen().into_iter().find(lags) else { return Ok(()) };
+            let Some(lagging) = self.seen().into_iter().find(lags) else { return Ok(()) };
             if start.elapsed() > limit {
-                let status = behind.probe.status.borrow().clone();
-                return Err(format!("{} has not caught up after {limit:?}: {status:?}", behind.name));
+                let status = lagging.probe.status.borrow().clone();
+                return Err(format!("{} has not caught up after {limit:?}: {status:?}", lagging.name));
             }
             clock::sleep(LOOK).await;
         }

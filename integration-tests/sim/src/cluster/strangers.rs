@@ -1,4 +1,5 @@
-//! Who a node is, and servers that are not who they seem: empty ones in a node's place, and copies.
+//! The identity of a node, and servers that are not what they seem: empty ones in a node's place,
+//! and copies.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use super::{Cluster, Kind, Node};
 use crate::disk::Disk;
 use crate::{Name, World, lock};
 
-/// What stands in a node's data directory besides its stores.
+/// What a node's data directory holds besides its stores.
 #[derive(Clone)]
 pub(super) struct Passport {
     pub(super) cluster: String,
@@ -20,12 +21,12 @@ pub(super) struct Passport {
     pub(super) founders: u64,
     /// Of the cluster, once the group knows it.
     pub(super) key: Key,
-    /// The lives of its peers' data.
+    /// The incarnations of its peers' data.
     pub(super) met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
 }
 
 impl Passport {
-    /// Of a directory that was just made.
+    /// That of a new directory.
     pub(super) fn new(
         world: &World,
         cluster: &str,
@@ -53,8 +54,8 @@ impl Passport {
 }
 
 impl Cluster {
-    /// Kills a node, and starts a server with an empty disk in its place, as with `--new`, and so many members more
-    /// than the group was founded with.
+    /// Kills a node and starts a server with an empty disk in its place, as with `--new`, with
+    /// `more` members in addition to those that the group was founded with.
     pub fn impersonate(&self, name: &Name, more: u64) -> Name {
         self.crash(name);
         let mut nodes = lock(&self.nodes);
@@ -62,7 +63,7 @@ impl Cluster {
         let mut peers = node.peers.clone();
         let last = peers.keys().last().map_or(0, |id| id.0);
         peers.extend((last + 1..=last + more).map(|id| (NodeId(id), format!("nobody.{id}").into())));
-        // A stranger of its own each time.
+        // A new stranger each time.
         let unique = format!("{name} instead of life {}", node.life);
         let stranger = Node {
             passport: Passport::new(&self.world, &self.name, &node.kind, &unique, node.id, &peers),
@@ -94,7 +95,8 @@ impl Cluster {
         self.start(name);
     }
 
-    /// Starts another process with a copy of a node's disk, under a name of its own, which only it knows.
+    /// Starts another process with a copy of a node's disk, under a separate name that only it
+    /// knows.
     pub fn add_twin(&self, of: &Name) -> Option<Name> {
         let name: Name = format!("{of}x").into();
         let mut nodes = lock(&self.nodes);

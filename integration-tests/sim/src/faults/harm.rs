@@ -1,4 +1,4 @@
-//! Disks that lose what they had kept.
+//! Disks that lose stored data.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use rand::RngExt;
 use super::{Nemesis, group_of};
 use crate::{Generator, Name};
 
-/// Every fault that was begun before has ended after this: a leader that is there stays.
+/// Every earlier fault has ended after this time, so an existing leader stays.
 const QUIET: Duration = Duration::from_millis(3300);
-/// For so long, at most, a server goes on before it is set back to what it was.
-const BEHIND_MAX: Duration = Duration::from_millis(900);
-/// A living leader has spoken to a server by then.
+/// A server runs at most this long before it is set back to its older state.
+const AHEAD_MAX: Duration = Duration::from_millis(900);
+/// A living leader has spoken to a server within this time.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Nemesis {
-    /// Crashes a server and takes saves from its log: mostly few, now and then as many as can be taken.
+    /// Crashes a server and removes saves from its log: usually few, sometimes as many as possible.
     pub(super) fn damage_tail(&self, name: &Name, random: &mut Generator) {
         let saves =
             if random.random_bool(0.2) { random.random_range(1..65) } else { random.random_range(1..5) };
@@ -27,8 +27,9 @@ impl Nemesis {
         }
     }
 
-    /// A server comes back with an older disk. Its leader has heard from it since, in its own term; it is not disturbed
-    /// until it has told it so: without such a leader a loss that left no trace cannot be seen, by anybody.
+    /// A server comes back with an older disk. Its leader has heard from it since, in its own term.
+    /// The leader is not disturbed until it has told the server: without such a leader nobody can
+    /// see a loss that left no trace.
     pub(super) async fn set_back(&self, any: &Name, random: &mut Generator) {
         clock::sleep(QUIET).await;
         let group = group_of(any);
@@ -43,7 +44,7 @@ impl Nemesis {
         }
         let name = &up[random.random_range(0..up.len())];
         let Some(past) = self.cluster.past(name) else { return };
-        clock::sleep(BEHIND_MAX.mul_f64(random.random())).await;
+        clock::sleep(AHEAD_MAX.mul_f64(random.random())).await;
         if leads() != Some((leader.clone(), term)) || self.is_over() {
             return;
         }

@@ -1,5 +1,5 @@
-//! A group adopts configurations in order, each after the one before (correctness rule 36), and no push
-//! ever ends with other rows than were sent.
+//! A group adopts configurations in order, each after the one before (correctness rule 36), and no
+//! push ever ends with other rows than were sent.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Leader completeness (Figure 3): whoever leads has every entry that was committed in an earlier term.
+//! Leader completeness (Figure 3): a leader has every entry that was committed in an earlier term.
 //! What some replica applied was committed; a new leader's log, as its disk holds it, must have it.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Log matching (Figure 3): entries of the same index and term carry the same and follow the same.
-//! Checked when they are saved, an entry against every other that ever had its id.
+//! Log matching (Figure 3): entries of the same index and term have the same content and the same
+//! predecessor. Each entry is checked when it is saved, against every other that ever had its id.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ impl Invariant for LogMatching {
             let known = self.entries.entry(place).or_insert((*before, *payload));
             if *known != (*before, *payload) {
                 return Err(format!(
-                    "log matching: {} saved entry {} of term {} with another content, or behind another \
+                    "log matching: {} saved entry {} of term {} with another content, or after another \
                      entry, than others did",
                     turn.seen.name, id.index.0, id.term.0
                 ));

@@ -1,5 +1,5 @@
-//! What must hold after every event of a simulated run. One property a file; each sees the replicas
-//! whose status changed in that turn.
+//! What must hold after every event of a simulated run. One property per file; each sees the
+//! replicas whose status changed in that turn.
 
 mod bad_tables;
 mod config_order;
@@ -32,11 +32,11 @@ pub(crate) struct Turn<'a> {
 
 /// A property.
 pub(crate) trait Invariant: Send {
-    /// Looks at a replica.
+    /// Checks one replica.
     fn observe(&mut self, turn: &Turn<'_>) -> Result<(), String>;
 }
 
-/// Checks all of them on `cluster` from now on.
+/// Checks all properties of `cluster` from now on.
 pub fn watch(cluster: &Cluster) {
     let mut invariants: Vec<Box<dyn Invariant>> = vec![
         Box::new(election_safety::ElectionSafety::default()),
@@ -60,7 +60,7 @@ pub fn watch(cluster: &Cluster) {
     });
 }
 
-/// Keeps what has been looked at, so that only new lives count as changed.
+/// Remembers what was checked, so that only new lives count as changed.
 fn merge(mut known: BTreeMap<Name, Seen>, now: Vec<Seen>) -> BTreeMap<Name, Seen> {
     let keep = |mut seen: Seen| match known.remove(&seen.name).filter(|old| old.life == seen.life) {
         Some(old) => (old.name.clone(), old),

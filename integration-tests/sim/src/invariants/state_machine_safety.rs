@@ -1,5 +1,5 @@
 //! State-machine safety (Figure 3; correctness rule 21): replicas that applied up to the same index
-//! applied the same, down to the hash over their rows.
+//! applied the same entries and have the same hash over their rows.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,8 @@ pub(super) struct StateMachineSafety {
 
 impl Invariant for StateMachineSafety {
     fn observe(&mut self, turn: &Turn<'_>) -> Result<(), String> {
-        // What was damaged behind its back is another matter: it is to be found (rule 69).
+        // A table that was damaged without its knowledge is a different case: it is found by rule
+        // 69.
         if turn.seen.damaged.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -33,7 +34,7 @@ impl Invariant for StateMachineSafety {
         }
         if *known != applied {
             return Err(format!(
-                "state-machine safety: {who} and {} have other rows behind entry {} of term {}",
+                "state-machine safety: {who} and {} have other rows after entry {} of term {}",
                 turn.seen.name, here.index.0, here.term.0
             ));
         }

@@ -1,11 +1,12 @@
 //! Who is let in on the simulated network: judged by the product's own functions
 //! ([`base::socket::admit`](fn@base::socket::admit)), as on real sockets.
 //!
-//! A connection is not simulated, so the two sides are introduced to each other with every message that leaves. A
-//! process counts as heard as long as it lives and its end is enabled: real ones say something all the time.
+//! A connection is not simulated, so every message that leaves introduces the two sides to each
+//! other. A process counts as heard as long as it lives and its end is enabled: real processes send
+//! something all the time.
 //!
-//! Left out on purpose: refusals that travel. Who is refused knows it at once; the delay is that of a failing
-//! call.
+//! Left out on purpose: refusals that travel. A refused caller knows it at once; the delay is that
+//! of a failing call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -17,26 +18,25 @@ use raft::types::NodeId;
 
 use super::{Name, Network, Server, lock};
 
-/// Tells the key of the cluster, 0 until it is known.
+/// Returns the key of the cluster, 0 until it is known.
 pub type KeyOf = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// Who one life of a server is, and what it knows of its peers.
+/// The identity of one life of a server, and what it knows of its peers.
 pub struct Identity {
-    /// What it is compared by. The key outlives the process.
+    /// The identity that it is compared by. The key outlives the process.
     pub here: Here,
     /// The members of its group, itself included.
     pub members: BTreeSet<NodeId>,
-    /// The lives of data that it met each peer with; outlives the process.
+    /// The incarnation of each peer's data that it met; outlives the process.
     pub met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
     /// Where the key of its cluster comes from.
     pub key_of: Option<KeyOf>,
-    /// What it refused.
     pub refusals: Arc<Refusals>,
     /// The processes it heard last.
     heard: Mutex<BTreeMap<NodeId, Heard>>,
 }
 
-/// A process that said something: its boot number, its name on the network, and whether it lives.
+/// A process that sent something: its boot number, its name on the network, and whether it lives.
 type Heard = (u64, Name, Weak<Server>);
 
 impl Identity {
@@ -46,7 +46,7 @@ impl Identity {
         Self { here, members, met, key_of: None, refusals, heard }
     }
 
-    /// Looks whether the key is known by now.
+    /// Checks whether the key is known by now.
     fn refresh(&self) {
         if let Some(key_of) = self.key_of.as_ref().filter(|_| self.here.key.get() == 0) {
             self.here.key.learn(key_of());
@@ -74,7 +74,8 @@ impl Identity {
         }
     }
 
-    /// What it knows of `peer`; `is_open`: whether a process that it heard at a place still lives and is heard.
+    /// What it knows of `peer`; `is_open`: whether a process that it heard at a place still lives
+    /// and is heard.
     fn known(&self, peer: NodeId, is_open: impl Fn(&Name, &Weak<Server>) -> bool) -> Known {
         let heard = lock(&self.heard).get(&peer).cloned();
         Known {
@@ -96,19 +97,17 @@ impl Identity {
     }
 }
 
-/// Which cluster a caller means.
+/// The cluster that a caller means.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    /// Its name.
     pub cluster: String,
-    /// Its key.
     pub key: Key,
     /// Whether the first key that is met is kept; a server has its own.
     pub keeps_key: bool,
 }
 
 impl Pass {
-    /// A client's that knows only the name.
+    /// That of a client that knows only the name.
     pub fn of(cluster: &str) -> Self {
         Self { cluster: cluster.to_owned(), key: Key::default(), keeps_key: true }
     }
@@ -158,7 +157,7 @@ impl Network {
         Ok(())
     }
 
-    /// A replica that came up says so to its peers, which is how they know that it runs.
+    /// A replica that has started says so to its peers; that is how they know that it runs.
     pub fn greet(&self, from: &Name, peers: &BTreeMap<NodeId, Name>) {
         let Some(sender) = self.attached(from) else { return };
         let Some(me) = sender.identity.as_ref().map(|identity| NodeId(identity.here.node)) else { return };

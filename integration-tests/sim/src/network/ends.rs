@@ -1,9 +1,9 @@
 //! Client ends: which are enabled, one by one, for servers that are cut off, and for partitions.
 //!
-//! Ends that nobody named are enabled. A *cut* server has no enabled end to or from any of the others it was
-//! cut from, nor to itself, and keeps that mark until it is connected: connecting another one does not
-//! enable their ends. Partitions concern servers only: the ends of clients stay as they are, and so do the
-//! marks, as in the labs.
+//! Ends that nobody named are enabled. A *cut* server has no enabled end to or from any of the
+//! servers that it was cut from, nor to itself. It keeps that mark until it is connected:
+//! connecting another server does not enable their ends. Partitions affect only servers: the ends
+//! of clients stay as they are, and so do the marks, as in the labs.
 //!
 //! Left out on purpose: cuts of clients, which are single ends ([`Network::link`]).
 
@@ -41,7 +41,7 @@ impl Network {
         disabled.iter().for_each(|(from, to)| self.tell(from, to, true));
     }
 
-    /// Cuts a server off from those `among` which it stands, itself included.
+    /// Cuts a server off from the servers `among`, itself included.
     pub fn disconnect(&self, name: &Name, among: &[Name]) {
         lock(&self.state).disconnected.insert(Arc::clone(name));
         self.direct(name, name, false);

@@ -1,7 +1,7 @@
-//! A server's place on the network, and what it is asked and answers.
+//! A server's place on the network, its requests and its answers.
 //!
-//! Left out on purpose: services by name. What a server serves is one handler's business, and Raft has an
-//! inbox of its own beside it.
+//! Left out on purpose: services by name. One handler decides what a server serves, and Raft has a
+//! separate inbox beside it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,19 +20,17 @@ use tokio::task::JoinSet;
 
 use super::{Identity, lock};
 
-/// A request as it travels.
+/// A request on the network.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// To a group.
     Kv(GroupId, KvRequest),
     /// To a group, from another one that hands a shard over.
     Push(GroupId, Sender, PushRequest),
-    /// To a controller.
     Ctrl(CtrlRequest),
 }
 
 impl Request {
-    /// The group that is meant; 0: the controllers.
+    /// The group that is addressed; 0: the controllers.
     pub(super) fn group(&self) -> u64 {
         match self {
             Self::Kv(group, _) | Self::Push(group, ..) => group.0,
@@ -41,14 +39,12 @@ impl Request {
     }
 }
 
-/// A reply as it travels.
+/// A reply on the network.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// From a group.
     Kv(Result<KvReply, KvRefusal>),
     /// From a group, to one that hands a shard over.
     Push(Result<PushReply, KvRefusal>),
-    /// From a controller.
     Ctrl(Result<CtrlReply, CtrlRefusal>),
     /// This server serves something else.
     Refused(String),
@@ -61,7 +57,7 @@ pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Reply> + Send + Syn
 pub struct Server {
     handler: Handler,
     pub(super) inbox: Option<Inbox>,
-    /// None: everybody is let in.
+    /// None: every caller is let in.
     pub(super) identity: Option<Identity>,
     tasks: Mutex<JoinSet<()>>,
     served: AtomicU64,
@@ -73,22 +69,21 @@ impl Server {
         Self::with_identity(handler, inbox, None)
     }
 
-    /// The same; whoever does not fit its identity is refused.
+    /// The same; callers that do not fit its identity are refused.
     pub fn with_identity(handler: Handler, inbox: Option<Inbox>, identity: Option<Identity>) -> Arc<Self> {
         Arc::new(Self { handler, inbox, identity, tasks: Mutex::default(), served: AtomicU64::new(0) })
     }
 
-    /// Who it is.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// Drops what it is doing, where it stands.
+    /// Drops what it is doing, at once.
     pub fn kill(&self) {
         lock(&self.tasks).abort_all();
     }
 
-    /// Requests it was given, by callers and by its peers.
+    /// Requests it got, from callers and from its peers.
     pub(super) fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The network's numbers and counters. The labs' own tests of theirs are
+//! The network's numbers and counters. The labs' own tests of their network are
 //! `labs::suites::network`.
 
 mod cuts;
@@ -164,7 +164,7 @@ fn long_delays_let_unreachable_targets_answer_after_up_to_seven_seconds() {
             }
             times
         };
-        // Nobody of that name is there.
+        // No server of that name exists.
         assert!(*failing(200).await.iter().max().unwrap() <= 100);
         network.set_weather(Weather { long_delays: true, ..Weather::default() });
         let times = failing(400).await;
@@ -172,12 +172,12 @@ fn long_delays_let_unreachable_targets_answer_after_up_to_seven_seconds() {
         assert!(least < 200 && (6800..=7000).contains(&most), "{least} to {most} ms");
         let mean = times.iter().sum::<u128>() / 400;
         assert!((3200..3800).contains(&mean), "{mean} ms");
-        // Somebody is there: nothing changes.
+        // A server exists: nothing changes.
         counting(&network, &server, Duration::ZERO);
         let start = clock::now();
         ask(&network, "client").await.unwrap();
         assert!(start.elapsed() < Duration::from_millis(2));
-        // Raft learns it as late.
+        // Raft learns it equally late.
         let (transport, _heard, mut told) = pair(&network);
         network.link(&"sender".into(), &server, false);
         (0..100).for_each(|term| transport.send(NodeId(2), vote(term)));
@@ -213,7 +213,7 @@ fn long_reordering_delays_two_thirds_of_the_replies_that_are_not_lost() {
             assert!(late.iter().all(|took| (200..=2228).contains(took)), "{late:?}");
             let mean = late.iter().sum::<u128>() / late.len() as u128;
             assert!((660..760).contains(&mean), "{mean} ms");
-            // Skewed: half of them within the first fifth of the range or little more.
+            // Skewed: half of them within about the first fifth of the range.
             let soon = late.iter().filter(|took| **took < 600).count();
             assert!(soon * 2 > late.len() && late.iter().max() > Some(&1900), "{soon} of {}", late.len());
             Ok(())
@@ -236,7 +236,7 @@ fn long_reordering_concerns_the_answers_of_raft_and_not_its_requests() {
         wait(&world, 2002).await;
         let late = drain(&mut heard);
         assert!(soon + late.len() == 300 && !late.is_sorted());
-        // The link is looked at again when an answer arrives.
+        // The link is checked again when an answer arrives.
         (0..300).for_each(|term| transport.send(NodeId(2), granted(term)));
         wait(&world, 199).await;
         network.link(&"sender".into(), &"server".into(), false);
@@ -255,7 +255,7 @@ fn raft_messages_reach_the_life_they_were_sent_to_and_a_cut_is_reported() {
         transport.send(NodeId(2), message.clone());
         let arrived = clock::timeout(DEADLINE, heard.receive()).await.unwrap();
         assert!(matches!(arrived, Some(Incoming::Message(NodeId(1), got)) if got == message));
-        // A restart: what was on its way to the old life is gone.
+        // A restart: messages to the old life are gone.
         transport.send(NodeId(2), message.clone());
         let (inbox, mut heard_anew) = mailbox(64, 1 << 20);
         network.attach(&server, Server::new(nobody(), Some(inbox)));

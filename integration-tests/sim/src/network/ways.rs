@@ -1,4 +1,4 @@
-//! How replicas and clients come to the network: Raft's transport, and the product's connection.
+//! How replicas and clients use the network: Raft's transport, and the product's connection.
 //!
 //! Left out on purpose: pools and lanes, which belong to real sockets.
 
@@ -22,13 +22,10 @@ use super::{Name, Network, Pass, Reply, Request};
 
 /// A replica's way to its peers.
 pub struct PeerTransport {
-    /// The network.
     pub network: Network,
     /// The replica's name on it.
     pub from: Name,
-    /// The replica.
     pub me: NodeId,
-    /// Its peers' names.
     pub peers: BTreeMap<NodeId, Name>,
 }
 
@@ -42,13 +39,12 @@ impl Transport for PeerTransport {
 
 /// The calls of one client, or of one server to others.
 pub struct Calls {
-    /// The network.
     pub network: Network,
     /// The caller's name on it.
     pub from: Name,
     /// Whether the calling server still lives; clients always do.
     pub alive: Option<Arc<AtomicBool>>,
-    /// Which cluster it means; none: it is let in everywhere.
+    /// The cluster that it means; none: it is let in everywhere.
     pub pass: Option<Pass>,
 }
 

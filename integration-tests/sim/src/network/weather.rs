@@ -1,6 +1,7 @@
 //! The weather, and what it does to one message.
 //!
-//! Left out on purpose: weather that differs from link to link; what one server suffers alone is a cut end.
+//! Left out on purpose: weather that differs from link to link. To disturb one server alone, cut
+//! its ends.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const UNRELIABLE_DELAY_MS: u64 = 26;
 const UNREACHABLE_DELAY_MS: u64 = 99;
 /// The same with long delays.
 const LONG_DELAY_MS: u64 = 6999;
-/// What long reordering adds to a reply at least, in ms, and what it can add to that.
+/// What long reordering adds to a reply: at least this, in ms, and the range above it.
 const REORDERED_MS: u64 = 200;
 const REORDERED_MORE_MS: u64 = 1999;
 /// How many of 900 replies long reordering delays.
@@ -28,13 +29,14 @@ const LOST_PERCENT: u32 = 10;
 pub struct Weather {
     /// Messages are delayed and lost.
     pub unreliable: bool,
-    /// That something cannot be reached is learnt late.
+    /// Unreachable servers are noticed late.
     pub long_delays: bool,
-    /// Two thirds of all replies and answers come much later. The labs' is independent of `unreliable`.
+    /// Two thirds of all replies and answers come much later. As in the labs, this is independent
+    /// of `unreliable`.
     pub long_reordering: bool,
-    /// Raft's messages are doubled and come much too late.
+    /// Raft's messages are duplicated and arrive much too late.
     pub chaos: bool,
-    /// So are requests: for services that tell a repeated request from a new one.
+    /// Requests too: for services that can tell a repeated request from a new one.
     pub chaos_requests: bool,
 }
 
@@ -91,7 +93,7 @@ impl Weather {
 pub(super) struct Fate {
     pub(super) delay: Duration,
     pub(super) lost: bool,
-    /// A second arrival, so much later.
+    /// A second arrival, this much later.
     pub(super) again: Option<Duration>,
 }
 

@@ -1,9 +1,10 @@
-//! What travels, in words short enough for one line of a log. Made only for runs that are recorded.
+//! Messages in words that fit one line of a log. Made only for runs that are recorded.
 //!
-//! An entry is shown as "12 (term 3)", a message to add entries as "after 12 (term 3): 2 entries 13-14,
-//! commit 12", its answer as "has up to 14", a client's request as "put k1 = "v" (config 3)".
+//! An entry is shown as "12 (term 3)", a message to add entries as "after 12 (term 3): 2 entries
+//! 13-14, commit 12", its answer as "has up to 14", a client's request as "put k1 = "v" (config
+//! 3)".
 //!
-//! Left out on purpose: rounds, cursors' hashes and whatever else nobody reads without the code beside it.
+//! Left out on purpose: rounds, cursors' hashes and anything else that needs the code beside it.
 
 use clerk::api::config::Config;
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
@@ -18,13 +19,13 @@ use super::{Reply, Request};
 /// Longer keys and values are cut.
 const SHOWN_MAX: usize = 24;
 
-/// Something that travels and can be put into words.
+/// A message that can be put into words.
 pub(super) trait Said {
     /// Its kind, in a word or two.
     fn kind(&self) -> &'static str;
     /// The term it names.
     fn term(&self) -> Option<u64>;
-    /// What it says.
+    /// Its content.
     fn text(&self) -> String;
 }
 
@@ -148,12 +149,12 @@ fn append(prev: EntryId, entries: &[Entry], commit: Index) -> String {
 }
 
 fn chunk_text(chunk: &Chunk) -> String {
-    let behind = chunk
+    let place = chunk
         .after
         .as_ref()
-        .map_or_else(|| "from the start".to_owned(), |after| format!("behind {}", shown(after)));
+        .map_or_else(|| "from the start".to_owned(), |after| format!("after {}", shown(after)));
     let (rows, end) = (chunk.rows.len(), if chunk.done { "last" } else { "more follow" });
-    format!("snapshot of {}: {rows} rows {behind}, {end}", id(chunk.snapshot))
+    format!("snapshot of {}: {rows} rows {place}, {end}", id(chunk.snapshot))
 }
 
 /// Bytes as text, cut.
@@ -170,7 +171,7 @@ fn with_ticket(ticket: Option<Ticket>) -> String {
 fn cursor_text(cursor: &Cursor) -> String {
     match &cursor.last {
         None => "from the start".to_owned(),
-        Some(last) => format!("behind the first {} ({})", cursor.rows, shown(last)),
+        Some(last) => format!("after the first {} ({})", cursor.rows, shown(last)),
     }
 }
 
@@ -199,8 +200,8 @@ fn kv(request: &KvRequest) -> String {
             format!("in shard {shard}: {each} (config {config}{})", with_ticket(*ticket))
         }
         KvRequest::Scan { shard, after, limit, config } => {
-            let behind = after.as_ref().map_or_else(String::new, |after| format!(" behind {}", shown(after)));
-            format!("scan shard {shard}{behind}, at most {limit} rows (config {config})")
+            let place = after.as_ref().map_or_else(String::new, |after| format!(" after {}", shown(after)));
+            format!("scan shard {shard}{place}, at most {limit} rows (config {config})")
         }
         KvRequest::History => "which configurations were adopted?".to_owned(),
         KvRequest::Config => "which configuration?".to_owned(),
@@ -274,7 +275,7 @@ fn ctrl(request: &CtrlRequest) -> String {
         CtrlRequest::History { after: Some(num) } => format!("configs after {num}?"),
         CtrlRequest::Watch { after, .. } => format!("wait for a config after {after}"),
         CtrlRequest::Status => "status?".to_owned(),
-        CtrlRequest::Recover(recovery) => format!("go on from {} configs", recovery.configs.len()),
+        CtrlRequest::Recover(recovery) => format!("continue from {} configs", recovery.configs.len()),
     }
 }
 

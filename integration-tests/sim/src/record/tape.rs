@@ -1,12 +1,13 @@
 //! What is kept of a run while it is recorded.
 //!
-//! Messages, saves and progress are nearly all there is, and a run of two virtual minutes with many groups
-//! makes gigabytes of them: of those the newest are kept, by number and by bytes. What servers are (their
-//! lives, roles and shards), what the network does and what the test says is rare and kept whole, as long as
-//! it is; so a picture is complete from the beginning but for messages. What is wrong often shows long before
-//! the test ends: a run that is played once more can be recorded up to a given time ([`Tape::until`]).
+//! Nearly all events are messages, saves and progress, and a run of two virtual minutes with many
+//! groups makes gigabytes of them. Of those the newest are kept, up to a number and a size. The
+//! state of servers (their lives, roles and shards), changes of the network and steps of the test
+//! are rare and kept completely, up to a limit. So a picture is complete from the beginning except
+//! for messages. The cause often shows long before the test ends: a run that is repeated can be
+//! recorded up to a given time ([`Tape::until`]).
 //!
-//! Left out on purpose: a limit on what clients saw. The judge needs it whole in any case.
+//! Left out on purpose: a limit on what clients saw. The judge needs all of it in any case.
 
 use std::collections::VecDeque;
 
@@ -14,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Event, What};
 
-/// So much of what is frequent is kept.
+/// The limit for frequent events.
 const FREQUENT: Limit = Limit { events: 500_000, bytes: 64 << 20 };
-/// So much of what is rare.
+/// The limit for rare events.
 const RARE: Limit = Limit { events: 200_000, bytes: 32 << 20 };
 
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ struct Limit {
 /// What a recording does not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// Messages, saves and steps of progress; and, of a run without end, anything.
+    /// Messages, saves and steps of progress; in an endless run, any event.
     pub events: u64,
     /// They happened up to this virtual nanosecond,
     pub until_ns: u64,
@@ -68,7 +69,7 @@ impl Tape {
         Self { frequent: kept(frequent), rare: kept(rare), next: 0, until_ns: u64::MAX, left_out }
     }
 
-    /// One that takes nothing of what is frequent behind this virtual nanosecond.
+    /// One that takes no frequent events after this virtual nanosecond.
     pub fn until(until_ns: u64) -> Self {
         Self { until_ns, ..Self::default() }
     }

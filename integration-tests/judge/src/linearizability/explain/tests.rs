@@ -1,4 +1,4 @@
-//! What a failure page is given.
+//! The input of a failure page.
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus as Generator;

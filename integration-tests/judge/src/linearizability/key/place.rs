@@ -1,7 +1,8 @@
-//! Places everything in one order and holds that order against real time.
+//! Places everything in one order and checks that order against real time.
 //!
-//! Positions, ascending: slot 0 (absent from the start), then for each version its write, those who
-//! saw it, its delete, and the slot behind it, where the key may be absent until the next version.
+//! Positions, ascending: slot 0 (absent from the start), then for each version its write, the reads
+//! that saw it, its delete, and the slot after it, where the key may be absent until the next
+//! version.
 
 use std::ops::Range;
 
@@ -9,16 +10,16 @@ use super::super::Anomaly;
 use super::versions::{Before, Version, Versions};
 use crate::history::{Op, Operation};
 
-/// What lies between two versions.
+/// The state between two versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     /// The key was absent: at the start, or because an acknowledged delete says so.
     Absent,
-    /// It must have been, by a delete of unknown outcome.
+    /// It must have been absent, through a delete of unknown outcome.
     MustBreak,
-    /// It may have been, by such a delete.
+    /// It may have been absent, through such a delete.
     MayBreak,
-    /// It was not: the next version was written over this one.
+    /// It was not absent: the next version overwrote this one.
     Closed,
 }
 
@@ -26,19 +27,19 @@ struct Place<'a> {
     versions: &'a Versions<'a>,
     numbers: Vec<u64>,
     slots: Vec<Slot>,
-    /// For each slot: the latest call of anything before it, and who that is.
+    /// For each slot: the latest call of any operation before it, and that operation.
     latest_call: Vec<(u64, Option<&'a Operation>)>,
-    /// For each slot: the earliest end of anything behind it, and who that is.
+    /// For each slot: the earliest end of any operation after it, and that operation.
     earliest_end: Vec<(u64, Option<&'a Operation>)>,
-    /// Where each operation of `versions.absent` goes.
+    /// The slot of each operation of `versions.absent`.
     absent_slots: Vec<usize>,
-    /// Slots whose gap writes of unknown outcome explain.
+    /// Slots whose gap is explained by writes of unknown outcome.
     filled: Vec<bool>,
 }
 
-/// Checks that an order exists. What is wrong for certain is an error. Deletes and writes of unknown outcome
-/// may explain gaps and absences, and which of them explains what is chosen greedily, in two ways; if both
-/// fail, that is a suspicion.
+/// Checks that an order exists. An error is certain. Deletes and writes of unknown outcome may
+/// explain gaps and absences. Which of them explains which is chosen greedily, in two ways; if both
+/// fail, the result is a suspicion.
 pub(super) fn check(versions: &Versions<'_>) -> Result<Option<Anomaly>, Anomaly> {
     let attempt = |gaps_first: bool| {
         let mut place = Place::new(versions);
@@ -47,7 +48,7 @@ pub(super) fn check(versions: &Versions<'_>) -> Result<Option<Anomaly>, Anomaly>
         if gaps_first {
             place.fill_gaps(&mut open);
         }
-        place.seat_absent()?;
+        place.place_absent()?;
         place.fill_gaps(&mut open);
         Ok(place)
     };
@@ -86,7 +87,7 @@ impl<'a> Place<'a> {
         &self.versions.known[&self.numbers[position]]
     }
 
-    /// What lies before the version at position `slot`.
+    /// The state before the version at position `slot`.
     fn slot(&self, slot: usize) -> Slot {
         if self.version(slot - 1).deleted.is_some() {
             return Slot::Absent;
@@ -116,7 +117,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Everything but the operations that found the key missing, with their positions.
+    /// All operations except those that found the key missing, with their positions.
     fn written(&self) -> Vec<(usize, &'a Operation)> {
         let mut items = Vec::new();
         for position in 0..self.numbers.len() {
@@ -128,18 +129,18 @@ impl<'a> Place<'a> {
         items
     }
 
-    /// Gives every operation that found the key missing a slot. Both ends of the range of slots it may
-    /// go to grow with time, so the slots that need a delete of unknown outcome are a smallest set of
-    /// points that stabs all ranges.
-    fn seat_absent(&mut self) -> Result<(), Anomaly> {
+    /// Gives a slot to every operation that found the key missing. Both ends of the range of
+    /// possible slots grow with time, so the slots that need a delete of unknown outcome are a
+    /// smallest set of points that stabs all ranges.
+    fn place_absent(&mut self) -> Result<(), Anomaly> {
         let mut ranges = Vec::new();
         for operation in &self.versions.absent {
             let low = self.earliest_end.partition_point(|bound| bound.0 < operation.call_ns);
             let high = self.latest_call.partition_point(|bound| bound.0 <= operation.end_ns());
             if low >= high {
                 let before = self.latest_call[low].1.into_iter();
-                let behind = low.checked_sub(1).and_then(|slot| self.earliest_end[slot].1).into_iter();
-                let involved: Vec<_> = std::iter::once(*operation).chain(behind).chain(before).collect();
+                let later = low.checked_sub(1).and_then(|slot| self.earliest_end[slot].1).into_iter();
+                let involved: Vec<_> = std::iter::once(*operation).chain(later).chain(before).collect();
                 let what = "the key was found missing although it had been written before and was not deleted in time";
                 return Err(Anomaly::new(what, &involved));
             }
@@ -170,8 +171,8 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Versions that somebody saw and whose writer nobody knows need a write of unknown outcome each.
-    /// Always the latest one that was called in time is taken: earlier ones fit in more places.
+    /// Versions that somebody saw and whose writer is unknown need one write of unknown outcome
+    /// each. The latest write that was called in time is taken: earlier ones fit in more places.
     fn explain_unwritten(&self) -> Result<Vec<&'a Operation>, Anomaly> {
         let mut open = self.versions.open_writes.clone();
         open.sort_by_key(|write| write.call_ns);
@@ -191,7 +192,8 @@ impl<'a> Place<'a> {
     }
 
     /// A gap in the version numbers is explained by writes of unknown outcome or by a delete (a key
-    /// created again may start anywhere above). Smallest gaps first, so that deletes are spared.
+    /// that is created again may start anywhere above). The smallest gaps come first, to save
+    /// deletes.
     fn fill_gaps(&mut self, open: &mut Vec<&'a Operation>) {
         let gap = |slot: usize| self.numbers[slot] - self.numbers[slot - 1] - 1;
         let mut gaps: Vec<(u64, usize)> = (1..self.numbers.len())
@@ -208,8 +210,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Each break that no acknowledged delete explains needs a delete of unknown outcome of its own,
-    /// called before anything behind it had ended.
+    /// Each break that no acknowledged delete explains needs its own delete of unknown outcome,
+    /// called before anything after it had ended.
     fn match_deletes(&self) -> Result<(), Anomaly> {
         let mut deadlines: Vec<(u64, usize)> = (1..self.slots.len())
             .filter(|slot| self.slots[*slot] == Slot::MustBreak)
@@ -228,9 +230,9 @@ impl<'a> Place<'a> {
                     Some(to) => format!("version {to} starts anew although nobody deleted version {from}"),
                     None => format!("the key was found missing although nobody deleted version {from}"),
                 };
-                let behind = self.earliest_end[*slot].1.or(self.latest_call[*slot].1);
+                let later = self.earliest_end[*slot].1.or(self.latest_call[*slot].1);
                 let seat = self.absent_slots.iter().position(|seat| seat == slot);
-                let involved = behind.into_iter().chain(seat.map(|at| self.versions.absent[at]));
+                let involved = later.into_iter().chain(seat.map(|at| self.versions.absent[at]));
                 return Err(Anomaly::new(what, &involved.collect::<Vec<_>>()));
             }
         }
@@ -243,7 +245,7 @@ impl<'a> Place<'a> {
         absent.fold(self.earliest_end[slot].0, u64::min)
     }
 
-    /// Nothing may stand behind something that began after it had returned.
+    /// No operation may come after one that began after it had returned.
     fn check_sweep(&self, items: &[(usize, &'a Operation)]) -> Result<(), Anomaly> {
         let mut items = items.to_vec();
         items.sort_by_key(|(position, operation)| (*position, operation.call_ns));
@@ -261,9 +263,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Takes `need` of the `open` writes that can stand there and were called by `deadline`; none if there
-/// are not enough. First conditional puts that expect a version in `expected`, which fit nowhere else;
-/// then the latest ones.
+/// Takes `need` of the `open` writes that fit there and were called by `deadline`; none if there
+/// are not enough. It takes conditional puts that expect a version in `expected` first, because
+/// they fit nowhere else, then the latest ones.
 fn take_latest(open: &mut Vec<&Operation>, need: u64, deadline: u64, expected: Range<u64>) -> Option<()> {
     let pinned = |at: &usize| open[*at].op == Op::Cas && open[*at].expected_version.unwrap_or_default() > 0;
     let fits = |at: &usize| expected.contains(&open[*at].expected_version.unwrap_or_default());
@@ -281,7 +283,7 @@ fn take_latest(open: &mut Vec<&Operation>, need: u64, deadline: u64, expected: R
     Some(())
 }
 
-/// `earlier` stands before `later` by its version, but began when that had returned.
+/// By its version, `earlier` comes before `later`, but it began when `later` had returned.
 fn against_time(earlier: &Operation, later: &Operation) -> String {
     let shown = |operation: &Operation| operation.version.unwrap_or_default();
     match (earlier.op, later.op) {
@@ -292,7 +294,7 @@ fn against_time(earlier: &Operation, later: &Operation) -> String {
             )
         }
         (Op::Get, _) => format!(
-            "a stale read: it saw version {} although version {} had been there before it began",
+            "a stale read: it saw version {} although version {} existed before it began",
             shown(earlier),
             shown(later)
         ),

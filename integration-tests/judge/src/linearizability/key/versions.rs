@@ -1,4 +1,4 @@
-//! Which versions of a key existed, who wrote each, and what each one's value was.
+//! The versions of a key that existed, their writers and their values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,28 +8,27 @@ use crate::history::{Op, Operation, Outcome};
 /// The state of the key that a write met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Before {
-    /// Nothing tells.
     Unknown,
     /// The key was missing.
     Absent,
-    /// The key had the version before.
+    /// The key had the previous version.
     Present,
 }
 
 /// One version that existed.
 #[derive(Debug)]
 pub(super) struct Version<'a> {
-    /// Who wrote it; none: some operation of unknown outcome, nobody knows which.
+    /// The write; none: an operation of unknown outcome, not known which.
     pub(super) writer: Option<&'a Operation>,
-    /// Its value, where it is known.
+    /// Its value, if known.
     value: Option<&'a str>,
     /// An operation that proves the value.
     witness: Option<&'a Operation>,
-    /// What its write met.
+    /// The state that its write met.
     pub(super) before: Before,
-    /// The delete that says it removed this version.
+    /// The delete that removed this version.
     pub(super) deleted: Option<&'a Operation>,
-    /// Who saw it: gets, and conditional puts that it refused.
+    /// The operations that saw it: gets, and conditional puts that it refused.
     pub(super) seen: Vec<&'a Operation>,
 }
 
@@ -49,19 +48,17 @@ impl Version<'_> {
 /// Everything known of one key.
 #[derive(Debug)]
 pub(super) struct Versions<'a> {
-    /// The versions that existed.
     pub(super) known: BTreeMap<u64, Version<'a>>,
     /// Operations that found the key missing.
     pub(super) absent: Vec<&'a Operation>,
-    /// Writes of unknown outcome that no version is known of; deletes apart.
+    /// Writes of unknown outcome without a known version; deletes are separate.
     pub(super) open_writes: Vec<&'a Operation>,
-    /// Deletes of unknown outcome.
     pub(super) open_deletes: Vec<&'a Operation>,
     operations: &'a [&'a Operation],
 }
 
 impl<'a> Versions<'a> {
-    /// Sorts the operations by what their replies say.
+    /// Sorts the operations by their replies.
     pub(super) fn collect(operations: &'a [&'a Operation]) -> Result<Self, Anomaly> {
         let mut versions = Self {
             known: BTreeMap::new(),
@@ -133,7 +130,7 @@ impl<'a> Versions<'a> {
         Ok(())
     }
 
-    /// A conditional put that took effect as version `number`: it met what it expected.
+    /// A conditional put that took effect as version `number`: it met the version that it expected.
     fn expects(&mut self, number: u64, cas: &'a Operation) -> Result<(), Anomaly> {
         match cas.expected_version.unwrap_or_default() {
             0 => self.at(number).before = Before::Absent,
@@ -183,8 +180,8 @@ impl<'a> Versions<'a> {
         }
     }
 
-    /// Finds the writers of versions that no acknowledged write names, and the values before appends,
-    /// from the newest version down.
+    /// Finds the writers of versions that no acknowledged write names, and the values before
+    /// appends, starting at the latest version.
     pub(super) fn resolve(&mut self) -> Result<(), Anomaly> {
         let mut search = Search::new(&self.open_writes);
         let mut below = u64::MAX;
@@ -215,7 +212,7 @@ impl<'a> Versions<'a> {
         Ok(())
     }
 
-    /// Takes the piece off an appended value: what is left is the value before.
+    /// Removes the piece of an append from a value: the rest is the value before.
     fn cut_piece(
         &mut self,
         number: u64,
@@ -229,7 +226,7 @@ impl<'a> Versions<'a> {
             return Err(Anomaly::new(what, &[writer, witness]));
         };
         if prefix.is_empty() {
-            // A value may be empty without being missing, if somebody wrote that.
+            // A value may be empty without being missing, if somebody wrote the empty value.
             if !self.operations.iter().any(|one| one.is_write() && one.value.as_deref() == Some("")) {
                 self.at(number).before = Before::Absent;
             }
@@ -258,7 +255,7 @@ impl<'a> Versions<'a> {
         }
     }
 
-    /// Nobody can have written this value: says what it looks like.
+    /// No write can have made this value: says what it looks like.
     fn unexplained(&self, number: u64, value: &str, witness: &Operation) -> Anomaly {
         let ends = |operation: &&&Operation| {
             let text = operation.value.as_deref().unwrap_or_default();
@@ -280,15 +277,16 @@ impl<'a> Versions<'a> {
     }
 }
 
-/// Who made a value, among the writes of unknown outcome.
+/// The write of unknown outcome that made a value.
 enum Found<'a> {
     One(&'a Operation),
-    /// More than one can have: values or pieces that are not unique, or of which one ends with the other.
+    /// More than one write can have made it: values or pieces are not unique, or one ends with
+    /// another.
     Several,
     None,
 }
 
-/// Finds, among the writes of unknown outcome, the one that made a value. Each is found once.
+/// Finds the write of unknown outcome that made a value. Each write is found once.
 struct Search<'a> {
     values: BTreeMap<&'a str, Vec<&'a Operation>>,
     appends: Vec<&'a Operation>,
@@ -314,8 +312,8 @@ impl<'a> Search<'a> {
         let written = self.values.get(value).into_iter().flatten();
         let open = |write: &&'a Operation| !self.taken.contains(&std::ptr::from_ref(*write));
         let found: Vec<&Operation> = written.chain(appended).copied().filter(open).collect();
-        // Where values repeat, conditional puts that expect the version before fit here and nowhere else;
-        // the one that was called first fits best.
+        // Where values repeat, conditional puts that expect the previous version fit here and
+        // nowhere else; the one that was called first fits best.
         let pinned = |write: &&&'a Operation| {
             write.op == Op::Cas
                 && write.expected_version.is_some_and(|before| before > 0 && before + 1 == number)

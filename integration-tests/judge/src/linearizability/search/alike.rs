@@ -1,15 +1,16 @@
 //! Operations of unknown outcome that nobody saw, and that may be left out.
 //!
-//! Many of them are alike: deletes; writes whose value nobody saw; conditional puts of such values that
-//! expect the same version. They have no end, so whatever one of them can explain, the one that was called
-//! first can: of each class a situation only has to count how many it has taken.
+//! Many of them are alike: deletes; writes whose value nobody saw; conditional puts of such values
+//! that expect the same version. They have no end, so the first one that was called can explain
+//! whatever any of them can explain. For each class a situation only has to count how many it has
+//! taken.
 
 use std::collections::BTreeMap;
 
 use super::model::{State, UNSEEN};
 use crate::history::{Op, Operation};
 
-/// How many of each class were taken, by class.
+/// The number taken of each class, by class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Taken(Vec<(u32, u32)>);
 
@@ -28,7 +29,6 @@ impl Taken {
     }
 }
 
-/// The classes.
 pub(super) struct Alike {
     /// The members of each class, by call.
     classes: Vec<Vec<usize>>,
@@ -41,7 +41,7 @@ pub(super) struct Alike {
 }
 
 impl Alike {
-    /// Sorts `optional`, which is by call. `text` tells values apart as far as anybody can.
+    /// Sorts `optional`, which is ordered by call. `text` tells values apart as far as anybody can.
     pub(super) fn new(operations: &[&Operation], optional: &[usize], text: impl Fn(usize) -> u32) -> Self {
         let mut alike =
             Self { classes: Vec::new(), expected: Vec::new(), free: Vec::new(), pinned: BTreeMap::new() };
@@ -81,7 +81,7 @@ impl Alike {
         classes.filter_map(next).collect()
     }
 
-    /// Counts one of a class as taken, and forgets those that cannot fit any more in `state`.
+    /// Counts one operation of a class as taken, and forgets those that no longer fit in `state`.
     pub(super) fn take(&self, taken: &mut Taken, class: u32, state: State) {
         match taken.0.binary_search_by_key(&class, |(class, _)| *class) {
             Ok(at) => taken.0[at].1 += 1,
@@ -94,7 +94,6 @@ impl Alike {
     }
 }
 
-/// What a class does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Delete,

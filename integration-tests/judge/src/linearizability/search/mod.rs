@@ -1,23 +1,24 @@
-//! Builds the orders that are possible, reply by reply, and so decides what the rules leave open.
+//! Builds the possible orders, reply by reply, and so decides what the rules leave open.
 //!
-//! Just-in-time linearization (Lowe, "Testing for linearizability", 2017): the replies are gone through in
-//! time. After each one there is a set of *situations*: which of the operations under way have been given
-//! their place already, and what the key then holds. At a reply, every situation in which its operation has
-//! no place yet is continued, by whatever is under way and fits, until it has; those that cannot are dropped.
-//! If none is left, there is no order; at the end, any one that is left is an order, and the proof.
+//! Just-in-time linearization (Lowe, "Testing for linearizability", 2017): the replies are
+//! processed in time order. After each reply there is a set of *situations*. A situation says which
+//! of the pending operations are already placed, and what the key then holds. At a reply, every
+//! situation in which its operation is not placed yet is extended with pending operations that fit,
+//! until it is; situations where that is impossible are dropped. If none is left, there is no
+//! order. At the end, any remaining situation is an order, and the proof.
 //!
-//! Few situations are ever there at once, because
-//! - [`Facts`] tell who wrote what: a value is left only when all who saw it have their place, and for the
-//!   append that they show;
-//! - what only reads takes its place as soon as it fits, and a chain of writes with its reads as soon as it
-//!   is whole and disturbs nobody;
+//! There are few situations at a time, because
+//! - [`Facts`] say who wrote what: a value is left only when all its readers are placed, and only
+//!   for the append that the values show;
+//! - an operation that only reads is placed as soon as it fits, and a chain of writes with its
+//!   reads as soon as it is complete and disturbs nobody;
 //! - an operation of unknown outcome that nobody saw may be left out, and of those that are alike
-//!   ([`alike`]) the one called first is taken; of two situations that differ only in how many of them were
-//!   taken, the thriftier is kept.
+//!   ([`alike`]) the one called first is taken; of two situations that differ only in how many of
+//!   them were taken, the thriftier one is kept.
 //!
-//! [`EVALUATED_MAX`] and [`SITUATIONS_MAX`] bound time and memory. Beyond them the search goes on with the
-//! thriftiest situations, and if those come to nothing it has decided nothing. That is the one place where an
-//! acceptance is not exact.
+//! [`EVALUATED_MAX`] and [`SITUATIONS_MAX`] bound time and memory. Beyond them the search continues
+//! with the thriftiest situations. If those lead to no order, it has decided nothing. That is the
+//! one case in which an acceptance is not exact.
 
 mod alike;
 mod model;
@@ -31,22 +32,19 @@ use self::model::{Model, State, UNSEEN};
 use super::values::Facts;
 use crate::history::{Op, Operation, Outcome};
 
-/// At most this many steps are tried for one key.
+/// The limit of steps for one key.
 const EVALUATED_MAX: u64 = 20_000_000;
-/// At most this many situations are kept from one reply to the next, or gone through at one reply.
+/// The limit of situations that are kept from one reply to the next, or processed at one reply.
 const SITUATIONS_MAX: usize = 4_000;
 
-/// What the search found. Operations are named by their place in the key's history.
+/// The result of the search. Operations are indexes into the key's history.
 #[derive(Debug)]
 pub(super) enum Found {
     /// An order that explains everything.
     Order(Vec<usize>),
-    /// There is none: up to the reply of this operation there is, and with it there is none.
-    Impossible {
-        /// The operation.
-        stuck: usize,
-    },
-    /// Gave up; the longest order met.
+    /// There is an order up to the reply of this operation, and none with it.
+    Impossible { stuck: usize },
+    /// Gave up; the longest order so far.
     Undecided(Vec<usize>),
 }
 
@@ -55,10 +53,10 @@ pub(super) fn run(operations: &[&Operation], facts: Option<&Facts>) -> Found {
     Search::new(operations, facts).run()
 }
 
-/// One way in which things can stand.
+/// One possible state of affairs.
 #[derive(Clone, Debug)]
 struct Situation {
-    /// The operations of the window that have their place.
+    /// The operations of the window that are placed.
     placed: Vec<u32>,
     state: State,
     taken: Taken,
@@ -66,8 +64,8 @@ struct Situation {
     last: usize,
 }
 
-/// Situations by what is placed and what the key holds; of each, the ways to get there that no other is better
-/// than.
+/// Situations, by the placed operations and what the key holds. Each keeps only the ways to reach
+/// it that no other way beats.
 type Situations = BTreeMap<(Vec<u32>, u32), Vec<Way>>;
 
 /// A way to get to a situation.
@@ -79,7 +77,7 @@ struct Way {
 }
 
 impl Way {
-    /// Whether everything that is possible behind `other` is possible here.
+    /// Whether everything that is possible after `other` is possible here.
     fn is_as_good(&self, other: &Self) -> bool {
         self.state.covers(other.state) && self.taken.is_thrifty(&other.taken)
     }
@@ -89,14 +87,14 @@ struct Search<'a> {
     operations: &'a [&'a Operation],
     model: Model<'a>,
     alike: Alike,
-    /// Operations that must be placed, by call; the highest version that lets each of them and all behind it
-    /// fit, and how many have been called.
+    /// Operations that must be placed, by call; the highest version at which each of them and all
+    /// later ones still fit; and how many have been called.
     by_call: Vec<usize>,
     ceilings: Vec<u64>,
     called: usize,
-    /// Those that are called and without a reply, or with a reply now.
+    /// Operations that have been called and have no reply yet, or whose reply is now.
     window: Vec<usize>,
-    /// Those that have their place in every situation, and are in none's window any more.
+    /// Operations that are placed in every situation, and have left every window.
     done: Vec<bool>,
     now: u64,
     /// Each placed operation with the one placed before it. The first entry is an anchor.
@@ -112,7 +110,8 @@ impl<'a> Search<'a> {
         let is_seen = |at: usize| facts.is_some_and(|facts| facts.seen[at]);
         let (mut by_call, mut optional): (Vec<usize>, Vec<usize>) =
             (0..operations.len()).partition(|at| operations[*at].outcome != Outcome::Unknown || is_seen(*at));
-        // A get without a reply says nothing. What nobody saw can only help to count versions.
+        // A get without a reply says nothing. A write that nobody saw can only help to count
+        // versions.
         optional.retain(|at| match operations[*at].op {
             Op::Get => false,
             Op::Delete => true,
@@ -195,7 +194,7 @@ impl<'a> Search<'a> {
         self.window.extend(called);
     }
 
-    /// Continues every situation until `reply` has its place.
+    /// Extends every situation until `reply` is placed.
     fn on_reply(&mut self, reply: usize, situations: &Situations) -> Situations {
         let mut met = Situations::new();
         let mut next = Situations::new();
@@ -229,7 +228,7 @@ impl<'a> Search<'a> {
         next
     }
 
-    /// Forgets the operations without a reply that have their place in every situation, and keeps the
+    /// Forgets the operations without a reply that are placed in every situation, and keeps the
     /// thriftiest situations if there are too many.
     fn thin_out(&mut self, mut situations: Situations) -> Situations {
         let everywhere: Vec<usize> = self
@@ -268,8 +267,8 @@ impl<'a> Search<'a> {
         kept
     }
 
-    /// Places what fits here and matters nowhere: reads, refusals, deletes that say they found nothing (any
-    /// other may be needed later), and whole chains while nobody looks.
+    /// Places operations that fit here and matter nowhere else: reads, refusals, deletes that found
+    /// nothing (any other delete may be needed later), and complete chains while nobody looks.
     fn settle(&mut self, situation: &mut Situation) {
         loop {
             let before = situation.last;
@@ -303,7 +302,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Places a chain at once, where what it leaves does not matter.
+    /// Places a chain at once, where the value that it leaves does not matter.
     fn place_whole(&mut self, situation: &mut Situation, root: usize) {
         for at in self.model.whole_chain(root, self.now).into_iter().flatten() {
             self.place(situation, at, situation.state);
@@ -314,7 +313,7 @@ impl<'a> Search<'a> {
         self.evaluated += self.model.cost(situation.state, at);
         let has = |at: usize| self.done[at] || situation.has(at);
         let state = self.model.after(situation.state, at, has)?;
-        // Versions only grow: nothing may be left behind.
+        // Versions only grow: no operation that needs a lower one may be left out.
         let least = *state.versions().start();
         let is_left = |one: &usize| *one != at && self.model.ceiling(*one) < least && !situation.has(*one);
         let is_late = self.ceilings[self.called] < least || self.window.iter().any(is_left);
@@ -330,7 +329,7 @@ impl<'a> Search<'a> {
             }
             if let Some(state) = self.after(situation, at) {
                 let mut follower = situation.clone();
-                self.hide_behind(&mut follower, at);
+                self.hide_before(&mut follower, at);
                 self.place(&mut follower, at, state);
                 found.push(follower);
             }
@@ -351,8 +350,8 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// Whole chains take their places just before a write that wipes them out anyway.
-    fn hide_behind(&mut self, situation: &mut Situation, at: usize) {
+    /// Complete chains are placed just before a write that overwrites them anyway.
+    fn hide_before(&mut self, situation: &mut Situation, at: usize) {
         if !self.model.wipes(at) {
             return;
         }
@@ -384,7 +383,7 @@ impl Situation {
     }
 }
 
-/// Adds a situation, unless one is there that is as good; drops those that are not better now.
+/// Adds a situation, unless an equally good one exists; drops those that are now worse.
 fn keep(situations: &mut Situations, Situation { placed, state, taken, last }: Situation) -> bool {
     let ways = situations.entry((placed, state.value)).or_default();
     let new = Way { state, taken, last };

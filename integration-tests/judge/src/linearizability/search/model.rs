@@ -1,11 +1,13 @@
 //! One key as the search sees it: a value, a version, and what each operation does to them.
 //!
-//! Values are numbers, and all values that nobody saw are one. Where [`Facts`] tell who wrote what, a value
-//! is the write that made it, and a step that nobody's reading allows is not taken. Elsewhere (values that
-//! repeat, or pieces of which one ends with another) a value is its text, and each text has a number.
+//! Values are numbers, and all values that nobody saw share one. Where [`Facts`] say who wrote
+//! what, a value is the write that made it, and the search skips steps that no reader allows.
+//! Elsewhere (values that repeat, or pieces that end with another piece) a value is its text, and
+//! each text has a number.
 //!
-//! Versions, as everywhere here: a write over a value makes the next one; a write to a missing key makes a
-//! later one, since deletes may have raised it. If nobody names a version, they do not count.
+//! Versions follow the usual rules: a write over a value makes the next version; a write to a
+//! missing key makes a later one, since deletes may have raised it. If no operation names a
+//! version, versions do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -16,7 +18,7 @@ use crate::history::{Op, Operation, Outcome};
 /// The bytes of texts that are kept for one key.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 
-/// The bytes that are looked through to find out which texts can have been seen.
+/// The bytes that are searched to find out which texts can have been seen.
 const LOOKED_THROUGH_MAX: usize = 1 << 30;
 
 const MISSING: u32 = 0;
@@ -28,7 +30,7 @@ pub(super) const UNSEEN: u32 = u32::MAX;
 pub(super) struct State {
     pub(super) value: u32,
     version: u64,
-    /// Whether the version is this one, or any from this one on.
+    /// Whether the version is exactly this one, or any from this one on.
     exact: bool,
 }
 
@@ -50,10 +52,10 @@ enum Values<'a> {
     Text(Texts),
 }
 
-/// What was read, to see whether a text can be in it.
+/// The values that were read, to see whether a text can be part of one.
 struct Visible<'a> {
     outputs: BTreeSet<&'a str>,
-    /// Too much to look through: everything counts as visible.
+    /// Too much to search: everything counts as visible.
     is_everything: bool,
 }
 
@@ -93,11 +95,11 @@ impl Texts {
 pub(super) struct Model<'a> {
     operations: &'a [&'a Operation],
     values: Values<'a>,
-    /// For a get the value it saw, for a put the value it makes.
+    /// For a get the value that it saw, for a put the value that it makes.
     own: Vec<u32>,
-    /// For a write that begins a chain and builds on nothing: the latest call in that.
+    /// For a write that begins a chain and builds on nothing: the latest call in that chain.
     whole_at: Vec<u64>,
-    /// Whether anybody names a version.
+    /// Whether any operation names a version.
     pub(super) counts: bool,
 }
 
@@ -165,7 +167,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// What trying an operation costs: one, or more if a text has to be made.
+    /// The cost of trying an operation: one, or more if a text has to be made.
     pub(super) fn cost(&self, state: State, at: usize) -> u64 {
         match &self.values {
             Values::Text(texts) if self.operations[at].op == Op::Append => {
@@ -192,13 +194,13 @@ impl<'a> Model<'a> {
         self.own[at]
     }
 
-    /// Whether it writes something that nobody saw.
+    /// Whether it writes a value that nobody saw.
     pub(super) fn is_unseen(&self, at: usize) -> bool {
         self.own[at] == UNSEEN
     }
 
-    /// The chain of writes and reads that this put begins, if it can take place as a whole at `now`: all of
-    /// it has been called. (An append whose value nobody saw is such a chain, too.)
+    /// The chain of writes and reads that this put begins, if it can take effect as a unit at
+    /// `now`: all of it has been called. (An append whose value nobody saw is such a chain, too.)
     pub(super) fn whole_chain(&self, root: usize, now: u64) -> Option<Vec<usize>> {
         if self.whole_at.get(root).is_none_or(|call| *call > now) {
             return None;
@@ -214,8 +216,8 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The value as it matters from here on: one that nobody will see any more is as good as one that
-    /// nobody saw.
+    /// The value as it matters from here on: a value that nobody will see any more is as good as
+    /// one that nobody saw.
     pub(super) fn spent(&self, value: u32, has: impl Fn(usize) -> bool) -> u32 {
         match &self.values {
             Values::Written(facts) if value != MISSING && value != UNSEEN => {
@@ -228,13 +230,13 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Whether nothing tells afterwards what was there before.
+    /// Whether nothing later depends on what was there before.
     pub(super) fn wipes(&self, at: usize) -> bool {
         !self.counts && matches!(self.operations[at].op, Op::Put | Op::Delete)
     }
 
-    /// The state after an operation takes effect; none if that contradicts its reply or another's. `has`
-    /// tells which operations have their place.
+    /// The state after an operation takes effect; none if that contradicts its reply or another's.
+    /// `has` says which operations are placed.
     pub(super) fn after(&mut self, state: State, at: usize, has: impl Fn(usize) -> bool) -> Option<State> {
         let one = self.operations[at];
         let reported = one.version.filter(|_| one.outcome != Outcome::Unknown);
@@ -299,14 +301,14 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Whether all who saw this value are placed, and nobody's reading shows another write behind it.
+    /// Whether all readers of this value are placed, and no reader shows another write after it.
     fn may_leave(&self, value: u32, by: usize, has: impl Fn(usize) -> bool) -> bool {
         let Values::Written(facts) = &self.values else { return true };
         if value == MISSING || value == UNSEEN {
             return true;
         }
         let write = value as usize - 1;
-        // The readers are sorted by their ends: the last ones are the ones without a place.
+        // The readers are sorted by their ends: the unplaced ones are last.
         facts.child[write].is_none_or(|child| child == by)
             && facts.readers[write].iter().rev().all(|get| has(*get))
     }

@@ -1,4 +1,4 @@
-//! The search against the definition, with and without the facts that the values tell.
+//! The search against the definition, with and without the facts that the values give.
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus as Generator;

@@ -1,4 +1,5 @@
-//! A chain of writes with the reads of their values, and the two instants that count ([`super::zones`]).
+//! A chain of writes with the reads of their values, and the two instants that matter
+//! ([`super::zones`]).
 
 use crate::history::Operation;
 

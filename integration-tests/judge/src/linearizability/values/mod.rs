@@ -1,22 +1,25 @@
-//! Judging one key by its values, where replies carry no versions.
+//! Judges one key by its values, where replies carry no versions.
 //!
-//! Every value and piece is written by exactly one operation, so a value says who wrote it, and a value
-//! that was appended to says so all the way down to its first piece.
+//! Every value and piece is written by exactly one operation. So a value identifies its writer, and
+//! an appended value identifies all its writers down to its first piece.
 //!
-//! 1. This file takes the values apart. Every write whose value somebody saw gets its place in a *chain*:
-//!    a put (or an append to a missing key) and the appends that followed it directly. Two values that
-//!    contradict each other, a piece that nobody wrote, two appends to one value: each is an anomaly.
-//! 2. [`zones`]: a chain with its reads is a block that nothing else may interrupt, and blocks are ordered
-//!    by real time alone (Gibbons and Korach, "Testing Shared Memories", SIAM J. Comput. 26, 1997).
+//! 1. This file takes the values apart. Every write whose value somebody saw gets its place in a
+//!    *chain*: a put (or an append to a missing key) and the appends that followed it directly. Two
+//!    values that contradict each other, a piece that nobody wrote, two appends to one value: each
+//!    is an anomaly.
+//! 2. [`zones`]: a chain with its reads is a block that nothing else may interrupt, and blocks are
+//!    ordered by real time alone (Gibbons and Korach, "Testing Shared Memories", SIAM J. Comput.
+//!    26, 1997).
 //!
-//! Time is linear in the length of the history and of its values, times a logarithm for sorting.
+//! The time is linear in the length of the history and of its values, times a logarithm for
+//! sorting.
 //!
 //! A rejection is always right. An acceptance is exact for gets, puts and appends, unknown outcomes
-//! included: a write that nobody saw need not have happened. Deletes make "missing" a value that many
-//! operations write, and conditional puts count versions that nobody shows; there the rules here are only
-//! necessary, and [`super::search`] decides.
+//! included: a write that nobody saw need not have happened. Deletes make "missing" a value that
+//! many operations write, and conditional puts count versions that no reply shows. There the rules
+//! are only necessary, and [`super::search`] decides.
 //!
-//! Nothing is said (`None`) where values are not unique, are empty, or can be taken apart in two ways.
+//! The result is `None` if values are not unique, are empty, or can be taken apart in two ways.
 //!
 //! Left out on purpose: appends that answer with the value they met.
 
@@ -31,23 +34,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Anomaly;
 use crate::history::{Op, Operation, Outcome};
 
-/// Who wrote what was seen. Operations are named by their place in the key's history.
+/// Who wrote which value that was seen. Operations are indexes into the key's history.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// The write whose value a get saw; none: it found the key missing, or is no get.
+    /// The write whose value a get saw; none: it found the key missing, or is not a get.
     pub(super) saw: Vec<Option<usize>>,
     /// Whether a write's value, or one that builds on it, was seen.
     pub(super) seen: Vec<bool>,
-    /// The write whose value an append that was seen met; none: the key was missing.
+    /// The write whose value a visible append met; none: the key was missing.
     pub(super) parent: Vec<Option<usize>>,
-    /// The append that came directly behind a write.
+    /// The append that came directly after a write.
     pub(super) child: Vec<Option<usize>>,
-    /// The gets that saw exactly a write's value, by their ends.
+    /// The gets that saw exactly this write's value, by their ends.
     pub(super) readers: Vec<Vec<usize>>,
 }
 
 impl Facts {
-    /// A write and those that came directly behind it, each with the gets that saw its value.
+    /// A write and the appends directly after it, each with the gets that saw its value.
     pub(super) fn chain(&self, root: usize) -> impl Iterator<Item = (usize, &[usize])> {
         let writes = std::iter::successors(Some(root), |write| self.child[*write]);
         writes.map(|write| (write, &self.readers[write][..]))
@@ -84,7 +87,7 @@ fn writes(operation: &Operation) -> bool {
 
 const DOUBLED: &str = "a doubled piece: a write took effect twice";
 
-/// Who a value's last writer can be.
+/// The possible last writer of a value.
 enum Writer {
     One(usize),
     Several,
@@ -98,7 +101,7 @@ struct Chains<'a> {
     /// Appends by piece, and the lengths that pieces have.
     pieces: BTreeMap<&'a [u8], usize>,
     lengths: BTreeSet<usize>,
-    /// For each write the value it made, and a get that shows that.
+    /// For each write the value that it made, and a get that shows it.
     values: Vec<Option<(&'a [u8], usize)>>,
     facts: Facts,
 }
@@ -149,8 +152,8 @@ impl<'a> Chains<'a> {
         found.map_or(Writer::Nobody, Writer::One)
     }
 
-    /// Takes the value that `get` saw apart, down to what is known already. False: that can be done in
-    /// more than one way.
+    /// Takes the value that `get` saw apart, down to what is already known. False: there is more
+    /// than one way.
     fn learn(&mut self, get: usize, seen: &'a [u8]) -> Result<bool, Anomaly> {
         let mut value = seen;
         let mut child = None;
@@ -185,7 +188,7 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// `append` came directly behind `writer`.
+    /// `append` came directly after `writer`.
     fn link(&mut self, writer: usize, append: usize, get: usize) -> Result<(), Anomaly> {
         self.facts.parent[append] = Some(writer);
         match self.facts.child[writer].replace(append) {
@@ -201,7 +204,7 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// Nobody's operation ends `value`: says what it looks like.
+    /// No operation ends `value`: says what it looks like.
     fn nobodys(&self, value: &[u8], get: usize) -> Anomaly {
         let shown = self.operations[get];
         let refused = self.operations.iter().find(|one| {
@@ -217,7 +220,7 @@ impl<'a> Chains<'a> {
             return Anomaly::new("a read from nowhere: nobody wrote this value, or a piece in it", &[shown]);
         };
         let is_doubled = self.spelled(get).1;
-        let what = if is_doubled { DOUBLED } else { "reordered pieces: a put's value does not stand first" };
+        let what = if is_doubled { DOUBLED } else { "reordered pieces: a put's value is not first" };
         Anomaly::new(what, &[self.operations[write], shown])
     }
 
@@ -228,7 +231,7 @@ impl<'a> Chains<'a> {
         Anomaly::new(what, &[writer, one, other].map(|at| self.operations[at]))
     }
 
-    /// What is wrong with the values of two gets, beside that one lacks something.
+    /// What is wrong with the values of two gets, apart from one lacking something.
     fn difference(&self, one: usize, other: usize) -> Option<&'static str> {
         let ((first, first_doubled), (second, second_doubled)) = (self.spelled(one), self.spelled(other));
         if first_doubled || second_doubled {
@@ -248,8 +251,8 @@ impl<'a> Chains<'a> {
         (0..self.operations.len()).filter(ends).max_by_key(|at| text(self.operations[*at]).len())
     }
 
-    /// The writes whose texts a get's value consists of, from the last one on, as far as they can be told;
-    /// and whether one is there twice.
+    /// The writes whose texts make up a get's value, from the last one on, as far as they are
+    /// known; and whether one occurs twice.
     fn spelled(&self, get: usize) -> (Vec<usize>, bool) {
         let mut value = self.operations[get].output.as_deref().unwrap_or_default().as_bytes();
         let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! The rules alone: their words, that they are never wrong, and that they miss nothing where they say so.
+//! The rules alone: their words, that they are never wrong, and that they miss nothing where they
+//! promise that.
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus as Generator;
@@ -50,7 +51,7 @@ fn verdict(history: &[Operation]) -> String {
     words
 }
 
-/// The words of a history that needs them.
+/// Checks the words for a history that is wrong.
 fn wrong(history: &[Operation], expected: &str) {
     let words = verdict(history);
     assert!(words.contains(expected), "{words:?} instead of {expected:?}");
@@ -70,7 +71,7 @@ fn wrong_values_are_named() {
     wrong(&with(&[get(4, "ab", 20, 30)]), "a lost write");
     let refused = Operation { outcome: Outcome::Fail, ..put(5, "p", 0, 10) };
     wrong(&[refused, get(4, "p", 20, 30)], "a refused write took effect");
-    wrong(&[a, put(5, "p", 20, 30), get(4, "ap", 40, 50)], "a put's value does not stand first");
+    wrong(&[a, put(5, "p", 20, 30), get(4, "ap", 40, 50)], "a put's value is not first");
     let two = [b, c, get(4, "b", 5, 6), get(5, "c", 5, 6)];
     wrong(&two, "two found the key missing");
 }

@@ -1,20 +1,23 @@
 //! Blocks and real time.
 //!
-//! A block is a chain of writes with the reads of their values; nothing else may stand in it. Inside, the
-//! order is known, and is held against real time in one sweep. Between blocks only two instants count:
-//! `first`, the earliest end of anything in the block, and `last`, the latest call. Block A must come
-//! before block B if `A.first < B.last`: something in A was over before something in B began. So two blocks
-//! cannot be ordered if that holds in both directions, and if it holds for no two blocks, there is an
-//! order (a longer circle always contains such a pair: take its smallest `first`).
+//! A block is a chain of writes with the reads of their values; nothing else may be inside it. The
+//! order within a block is known, and one sweep checks it against real time. Between blocks only
+//! two instants count: `first`, the earliest end of any operation in the block, and `last`, the
+//! latest call. Block A must come before block B if `A.first < B.last`: something in A was over
+//! before something in B began. So two blocks cannot be ordered if that holds in both directions.
+//! If it holds for no two blocks, there is an order (a longer cycle always contains such a pair:
+//! take its smallest `first`).
 //!
-//! With `first < last` the block must span that time (a *forward* zone); otherwise all of it fits into any
-//! one instant between `last` and `first` (a *backward* zone). Two forward zones must not overlap, and no
-//! backward zone may lie within a forward one. Sorted, that is a look at each block's neighbour.
+//! With `first < last` the block must span that time (a *forward* zone). Otherwise all of it fits
+//! into any one instant between `last` and `first` (a *backward* zone). Two forward zones must not
+//! overlap, and no backward zone may be inside a forward one. Sorted, that takes a look at each
+//! block's neighbour.
 //!
-//! Without deletes the key is missing exactly until its first write: what found it missing, and a chain
-//! that began with that, form a block whose `first` lies before all time. With deletes that block is
-//! dissolved; what found the key missing must only not stand within a forward zone, and some delete must
-//! be able to stand between it and what was there before.
+//! Without deletes the key is missing exactly until its first write: operations that found the key
+//! missing, and a chain that began with a missing key, form a block whose `first` is before all
+//! time. With deletes that block is dissolved. Then operations that found the key missing must not
+//! be inside a forward zone, and some delete must fit between such an operation and the value
+//! before it.
 
 use super::super::Anomaly;
 use super::blocks::{Block, Bound};
@@ -30,7 +33,8 @@ fn call(operation: &Operation) -> i128 {
     i128::from(operation.call_ns)
 }
 
-/// Whether it took effect or may have, as far as values go: what nobody saw and nobody answered need not.
+/// Whether it took effect or may have, as far as values go: a write that nobody saw and nobody
+/// answered need not count.
 fn counts(facts: &Facts, at: usize, operation: &Operation) -> bool {
     writes(operation) && (operation.outcome == Outcome::Ok || facts.seen[at])
 }
@@ -98,7 +102,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Builds a block and holds its inner order against real time.
+    /// Builds a block and checks its inner order against real time.
     fn block(&self, root: Option<usize>, missing: &[&'a Operation]) -> Result<Block<'a>, Anomaly> {
         let mut block = Block {
             root,
@@ -116,7 +120,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Puts operations, in any order among themselves, behind what the block has.
+/// Appends operations, in any order among themselves, to the block.
 fn extend<'a>(block: &mut Block<'a>, group: &[&'a Operation]) -> Result<(), Anomaly> {
     for operation in group {
         if let Some(earlier) = block.last.by.filter(|_| end(operation) < block.last.at) {
@@ -134,12 +138,12 @@ fn extend<'a>(block: &mut Block<'a>, group: &[&'a Operation]) -> Result<(), Anom
     Ok(())
 }
 
-/// The forward zone that began last before `instant`.
+/// The forward zone that was the last to begin before `instant`.
 fn around(blocks: &[Block<'_>], forward: &[usize], instant: i128) -> Option<usize> {
     forward.partition_point(|zone| blocks[*zone].first.at < instant).checked_sub(1).map(|at| forward[at])
 }
 
-/// Holds the blocks against each other; the forward zones in their order.
+/// Compares the blocks with each other; the forward zones in their order.
 fn order(blocks: &[Block<'_>]) -> Result<Vec<usize>, Anomaly> {
     let mut forward: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at].is_forward()).collect();
     forward.sort_by_key(|at| blocks[*at].first.at);
@@ -159,7 +163,7 @@ fn order(blocks: &[Block<'_>]) -> Result<Vec<usize>, Anomaly> {
     Ok(forward)
 }
 
-/// What found the key missing, where there are deletes.
+/// Operations that found the key missing, if there are deletes.
 fn check_missing(
     builder: &Builder<'_>,
     blocks: &[Block<'_>],
@@ -197,11 +201,12 @@ fn check_missing(
 /// A block with its `last`.
 type Last = (i128, usize);
 
-/// Which deletes can stand where.
+/// The places where deletes fit.
 struct Suppliers {
     /// By call: the latest end of the deletes called until then.
     deletes: Vec<(i128, i128)>,
-    /// By first: of the blocks that surely begin before, the two whose `last` is latest, with that.
+    /// By `first`: of the blocks that certainly begin before, the two whose `last` is latest, with
+    /// it.
     blocks: Vec<(i128, [Option<Last>; 2])>,
 }
 
@@ -226,8 +231,8 @@ impl Suppliers {
         Self { deletes, blocks: rows.collect() }
     }
 
-    /// What is called at `call` and over at `end` needs a delete between itself and every block that comes
-    /// before it. The block (not `own`) for which there is none.
+    /// An operation called at `call` and over at `end` needs a delete between itself and every
+    /// block before it. Returns the block (not `own`) for which there is none.
     fn lacking(&self, own: Option<usize>, call: i128, end: i128) -> Option<usize> {
         let before = self.blocks.partition_point(|(first, _)| *first < call).checked_sub(1)?;
         let (last, block) = self.blocks[before].1.into_iter().flatten().find(|(_, at)| Some(*at) != own)?;

@@ -22,7 +22,7 @@ pub(super) enum Verb {
     List(List),
     /// Judges a history: is there one order of all operations that explains every reply?
     Check(Check),
-    /// Shows the log of a failure, one column a server
+    /// Shows the log of a failure, one column per server
     Log(Log),
 }
 
@@ -69,10 +69,10 @@ pub(super) struct Play {
     /// The seed of the first run
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
-    /// Runs each test with so many seeds, and adds the results to the file of --results
+    /// Runs each test with this many seeds, and adds the results to the file of --results
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) repeat: Option<u64>,
-    /// Runs at the same time [default: one a core; with --real: 1]
+    /// Runs at the same time [default: one per core; with --real: 1]
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: Option<u16>,
     /// On real processes, TCP and disks, killed with SIGKILL: the tests for which that makes sense
@@ -87,7 +87,7 @@ pub(super) struct Play {
     /// Where results of --repeat add up
     #[arg(long, value_name = "FILE", default_value = "grade-results.jsonl")]
     pub(super) results: PathBuf,
-    /// Writes the results as JUnit XML, too
+    /// Also writes the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub(super) junit: Option<PathBuf>,
     /// What to print
@@ -106,7 +106,8 @@ pub(super) struct List {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
-    /// One operation a line, as `clerk bench --history` writes them (docs/cli.md); "-": standard input
+    /// One operation per line, as `clerk bench --history` writes them (docs/cli.md); "-": standard
+    /// input
     pub(super) history: PathBuf,
     /// What to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -117,14 +118,15 @@ pub(super) struct Check {
 pub(super) struct Log {
     /// A failure's directory
     pub(super) directory: PathBuf,
-    /// Only these topics, with commas between: life, role, vote, append, heartbeat, commit, snapshot, disk,
-    /// network, shard, client, test
+    /// Only these topics, separated by commas: life, role, vote, append, heartbeat, commit,
+    /// snapshot, disk, network, shard, client, test
     #[arg(long, value_name = "TOPICS")]
     pub(super) topic: Option<String>,
-    /// Only these servers, by full name ("101.2"), number ("2") or group ("101"), with commas between
+    /// Only these servers, by full name ("101.2"), number ("2") or group ("101"), separated by
+    /// commas
     #[arg(long, value_name = "SERVERS")]
     pub(super) server: Option<String>,
-    /// Only these terms, with commas between
+    /// Only these terms, separated by commas
     #[arg(long, value_name = "TERMS")]
     pub(super) term: Option<String>,
 }

@@ -36,7 +36,7 @@ pub(super) fn list(args: &List) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Years in a row as a range.
+/// Consecutive years as a range.
 fn short(sheets: &[String]) -> String {
     let mut ranges: Vec<(&str, &str)> = Vec::new();
     for sheet in sheets {

@@ -1,4 +1,4 @@
-//! The table of a campaign, redrawn in place while it runs if somebody watches.
+//! The table of a campaign, redrawn in place while it runs if a terminal shows it.
 
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const ROWS_MAX: usize = 30;
 pub(super) struct Live {
     start: Instant,
     shown: Option<Instant>,
-    /// Lines to go up before drawing again.
+    /// The number of lines to go up before drawing again.
     height: usize,
     watched: bool,
 }

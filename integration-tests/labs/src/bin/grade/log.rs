@@ -14,7 +14,7 @@ pub(super) fn log(args: &Log) -> anyhow::Result<bool> {
     let filter = filter.map_err(|why| anyhow!(why))?;
     let layout = Layout { width: columns::terminal_width(), colour: stdout().is_terminal() };
     match columns::write(stdout().lock(), &recording, &filter, layout) {
-        // A pager that was left.
+        // A pager that was closed.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(true),
         outcome => Ok(outcome.map(|()| true)?),
     }

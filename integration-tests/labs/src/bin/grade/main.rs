@@ -1,8 +1,8 @@
 //! `grade`: runs the labs' tests on this store, replays failures, and shows them.
 //!
-//! Without a verb it runs tests: all of them, or those that are named by suite ("raft"), part ("3B"), id
-//! ("R12") or original name ("TestBackup3B"). Exit 0: all passed; 1: something failed or could not be
-//! decided; 2: wrong usage.
+//! Without a verb it runs tests: all of them, or those named by suite ("raft"), part ("3B"), id
+//! ("R12") or original name ("TestBackup3B"). Exit 0: all passed; 1: something failed or could not
+//! be decided; 2: wrong usage.
 
 mod args;
 mod check;

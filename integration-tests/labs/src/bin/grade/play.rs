@@ -1,4 +1,4 @@
-//! Runs tests and says how they went.
+//! Runs tests and reports the results.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use super::live::{self, Live};
 use super::real;
 use super::results::{self, Line};
 
-/// Whether everything passed.
+/// Returns whether everything passed.
 pub(super) fn play(args: &Play) -> anyhow::Result<bool> {
     let tests = select(catalogue(), &args.select.words, args.select.sheet)?;
     let tests = if args.real { real::fit(tests)? } else { tests };
@@ -86,7 +86,7 @@ fn summary(parts: &[(String, Part)], total: &Part) -> Table {
     table
 }
 
-/// The command that plays one run again.
+/// The command that repeats one run.
 fn replay(args: &Play, test: &Test, seed: u64) -> String {
     let timers = match args.timers.map(Timers::from) {
         None => "",
@@ -102,7 +102,7 @@ fn options(args: &Play, test: &Test, seed: u64) -> Options {
     Options { seed, net: test.net, timers: args.timers.map(Timers::from) }
 }
 
-/// Plays jobs as the arguments say; `done` learns of each, in any order.
+/// Runs jobs as the arguments say; `done` gets each result, in any order.
 fn perform(args: &Play, jobs: &[(&Test, Options)], mut done: impl FnMut(usize, Outcome)) {
     if args.real {
         return real::play(jobs, done);
@@ -114,7 +114,7 @@ fn perform(args: &Play, jobs: &[(&Test, Options)], mut done: impl FnMut(usize, O
     });
 }
 
-/// Each test once (as often as its sheet says), told in the labs' lines and in order.
+/// Runs each test once (as often as its sheet says), and reports in the labs' lines and in order.
 fn each(args: &Play, tests: &[Test]) -> anyhow::Result<Vec<Graded>> {
     let repeats = args.select.sheet.map_or(1, Sheet::repeats);
     let job = |test, run: u64| (test, options(args, test, args.seed + run));
@@ -153,7 +153,7 @@ fn header(args: &Play, tests: usize, runs: usize) -> String {
 
 fn say(args: &Play, text: &str) {
     match args.output {
-        // Somebody who has seen enough closes the pipe.
+        // A reader that has seen enough closes the pipe.
         Format::Text => drop(writeln!(std::io::stdout(), "{text}")),
         Format::Json => eprintln!("{text}"),
     }
@@ -178,7 +178,7 @@ fn explain(args: &Play, test: &Test, options: &Options, outcome: &Outcome) {
     }
 }
 
-/// Each test with many seeds, as a table.
+/// Runs each test with many seeds, and shows a table.
 fn many(args: &Play, tests: &[Test]) -> anyhow::Result<Vec<Graded>> {
     let repeat = args.repeat.unwrap_or(1);
     let mode = if args.real { "real" } else { "simulated" };
@@ -202,7 +202,8 @@ fn many(args: &Play, tests: &[Test]) -> anyhow::Result<Vec<Graded>> {
         let place = position / repeat as usize;
         lines[place].add(&outcome);
         runs[place].push(outcome);
-        // Each test as soon as it is through: whoever interrupts a campaign of hours keeps what it did.
+        // Saves each test as soon as it is through: an interrupted campaign of hours keeps its
+        // results.
         if lines[place].runs == repeat && kept.is_ok() {
             kept = results::append(&args.results, &lines[place]);
         }

@@ -1,4 +1,4 @@
-//! Results of many runs, added up over days: one line a test and call, keyed by the commit.
+//! Results of many runs, summed up over days: one line per test and call, keyed by the commit.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -45,7 +45,7 @@ impl Line {
     }
 }
 
-/// The commit that is being graded; "+" behind it when files differ from it.
+/// The commit that is being graded, with a "+" if files differ from it.
 pub(super) fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output =

@@ -1,5 +1,5 @@
-//! What a core does about messages that sound servers never send, or that only a rare overload brings about, which no
-//! storm of sound servers shows.
+//! Tests what a core does with messages that sound servers never send, or send only in a rare
+//! overload, so that no storm of sound servers shows it.
 
 use bytes::Bytes;
 use raft::config::Config;
@@ -83,7 +83,7 @@ fn appends(raft: &mut Raft) -> Vec<(u64, usize)> {
 
 /// Followers without room (correctness rule 77).
 pub(crate) fn backlogs() -> Result<(), String> {
-    // Full of what an old leader could not commit.
+    // The server is full of entries that an old leader could not commit.
     let limit = Config { unapplied_bytes_max: 1000, ..Config::default() };
     let restored = Restored::default();
     let mut follower =
@@ -99,7 +99,7 @@ pub(crate) fn backlogs() -> Result<(), String> {
     if follower.log().last().index != Index(3) {
         return Err("entries that are not committed fill a follower".to_owned());
     }
-    // Entries are on their way when the follower says that it left them out.
+    // Entries are in flight when the follower says that it dropped them.
     let mut leader = elected();
     appends(&mut leader);
     let _ = says(&mut leader, 2, matched(6, 0, u64::MAX));
@@ -114,7 +114,7 @@ pub(crate) fn backlogs() -> Result<(), String> {
     if beats.iter().any(|beat| *beat != (6, 0)) {
         return Err(format!("a follower that is full at 6 is sent {beats:?}"));
     }
-    // The word that there is room was lost; this answers a heartbeat.
+    // The message that there is room was lost; this one answers a heartbeat.
     let _ = says(&mut leader, 2, matched(6, 1, 1000));
     match appends(&mut leader).first() {
         Some((6, 2)) => Ok(()),
@@ -122,7 +122,7 @@ pub(crate) fn backlogs() -> Result<(), String> {
     }
 }
 
-/// What a follower lacks is kept in the log's files (correctness rule 79).
+/// The log's files keep entries that a follower lacks (correctness rule 79).
 pub(crate) fn kept() -> Result<(), String> {
     let mut leader = elected();
     appends(&mut leader);

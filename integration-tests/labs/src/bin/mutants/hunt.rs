@@ -1,5 +1,6 @@
-//! Shows one planted bug to its tests, each in a process of its own, so that a bug that never comes back is
-//! stopped: the simulator ends a run after so many events, but not a loop within one.
+//! Runs one planted bug against its tests, each in a separate process, so that a run that never
+//! ends can be stopped: the simulator ends a run after a limit of events, but not a loop within one
+//! event.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -11,19 +12,19 @@ use real::process::cpu_time;
 use crate::list::Mutant;
 use crate::tests::seeds_max;
 
-/// A run that takes longer on a processor hangs: the slowest needs a quarter of it. Time on the wall would
-/// also count a machine that sleeps or has other things to do.
+/// A run that uses more processor time than this hangs: the slowest needs a quarter of it. Wall
+/// time would also count a machine that sleeps or is busy.
 const RUN_MAX: Duration = Duration::from_secs(120);
 
-/// What became of a planted bug.
+/// The result of a planted bug.
 pub(crate) struct Hunt {
     pub(crate) caught: Option<Catch>,
     pub(crate) took: Duration,
-    /// Why it was not caught, or that the bug was never come by.
+    /// Why it was not caught, or that its code was never reached.
     pub(crate) note: String,
 }
 
-/// Who noticed.
+/// The test that noticed.
 pub(crate) struct Catch {
     pub(crate) test: &'static str,
     pub(crate) seed: u64,
@@ -32,13 +33,13 @@ pub(crate) struct Catch {
     pub(crate) why: String,
 }
 
-/// How a process that plays seeds ended.
+/// How a process that runs seeds ended.
 enum Played {
     Held { reached: u64 },
     Failed { seed: u64, why: String },
 }
 
-/// Shows `mutant` to its tests, `count` seeds of each from `first` on, until one notices.
+/// Runs `mutant` against its tests, `count` seeds of each from `first` on, until one notices.
 ///
 /// # Errors
 /// When a process cannot be started.
@@ -49,7 +50,7 @@ pub(crate) fn hunt(mutant: &Mutant, first: u64, count: u64) -> std::io::Result<H
         match play_elsewhere(Some(mutant.name), test, first, count.min(seeds_max(test)))? {
             Played::Held { reached: more } => reached += more,
             Played::Failed { seed, why } => {
-                // The same run without the bug: a test that fails anyhow has caught nothing.
+                // The same run without the bug: a test that fails anyway has caught nothing.
                 if let Played::Failed { why, .. } = play_elsewhere(None, test, seed, 1)? {
                     let note = format!("{test} fails with seed {seed} without any bug: {why}");
                     return Ok(Hunt { caught: None, took: start.elapsed(), note });
@@ -59,7 +60,7 @@ pub(crate) fn hunt(mutant: &Mutant, first: u64, count: u64) -> std::io::Result<H
             }
         }
     }
-    let note = format!("nobody noticed; the bug was come by {reached} times");
+    let note = format!("no test noticed; the bug was reached {reached} times");
     Ok(Hunt { caught: None, took: start.elapsed(), note })
 }
 

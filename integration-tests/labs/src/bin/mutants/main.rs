@@ -1,10 +1,10 @@
-//! Shows every planted bug ([`base::mutants`]) to the tests that ought to notice it.
+//! Runs every planted bug ([`base::mutants`]) against the tests that should notice it.
 //!
-//! `mutants` plays all, `mutants NAME...` some; each test of a bug is played with up to SEEDS seeds (200)
-//! from SEED (1) on, until one fails that does not fail without the bug. `mutants list` names them, and
-//! `MUTANT=NAME mutants play TEST SEED [COUNT]` replays a catch.
+//! `mutants` runs all, `mutants NAME...` some. Each test of a bug is run with up to SEEDS seeds
+//! (200) from SEED (1) on, until one fails that does not fail without the bug. `mutants list` names
+//! them, and `MUTANT=NAME mutants play TEST SEED [COUNT]` repeats a catch.
 //!
-//! It ends with a table of who noticed what. Success means that at most one escaped.
+//! It ends with a table of which test noticed what. It succeeds if at most one bug escaped.
 
 mod cores;
 mod hunt;
@@ -67,7 +67,7 @@ fn number(text: Option<&String>, otherwise: u64) -> Result<u64, String> {
     text.map_or(Ok(otherwise), |text| text.parse().map_err(|_| format!("{text:?} is not a number")))
 }
 
-/// Plays seeds of a test with the bug that MUTANT names, until one fails.
+/// Runs seeds of a test with the bug that MUTANT names, until one fails.
 fn play(arguments: &[String]) -> Result<bool, String> {
     let chosen = std::env::var("MUTANT").ok().filter(|name| !name.is_empty());
     let chosen = chosen.map(|name| known(&name)).transpose()?;

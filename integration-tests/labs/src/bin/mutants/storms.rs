@@ -1,5 +1,5 @@
-//! Storms for what the suites do not do often enough: elections that nobody wins undisturbed, clerks without
-//! sessions that write unconditionally, and sessions that expire.
+//! Storms for situations that the suites rarely reach: contested elections, clerks without sessions
+//! that write unconditionally, and sessions that expire.
 
 pub(crate) mod damage;
 pub(crate) mod identity;
@@ -36,9 +36,9 @@ fn judge(recorder: &Recorder, acknowledged_min: u64) -> Result<(), String> {
     linearizability::check(&recorder.take()).map_err(|anomaly| anomaly.to_string())
 }
 
-/// One group on an unreliable network with so short timeouts that candidates compete all the time; servers
-/// restart as soon as they have voted, and leaders die as soon as they are elected or have committed
-/// something (Figure 8). Appends carry one entry.
+/// One group on an unreliable network with timeouts so short that candidates compete all the time.
+/// Servers restart as soon as they have voted, and leaders die as soon as they are elected or have
+/// committed something (Figure 8). Appends carry one entry.
 pub(crate) async fn elections(world: World) -> Result<(), String> {
     const LASTS: Duration = Duration::from_secs(20);
     let mut shape = Shape::drawn(&world);
@@ -75,7 +75,7 @@ pub(crate) async fn elections(world: World) -> Result<(), String> {
     judge(&recorder, 20)
 }
 
-/// Restarts servers that came to a new term, at once: what they voted must be on their disks (rule 1).
+/// Restarts servers that reached a new term, at once: their votes must be on their disks (rule 1).
 async fn restart_voters(cluster: Cluster) {
     const LOOK: Duration = Duration::from_micros(300);
     let mut random = cluster.world.generator("voters");
@@ -94,7 +94,7 @@ async fn restart_voters(cluster: Cluster) {
     }
 }
 
-/// Kills each leader, some before anybody heard of it, some behind their first commit.
+/// Kills each leader, some before anybody heard of it, some after their first commit.
 async fn kill_leaders(cluster: Cluster, replicas: u64) {
     const LOOK: Duration = Duration::from_micros(300);
     const COMMIT_WITHIN: Duration = Duration::from_millis(400);
@@ -125,8 +125,9 @@ async fn kill_leaders(cluster: Cluster, replicas: u64) {
     }
 }
 
-/// One group whose logs are tiny and whose disks are slow, with nodes cut off until they need a snapshot,
-/// and a power cut wherever a log was just shortened (rule 33). With `many` chunks each snapshot takes dozens, while rows change.
+/// One group whose logs are tiny and whose disks are slow. Nodes are cut off until they need a
+/// snapshot, and the power is cut wherever a log was just shortened (rule 33). With `many` chunks
+/// each snapshot takes dozens, while rows change.
 pub(crate) async fn snapshots(world: World, many: bool) -> Result<(), String> {
     const LASTS: Duration = Duration::from_secs(15);
     const FAULTS: &[(Fault, u32)] = &[(Fault::Weather, 60), (Fault::LoseLeader, 40)];
@@ -155,7 +156,7 @@ pub(crate) async fn snapshots(world: World, many: bool) -> Result<(), String> {
     let nemesis = Nemesis::new(&cluster, Plan { chaos_requests: false, ..Plan::of(FAULTS) });
     let trouble = tokio::spawn(nemesis.clone().run());
     let lonely = tokio::spawn(cut_off_one_after_the_other(cluster.clone(), servers.clone()));
-    let cuts = tokio::spawn(cut_power_behind_compactions(cluster.clone()));
+    let cuts = tokio::spawn(cut_power_after_compactions(cluster.clone()));
     clock::sleep(LASTS).await;
     lonely.abort();
     cuts.abort();
@@ -170,7 +171,8 @@ pub(crate) async fn snapshots(world: World, many: bool) -> Result<(), String> {
     judge(&recorder, 200)
 }
 
-/// Cuts one server off until the others stop waiting for it with their compactions, then the next.
+/// Cuts one server off until the others no longer wait for it with their compactions, then the
+/// next.
 async fn cut_off_one_after_the_other(cluster: Cluster, servers: Vec<Name>) {
     let mut random = cluster.world.generator("lonely");
     loop {
@@ -185,8 +187,8 @@ async fn cut_off_one_after_the_other(cluster: Cluster, servers: Vec<Name>) {
     }
 }
 
-/// Kills some of those whose log was just shortened.
-async fn cut_power_behind_compactions(cluster: Cluster) {
+/// Kills some of the servers whose log was just shortened.
+async fn cut_power_after_compactions(cluster: Cluster) {
     const LOOK: Duration = Duration::from_micros(100);
     let mut random = cluster.world.generator("compactions");
     let mut known = BTreeMap::new();
@@ -208,7 +210,7 @@ async fn cut_power_behind_compactions(cluster: Cluster) {
     }
 }
 
-/// Two groups and calm weather: each shard is moved to the group that does not have it, and stays there.
+/// Two groups and calm weather: each shard moves to the other group, and stays there.
 pub(crate) async fn moves(world: World) -> Result<(), String> {
     const GROUPS: [GroupId; 2] = [GroupId(101), GroupId(102)];
     let cluster = Cluster::new(&world, Shape::drawn(&world));
@@ -236,7 +238,7 @@ pub(crate) async fn moves(world: World) -> Result<(), String> {
     Ok(())
 }
 
-/// One replica group of the product in bad weather, its clerks with few sessions or none.
+/// One replica group of the product in bad weather, with clerks that have few sessions or none.
 pub(crate) async fn clerks(world: World, sessions: bool) -> Result<(), String> {
     const GROUP: GroupId = GroupId(101);
     const CLIENTS: u64 = 8;
@@ -265,7 +267,7 @@ pub(crate) async fn clerks(world: World, sessions: bool) -> Result<(), String> {
             tokio::spawn(recorder.clone().client(store, mix.clone(), world.derive(&name)))
         })
         .collect();
-    // Without sessions the store cannot tell a doubled request from a new one.
+    // Without sessions the store cannot tell a duplicated request from a new one.
     let nemesis = Nemesis::new(&cluster, Plan { chaos_requests: sessions, ..Plan::of(FAULTS) });
     let trouble = tokio::spawn(nemesis.clone().run());
     clock::sleep(LASTS).await;

@@ -1,5 +1,5 @@
-//! The tests that planted bugs are shown to, by name: the graded scenarios by their ids ("R13"), the suites,
-//! the search through the move protocol, and the storms of this program.
+//! The tests that planted bugs are run against, by name: the graded scenarios by their ids ("R13"),
+//! the suites, the search through the move protocol, and the storms of this program.
 
 use labs::grading::{self, Verdict};
 use labs::lab::Options;
@@ -12,17 +12,18 @@ use sim::run;
 
 use crate::{cores, storms};
 
-/// It looks at everything that can happen, so a seed means nothing to it.
+/// It tries everything that can happen, so a seed has no effect.
 const MODEL: &str = "move_model";
-/// The same, about messages that nobody should send.
+/// The same, for messages that nobody should send.
 const DIFFERENCES: &str = "differences";
-/// And of followers without room.
+/// And for followers without room.
 const BACKLOGS: &str = "backlogs";
-/// And of a snapshot that the log overtook.
+/// And for a snapshot that the log overtook.
 const STAGINGS: &str = "stagings";
-/// And of what is kept for members that are behind.
+/// And for entries that are kept for lagging members.
 const KEPT: &str = "kept";
-/// Nor to this one: groups of the search and of the product, shown another history.
+/// A seed has no effect here either: groups of the search and of the product, shown another
+/// history.
 const TWO_HISTORIES: &str = "two_histories";
 const STORMS: [&str; 11] = [
     "elections",
@@ -50,7 +51,7 @@ pub(crate) fn exists(test: &str) -> bool {
         || graded(test).is_some()
 }
 
-/// How many seeds make sense.
+/// The number of useful seeds.
 pub(crate) fn seeds_max(test: &str) -> u64 {
     if [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, KEPT, TWO_HISTORIES, "identity"].contains(&test) {
         1

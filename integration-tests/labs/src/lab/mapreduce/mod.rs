@@ -1,7 +1,8 @@
 //! A job of MapReduce, its coordinators and workers, as scenarios drive them.
 //!
-//! In the simulator a worker is a task: to kill it is to drop it, to stop it is not to poll it, and its process id is
-//! its number. On real processes it is the program `mr`. Both work in a directory on a real disk.
+//! In the simulator a worker is a task: dropping it kills it, not polling it stops it, and its
+//! process id is its number. On real processes it is the program `mr`. Both work in a directory on
+//! a real disk.
 
 mod processes;
 mod simulated;
@@ -46,7 +47,7 @@ pub enum Process {
 }
 
 impl Process {
-    /// Waits until it has ended: whether well.
+    /// Waits until it has ended; returns whether it ended well.
     pub async fn ended(&mut self) -> bool {
         match self {
             Self::Task(task) => task.ended().await,
@@ -62,7 +63,7 @@ impl Process {
         }
     }
 
-    /// Stops it as SIGSTOP does, or lets it go on.
+    /// Stops it as SIGSTOP does, or lets it continue.
     pub fn stop(&self, stopped: bool) {
         match self {
             Self::Task(task) => task.stop(stopped),
@@ -92,7 +93,7 @@ impl Job {
         Self::make(lab, place, app, Input::Files(files), None, None)
     }
 
-    /// The same, and the results are added to what is at `prefix` in the store.
+    /// The same, with results added to the values at `prefix` in the store.
     ///
     /// # Errors
     /// As there.
@@ -133,7 +134,7 @@ impl Job {
         Ok(Self { lab: lab.clone(), place, directory, spec, seat: Seat::default(), store })
     }
 
-    /// Starts a coordinator, which begins with the job or goes on with it.
+    /// Starts a coordinator, which begins the job or continues it.
     ///
     /// # Errors
     /// When it does not start.
@@ -155,7 +156,7 @@ impl Job {
         }
     }
 
-    /// Starts so many.
+    /// Starts `count` workers.
     ///
     /// # Errors
     /// When one does not start.
@@ -164,11 +165,11 @@ impl Job {
         (0..count).map(|_| self.worker()).collect()
     }
 
-    /// Starts a worker again and again, for ever, `pause_ms` (at least 10) after each end.
+    /// Starts a worker again and again, forever, `pause_ms` (at least 10) after each end.
     ///
     /// # Errors
     /// When one does not start.
-    pub async fn worker_for_ever(&self, pause_ms: u64) -> anyhow::Result<()> {
+    pub async fn worker_forever(&self, pause_ms: u64) -> anyhow::Result<()> {
         loop {
             self.worker()?.ended().await;
             self.lab.sleep(pause_ms.max(10)).await;
@@ -217,7 +218,7 @@ impl Job {
         Ok(())
     }
 
-    /// What the sequential program makes of the inputs.
+    /// The sequential program's result for the inputs.
     ///
     /// # Errors
     /// When an input cannot be read.
@@ -231,7 +232,7 @@ impl Job {
         }
     }
 
-    /// Waits until a process has ended, at most so long.
+    /// Waits until a process has ended, at most `within_ms`.
     ///
     /// # Errors
     /// When it has not, or not well.
@@ -246,7 +247,7 @@ impl Job {
     }
 }
 
-/// Eight texts whose words are spread as in a language.
+/// Eight texts whose words are distributed as in a language.
 fn write_books(lab: &Lab, place: &Place) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut random = lab.random(&lab.fresh_name("books"));
     let words = if lab.world().is_ok() { 300 } else { 10_000 };
@@ -254,7 +255,7 @@ fn write_books(lab: &Lab, place: &Place) -> anyhow::Result<Vec<(String, PathBuf)
     for name in NAMES {
         let mut text = String::new();
         for _ in 0..words {
-            // By Zipf, about: word n occurs in proportion to 1/n.
+            // Roughly Zipf: word n occurs in proportion to 1/n.
             let rank = 2000_f64.powf(random.random::<f64>());
             let _ = write!(text, "{} ", word(rank as usize));
         }

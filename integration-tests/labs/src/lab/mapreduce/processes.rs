@@ -1,4 +1,5 @@
-//! `mr` as processes. The lock files that they have no need of themselves tell the reaper of the place whom to kill.
+//! `mr` as processes. They need no lock files; the files tell the reaper of the place which
+//! processes to kill.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

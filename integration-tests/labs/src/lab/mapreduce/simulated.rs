@@ -23,13 +23,13 @@ use super::Job;
 use crate::lab::{Lab, Net};
 use sim::{Generator, Label, Name, World, lock};
 
-/// A request or an answer that is lost is missed after this, as at a socket.
+/// The time after which a lost request or answer is missed, as at a socket.
 const MISSED: Duration = Duration::from_secs(1);
 
-/// A coordinator, and what tells those who wait for its answers that it has ended.
+/// A coordinator, and the channel that tells callers waiting for its answers that it has ended.
 type Answering = (Arc<Coordinator>, watch::Sender<bool>);
 
-/// What is where: the coordinator that answers now, and the workers that are alive.
+/// The coordinator that answers now, and the workers that are alive.
 #[derive(Clone, Default)]
 pub(super) struct Seat {
     answering: Arc<Mutex<Option<Answering>>>,
@@ -138,7 +138,7 @@ pub(super) fn coordinator(job: &Job, world: &World) -> anyhow::Result<Task> {
     Ok(Task::spawn(work))
 }
 
-/// A worker's way to the coordinator. When it is dropped, its connection ends.
+/// A worker's link to the coordinator. When it is dropped, its connection ends.
 struct Way {
     lab: Lab,
     world: World,
@@ -149,7 +149,7 @@ struct Way {
 }
 
 impl Way {
-    /// One direction: whether it arrives.
+    /// One direction; returns whether the message arrives.
     async fn travel(&self) -> bool {
         let (delay, is_lost) = {
             let mut random = lock(&self.random);

@@ -56,7 +56,7 @@ pub(crate) async fn basic_agree(raft: RaftLab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A string of so many letters.
+/// A string of `letters` letters.
 fn text(random: &mut Generator, letters: usize) -> String {
     (0..letters).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect()
 }
@@ -74,7 +74,7 @@ async fn rpc_bytes(raft: RaftLab) -> anyhow::Result<()> {
         let found = raft.once(value, 3).await?;
         ensure!(found == number, "expected command {number}, got command {found}");
     }
-    // Each command once to each follower (and once for the leader), and something for the rest.
+    // Each command once to each follower (and once for the leader), and some overhead.
     let most = 3 * sent + 50_000;
     let found = raft.cluster.network.bytes() - before;
     ensure!(found <= most, "too many bytes were sent: {found}, at most {most} are allowed");
@@ -85,13 +85,13 @@ async fn follower_failure(raft: RaftLab) -> anyhow::Result<()> {
     raft.once(101, 3).await?;
     let first = raft.check_one_leader().await?;
     raft.disconnect(&[first + 1]);
-    // Two of three go on.
+    // Two of three continue.
     raft.once(102, 2).await?;
     raft.sleep(1000).await;
     raft.once(103, 2).await?;
     let second = raft.check_one_leader().await?;
     raft.disconnect(&[second + 1, second + 2]);
-    // One of three takes a command, but it is never committed.
+    // One of three accepts a command, but it is never committed.
     match raft.start(second, 104).await? {
         Some(started) => ensure!(started.number == 4, "expected command 4, got command {}", started.number),
         None => bail!("the leader {} refused a command", raft.name(second)),
@@ -104,7 +104,7 @@ async fn leader_failure(raft: RaftLab) -> anyhow::Result<()> {
     raft.once(101, 3).await?;
     let first = raft.check_one_leader().await?;
     raft.disconnect(&[first]);
-    // Two of three elect a leader and go on.
+    // Two of three elect a leader and continue.
     raft.once(102, 2).await?;
     raft.sleep(1000).await;
     raft.once(103, 2).await?;
@@ -121,8 +121,7 @@ async fn fail_agree(raft: RaftLab) -> anyhow::Result<()> {
     fail_agree_without(raft, 1).await
 }
 
-/// Agreement while one server is away: the leader's so-manieth neighbour, 0 being the leader
-/// itself.
+/// Agreement while one server is away, counted from the leader (0 is the leader itself).
 pub(crate) async fn fail_agree_without(raft: RaftLab, neighbour: usize) -> anyhow::Result<()> {
     raft.once(101, 3).await?;
     let away = raft.check_one_leader().await? + neighbour;
@@ -151,7 +150,7 @@ pub(crate) async fn fail_no_agree(raft: RaftLab) -> anyhow::Result<()> {
     }
     raft.sleep(2000).await;
     raft.check_not_committed(2, "without a majority")?;
-    // The three may have elected one of theirs, who knows nothing of command 2.
+    // The three may have elected one of themselves that does not know command 2.
     raft.connect(&three);
     let second = raft.check_one_leader().await?;
     match raft.start(second, 30).await? {
@@ -168,7 +167,7 @@ pub(crate) async fn fail_no_agree(raft: RaftLab) -> anyhow::Result<()> {
 pub(crate) async fn concurrent_starts(raft: RaftLab) -> anyhow::Result<()> {
     for attempt in 0..5 {
         if attempt > 0 {
-            // Let things settle.
+            // Wait until things settle.
             raft.sleep(3000).await;
         }
         if concurrent_starts_once(&raft).await? {
@@ -202,7 +201,7 @@ async fn concurrent_starts_once(raft: &RaftLab) -> anyhow::Result<bool> {
 
 pub(crate) async fn rejoin(raft: RaftLab) -> anyhow::Result<()> {
     raft.one(101, 3).await?;
-    // A leader that is cut off takes commands that nobody will ever see.
+    // A leader that is cut off accepts commands that nobody will ever see.
     let first = raft.check_one_leader().await?;
     raft.disconnect(&[first]);
     for value in 102..=104 {
@@ -221,7 +220,7 @@ pub(crate) async fn rejoin(raft: RaftLab) -> anyhow::Result<()> {
 
 pub(crate) async fn backup(raft: RaftLab) -> anyhow::Result<()> {
     raft.one(raft.fresh(), 5).await?;
-    // A leader and one follower, alone, take many commands that will not be committed.
+    // A leader and one follower, alone, accept many commands that will not be committed.
     let first = raft.check_one_leader().await?;
     let others = [first + 2, first + 3, first + 4];
     raft.disconnect(&others);
@@ -233,7 +232,7 @@ pub(crate) async fn backup(raft: RaftLab) -> anyhow::Result<()> {
     for _ in 0..50 {
         raft.one(raft.fresh(), 3).await?;
     }
-    // Their leader and one of them, alone, take more that will not be committed.
+    // Their leader and one of them, alone, accept more that will not be committed.
     let second = raft.check_one_leader().await?;
     let other = if (first + 2) % 5 == second { second + 1 } else { first + 2 };
     raft.disconnect(&[other]);
@@ -250,7 +249,7 @@ pub(crate) async fn backup(raft: RaftLab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Commands of which the requests are counted.
+/// The number of commands whose requests are counted.
 const COUNTED: u64 = 10;
 
 pub(crate) async fn count(raft: RaftLab) -> anyhow::Result<()> {

@@ -48,15 +48,15 @@ pub(crate) struct Figure8 {
     pub(crate) cuts: bool,
 }
 
-/// Mostly a moment, which is enough for a command to get about but often not to a majority; now and then
-/// long enough for an election.
+/// Usually short: enough for a command to spread, but often not to a majority. Sometimes long
+/// enough for an election.
 async fn pause(raft: &RaftLab) {
     let ms = if raft.chance(100) { raft.below(500) } else { raft.below(13) };
     raft.sleep(ms).await;
 }
 
-/// Leaders fail as soon as they have taken a command, so that old entries lie about that must not be committed
-/// by counting (Figure 8 of the paper).
+/// Leaders fail as soon as they have accepted a command, so that old entries remain that must not
+/// be committed by counting (Figure 8 of the paper).
 pub(crate) async fn figure_8(raft: RaftLab, how: Figure8) -> anyhow::Result<()> {
     raft.one(raft.fresh(), 1).await?;
     let mut up = [true; 5];
@@ -91,7 +91,8 @@ pub(crate) async fn figure_8(raft: RaftLab, how: Figure8) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Five commands at a time. Whether the network gets reliable for the last one: in MIT's labs, not in SJTU's.
+/// Five commands at a time. `ends_reliable`: the network becomes reliable for the last one, in
+/// MIT's labs, not in SJTU's.
 pub(crate) async fn unreliable_agree(raft: RaftLab, ends_reliable: bool) -> anyhow::Result<()> {
     let mut beside = Vec::new();
     for round in 1..50 {
@@ -120,7 +121,7 @@ async fn figure_8_unreliable(raft: RaftLab) -> anyhow::Result<()> {
         }
         let mut leader = None;
         for (server, is_up) in up.iter().enumerate() {
-            // (Those that are cut off may take commands as well.)
+            // (Servers that are cut off may accept commands as well.)
             let started = raft.start(server, raft.below(10_000)).await?;
             if started.is_some() && *is_up {
                 leader = Some(server);
@@ -142,7 +143,7 @@ async fn figure_8_unreliable(raft: RaftLab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts commands until told to stop; those that were committed.
+/// Starts commands until told to stop; returns those that were committed.
 async fn churn_client(raft: RaftLab, me: u64, stop: Arc<AtomicBool>) -> anyhow::Result<Vec<Value>> {
     let mut committed = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -192,7 +193,8 @@ async fn churn(raft: RaftLab) -> anyhow::Result<()> {
     for values in try_join_all(clients).await? {
         committed.extend(values?);
     }
-    // (In an unlucky run there never was a majority for long enough, and nothing was committed so far.)
+    // (In an unlucky run there never was a majority for long enough, and nothing has been committed
+    // so far.)
     raft.sleep(1000).await;
     let last = raft.one(raft.fresh(), raft.len()).await?;
     let mut log = BTreeSet::new();

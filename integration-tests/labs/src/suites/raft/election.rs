@@ -37,7 +37,7 @@ async fn initial_election(raft: RaftLab) -> anyhow::Result<()> {
 
 async fn re_election(raft: RaftLab) -> anyhow::Result<()> {
     let first = raft.check_one_leader().await?;
-    // The leader goes: a new one comes.
+    // The leader disappears: a new one is elected.
     raft.disconnect(&[first]);
     raft.check_one_leader().await?;
     // The old leader comes back and disturbs nobody.

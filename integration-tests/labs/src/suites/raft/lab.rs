@@ -2,8 +2,8 @@
 //!
 //! Where the labs speak of an index, it is a command's number here ([`super::machine`]).
 //!
-//! Left out on purpose: the labs' snapshots as byte strings. The rows are the snapshot, and compaction of the
-//! log plays the part of the labs' `Snapshot()`.
+//! Left out on purpose: the labs' snapshots as byte strings. The rows are the snapshot, and
+//! compaction of the log plays the part of the labs' `Snapshot()`.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -42,8 +42,9 @@ impl Compacts {
         match self {
             Self::Never => config,
             Self::WhenTold => Config { log_keep_bytes: 0, ..config },
-            // Adapted: the product waits a little for a follower that it heard lately. Such a follower keeps the
-            // log of ten commands from being dropped (61 bytes each), and not more.
+            // Adapted: the product waits a little for a follower that it heard lately. Such a
+            // follower keeps the log of ten commands from being dropped (61 bytes each), and no
+            // more.
             Self::EveryTen => {
                 Config { log_keep_bytes: 0, log_bytes_max: 640, log_bytes_hard_max: 641, ..config }
             }
@@ -90,7 +91,7 @@ impl RaftLab {
         Ok(Self { servers, applied })
     }
 
-    /// Hands a command to one server. None: it does not lead, or is dead.
+    /// Proposes a command to one server. None: it does not lead, or is dead.
     pub(crate) async fn start(
         &self,
         server: usize,
@@ -108,10 +109,11 @@ impl RaftLab {
         Ok(Some(Started { term: placed.id.term.0, number }))
     }
 
-    /// Hands commands to one server, one behind the other, whether it leads or not.
+    /// Proposes commands to one server, one after the other, whether it leads or not.
     ///
-    /// Adapted: the labs' `Start` returns at once; ours when the command has its place in the log, for which a
-    /// save that is under way has to end. So all are handed in before the first place is waited for.
+    /// Adapted: the labs' `Start` returns at once; ours returns when the command has its place in
+    /// the log, for which a running save has to end. So all are proposed before the first place is
+    /// awaited.
     pub(crate) async fn start_all(
         &self,
         server: usize,
@@ -120,7 +122,7 @@ impl RaftLab {
         try_join_all(values.into_iter().map(|value| self.start(server, value))).await
     }
 
-    /// Hands `count` new commands to one server.
+    /// Proposes `count` new commands to one server.
     pub(crate) async fn start_many(&self, server: usize, count: u64) -> anyhow::Result<()> {
         self.start_all(server, (0..count).map(|_| self.fresh())).await?;
         Ok(())
@@ -141,7 +143,7 @@ impl RaftLab {
         Ok((count, found.map(|(value, _)| value)))
     }
 
-    /// Nobody may have applied a command of that number.
+    /// Checks that no server has applied a command of that number.
     pub(crate) fn check_not_committed(&self, number: u64, why: &str) -> anyhow::Result<()> {
         let (count, _) = self.n_committed(number)?;
         ensure!(count == 0, "{count} servers applied command {number} {why}");
@@ -176,13 +178,13 @@ impl RaftLab {
         Ok(value)
     }
 
-    /// Agreement on one command, which is handed in again when it is not applied within two seconds. Its
-    /// number.
+    /// Agreement on one command, which is proposed again if it is not applied within two seconds.
+    /// Returns its number.
     pub(crate) async fn one(&self, value: impl Into<Value>, expected: usize) -> anyhow::Result<u64> {
         self.agree(value.into(), expected, true).await
     }
 
-    /// Agreement on one command, which is handed in once. (SJTU's labs always try again.)
+    /// Agreement on one command, which is proposed once. (SJTU's labs always retry.)
     pub(crate) async fn once(&self, value: impl Into<Value>, expected: usize) -> anyhow::Result<u64> {
         self.agree(value.into(), expected, self.style == Style::Sjtu).await
     }
@@ -205,7 +207,7 @@ impl RaftLab {
         bail!("no agreement on {value} by {expected} servers within {} s", ONE_MAX.as_secs())
     }
 
-    /// Hands the command to one connected server after the other until one takes it.
+    /// Proposes the command to one connected server after the other until one accepts it.
     async fn start_somewhere(&self, value: &Value, asked: &mut usize) -> anyhow::Result<Option<u64>> {
         for _ in 0..self.len() {
             *asked += 1;
@@ -238,8 +240,8 @@ impl RaftLab {
 
     /// Compacts a server's log up to what it has applied.
     ///
-    /// Adapted: the product keeps what a follower that it heard in the last 1.2 s still lacks, so it is asked
-    /// again until that follower counts as silent.
+    /// Adapted: the product keeps what a follower that it heard in the last 1.2 s still lacks, so
+    /// this retries until that follower counts as silent.
     pub(crate) async fn compact(&self, server: usize) -> anyhow::Result<()> {
         for _ in 0..20 {
             let Some(seen) = self.seen(server) else { bail!("{} is dead", self.name(server)) };
@@ -259,7 +261,7 @@ impl RaftLab {
         lock(&self.applied).one_by_one(self.name(server))
     }
 
-    /// Snapshots that servers took over.
+    /// Snapshots that servers installed.
     pub(crate) fn installs(&self) -> u64 {
         lock(&self.applied).installs()
     }

@@ -1,11 +1,12 @@
 //! The service of the Raft labs: a list of commands, and the number that each command has in it.
 //!
-//! Applying a command stores it as a row under its number: 1 for the first command, 2 for the second. A
-//! command's number is its Raft index less the empty entries at or below it (a leader begins its term with
-//! one, correctness rule 12), so it is what the labs call an index. Being rows, the list is there again after
-//! a restart as far as it was durable, and moves with snapshots, without a line of code here.
+//! Applying a command stores it as a row under its number: 1 for the first command, 2 for the
+//! second. A command's number is its Raft index minus the empty entries at or below it (a leader
+//! begins its term with one, correctness rule 12), so it is what the labs call an index. The list
+//! is rows, so it is there again after a restart as far as it was durable, and moves with
+//! snapshots, without a line of code here.
 //!
-//! Left out on purpose: anything that is done with the commands.
+//! Left out on purpose: any effect of the commands.
 
 use std::fmt;
 
@@ -98,9 +99,10 @@ impl StateMachine for List {
     }
 }
 
-/// The number that the command at `id` has, which its leader has just accepted: what the leader has applied
-/// (up to `applied`, `count` commands), what its disk holds behind that, and what is not on its disk yet. The
-/// latter is all of the leader's own term; if the disk has nothing of that term, the empty entry is among it.
+/// The number of the command at `id`, which its leader has just accepted: what the leader has
+/// applied (up to `applied`, `count` commands), what its disk holds after that, and what is not on
+/// its disk yet. The latter is all of the leader's own term; if the disk has nothing of that term,
+/// the empty entry is among it.
 pub(crate) fn number_of(journal: &Journal, applied: EntryId, count: u64, id: EntryId) -> Option<u64> {
     let mut number = count;
     let mut last = applied;
@@ -135,7 +137,7 @@ mod tests {
         assert_eq!(number_of(&saved, EntryId::ZERO, 0, EntryId::new(3, 6)), Some(4));
         // One more is in front of it.
         assert_eq!(number_of(&saved, EntryId::ZERO, 0, EntryId::new(3, 7)), Some(5));
-        // Up to the third entry all is applied.
+        // Everything up to the third entry is applied.
         assert_eq!(number_of(&saved, EntryId::new(1, 3), 2, EntryId::new(3, 6)), Some(4));
         // It is on the disk already.
         assert_eq!(number_of(&saved, EntryId::new(1, 3), 2, EntryId::new(3, 5)), Some(3));

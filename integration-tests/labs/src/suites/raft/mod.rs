@@ -1,12 +1,12 @@
 //! Raft: 6.824 Lab 2 of 2020 to 2023, 6.5840 Lab 3 of 2024 to 2026.
 //!
-//! Every test starts some servers of a list of commands (`machine`) on a network with long delays and
-//! drives them by hand (`lab`, `servers`): it starts commands, cuts, kills and restarts servers, and
-//! waits for agreement. What servers apply is looked at after every event (`watch`).
+//! Every test starts some servers of a list of commands (`machine`) on a network with long delays
+//! and drives them by hand (`lab`, `servers`): it starts commands, cuts, kills and restarts
+//! servers, and waits for agreement. Applied commands are checked after every event (`watch`).
 //!
 //! `election`: part A. `agreement`: part B. `persistence` and `churn`: part C. `snapshots`: part D.
 //!
-//! Left out on purpose: tests on real processes. They are about what only a simulated network can do.
+//! Left out on purpose: tests on real processes. These tests need a simulated network.
 
 mod agreement;
 mod churn;
@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Test> {
     parts.into_iter().flat_map(|tests| tests()).collect()
 }
 
-/// A scenario with so many servers, which are started for it.
+/// A scenario with this many servers, which are started for it.
 pub(super) fn with<F>(
     style: Style,
     servers: u64,

@@ -1,4 +1,4 @@
-//! Part C, first half: what a server knows survives it. R14 to R16.
+//! Part C, first half: a server's knowledge survives the server. R14 to R16.
 
 use super::lab::RaftLab;
 use super::mit;
@@ -67,7 +67,7 @@ async fn persist_2(raft: RaftLab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As until 2024: servers are taken away by being disconnected, and two of them never crash.
+/// As until 2024: servers are removed by disconnecting them, and two of them never crash.
 pub(crate) async fn persist_2_classic(raft: RaftLab) -> anyhow::Result<()> {
     let mut value = 11;
     for _ in 0..5 {

@@ -1,11 +1,12 @@
-//! The servers of a Raft lab, whatever they replicate: who leads, who is connected, who is dead.
+//! The servers of a Raft lab, independent of what they replicate: who leads, who is connected, who
+//! is dead.
 //!
-//! Servers are numbered from 0, modulo their number, as in the labs; messages to people name them as the
-//! network does ("list.1" is server 0). A *connected* server is one that nobody disconnected; a crash
-//! disconnects, a restart connects.
+//! Servers are numbered from 0, modulo their number, as in the labs; messages to people name them
+//! as the network does ("list.1" is server 0). A *connected* server is one that nobody
+//! disconnected; a crash disconnects, a restart connects.
 //!
-//! The two families of labs ([`Style`]) differ in how they wait for a leader and in how soon a caller learns
-//! that a server cannot be reached.
+//! The two families of labs ([`Style`]) differ in how they wait for a leader and in how soon a
+//! caller learns that a server cannot be reached.
 //!
 //! Left out on purpose: what is replicated ([`super::lab`]).
 
@@ -27,7 +28,7 @@ use sim::{Generator, Name, lock};
 /// Whose lab it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// MIT's. That a server cannot be reached is learnt up to seven seconds late.
+    /// MIT's. An unreachable server is noticed up to seven seconds late.
     Mit,
     /// SJTU's.
     ///
@@ -36,14 +37,12 @@ pub(crate) enum Style {
     Sjtu,
 }
 
-/// The servers. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Servers {
     /// The lab.
     pub(crate) lab: Lab,
     /// The simulated cluster.
     pub(crate) cluster: Cluster,
-    /// Whose lab it is.
     pub(crate) style: Style,
     names: Arc<[Name]>,
     random: Arc<Mutex<Generator>>,
@@ -73,17 +72,15 @@ impl Servers {
         Ok(all)
     }
 
-    /// How many servers there are.
     pub(crate) fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// The name of a server.
     pub(crate) fn name(&self, server: usize) -> &Name {
         &self.names[server % self.len()]
     }
 
-    /// What can be seen of a server that runs.
+    /// What is visible of a server that runs.
     pub(crate) fn seen(&self, server: usize) -> Option<Seen> {
         let name = self.name(server);
         self.cluster.seen().into_iter().find(|seen| seen.name == *name)
@@ -109,7 +106,8 @@ impl Servers {
         connected.filter_map(|server| Some((server, self.status(server)?)))
     }
 
-    // Luck. One generator for the whole scenario: tasks take turns in an order that the seed decides.
+    // Randomness. One generator for the whole scenario: tasks take turns in an order that the seed
+    // decides.
 
     /// A random number below `bound`.
     pub(crate) fn below(&self, bound: u64) -> u64 {
@@ -121,7 +119,7 @@ impl Servers {
         lock(&self.random).random_range(0..self.len())
     }
 
-    /// True in so many of 1,000 cases.
+    /// True in `of_1000` of 1,000 cases.
     pub(crate) fn chance(&self, of_1000: u64) -> bool {
         self.below(1000) < of_1000
     }
@@ -250,7 +248,7 @@ impl Servers {
         }
     }
 
-    /// Waits so many milliseconds.
+    /// Waits `ms` milliseconds.
     pub(crate) async fn sleep(&self, ms: u64) {
         self.lab.sleep(ms).await;
     }

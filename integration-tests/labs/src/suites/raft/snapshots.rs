@@ -57,7 +57,7 @@ enum Form {
     Now,
 }
 
-/// What a server suffers again and again.
+/// A fault that a server suffers again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     None,

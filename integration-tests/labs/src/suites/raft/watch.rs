@@ -1,10 +1,12 @@
-//! What every Raft lab looks at after each event: the commands as servers apply them.
+//! What every Raft lab checks after each event: the commands as servers apply them.
 //!
-//! All servers must have the same command under the same number, each server counts on without a gap and
-//! never back (but for what a crash takes), and a snapshot brings exactly the commands that others applied.
-//! And where the labs' service takes a snapshot after every so many commands, the log is compacted here.
+//! All servers must have the same command under the same number. Each server counts on without a
+//! gap and never goes back (except for what a crash takes), and a snapshot brings exactly the
+//! commands that others applied. Where the labs' service takes a snapshot after every few commands,
+//! the log is compacted here.
 //!
-//! Left out on purpose: what the invariants of every simulated run check anyway ([`sim::invariants`]).
+//! Left out on purpose: what the invariants of every simulated run check anyway
+//! ([`sim::invariants`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +25,7 @@ pub(crate) struct Applied {
     /// How many commands each server applied one by one in its present life: not those of its disk, nor those
     /// that a snapshot brought.
     one_by_one: BTreeMap<Name, u64>,
-    /// Snapshots that servers took over.
+    /// Snapshots that servers installed.
     installs: u64,
 }
 
@@ -33,13 +35,13 @@ impl Applied {
         self.one_by_one.get(name).copied().unwrap_or_default()
     }
 
-    /// Snapshots that servers took over.
+    /// Snapshots that servers installed.
     pub(crate) fn installs(&self) -> u64 {
         self.installs
     }
 }
 
-/// One server as it was when last looked at.
+/// One server as it was at the last look.
 struct Known {
     seen: Seen,
     applied: EntryId,
@@ -93,7 +95,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Takes note of servers that came up or went down.
+    /// Notes servers that started or stopped.
     fn meet(&mut self) -> Result<(), String> {
         let mut before = std::mem::take(&mut self.known);
         for seen in self.cluster.seen() {
@@ -140,7 +142,7 @@ fn follow(known: &mut Known, applied: EntryId, all: &mut Applied) -> Result<(), 
     Ok(())
 }
 
-/// Holds the commands from `first` to `last` of a server against what others applied.
+/// Compares the commands from `first` to `last` of a server with what others applied.
 fn compare(seen: &Seen, first: u64, last: u64, all: &mut Applied) -> Result<(), String> {
     for number in first..=last {
         let name = &seen.name;

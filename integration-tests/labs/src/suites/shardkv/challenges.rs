@@ -1,4 +1,5 @@
-//! The labs' challenges: a group deletes what it handed over, and serves what it has while it waits for more.
+//! The labs' challenges: a group deletes what it handed over, and serves what it has while it waits
+//! for more.
 
 use anyhow::ensure;
 use clerk::api::GroupId;
@@ -7,8 +8,8 @@ use clerk::api::ShardId;
 use super::stage::{GROUPS, Stage};
 use crate::lab::Lab;
 
-/// H12: shards go round with every log compacted behind every entry; then all servers together may not hold
-/// more than each shard's owners need.
+/// H12: shards go round with every log compacted after every entry; then all servers together may
+/// not hold more than each shard's owners need.
 pub(super) async fn delete(lab: Lab) -> anyhow::Result<()> {
     const KEYS: usize = 30;
     const VALUE_BYTES: usize = 1000;
@@ -62,7 +63,8 @@ async fn keys_of(stage: &Stage, group: u64) -> anyhow::Result<Vec<usize>> {
     Ok(keys.collect())
 }
 
-/// Each of these keys can be read and written: checked, put with `mark` behind its value, and checked.
+/// Each of these keys can be read and written: checked, put with `mark` after its value, and
+/// checked.
 async fn use_keys(stage: &mut Stage, keys: &[usize], mark: &str) -> anyhow::Result<()> {
     for number in keys {
         stage.check(*number).await?;
@@ -80,7 +82,7 @@ async fn put_everywhere(stage: &mut Stage, value: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// H13: a group goes on with its shards while it waits for others that cannot come.
+/// H13: a group keeps serving its shards while it waits for others that cannot arrive.
 pub(super) async fn unaffected(lab: Lab) -> anyhow::Result<()> {
     let mut stage = Stage::up(&lab, Some(100)).await?;
     stage.join(&[100]).await?;
@@ -98,7 +100,7 @@ pub(super) async fn unaffected(lab: Lab) -> anyhow::Result<()> {
     use_keys(&mut stage, &owned, "-1").await
 }
 
-/// H14: of the shards that come from two groups at once those that can arrive do, and are served.
+/// H14: of the shards that come from two groups at once, those that can arrive do, and are served.
 pub(super) async fn partial(lab: Lab) -> anyhow::Result<()> {
     let mut stage = Stage::up(&lab, Some(100)).await?;
     stage.join(&GROUPS).await?;

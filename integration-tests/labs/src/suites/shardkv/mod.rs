@@ -1,15 +1,16 @@
-//! The sharded store of 6.824 2020 to 6.5840 2024 (Lab 4B; 5A and 5B in 2024): three controllers, three groups
-//! of three servers, ten shards, clerks whose writes are exactly once.
+//! The sharded store of 6.824 2020 to 6.5840 2024 (Lab 4B; 5A and 5B in 2024): three controllers,
+//! three groups of three servers, ten shards, clerks whose writes are exactly once.
 //!
-//! All groups run from the start; Join and Leave only tell the controllers, as in the labs: who joined has
-//! nothing until its shards arrive, and a group that left still has to hand over.
+//! All groups run from the start; Join and Leave only tell the controllers, as in the labs: a group
+//! that joined has nothing until its shards arrive, and a group that left still has to hand over.
 //!
-//! `stage`: what all scenarios stand on. `moves`: shards that move while clients work. `challenges`: what
-//! the labs set as challenges: deleting what was handed over, and serving on while other shards move.
+//! `stage`: the base of all scenarios. `moves`: shards that move while clients work. `challenges`:
+//! what the labs set as challenges: deleting what was handed over, and serving while other shards
+//! move.
 //!
 //! Adapted: keys. The labs' first byte of a key is its shard's number; ours are found by trying.
 //!
-//! Left out on purpose: the controller's own tests, which are [`super::shardctrler`]'s.
+//! Left out on purpose: the controller's own tests, which are in [`super::shardctrler`].
 
 mod challenges;
 mod moves;

@@ -18,14 +18,14 @@ pub(super) async fn join_leave(lab: Lab) -> anyhow::Result<()> {
     stage.check_append_all(5).await?;
     stage.leave(&[100]).await?;
     stage.check_append_all(5).await?;
-    // The data is to be gone from group 100 by then.
+    // By then the data must be gone from group 100.
     lab.sleep(1000).await;
     stage.check_logs().await?;
     stage.shut(100).await?;
     stage.check_all().await
 }
 
-/// H04: the same with compacted logs, and everybody restarts.
+/// H04: the same with compacted logs, and all servers restart.
 pub(super) async fn snapshot(lab: Lab) -> anyhow::Result<()> {
     let mut stage = Stage::up_with_keys(&lab, Some(1000), 30).await?;
     stage.join(&[100]).await?;
@@ -102,7 +102,7 @@ pub(super) async fn concurrent_1(lab: Lab) -> anyhow::Result<()> {
     stage.check_all().await
 }
 
-/// H07: everything goes from group to group, and back.
+/// H07: all shards go from group to group, and back.
 pub(super) async fn concurrent_2(lab: Lab) -> anyhow::Result<()> {
     let mut stage = Stage::up(&lab, None).await?;
     for group in [101, 100, 102] {

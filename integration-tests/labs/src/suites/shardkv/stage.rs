@@ -1,4 +1,5 @@
-//! Three controllers, three groups, a clerk that knows what it wrote, and clerks that work beside it.
+//! Three controllers, three groups, a clerk that knows what it wrote, and clerks that work beside
+//! it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,9 +21,9 @@ pub(super) const SHARDS: u32 = 10;
 const SERVERS: u64 = 3;
 /// The groups.
 pub(super) const GROUPS: [u64; 3] = [100, 101, 102];
-/// Concurrent gets are counted until none has ended for so long.
+/// Concurrent gets are counted until none has ended for this long.
 const QUIET: Duration = Duration::from_secs(2);
-/// The labs' tolerance over the limit that starts a compaction.
+/// The labs' tolerance above the size that starts a compaction.
 const RAFT_STATE_TOLERANCE: usize = 8;
 
 /// The labs' config, clerk, keys and expected values.
@@ -47,7 +48,7 @@ impl Stage {
         Self::up_with_keys(lab, raft_state_max, SHARDS as usize).await
     }
 
-    /// With `count` keys, as many in each shard.
+    /// With `count` keys, the same number in each shard.
     pub(super) async fn up_with_keys(
         lab: &Lab,
         raft_state_max: Option<usize>,
@@ -198,8 +199,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Ten fresh clerks, made by `clerk`, read one key each, all at once. How many came back before nobody
-    /// did for two seconds.
+    /// Ten new clerks, made by `clerk`, read one key each, all at once. Returns how many came back
+    /// before none did for two seconds.
     pub(super) async fn count_gets(&self, clerk: impl Fn() -> Client) -> anyhow::Result<usize> {
         let mut gets = JoinSet::new();
         for (key, value) in self.keys.iter().zip(&self.values) {
@@ -216,7 +217,8 @@ impl Stage {
 
     // Clerks beside the scenario's.
 
-    /// One fresh clerk a key: appends texts of this length, with a pause behind each if there is one.
+    /// One new clerk per key: appends texts of this length, with a pause after each if one is
+    /// given.
     pub(super) fn appenders(&self, length: usize, pause_ms: Option<u64>) -> Workers {
         self.workers(|number, mut clerk, mut random, done| {
             let (lab, key) = (self.lab.clone(), self.keys[number].clone());
@@ -235,7 +237,7 @@ impl Stage {
         })
     }
 
-    /// As many fresh clerks as keys, each with its number and random choices of its own.
+    /// As many new clerks as keys, each with its number and its own generator.
     pub(super) fn workers<F>(&self, work: impl Fn(usize, Client, Generator, Done) -> F) -> Workers
     where
         F: Future<Output = anyhow::Result<String>> + Send + 'static,
@@ -267,7 +269,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Tells them to stop and waits for each; what they brought, by number.
+    /// Tells them to stop and waits for each; returns their results, by number.
     pub(super) async fn stop(mut self) -> anyhow::Result<BTreeMap<usize, String>> {
         self.done.tell();
         let mut brought = BTreeMap::new();
@@ -278,7 +280,7 @@ impl Workers {
     }
 }
 
-/// So many keys, as many in each shard; the first ten are of shards 0 to 9.
+/// This many keys, the same number in each shard; the first ten are of shards 0 to 9.
 fn keys(store: &Store, count: usize) -> Vec<String> {
     let of_shard =
         |shard| (0_u32..).map(|number| number.to_string()).filter(move |key| store.shard_of(key) == shard);

@@ -1,4 +1,4 @@
-//! Shards that stay where they are: who owns one serves it, and nobody else does.
+//! Shards that stay where they are: their owner serves them, and nobody else does.
 
 use std::time::Duration;
 
@@ -33,13 +33,14 @@ pub(super) async fn static_shards(lab: Lab) -> anyhow::Result<()> {
     stage.check_all().await
 }
 
-/// H02: clerks that were told that group 100 owns everything get nothing from it that it does not own.
+/// H02: clerks that believe that group 100 owns everything get nothing from it that it does not
+/// own.
 pub(super) async fn rejection(lab: Lab) -> anyhow::Result<()> {
     const ROGUE: &str = "rogue";
     const ROGUES: u64 = 3;
     let stage = two_groups(&lab).await?;
     let cluster = stage.store.ground.cluster().ok_or_else(|| anyhow!("this test needs the simulator"))?;
-    // Controllers of the same cluster, as far as anybody can tell, whose only configuration is another.
+    // Controllers that look like those of the same cluster, whose only configuration is another.
     cluster.add_named(ROGUE, Kind::Ctrl, ROGUES, lab.config(Timers::Product));
     cluster.ready(Duration::from_secs(20)).await.map_err(|why| anyhow!(why))?;
     let addresses = cluster.addresses(ROGUE);

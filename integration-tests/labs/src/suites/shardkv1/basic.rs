@@ -1,4 +1,5 @@
-//! Lab 5A, with no clients beside the scenario's own clerk, and the configurations by themselves (shardcfg).
+//! Lab 5A, with no clients beside the scenario's own clerk, and the configurations alone
+//! (shardcfg).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -100,7 +101,7 @@ pub(super) async fn join_basic(lab: Lab) -> anyhow::Result<()> {
     let joined = stage.join_new(1).await?;
     let two = joined[0].id;
     let after = stage.controller.query().await?.num.0;
-    ensure!(after == before + 1, "a join made configuration {after} out of {before}");
+    ensure!(after == before + 1, "a join turned configuration {before} into {after}");
     ensure!(stage.is_member(two).await?, "group {two} joined and is no member");
     stage.check_shutdown_sharding(FIRST).await?;
     stage.check_all().await?;
@@ -197,8 +198,9 @@ pub(super) async fn progress_shutdown(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shards that never move while `group` joins and leaves again and again, of groups that give to it or get
-/// from it. Every round is played, for the shards that come and go need not be the same each time.
+/// Shards that never move while `group` joins and leaves again and again, of groups that give to it
+/// or get from it. Every round is played, because the shards that come and go need not be the same
+/// each time.
 fn stable_shards(config: &Config, group: GroupId) -> BTreeSet<u32> {
     const ROUNDS: usize = 20;
     let with = |groups: &BTreeSet<GroupId>| groups | &BTreeSet::from([group]);
@@ -223,7 +225,7 @@ fn stable_shards(config: &Config, group: GroupId) -> BTreeSet<u32> {
     stable.map(|(shard, _)| shard.0).collect()
 }
 
-/// Joins and leaves a group until it is told to stop; how often.
+/// Joins and leaves a group until it is told to stop; returns how often.
 async fn come_and_go(controller: Controller, group: Group, done: Done) -> anyhow::Result<u32> {
     let mut times = 0;
     while !done.is_over() {

@@ -9,7 +9,7 @@ use crate::suites::versioned::{Puts, check_put_concurrent, one_client_put, spawn
 /// The key all clients put at.
 const KEY: &str = "k0";
 
-/// So many clients put for `ms` milliseconds; what they brought together.
+/// Clients put for `ms` milliseconds; returns their results together.
 pub(super) async fn put_for(store: Store, clients: u64, ms: u64) -> anyhow::Result<Puts> {
     let work =
         |me, client, done| async move { one_client_put(client, me, &[KEY.to_owned()], None, done).await };
@@ -17,7 +17,7 @@ pub(super) async fn put_for(store: Store, clients: u64, ms: u64) -> anyhow::Resu
     Ok(brought.into_iter().sum())
 }
 
-/// The sums must come out, to the last put if nothing can have been lost.
+/// The sums must be right, to the last put if nothing can have been lost.
 pub(super) async fn check_puts(stage: &mut Stage, puts: Puts, nothing_lost: bool) -> anyhow::Result<()> {
     check_put_concurrent(&mut stage.clerk, KEY, puts, nothing_lost).await
 }

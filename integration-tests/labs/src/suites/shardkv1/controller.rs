@@ -1,8 +1,9 @@
-//! The labs' controller, as ours can be used like it: an admin who waits until a change is done.
+//! The labs' controller, and how ours can be used like it: an admin who waits until a change is
+//! done.
 //!
-//! The controllers only number configurations; a change is done when every group that gives or gets a shard
-//! has adopted it and has nothing left to do for it. What any server of a group says about that is committed
-//! there, so one answer is enough.
+//! The controllers only number configurations. A change is done when every group that gives or gets
+//! a shard has adopted it and has nothing left to do for it. What any server of a group says about
+//! that is committed, so one answer is enough.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,14 +18,14 @@ use clerk::group::GroupClient;
 use crate::lab::{Change, Store, leave};
 use sim::Name;
 
-/// A group that runs, and what a Join says of it.
+/// A running group, and its description for a Join.
 #[derive(Clone)]
 pub(super) struct Group {
     pub(super) id: u64,
     pub(super) joining: Change,
 }
 
-/// How often groups are asked how far they are.
+/// How often groups are asked for their progress.
 const LOOK: Duration = Duration::from_millis(50);
 const PAUSE_MS: u64 = 200;
 
@@ -37,13 +38,13 @@ pub(super) struct Controller {
 }
 
 impl Controller {
-    /// A new one. It knows nothing of what others began.
+    /// A new one. It does not know what others began.
     pub(super) fn new(store: &Store) -> Self {
         let name = store.lab.fresh_name("controller");
         Self { store: store.clone(), clerk: store.admin_named(&name), name: name.as_str().into() }
     }
 
-    /// The labs' InitController: what others began and left is done when this returns.
+    /// The labs' InitController: changes that others began and left are done when this returns.
     pub(super) async fn init(&self) -> anyhow::Result<()> {
         let now = self.query().await?;
         // A group adopts a configuration when it is done with the one before, so nothing older matters.
@@ -82,7 +83,7 @@ impl Controller {
         Ok(made)
     }
 
-    /// The labs' leaveGroups for one group, which is done with everything then and may be stopped.
+    /// The labs' leaveGroups for one group, which has then nothing left to do and may be stopped.
     pub(super) async fn leave(&self, group: u64) -> anyhow::Result<ConfigNum> {
         self.store.lab.step(&format!("{} leaves {group}", self.name));
         let made = self.change(leave(&[group])).await?;
@@ -91,7 +92,7 @@ impl Controller {
         Ok(made)
     }
 
-    /// The labs' pause behind each join and leave.
+    /// The labs' pause after each join and leave.
     pub(super) async fn pause(&self) {
         self.store.lab.sleep(PAUSE_MS).await;
     }
@@ -108,7 +109,7 @@ impl Controller {
 
     async fn is_done(&self, num: ConfigNum, group: GroupId) -> bool {
         let servers = self.store.ground.addresses(&group.to_string());
-        // Only a group that had left, and was done, is taken away.
+        // Only a group that had left, and was done, is removed.
         if servers.is_empty() {
             return true;
         }

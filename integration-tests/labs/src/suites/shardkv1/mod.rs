@@ -1,19 +1,20 @@
-//! The sharded store of 6.5840 2025 and 2026 (Lab 5): groups that are made and taken away while the store is
-//! used, versioned puts without sessions, twelve shards, sixty keys.
+//! The sharded store of 6.5840 2025 and 2026 (Lab 5): groups that are made and removed while the
+//! store is used, versioned puts without sessions, twelve shards, sixty keys.
 //!
-//! The labs' controller is a library that admins use: it moves the shards itself, keeps the configurations on
-//! a server that never fails, and is recovered by the next admin if it dies. Ours is a replicated service, and
-//! groups push their shards themselves. So:
+//! The labs' controller is a library that admins use: it moves the shards itself, keeps the
+//! configurations on a server that never fails, and is recovered by the next admin if it dies. Ours
+//! is a replicated service, and groups push their shards themselves. So:
 //!
-//! Adapted: "the controller dies, or is cut off, in mid-change" is the controllers' leader, and with it the
-//! admin who asked for the change and waits for it. "Concurrent controllers" are admins who want different
-//! changes at the same time. Whoever recovers finds the change made, and waits until it is done
-//! (`controller`). What must hold in the end is the labs'.
+//! Adapted: "the controller dies, or is cut off, in mid-change" means the controllers' leader, and
+//! with it the admin who asked for the change and waits for it. "Concurrent controllers" are admins
+//! who want different changes at the same time. An admin that recovers finds the change made, and
+//! waits until it is done (`controller`). The final conditions are those of the labs.
 //!
-//! Adapted: a group runs, and has a leader, before it is joined, and an id stays with its data: where the labs
-//! make a new group for each of many joins, one group joins and leaves again and again.
+//! Adapted: a group runs, and has a leader, before it joins, and an id stays with its data: where
+//! the labs make a new group for each of many joins, one group joins and leaves again and again.
 //!
-//! `basic`: Lab 5A without clients beside the scenario, `clerks`: with them; `recovery`: Labs 5B and 5C.
+//! `basic`: Lab 5A without clients beside the scenario, `clerks`: with them; `recovery`: Labs 5B
+//! and 5C.
 //!
 //! Left out on purpose: the labs' extension 5D, which has no tests.
 
@@ -75,7 +76,7 @@ pub fn tests() -> Vec<Test> {
         .unreliable(),
         five(test("N08", SUITE, "all groups restart", basic::shutdown), "5A", "TestShutdown5A").real(),
         five(
-            test("N09", SUITE, "groups that are down hold up nobody else", basic::progress_shutdown),
+            test("N09", SUITE, "groups that are down delay nobody else", basic::progress_shutdown),
             "5A",
             "TestProgressShutdown5A",
         )

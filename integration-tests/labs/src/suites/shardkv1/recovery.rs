@@ -17,10 +17,11 @@ use crate::lab::{Lab, Store};
 use crate::suites::versioned::Done;
 use sim::{Name, lock};
 
-/// A change must not end before its group is up, and must within this behind it.
+/// A change must not end before its group is up, and must end within this time after that.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// The change that runs must still run `WITHIN` from now, and end `WITHIN` behind the restart of `group`.
+/// The running change must still run `WITHIN` from now, and end `WITHIN` after the restart of
+/// `group`.
 async fn waits_for(
     stage: &Stage,
     group: u64,
@@ -34,7 +35,7 @@ async fn waits_for(
     stage.restart(group).await?;
     match clock::timeout(WITHIN.saturating_sub(start.elapsed()), change).await {
         Ok(ended) => ended?.map(drop),
-        Err(_) => anyhow::bail!("{what} is not done {WITHIN:?} behind the restart of group {group}"),
+        Err(_) => anyhow::bail!("{what} is not done {WITHIN:?} after the restart of group {group}"),
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn join_leave(lab: Lab) -> anyhow::Result<()> {
     let join = tokio::spawn(async move { controller.join(&joining).await });
     waits_for(&stage, FIRST, join, "the join").await?;
     let after = stage.controller.query().await?.num.0;
-    ensure!(after == before + 1, "a join made configuration {after} out of {before}");
+    ensure!(after == before + 1, "a join turned configuration {before} into {after}");
     stage.shut(two.id).await?;
     let controller = stage.controller.clone();
     let leave = tokio::spawn(async move { controller.leave(FIRST).await });
@@ -57,7 +58,7 @@ pub(super) async fn join_leave(lab: Lab) -> anyhow::Result<()> {
     stage.check_all().await
 }
 
-/// What a controller is at.
+/// What a controller is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Start,
@@ -65,7 +66,8 @@ enum At {
     Leaving,
 }
 
-/// A controller that joins and leaves a group until it is told to stop, or finds that another one was at it.
+/// A controller that joins and leaves a group until it is told to stop, or finds that another one
+/// interfered.
 struct Restless {
     controller: Controller,
     at: Arc<Mutex<At>>,
@@ -102,7 +104,7 @@ impl Restless {
     }
 }
 
-/// What becomes of the controllers' leader when the admin is cut off.
+/// What happens to the controllers' leader when the admin is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It dies, and the admin never comes back (5B).
@@ -112,7 +114,7 @@ enum Fate {
 }
 
 impl Fate {
-    /// Strikes whoever leads the controllers now.
+    /// Hits the present leader of the controllers.
     async fn strike(self, store: &Store) -> anyhow::Result<Name> {
         let leader = store.leader("ctrl").await?;
         store.lab.step(&format!("the controller {leader}: {self:?}"));
@@ -133,8 +135,9 @@ impl Fate {
     }
 }
 
-/// The labs' partitionCtrler: a controller is stuck in a join or a leave, because the first group is down, and
-/// is cut off there. The next one finds what it began, and finishes it; the old one must not disturb it.
+/// The labs' partitionCtrler: a controller is stuck in a join or a leave, because the first group
+/// is down, and is cut off there. The next one finds what it began, and finishes it; the old one
+/// must not disturb it.
 async fn partition_controller(stage: &mut Stage, fate: Fate) -> anyhow::Result<()> {
     let group = stage.new_group().await?;
     let before = stage.controller.query().await?.num;
@@ -155,7 +158,7 @@ async fn partition_controller(stage: &mut Stage, fate: Fate) -> anyhow::Result<(
     new.init().await?;
     let config = new.query().await?;
     let (num, at) = (config.num, *lock(&old.at));
-    ensure!(num > before, "the configuration is still {num} behind what the old controller began");
+    ensure!(num > before, "the configuration is still {num} after what the old controller began");
     let is_member = config.groups.contains_key(&GroupId(group.id));
     ensure!(
         is_member == (at == At::Joining),
@@ -173,14 +176,14 @@ async fn partition_controller(stage: &mut Stage, fate: Fate) -> anyhow::Result<(
     stage.remove(&group).await
 }
 
-/// The old controller is heard again; it ends, and changes nothing more.
+/// The old controller is connected again; it ends, and changes nothing more.
 async fn comes_back(stage: &Stage, old: Restless, new: &Controller) -> anyhow::Result<()> {
     let before = new.query().await?.num;
     old.controller.set_reachable(true)?;
     stage.lab.sleep(100).await;
     old.task.await??;
     let after = new.query().await?.num;
-    ensure!(after == before, "the old controller made configuration {after} behind {before}");
+    ensure!(after == before, "the old controller made configuration {after} after {before}");
     Ok(())
 }
 
@@ -194,7 +197,8 @@ pub(super) async fn recover_controller(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Joins and leaves a group with a new controller each time, until it is told to stop; the configurations made.
+/// Joins and leaves a group with a new controller each time, until it is told to stop; returns the
+/// configurations made.
 async fn join_and_leave(store: Store, group: Group, done: Done) -> anyhow::Result<Vec<ConfigNum>> {
     let mut made = Vec::new();
     while !done.is_over() {
@@ -278,6 +282,6 @@ pub(super) async fn partition_recovery_with_clerks(lab: Lab, times: u32) -> anyh
         partition_controller(&mut stage, Fate::CutOff).await?;
     }
     let puts = putting.await??;
-    // Servers were killed with answers on their lips.
+    // Servers were killed before they could send their answers.
     check_puts(&mut stage, puts, false).await
 }

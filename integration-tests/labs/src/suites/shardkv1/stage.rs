@@ -21,13 +21,13 @@ use sim::Generator;
 pub(super) const SHARDS: u32 = 12;
 /// Keys k0 to k59.
 pub(super) const KEYS: usize = 5 * SHARDS as usize;
-/// Groups that come and go where there are many.
+/// The number of groups that come and go in tests of many.
 pub(super) const MANY_GROUPS: u64 = 8;
 /// The group that owns everything at first.
 pub(super) const FIRST: u64 = 1;
 pub(super) const SERVERS: u64 = 3;
 const VALUE_LENGTH: usize = 20;
-/// Concurrent gets are counted until none has ended for so long.
+/// Concurrent gets are counted until none has ended for this long.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The labs' test with its controller and clerk.
@@ -72,12 +72,13 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Puts a random text of this length into every key, as new, and checks that each was put exactly once.
+    /// Puts a random text of this length into every key, as new, and checks that each was put
+    /// exactly once.
     pub(super) async fn spread_puts(&mut self, length: usize) -> anyhow::Result<()> {
         for number in 0..KEYS {
             let (key, value) = (format!("k{number}"), Alphanumeric.sample_string(&mut self.random, length));
             let put = self.clerk.put_if(&key, &value, 0).await?;
-            // Doubtful: an attempt was lost behind its execution. The check below decides.
+            // Doubtful: an attempt was executed, and its answer was lost. The check below decides.
             ensure!(matches!(put, Put::Ok | Put::Maybe), "put {key} as new was answered {put:?}");
             self.values.push((key, value));
         }
@@ -92,20 +93,20 @@ impl Stage {
         Ok(())
     }
 
-    /// Up to so many milliseconds, drawn.
+    /// A random time of less than `below` milliseconds.
     pub(super) fn random_ms(&mut self, below: u64) -> u64 {
         self.random.random_range(0..below)
     }
 
     // Groups.
 
-    /// Starts a group under an id that nobody had.
+    /// Starts a group under a new id.
     pub(super) async fn new_group(&mut self) -> anyhow::Result<Group> {
         self.newest += 1;
         start_group(&self.store, self.newest).await
     }
 
-    /// Starts and joins so many groups, one after the other.
+    /// Starts and joins `count` groups, one after the other.
     pub(super) async fn join_new(&mut self, count: u64) -> anyhow::Result<Vec<Group>> {
         let mut joined = Vec::new();
         for _ in 0..count {
@@ -116,7 +117,7 @@ impl Stage {
         Ok(joined)
     }
 
-    /// Leaves groups, one after the other, and takes them away.
+    /// Lets groups leave, one after the other, and removes them.
     pub(super) async fn leave_and_remove(&self, groups: &[Group]) -> anyhow::Result<()> {
         for group in groups {
             self.controller.leave(group.id).await?;
@@ -125,7 +126,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes a group away that left and is done.
+    /// Removes a group that left and is done.
     pub(super) async fn remove(&self, group: &Group) -> anyhow::Result<()> {
         self.store.ground.remove(&group.id.to_string()).await
     }
@@ -166,7 +167,7 @@ impl Stage {
         self.restart(group).await
     }
 
-    /// Keys of the shards that `wanted` says yes to, with their values.
+    /// Keys of the shards that `wanted` selects, with their values.
     pub(super) fn keys_where(&self, wanted: impl Fn(u32) -> bool) -> Vec<(String, String)> {
         let is_wanted = |(key, _): &&(String, String)| wanted(self.store.shard_of(key));
         self.values.iter().filter(is_wanted).cloned().collect()
@@ -174,8 +175,9 @@ impl Stage {
 
     /// Bytes of the largest table of a group's servers.
     ///
-    /// Adapted: the rows as they are read, not as a disk would bring them back. Gets make no entries here, so
-    /// nothing makes a small table durable between the checks; the log still says what was deleted.
+    /// Adapted: the rows as they are read, not as a disk would bring them back. Gets make no
+    /// entries here, so nothing makes a small table durable between the checks; the log still has
+    /// the deletes.
     pub(super) async fn rows_bytes(&self, group: u64) -> anyhow::Result<usize> {
         let Some(cluster) = self.store.ground.cluster() else {
             return Ok(self.store.bytes(group).await?.1);

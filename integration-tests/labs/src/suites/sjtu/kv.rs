@@ -1,7 +1,7 @@
 //! Part 5: a store over Raft. J19 to J21.
 //!
-//! The store is a state machine with three commands, all of them through the log. Left out on purpose: clients
-//! of their own; the tests talk to the servers, as SJTU's do.
+//! The store is a state machine with three commands, all of them through the log. Left out on
+//! purpose: separate clients; the tests talk to the servers, as SJTU's do.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::suites::raft::Servers;
 use sim::cluster::Bare;
 use sim::lock;
 
-/// Every command has its result by then.
+/// The time limit for the result of a command.
 const RESULT_MAX: Duration = Duration::from_millis(2500);
 
 pub(super) fn tests() -> Vec<Test> {
@@ -42,10 +42,10 @@ enum Command {
     Delete(String),
 }
 
-/// What a command is answered.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcome {
-    /// Whether there was, or now is, such a key.
+    /// Whether the key existed, or exists now.
     found: bool,
     key: String,
     /// The value put, got or deleted.
@@ -114,7 +114,7 @@ fn get(key: &str) -> Command {
     Command::Get(key.to_owned())
 }
 
-/// Gives all commands to a server without waiting for their results, then looks at those.
+/// Gives all commands to a server without waiting for their results, then checks those.
 async fn run(servers: &Servers, leader: usize, commands: Vec<(Command, Outcome)>) -> anyhow::Result<()> {
     let replica = servers.cluster.replica::<Kv>(servers.name(leader)).context("the leader is dead")?;
     let (commands, expected): (Vec<_>, Vec<_>) = commands.into_iter().unzip();
@@ -143,7 +143,7 @@ async fn basic(lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A get, of which the leader may change: at most five tries, 0.2 s apart.
+/// A get during which the leader may change: at most five tries, 0.2 s apart.
 async fn get_patiently(servers: &Servers, key: &str, expected: Outcome) -> anyhow::Result<()> {
     for _ in 0..5 {
         let leader = servers.check_one_leader().await?;
@@ -176,8 +176,8 @@ async fn persist(lab: Lab) -> anyhow::Result<()> {
 
 /// Compacts a server's log.
 ///
-/// Adapted: the product keeps what a follower that it heard in the last 1.2 s still lacks, so it is asked again
-/// until that follower counts as silent.
+/// Adapted: the product keeps what a follower that it heard in the last 1.2 s still lacks, so this
+/// retries until that follower counts as silent.
 async fn compact(servers: &Servers, server: usize) -> anyhow::Result<()> {
     let begin = clock::now();
     while begin.elapsed() < Duration::from_secs(2) {

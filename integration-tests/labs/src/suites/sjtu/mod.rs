@@ -1,12 +1,12 @@
 //! SJTU CSE 2021, Lab 3. Each test is played three times for one grade; all must pass.
 //!
-//! Most of it mirrors MIT's Raft tests ([`super::raft`]) with parameters of its own; those scenarios are
-//! played from there. New are another re-election, the Figure 8 whose leaders are cut off and restarted, the
-//! snapshot tests, which count what a server had to apply one by one (`snapshot`), and a small store over Raft
-//! (`kv`).
+//! Most of it mirrors MIT's Raft tests ([`super::raft`]) with other parameters; those scenarios are
+//! used from there. New are another re-election, the Figure 8 whose leaders are cut off and
+//! restarted, the snapshot tests, which count what a server had to apply one by one (`snapshot`),
+//! and a small store over Raft (`kv`).
 //!
-//! Adapted: our timers are the labs' of MIT (heartbeat 200 ms, election 600 to 1,200 ms) instead of 150 ms,
-//! 300 to 500 ms and 1 s.
+//! Adapted: our timers are those of MIT's labs (heartbeat 200 ms, election 600 to 1,200 ms) instead
+//! of 150 ms, 300 to 500 ms and 1 s.
 //!
 //! Left out on purpose: part 5 as it is since 2022 (a file system).
 

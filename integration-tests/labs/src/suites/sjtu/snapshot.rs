@@ -45,7 +45,7 @@ async fn many(raft: &RaftLab, commands: u64, servers: usize) -> anyhow::Result<(
 fn check_applied(raft: &RaftLab, server: usize, below: u64) -> anyhow::Result<()> {
     let applied = raft.one_by_one(server);
     let name = raft.name(server);
-    ensure!(applied < below, "{name} applied {applied} commands by itself, expected fewer than {below}");
+    ensure!(applied < below, "{name} applied {applied} commands one by one, expected fewer than {below}");
     Ok(())
 }
 

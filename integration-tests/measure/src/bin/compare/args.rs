@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use measure::points::{self, POINTS, Point};
 
-/// Measures this store beside etcd and Redis Cluster, all on this machine, in the same run: three servers of each on
-/// loopback, one closed loop of clients for all, in rounds that take turns. Shows medians, ratios, and how the targets
-/// stand.
+/// Measures this store beside etcd and Redis Cluster, all on this machine, in the same run: three
+/// servers of each on loopback, one closed loop of clients for all, in alternating rounds. Shows
+/// medians, ratios, and the state of the targets.
 #[derive(Debug, Parser)]
 #[command(name = "compare", version)]
 pub(crate) struct Args {
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Rounds; each figure is the median of them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Time of a measurement, behind 0.7 s of warm-up.
+    /// Seconds of a measurement, after 0.7 s of warm-up
     #[arg(long, default_value = "3", value_parser = parse_seconds)]
     pub(crate) seconds: Duration,
     /// Keys.

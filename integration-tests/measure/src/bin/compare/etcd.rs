@@ -1,8 +1,9 @@
-//! etcd: three members on their defaults. Clients speak to the leader, which spares their requests a hop.
+//! etcd: three members with their defaults. Clients talk to the leader, which saves their requests
+//! a hop.
 //!
-//! The requests of `wire` travel over tonic, on which the usual client stands as well. That one makes its code from
-//! etcd's protocol files at build time, for which it needs their compiler, and with it cargo would compile RocksDB a
-//! second time: both share the packages of their build scripts.
+//! The requests of `wire` use tonic, like the usual client. That client generates its code from
+//! etcd's protocol files at build time. It needs their compiler for that, and it would make cargo
+//! compile RocksDB a second time, because both share packages of their build scripts.
 
 mod wire;
 
@@ -20,10 +21,10 @@ use tonic::transport::{Channel, Endpoint};
 use crate::peer::{Peer, version};
 
 const MEMBERS: usize = 3;
-/// Clients share so many connections at most: one HTTP/2 connection of 64 clients is slower than several.
+/// Clients share at most this many connections: one HTTP/2 connection for 64 clients is slower than
+/// several.
 const CONNECTIONS_MAX: usize = 8;
 
-/// A running cluster.
 pub(crate) struct Etcd {
     peer: Peer,
     version: String,
@@ -111,7 +112,7 @@ impl Client for Kv {
         Box::pin(wire::get(&self.0, key))
     }
 
-    /// One transaction, so all or none of them: more than the others promise of a batch.
+    /// One transaction, so all or none: the other stores promise less for a batch.
     fn put_batch(&mut self, pairs: Vec<(Bytes, Bytes)>) -> LocalBoxFuture<'_, Done> {
         Box::pin(wire::put_all(&self.0, pairs))
     }

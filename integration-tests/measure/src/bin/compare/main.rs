@@ -1,11 +1,13 @@
 //! `compare`: this store beside etcd and Redis Cluster, measured in the same run by the same loop.
 //!
-//! Every store runs its servers on this machine, with its defaults for durability; all of them stand by while one is
-//! measured. In each round every point is measured on every store, one after the other, and the order of the stores
-//! changes from round to round, so that a slow minute of the machine hits nobody alone. Results go to standard
-//! output, progress to standard error.
+//! Every store runs its servers on this machine, with its defaults for durability. All of them keep
+//! running while one is measured. In each round every point is measured on every store, one after
+//! the other. The order of the stores changes from round to round, so that a slow minute of the
+//! machine does not hit the same store each time. Results go to standard output, progress to
+//! standard error.
 //!
-//! Exit 0: measured (with `--strict`: and every target reached); 1: something failed; 2: called wrongly.
+//! Exit 0: measured (with `--strict`: and every target reached); 1: something failed; 2: wrong
+//! usage.
 
 mod args;
 mod etcd;
@@ -27,7 +29,7 @@ use serde_json::json;
 
 use self::args::{Args, Which};
 
-/// Between two measurements, for what the first one left to be done.
+/// The pause between two measurements, so that the first one can finish its work.
 const PAUSE: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything; how many targets were missed.
+/// Measures everything; returns how many targets were missed.
 async fn compare(args: &Args) -> Result<usize> {
     let scale = Scale {
         keys: args.keys,

@@ -1,5 +1,5 @@
-//! Processes of another store: on free ports of loopback, with their data in a temporary directory, gone when this
-//! program ends in whatever way.
+//! Processes of another store: on free ports of loopback, with their data in a temporary directory.
+//! They are gone when this program ends, however it ends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use real::Place;
 
-/// Servers are given so long to come up.
+/// The time limit for a server to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The processes of one store.
@@ -31,13 +31,13 @@ impl Peer {
         Ok(directory)
     }
 
-    /// Starts a server. What it says goes to a file in its directory.
+    /// Starts a server. Its output goes to a file in its directory.
     pub(crate) fn start(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let directory = self.directory(name)?;
         let said = File::create(directory.join("out"))?;
         let command = command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let child = command.spawn().with_context(|| format!("{name} does not start"))?;
-        // By this file the reaper of the place finds the process should this one be killed.
+        // The reaper of the place finds the process by this file if this one is killed.
         fs::write(directory.join("lock"), child.id().to_string())?;
         self.children.insert(name.to_owned(), child);
         Ok(())
@@ -47,7 +47,7 @@ impl Peer {
         self.children.iter().map(|(name, child)| (name.clone(), child.id())).collect()
     }
 
-    /// Tries until it succeeds; with what the servers said if it does not in time.
+    /// Retries until it succeeds; on time-out the error has the output of the servers.
     pub(crate) async fn until<T>(
         &mut self,
         what: &str,
@@ -81,7 +81,7 @@ impl Drop for Peer {
     }
 }
 
-/// The last lines of what a server said.
+/// The last lines of a server's output.
 fn said(directory: &Path) -> String {
     const LINES: usize = 5;
     let text = fs::read_to_string(directory.join("out")).unwrap_or_default();

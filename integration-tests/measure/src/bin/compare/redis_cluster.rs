@@ -1,6 +1,7 @@
-//! Redis Cluster: three masters with a replica each, the append-only file synced before every answer.
+//! Redis Cluster: three masters with a replica each, the append-only file synced before every
+//! answer.
 //!
-//! Snapshots by time are off: with the append-only file they add no durability, and would cost it speed.
+//! Timed snapshots are off: with the append-only file they add no durability, and would cost speed.
 
 mod wire;
 
@@ -22,7 +23,6 @@ use crate::peer::{Peer, version};
 
 const SERVERS: usize = 6;
 
-/// A running cluster.
 pub(crate) struct Redis {
     peer: Peer,
     version: String,
@@ -41,7 +41,7 @@ impl Redis {
             let name = format!("redis.{at}");
             let mut command = Command::new("redis-server");
             command.arg("--dir").arg(peer.directory(&name)?);
-            // Under another title the process could not be told by its directory.
+            // With another title the process could not be identified by its directory.
             command.args(["--set-proc-title", "no", "--bind", "127.0.0.1"]);
             command.args(["--port", &port.to_string()]);
             command.args(["--cluster-enabled", "yes", "--appendonly", "yes", "--appendfsync", "always"]);
@@ -56,7 +56,7 @@ impl Redis {
     }
 }
 
-/// Ports of which the one for the servers' own talk, so much higher, is free as well.
+/// Ports for which the server-to-server port, a fixed distance higher, is free as well.
 fn ports() -> Result<Vec<u16>> {
     const HIGHER: u16 = 10_000;
     let usable = |port: &u16| TcpListener::bind(("127.0.0.1", *port + HIGHER)).is_ok();
@@ -80,7 +80,7 @@ fn create(addresses: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Every slot is served, and every replica follows its master.
+/// Checks that every slot is served, and every replica follows its master.
 async fn complete(addresses: &[String]) -> Result<()> {
     let mut followed = 0;
     for address in addresses {

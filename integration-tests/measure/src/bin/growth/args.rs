@@ -6,8 +6,9 @@ use clap::Parser;
 
 use crate::rows::{ROWS, Row};
 
-/// Measures what happens to the store as it grows: one line a figure, with its limit. Every size is an option, so
-/// that a row can be tried small; the defaults take long and tens of gigabytes of disk.
+/// Measures what happens to the store as it grows: one line per figure, with its limit. Every size
+/// is an option, so that a row can be tried with small sizes; the defaults take long and need tens
+/// of gigabytes of disk.
 #[derive(Debug, Parser)]
 #[command(name = "growth", version)]
 pub(crate) struct Args {
@@ -20,16 +21,17 @@ pub(crate) struct Args {
     /// Shards of the larger store (row "shards").
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(11..=16_384))]
     pub(crate) shards: u32,
-    /// Log entries behind which the store is measured again (row "entries").
+    /// Log entries after which the store is measured again (row "entries")
     #[arg(long, default_value_t = 10_000_000)]
     pub(crate) entries: u64,
-    /// Configurations behind which the store is measured again (row "configs").
+    /// Configurations after which the store is measured again (row "configs")
     #[arg(long, default_value_t = 1000)]
     pub(crate) configs: u64,
-    /// MiB of the table that a follower starts with, of what a follower missed, and of the shard that moves.
+    /// MiB of the table that a follower starts with, of the data that a follower missed, and of the
+    /// shard that moves
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) mib: u64,
-    /// Bytes of a value in those.
+    /// Bytes of a value in those
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub(crate) value_bytes: u32,
     /// Rounds of a comparison of two stores; each figure is the median of them.

@@ -1,10 +1,10 @@
 //! `growth`: what happens to the store as it grows.
 //!
-//! Each row starts clusters of its own, on real disks. Where "the same speed" is asked for, a small store and a
-//! large one stand side by side and are measured by turns, so that the machine's moods hit both. Results go to
-//! standard output as soon as a row is done, progress to standard error.
+//! Each row starts its own clusters, on real disks. For "the same speed", a small store and a large
+//! one run side by side and are measured alternately, so that changes of the machine's speed hit
+//! both. Results go to standard output as soon as a row is done, progress to standard error.
 //!
-//! Exit 0: measured (with `--strict`: and every limit kept); 1: something failed; 2: called wrongly.
+//! Exit 0: measured (with `--strict`: and every limit kept); 1: something failed; 2: wrong usage.
 
 mod args;
 mod pair;
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every row asked for; how many limits were missed.
+/// Measures every requested row; returns how many limits were missed.
 async fn grow(args: &Args) -> Result<usize> {
     let rows = if args.rows.is_empty() { ROWS.to_vec() } else { args.rows.clone() };
     check_binaries()?;

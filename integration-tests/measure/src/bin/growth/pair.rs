@@ -1,4 +1,4 @@
-//! Two stores side by side, measured by turns.
+//! Two stores side by side, measured alternately.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::args::Args;
 use crate::rows::VALUE_BYTES;
 use crate::{Limit, Line, watch};
 
-/// Speed and 99th percentile of the larger store stay so close to those of the small one.
+/// Speed and 99th percentile of the larger store must be this close to those of the small one.
 const WITHIN: f64 = 0.2;
-/// Between two measurements.
+/// The pause between two measurements.
 const PAUSE: Duration = Duration::from_millis(300);
 const WORKS: [(&str, Work); 2] =
     [("put", Work { clients: 64, reads: 0, batch: 1 }), ("get", Work { clients: 64, reads: 100, batch: 1 })];
 
-/// The lines of a comparison; with each store goes how many keys it has.
+/// The lines of a comparison; each store comes with its number of keys.
 pub(crate) async fn compare(args: &Args, small: (&Ours, u64), large: (&Ours, u64)) -> Result<Vec<Line>> {
     for (ours, _) in [small, large] {
         watch::quiet(ours).await?;
@@ -42,7 +42,7 @@ pub(crate) async fn compare(args: &Args, small: (&Ours, u64), large: (&Ours, u64
     Ok(lines)
 }
 
-/// What remains of the speed, and how much longer the slow calls take.
+/// The remaining share of the speed, and the factor by which slow calls get slower.
 fn ratios(name: &str, small: &[Measured], large: &[Measured]) -> Vec<Line> {
     let line = |metric: Metric, what: &str, limit: Limit| {
         let of = |runs: &[Measured]| median(runs.iter().map(|run| metric.of(run))).unwrap_or(f64::NAN);

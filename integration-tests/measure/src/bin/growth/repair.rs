@@ -13,11 +13,11 @@ use crate::rows::{KEYS, VALUE_BYTES, fill_mib};
 use crate::{Limit, Line, watch};
 
 const GROUP: u64 = 101;
-/// A start may take so long.
+/// The time limit of a start.
 const START_SECONDS: f64 = 5.0;
-/// A follower catches up, and a shard moves, at least so fast.
+/// The least speed at which a follower catches up, and a shard moves.
 const MIB_PER_SECOND: f64 = 100.0;
-/// Meanwhile slow calls may take so many times as long.
+/// Slow calls may take this many times as long meanwhile.
 const P99_TIMES: f64 = 2.0;
 /// The load beside it: light, so that its times are those of the store and not of a queue.
 const BESIDE: Work = Work { clients: 4, reads: 50, batch: 1 };
@@ -30,7 +30,7 @@ async fn follower(ours: &Ours) -> Result<(String, Address)> {
     other.map(|replica| (replica.name.clone(), replica.address.clone())).context("a follower")
 }
 
-/// Starts a server while others go on with their work on this thread.
+/// Starts a server while others continue their work on this thread.
 async fn start(ours: &Ours, name: &str) -> Result<()> {
     let mut command = ours.cluster().command(&["start", name]);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
@@ -38,7 +38,8 @@ async fn start(ours: &Ours, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// From the start of a follower whose table is large until it has applied what the leader had committed.
+/// Measures the time from the start of a follower with a large table until it has applied what the
+/// leader had committed.
 pub(crate) async fn restart(args: &Args) -> Result<Vec<Line>> {
     let ours = Ours::start();
     fill_mib(&ours, "large", args).await?;
@@ -55,7 +56,7 @@ pub(crate) async fn restart(args: &Args) -> Result<Vec<Line>> {
     Ok(vec![Line { what, measured, unit: "s", limit: Limit::AtMost(START_SECONDS) }])
 }
 
-/// A follower that missed much is brought back, under a light load.
+/// A follower that missed much catches up, under a light load.
 pub(crate) async fn catch_up(args: &Args) -> Result<Vec<Line>> {
     let ours = Ours::start();
     load::fill(&ours, 0..KEYS, VALUE_BYTES).await?;
@@ -86,7 +87,7 @@ fn slower(before: &Measured, during: &Measured) -> Line {
     Line { what, measured: during.p99_ms / before.p99_ms, unit: "x", limit: Limit::AtMost(P99_TIMES) }
 }
 
-/// A large shard goes to another group.
+/// A large shard moves to another group.
 pub(crate) async fn move_shard(args: &Args) -> Result<Vec<Line>> {
     const TAG: &str = "large";
     let ours = Ours::up(&["--groups", "2"]);

@@ -10,12 +10,11 @@ use crate::Line;
 use crate::args::Args;
 use crate::{pair, repair, watch};
 
-/// Keys of every store that is not asked to have more.
+/// Keys of every store that needs no more.
 pub(crate) const KEYS: u64 = 10_000;
 /// Bytes of their values.
 pub(crate) const VALUE_BYTES: usize = 256;
 
-/// One row.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -29,18 +28,17 @@ impl std::fmt::Debug for Row {
     }
 }
 
-/// All of them.
 pub(crate) const ROWS: [Row; 7] = [
     Row { name: "keys", text: "speed with many keys", measure: |args| keys(args).boxed_local() },
     Row { name: "shards", text: "speed with many shards", measure: |args| shards(args).boxed_local() },
     Row {
         name: "entries",
-        text: "speed behind many log entries",
+        text: "speed after many log entries",
         measure: |args| entries(args).boxed_local(),
     },
     Row {
         name: "configs",
-        text: "speed behind many configurations",
+        text: "speed after many configurations",
         measure: |args| configs(args).boxed_local(),
     },
     Row { name: "restart", text: "a follower starts", measure: |args| repair::restart(args).boxed_local() },
@@ -69,7 +67,7 @@ async fn shards(args: &Args) -> Result<Vec<Line>> {
 }
 
 async fn entries(args: &Args) -> Result<Vec<Line>> {
-    /// Small ones: entries count here, not bytes.
+    /// Small ones: entries matter here, not bytes.
     const PUT_BYTES: usize = 16;
     let (small, large) = (Ours::start(), Ours::start());
     let commands = Rows {
@@ -96,7 +94,7 @@ async fn configs(args: &Args) -> Result<Vec<Line>> {
     pair::compare(args, (&small, KEYS), (&large, KEYS)).await
 }
 
-/// Rows of about so many MiB under keys of one hash tag.
+/// Writes rows of about this many MiB under keys of one hash tag.
 pub(crate) async fn fill_mib(ours: &Ours, tag: &str, args: &Args) -> Result<()> {
     let rows = (args.mib << 20) / u64::from(args.value_bytes);
     let key = |number| format!("{{{tag}}}{number:09}").into();

@@ -1,4 +1,4 @@
-//! Looking at servers, and asking the controllers, while the load runs on the same thread.
+//! Watches servers, and asks the controllers, while the load runs on the same thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use measure::ours::Ours;
 use measure::store::System as _;
 use real::process::cpu_time_of;
 
-/// Between two looks.
+/// The pause between two looks.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
-/// Nothing takes longer.
+/// The longest wait.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// What a server of a group says of itself.
+/// The status that a server of a group reports.
 pub(crate) async fn status(ours: &Ours, group: u64, address: &Address) -> Result<KvStatus> {
     let limit = Duration::from_secs(1);
     let asked = ours.connection().kv(address, GroupId(group), KvRequest::Status, limit).await;
@@ -60,11 +60,11 @@ pub(crate) async fn applied(ours: &Ours, group: u64, address: &Address, index: u
     }
 }
 
-/// Waits until its servers have next to nothing to do: what a fill left to be compacted is not what is measured, and would
-/// slow down the other store as well.
+/// Waits until the servers are nearly idle: compactions that a fill left over must not be measured,
+/// and would slow down the other store as well.
 pub(crate) async fn quiet(ours: &Ours) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(2);
-    /// Of one processor; heartbeats take less.
+    /// A share of one processor; heartbeats take less.
     const IDLE: f64 = 0.1;
     let pids = ours.pids();
     let start = Instant::now();
@@ -91,7 +91,8 @@ pub(crate) async fn owner(ours: &Ours, key: &str) -> Result<(ShardId, GroupId, G
     Ok((shard, owner, *other))
 }
 
-/// Moves a shard between two groups until so many configurations were made, and waits until the last is settled.
+/// Moves a shard back and forth between two groups until `configs` configurations were made, and
+/// waits until the last is settled.
 pub(crate) async fn move_to_and_fro(ours: &Ours, configs: u64) -> Result<()> {
     let (shard, home, other) = owner(ours, "any").await?;
     let ctrl = controllers(ours);
@@ -104,6 +105,6 @@ pub(crate) async fn move_to_and_fro(ours: &Ours, configs: u64) -> Result<()> {
         ensure!(start.elapsed() < PATIENCE, "the configurations do not settle");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    eprintln!("{configs} configurations settled {:?} behind the last change", start.elapsed());
+    eprintln!("{configs} configurations settled {:?} after the last change", start.elapsed());
     Ok(())
 }

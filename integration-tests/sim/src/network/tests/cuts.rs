@@ -47,7 +47,7 @@ fn partitions_cut_servers_and_leave_clients_alone() {
         let sides = |(from, to): &(usize, usize)| [1, 4].contains(from) == [1, 4].contains(to);
         let all = (0..5).flat_map(|from| (0..5).map(move |to| (from, to)));
         assert_eq!(enabled(&network, &servers), all.filter(sides).collect());
-        // The next one undoes the last within its sides.
+        // The next partition undoes the last one within its sides.
         network.partition(&servers[..4], &servers[4..]);
         assert_eq!(enabled(&network, &servers).len(), 17);
         network.partition(&servers, &[]);

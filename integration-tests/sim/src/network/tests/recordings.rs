@@ -1,4 +1,4 @@
-//! What a recording tells, and in which words.
+//! What a recording contains, and in which words.
 
 use super::*;
 
@@ -89,7 +89,7 @@ fn words_are_short_and_need_no_code_beside_them() {
     };
     assert_eq!(chunk(None, false), "snapshot of 12 (term 3): 40 rows from the start, more follow");
     let after = Some(Bytes::from_static(b"v\x00k1"));
-    assert_eq!(chunk(after.clone(), true), "snapshot of 12 (term 3): 40 rows behind v\\x00k1, last");
+    assert_eq!(chunk(after.clone(), true), "snapshot of 12 (term 3): 40 rows after v\\x00k1, last");
     let reply = Body::ChunkReply { snapshot: prev, cursor: after, resume: false };
     assert_eq!(says(3, reply), "snapshot of 12 (term 3): has rows up to v\\x00k1");
 

@@ -1,5 +1,5 @@
-//! Disks that lose what they had kept: the files of a log, whole groups of which one server has such a disk, and the
-//! core alone.
+//! Disks that lose stored data: the files of a log, whole groups of which one server has such a
+//! disk, and the core alone.
 
 use std::cell::RefCell;
 use std::fs;
@@ -27,8 +27,8 @@ use sim::workload::{Recorder, Store};
 
 use super::{judge as judge_history, mix};
 
-/// A group of three, of which one loses saves whenever it crashes, while leaders die after their commits. In the end
-/// all have everything.
+/// A group of three, of which one loses saves whenever it crashes, while leaders die after their
+/// commits. At the end all members have everything.
 pub(crate) async fn damaged_tails(world: World) -> Result<(), String> {
     const FAULTS: &[(Fault, u32)] =
         &[(Fault::DamageTail, 45), (Fault::LoseLeader, 25), (Fault::CrashLeader, 15), (Fault::Partition, 15)];
@@ -36,7 +36,7 @@ pub(crate) async fn damaged_tails(world: World) -> Result<(), String> {
     group(world, Plan { quiet_max, chaos_requests: false, ..Plan::of(FAULTS) }, Duration::from_secs(15)).await
 }
 
-/// A group of three, of which one after the other is set back to an older disk.
+/// A group of three, whose members are set back to an older disk one after the other.
 pub(crate) async fn set_back(world: World) -> Result<(), String> {
     let plan = Plan { chaos_requests: false, ..Plan::of(&[(Fault::SetBack, 1)]) };
     group(world, plan, Duration::from_secs(20)).await
@@ -137,14 +137,15 @@ fn draw(number: u64, state: &Restored, random: &mut StdRng) -> Save {
     save
 }
 
-/// The files of the log, with what is in them.
+/// The files of the log, with their content.
 fn logs(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let logs = files.filter(|file| file.extension().is_some_and(|extension| extension == "log"));
     logs.filter_map(|file| Some((file.clone(), fs::read(&file).ok()?))).collect()
 }
 
-/// Does `save`; what a power cut would leave of the directory between the record and its sync: nothing of the record.
+/// Runs `save`; returns what a power cut would leave of the directory between the record and its
+/// sync: nothing of the record.
 fn watched(path: &Path, save: impl FnOnce()) -> Option<PathBuf> {
     let copy = path.with_file_name("cut");
     let _ = fs::remove_dir_all(&copy);
@@ -171,7 +172,7 @@ fn watched(path: &Path, save: impl FnOnce()) -> Option<PathBuf> {
     seen.take().then_some(copy)
 }
 
-/// The core alone: what a server that owes votes for, and when its debt ends.
+/// The core alone: which candidates a server that owes votes for, and when its debt ends.
 pub(crate) fn debts() -> Result<(), String> {
     let members = Membership::of([1, 2, 3].map(NodeId));
     let entry = |term, index| Entry::new(EntryId::new(term, index), Payload::Empty);

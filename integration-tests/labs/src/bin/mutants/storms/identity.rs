@@ -1,4 +1,4 @@
-//! What a server is before it says a word to anybody: its data directory, and the rows it is given.
+//! A server's checks before it talks to anybody: its data directory, and the rows that it gets.
 
 use std::path::Path;
 

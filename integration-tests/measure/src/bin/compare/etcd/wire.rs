@@ -1,7 +1,9 @@
-//! The four requests of etcd's protocol that a comparison needs, in the encoding of Protocol Buffers.
+//! The four requests of etcd's protocol that a comparison needs, in the encoding of Protocol
+//! Buffers.
 //!
-//! A message is a row of fields: the number of the field and the kind of its content, then the content, here always
-//! a variable-length number or a length and so many bytes. Of the answers only single fields are looked at.
+//! A message is a sequence of fields: the number of the field and the kind of its content, then the
+//! content. Here that is always a variable-length number, or a length and that many bytes. Of the
+//! answers only single fields are read.
 
 use anyhow::{Context as _, Result};
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -20,7 +22,7 @@ pub(super) async fn put(channel: &Channel, key: Bytes, value: Bytes) -> Result<(
     call(channel, "/etcdserverpb.KV/Put", put_request(&key, &value)).await.map(drop)
 }
 
-/// Reads a key, linearizably, as is etcd's default; whether it is there.
+/// Reads a key, linearizably, as is etcd's default; returns whether it exists.
 pub(super) async fn get(channel: &Channel, key: Bytes) -> Result<bool> {
     let mut range = Vec::new();
     field(&mut range, 1, &key);
@@ -113,7 +115,7 @@ fn read_number(from: &mut Bytes) -> Result<u64> {
     anyhow::bail!("a number is too long")
 }
 
-/// Messages are bytes already.
+/// Messages are already bytes.
 struct AsIs;
 
 impl Codec for AsIs {

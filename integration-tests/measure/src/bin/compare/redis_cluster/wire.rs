@@ -1,7 +1,8 @@
 //! Redis's protocol: a connection that many clients share.
 //!
-//! Requests go out in the order in which they are asked, everything that waits in one write, and replies come back in
-//! that order. So a server finds the requests of many clients together, and syncs its file once for all of them.
+//! Requests are sent in the order in which they are made, all waiting ones in one write, and
+//! replies come back in that order. So a server gets the requests of many clients together, and
+//! syncs its file once for all of them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,14 +36,14 @@ impl Reply {
     }
 }
 
-/// A request, or several, and who waits for the replies.
+/// One or more requests, and the caller that waits for the replies.
 struct Asked {
     encoded: BytesMut,
     replies: usize,
     answer: oneshot::Sender<Vec<Reply>>,
 }
 
-/// Who waits for replies, and those that came.
+/// A caller that waits for replies, and the replies so far.
 struct Waiter {
     wanted: usize,
     replies: Vec<Reply>,
@@ -69,7 +70,7 @@ impl Connection {
         Ok(Self { requests })
     }
 
-    /// Sends commands together; their replies.
+    /// Sends commands together; returns their replies.
     pub(super) async fn ask(&self, commands: &[&[&[u8]]]) -> Result<Vec<Reply>> {
         let mut encoded = BytesMut::new();
         commands.iter().for_each(|command| encode(&mut encoded, command));
@@ -79,7 +80,7 @@ impl Connection {
         answered.await.context("the connection broke")
     }
 
-    /// Sends one command of plain words; its reply, if it is no refusal.
+    /// Sends one command of plain words; returns its reply, if it is not a refusal.
     pub(super) async fn command(&self, words: &[&str]) -> Result<Reply> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         self.ask(&[&words[..]]).await?.pop().context("no reply")?.accepted()
@@ -103,7 +104,7 @@ async fn write_all(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver
     }
 }
 
-/// Whoever waits when the connection ends is told by the end of the channel.
+/// When the connection ends, the end of the channel tells all waiting callers.
 async fn read_all(mut read: OwnedReadHalf, waiting: Waiting) {
     let mut buffer = BytesMut::with_capacity(1 << 16);
     while read.read_buf(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {
@@ -115,7 +116,7 @@ async fn read_all(mut read: OwnedReadHalf, waiting: Waiting) {
             if waiter.replies.len() == waiter.wanted
                 && let Some(waiter) = waiting.pop_front()
             {
-                // One that no longer waits misses nothing.
+                // A caller that no longer waits misses nothing.
                 let _ = waiter.answer.send(waiter.replies);
             }
         }
