@@ -1,5 +1,5 @@
-//! The open loop: operations begin when their time has come, whether earlier ones have returned or not, so that a pause
-//! cannot hide itself.
+//! The open loop: operations begin on schedule, whether earlier ones have returned or not, so that
+//! a pause cannot hide itself.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +8,14 @@ use std::time::Duration;
 use base::clock;
 use tokio::task::JoinSet;
 
-/// More are not on their way, if the store cannot keep up. Those that begin late count from when they should have begun.
+/// The limit of operations in flight, if the store cannot keep up. Late ones count from when they
+/// were due.
 const AT_ONCE_MAX: usize = 1000;
 
-/// Begins so many operations a second until it is `over`, and waits for all. `begin` is told the number of each, and
-/// `ended` whether it was done and how long it took. Returns how many there were.
+/// Begins `per_second` operations a second until it is `over`, and waits for all. `begin` gets the
+/// number of each; `ended` gets whether it was done and how long it took. Returns how many there
+/// were.
+///
 pub(crate) async fn open_loop<F>(
     per_second: u32,
     over: &AtomicBool,
