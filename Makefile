@@ -12,6 +12,7 @@ BINARIES := clerk mr shardctrler shardkv grade
 SEEDS ?= 200
 SEED ?= 1
 MIB ?= 1024
+STRANGERS ?= 2000
 TESTS ?=
 # Options of the grader from variables: SHEET=2026 SEED=7 REPEAT=20 JOBS=2 REAL=1
 GRADE_OPTIONS = $(if $(SHEET),--sheet $(SHEET)) --seed $(SEED) $(if $(REPEAT),--repeat $(REPEAT)) \
@@ -24,7 +25,7 @@ MEASURE_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $
 COMPARE_OPTIONS = $(MEASURE_OPTIONS) $(if $(STORES),--stores $(STORES)) $(if $(POINTS),--points $(POINTS)) \
   $(if $(JSON),--json $(JSON))
 
-.PHONY: help setup build demo mapreduce test check fix deny docs dist up down sim grade model mutants big-move catch-up measures compare bench bench-growth
+.PHONY: help setup build demo mapreduce test check fix deny docs dist up down sim grade model mutants big-move catch-up crowd measures compare bench bench-growth
 
 help: ## Lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +89,9 @@ big-move: build ## Moves one large shard and watches the memory of every process
 
 catch-up: build ## Kills a follower for 4 s under 15 MB/s of puts, and watches how it catches up: make catch-up MIB=512
 	@CATCH_UP_MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --nocapture a_follower_that_was_away
+
+crowd: build ## Strangers that are silent, slow or hostile, and how long an honest client waits: make crowd STRANGERS=2000
+	@CROWD=$(STRANGERS) $(CARGO) test -p integration-tests --test crowds -- --nocapture --test-threads 1
 
 # Everything that measures is built in one go, with everything else: cargo compiles a dependency again for each set of
 # features that somebody asks for.
