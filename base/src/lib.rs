@@ -5,7 +5,7 @@
 //! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
 //! * [`seed`]: generators derived from (seed, name), so that runs can be replayed;
 //! * [`mutants`]: planted bugs, asleep in every normal build;
-//! * [`process`]: settings, log, signals and disk watching of the server binaries.
+//! * [`process`]: settings, log, signals and the end of a program.
 //!
 //! Left out on purpose: anything that knows what a log entry, a shard or a key is.
 

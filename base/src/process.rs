@@ -1,23 +1,15 @@
-//! What the two server binaries have in common around their work: settings, log, signals, panics, disk.
+//! What every program has in common around its work: settings, log, signals, and its end.
 //!
-//! A server starts in this order, so that a start that cannot succeed leaves nothing behind:
+//! * [`load`] reads settings (command line over file); a bad one is one line on stderr and exit 1.
+//! * [`run`] runs a main future on a single-threaded runtime. Whatever fails on the way ends in [`fail`]: one line on
+//!   stderr, the same in the log, exit 1.
+//! * [`start_log`] opens a log that is rotated.
+//! * [`end`] ends what must not go on, at once and with a status that names the cause (correctness rule 29). A panic
+//!   anywhere ends a process, too: half a replica must not go on voting.
 //!
-//! 1. [`load`] its settings (command line over file); a bad one is one line on stderr and exit 1;
-//! 2. [`run`] its main future on a single-threaded runtime (the replica has threads of its own);
-//! 3. raise its limit of file descriptors and share them out ([`Descriptors`]), bind its port, so that a busy one is told before anything is written;
-//! 4. open and lock its data directory, and only then [`start_log`] there: the log of a server that
-//!    runs is never touched by a second one on the same directory;
-//! 5. [`watch_disk`], start the replica, serve until [`shutdown_signal`], stop the replica.
-//!
-//! Whatever fails on the way ends in [`fail`]: one line on stderr, the same in the log, exit 1.
-//! What must not go on ends in [`end`], at once and with a status that names the cause (correctness rule 29);
-//! so does a panic anywhere: half a replica must not go on voting.
-//!
-//! Left out on purpose: daemonizing and supervision (the command line and systemd do that), reloading
-//! settings while running.
+//! Left out on purpose: daemonizing and supervision (the command line and systemd do that), reloading settings while
+//! running, and what only servers need (crate `host`).
 
-mod descriptors;
-mod disk;
 mod fatal;
 mod log;
 mod settings;
@@ -26,11 +18,9 @@ use std::fmt;
 use std::future::Future;
 use std::path::Path;
 
-pub use descriptors::{Descriptors, TooFew, Wished};
-pub use disk::{Disk, watch_disk};
 pub use fatal::{Fatal, end};
 pub use log::{LogError, start_log};
-pub use settings::{Members, ServerArgs, check_asked, load};
+pub use settings::{Refused, check_asked, load, parse};
 
 /// Ends the process with exit 1 after one line on stderr (and in the log, if there is one already).
 pub fn fail(why: &dyn fmt::Display) -> ! {

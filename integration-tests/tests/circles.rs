@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
-const CRATES: [&str; 14] = [
+const CRATES: [&str; 15] = [
     "base",
     "raft",
     "clerk",
     "clerk/cli",
+    "host",
     "shardctrler",
     "shardkv",
     "mapreduce",

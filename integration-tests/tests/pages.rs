@@ -61,7 +61,8 @@ fn files(folders: &[&str], ending: &str) -> Vec<String> {
 }
 
 fn sources() -> BTreeMap<String, String> {
-    let crates = ["base", "clerk", "integration-tests", "mapreduce", "raft", "shardctrler", "shardkv"];
+    let crates =
+        ["base", "clerk", "host", "integration-tests", "mapreduce", "raft", "shardctrler", "shardkv"];
     let found: BTreeMap<_, _> =
         files(&crates, "rs").into_iter().map(|path| (path.clone(), read(&path))).collect();
     assert!(found.len() > 100, "only {} files", found.len());
@@ -126,11 +127,12 @@ fn expanded(path: &str) -> Vec<String> {
 /// Whether a span means a file or folder of the repository. (`x` stands for any name.)
 fn is_path(span: &str) -> bool {
     const ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".yml", ".txt", "/"];
-    const FOLDERS: [&str; 10] = [
+    const FOLDERS: [&str; 11] = [
         "base",
         "clerk",
         "demo",
         "docs",
+        "host",
         "integration-tests",
         "mapreduce",
         "raft",

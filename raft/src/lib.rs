@@ -10,7 +10,6 @@ pub mod check;
 pub mod config;
 pub mod core;
 mod driver;
-pub mod host;
 pub mod rsm;
 pub mod storage;
 pub mod transport;

@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use base::process::{self, ServerArgs};
+use base::process;
 use clap::Parser;
+use clerk::api::GroupId;
 use clerk::api::config::{Params, SESSIONS_LIMIT, SLOTS};
-use raft::host::{self, Host, HostError};
+use host::{Host, HostError, ServerArgs};
 use raft::rsm;
-use raft::types::NodeId;
 use shardctrler::service::{Service, Settings};
 use shardctrler::state_machine::Controller;
 use shardctrler::{rows, server};
 use tracing::Instrument;
-
-/// The group number that means the controllers.
-const CONTROLLERS: u64 = 0;
 
 /// A replica of the shard controller, which decides which group serves which shard.
 ///
@@ -65,7 +62,7 @@ fn main() {
     raft::check::answer_if_asked(&mut shardctrler::judge::Table::default());
     let args = process::load::<Args>();
     process::run(async move {
-        let host = host::open(&args.server, CONTROLLERS).await?;
+        let host = host::open(&args.server, GroupId::CONTROLLERS).await?;
         // Made only now: a span from before there is a log appears in none.
         let span = tracing::info_span!("server", group = "ctrl", node = args.server.id);
         serve(&args, host).instrument(span).await
@@ -74,8 +71,7 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, transport, parts, facts, keeper, .. } = host;
-    let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    let Host { listener, here, members, transport, parts, facts, keeper, .. } = host;
     let replica = rsm::start(parts, Controller::default()).await?;
     let table = Arc::clone(replica.table());
     tokio::spawn(keeper.follow(replica.watch(), move || rows::cluster_key(&*table)).in_current_span());
@@ -88,14 +84,6 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
         facts,
     };
     let service = Arc::new(Service::new(replica.clone(), settings));
-    tracing::info!(listen = %listener.address(), "serving");
-    let signal = tokio::select! {
-        biased;
-        signal = process::shutdown_signal() => signal?,
-        never = server::serve(listener, here, transport, service) => match never {},
-    };
-    tracing::info!(signal, "stopping");
-    replica.stop().await;
-    tracing::info!("stopped");
-    Ok(())
+    let listen = listener.address();
+    host::until_signal(listen, server::serve(listener, here, transport, service), replica.stop()).await
 }

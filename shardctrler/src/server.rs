@@ -11,11 +11,10 @@ use std::sync::Arc;
 use base::socket::{Arrival, Here, Listener, Refusal, Service as Purpose};
 use clerk::api::rpc;
 use raft::transport::tcp::TcpTransport;
-use tracing::Instrument;
 
 use crate::service::Service;
 
-/// Serves every connection of `listener`. Never ends by itself; dropping it closes them all.
+/// Serves every connection of `listener`. Never ends on its own; dropping it closes them all.
 pub async fn serve(
     listener: Listener,
     here: Here,
@@ -23,25 +22,18 @@ pub async fn serve(
     service: Arc<Service>,
 ) -> Infallible {
     let here = Arc::new(here);
-    let span = tracing::Span::current();
-    let handle = move |arrival| {
-        let connection = on_arrival(arrival, Arc::clone(&here), Arc::clone(&transport), Arc::clone(&service));
-        connection.instrument(span.clone())
-    };
-    listener.run(handle).await
+    let handle = move |arrival| on_arrival(arrival, Arc::clone(&here), Arc::clone(&service));
+    host::accept(listener, transport, handle).await
 }
 
-async fn on_arrival(arrival: Arrival, here: Arc<Here>, transport: Arc<TcpTransport>, service: Arc<Service>) {
-    match arrival.hello().service {
-        Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
-        Purpose::Push => arrival.refuse(&Refusal::NoShards).await,
-        Purpose::Client => {
-            let Some(stream) = arrival.admit(&here).await else { return };
-            let handle = move |request| {
-                let service = Arc::clone(&service);
-                async move { service.handle(request).await }
-            };
-            rpc::serve_ctrl(stream, handle).await;
-        }
+async fn on_arrival(arrival: Arrival, here: Arc<Here>, service: Arc<Service>) {
+    if arrival.hello().service == Purpose::Push {
+        return arrival.refuse(&Refusal::NoShards).await;
     }
+    let Some(stream) = arrival.admit(&here).await else { return };
+    let handle = move |request| {
+        let service = Arc::clone(&service);
+        async move { service.handle(request).await }
+    };
+    rpc::serve_ctrl(stream, handle).await;
 }

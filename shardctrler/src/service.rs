@@ -13,10 +13,10 @@ use std::time::Duration;
 use base::clock;
 use clerk::api::config::{AddressBook, Params, Place, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
-use clerk::api::status::{Connections, CtrlStatus, DiskStatus, ReplicaStatus, Role};
+use clerk::api::status::CtrlStatus;
 use clerk::api::{Address, ConfigNum, Digest};
-use raft::host::Facts;
-use raft::rsm::{ExecuteError, Replica, Status};
+use host::Facts;
+use raft::rsm::{ExecuteError, Replica};
 use raft::storage::Read;
 use raft::types::NodeId;
 use tokio::sync::watch;
@@ -216,7 +216,7 @@ impl Service {
         let table = &**self.replica.table();
         let newest = rows::newest(table).and_then(|newest| rows::config(table, newest));
         CtrlStatus {
-            replica: replica_status(&self.replica.status(), &self.settings.facts),
+            replica: host::replica_status(&self.settings.facts, &self.replica.status()),
             config: newest.as_ref().map(|newest| newest.num).unwrap_or_default(),
             digest: newest.as_ref().map(Sealed::digest),
             key: newest.as_ref().map(|newest| newest.key),
@@ -233,37 +233,6 @@ fn book_after(table: &dyn Read, known: u64) -> AddressBook {
         return rows::book(table);
     }
     AddressBook { version, key: rows::cluster_key(table), ..AddressBook::default() }
-}
-
-/// A replica's status in the words of the wire.
-fn replica_status(status: &Status, facts: &Facts) -> ReplicaStatus {
-    let refusals = facts.counters.refusals();
-    ReplicaStatus {
-        id: status.me.0,
-        pid: facts.pid,
-        role: match status.role {
-            raft::rsm::Role::Follower => Role::Follower,
-            raft::rsm::Role::PreCandidate | raft::rsm::Role::Candidate => Role::Candidate,
-            raft::rsm::Role::Leader => Role::Leader,
-        },
-        term: status.term.0,
-        leader: status.leader.map(|leader| leader.0),
-        commit: status.commit.0,
-        applied: status.applied.id.index.0,
-        log_bytes: status.log_bytes as u64,
-        table_hash: status.applied.hash,
-        wal_syncs: status.syncs,
-        refused: refusals.counted(),
-        refused_by: refusals.refused_by(),
-        owes: status.owes.map(|entry| entry.to_string()),
-        refused_messages: status.refused_messages,
-        alarms: status.alarms,
-        last_alarm: status.last_alarm.as_deref().map(str::to_owned),
-        table_bad: status.table_bad,
-        refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
-        connections: Connections::of(&facts.counters, facts.descriptors),
-        disk: DiskStatus::of(&facts.disk),
-    }
 }
 
 /// Follows what the replica applies until it stops.

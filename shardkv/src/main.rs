@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use base::process::{self, ServerArgs};
+use base::process;
 use clap::Parser;
 use clerk::api::{Address, GroupId};
 use clerk::connection::{Options, TarpcConnection};
-use raft::host::{self, Host, HostError};
+use host::{Host, HostError, ServerArgs};
 use raft::rsm;
-use raft::types::NodeId;
 use shardkv::service::{Service, Settings};
 use shardkv::state_machine::Machine;
 use shardkv::{judge, server};
@@ -36,7 +35,7 @@ fn main() {
     raft::check::answer_if_asked(&mut judge::Table::default());
     let args = process::load::<Args>();
     process::run(async move {
-        let host = host::open(&args.server, args.group).await?;
+        let host = host::open(&args.server, GroupId(args.group)).await?;
         // Made only now: a span from before there is a log appears in none.
         let span = tracing::info_span!("server", group = args.group, node = args.server.id);
         serve(&args, host).instrument(span).await
@@ -45,9 +44,8 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, transport, parts, facts, calls, keeper } = host;
+    let Host { listener, here, members, transport, parts, facts, calls, keeper } = host;
     let group = GroupId(args.group);
-    let members = args.server.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let machine = Machine::new(group);
     let standing = machine.standing();
     let replica = rsm::start(parts, machine).await?;
@@ -65,14 +63,7 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
         facts,
     };
     let service = Arc::new(Service::new(replica, standing, settings));
-    tracing::info!(listen = %listener.address(), "serving");
-    let signal = tokio::select! {
-        biased;
-        signal = process::shutdown_signal() => signal?,
-        never = server::serve(listener, here, Arc::clone(&service), transport) => match never {},
-    };
-    tracing::info!(signal, "stopping");
-    service.stop().await;
-    tracing::info!("stopped");
-    Ok(())
+    let listen = listener.address();
+    let serving = server::serve(listener, here, transport, Arc::clone(&service));
+    host::until_signal(listen, serving, service.stop()).await
 }

@@ -10,31 +10,27 @@ use base::socket::{Arrival, Here, Known, Listener, Service as Purpose, admit};
 use clerk::api::push::Sender;
 use clerk::api::{GroupId, Incarnation, rpc};
 use raft::transport::tcp::TcpTransport;
-use tracing::Instrument;
 
 use crate::service::Service;
 
-/// Serves what arrives at `listener` until it is dropped.
+/// Serves every connection of `listener`. Never ends on its own; dropping it closes them all.
 pub async fn serve(
     listener: Listener,
     here: Here,
-    service: Arc<Service>,
     transport: Arc<TcpTransport>,
+    service: Arc<Service>,
 ) -> Infallible {
     let here = Arc::new(here);
-    let span = tracing::Span::current();
     let handle = move |arrival: Arrival| {
-        let (here, service, transport) = (Arc::clone(&here), Arc::clone(&service), Arc::clone(&transport));
-        let connection = async move {
+        let (here, service) = (Arc::clone(&here), Arc::clone(&service));
+        async move {
             match arrival.hello().service {
-                Purpose::Client => serve_client(arrival, &here, service).await,
                 Purpose::Push => serve_push(arrival, &here, service).await,
-                Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
+                _ => serve_client(arrival, &here, service).await,
             }
-        };
-        connection.instrument(span.clone())
+        }
     };
-    listener.run(handle).await
+    host::accept(listener, transport, handle).await
 }
 
 /// Serves a group that hands shards over, if it is the one that the cluster knows (correctness rule 58).

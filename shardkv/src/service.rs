@@ -22,7 +22,7 @@ use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::status::KvStatus;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
-use raft::host::Facts;
+use host::Facts;
 use raft::rsm::{ExecuteError, Replica, Role};
 use raft::storage::{Row, Table};
 use raft::types::NodeId;
@@ -278,7 +278,7 @@ impl Service {
     }
 
     async fn status(&self) -> KvStatus {
-        let replica = status::replica(&self.facts, &self.replica.status());
+        let replica = host::replica_status(&self.facts, &self.replica.status());
         let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
         let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &known);
         let status = self.replica.read(read).await;

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use clerk::api::config::{Config, Sealed};
-use clerk::api::status::{Connections, DiskStatus, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
-use raft::host::Facts;
-use raft::rsm::Status;
 use raft::storage::Read;
 
 use crate::configs::Knowledge;
@@ -45,38 +43,6 @@ pub(crate) fn of(
         shards,
         members: BTreeMap::new(),
         wipes: 0,
-    }
-}
-
-/// A replica's status in the words of the wire.
-pub(crate) fn replica(facts: &Facts, status: &Status) -> ReplicaStatus {
-    use raft::rsm::Role as RaftRole;
-    let refusals = facts.counters.refusals();
-    ReplicaStatus {
-        id: status.me.0,
-        pid: facts.pid,
-        role: match status.role {
-            RaftRole::Follower => Role::Follower,
-            RaftRole::PreCandidate | RaftRole::Candidate => Role::Candidate,
-            RaftRole::Leader => Role::Leader,
-        },
-        term: status.term.0,
-        leader: status.leader.map(|leader| leader.0),
-        commit: status.commit.0,
-        applied: status.applied.id.index.0,
-        log_bytes: status.log_bytes as u64,
-        table_hash: status.applied.hash,
-        wal_syncs: status.syncs,
-        refused: refusals.counted(),
-        refused_by: refusals.refused_by(),
-        owes: status.owes.map(|entry| entry.to_string()),
-        refused_messages: status.refused_messages,
-        alarms: status.alarms,
-        last_alarm: status.last_alarm.as_deref().map(str::to_owned),
-        table_bad: status.table_bad,
-        refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
-        connections: Connections::of(&facts.counters, facts.descriptors),
-        disk: DiskStatus::of(&facts.disk),
     }
 }
 

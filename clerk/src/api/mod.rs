@@ -68,6 +68,11 @@ id!(
     Incarnation(u64)
 );
 
+impl GroupId {
+    /// The controllers, where a server says which group it belongs to.
+    pub const CONTROLLERS: Self = Self(0);
+}
+
 impl ConfigNum {
     /// Numbers end before this one: what comes from outside is calculated with (correctness rule 49).
     pub const LIMIT: Self = Self(1 << 62);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use base::process::Disk;
 use base::socket::{self, Counters, Kind};
 use serde::{Deserialize, Serialize};
 
@@ -80,19 +79,6 @@ pub struct DiskStatus {
     pub reserve_bytes: u64,
     /// Whether that is so.
     pub low: bool,
-}
-
-impl DiskStatus {
-    /// What is known of a disk that is watched.
-    pub fn of(disk: &Disk) -> Self {
-        let (free_bytes, reserve_bytes) = (disk.free_bytes(), disk.reserve_bytes);
-        Self {
-            directory: disk.directory.display().to_string(),
-            free_bytes,
-            reserve_bytes,
-            low: disk.is_low(),
-        }
-    }
 }
 
 /// The connections that others have opened to a server.

@@ -191,6 +191,11 @@ impl DataDir {
         Ok((log, table))
     }
 
+    /// The incarnation that `peer` was met with.
+    pub fn met(&self, peer: NodeId) -> Option<u64> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
+    }
+
     /// Takes note of a peer's incarnation, durably before it returns.
     ///
     /// # Errors
@@ -207,18 +212,6 @@ impl DataDir {
                     .unwrap_or_else(|error| fatal("remember a peer's incarnation", &error));
                 Ok(())
             }
-        }
-    }
-}
-
-impl crate::transport::tcp::Peers for DataDir {
-    fn met(&self, peer: NodeId) -> Option<u64> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
-    }
-
-    fn remember(&self, peer: NodeId, incarnation: u64) {
-        if let Err(known) = Self::remember(self, peer, incarnation) {
-            tracing::error!(%peer, incarnation, known, "a peer's incarnation was remembered twice");
         }
     }
 }

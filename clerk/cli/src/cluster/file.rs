@@ -12,7 +12,7 @@ use crate::failure::Failure;
 
 /// Format 1 had no checksum.
 pub(super) const FORMAT: u32 = 2;
-const CONTROLLERS: u64 = 3;
+const CONTROLLER_SERVERS: u64 = 3;
 const FIRST_GROUP: u64 = 101;
 const HOST: &str = "127.0.0.1";
 /// Ports from here to the next are tried: below those that systems give to callers.
@@ -85,7 +85,7 @@ impl Cluster {
             purging: false,
             servers: BTreeMap::new(),
         };
-        let sizes = std::iter::once((0, CONTROLLERS))
+        let sizes = std::iter::once((0, CONTROLLER_SERVERS))
             .chain((FIRST_GROUP..).take(groups as usize).map(|group| (group, replicas)));
         let places: Vec<(u64, u64)> =
             sizes.flat_map(|(group, size)| (1..=size).map(move |id| (group, id))).collect();

@@ -201,7 +201,7 @@ impl Boot<'_> {
             key: self.cluster.key(),
             sessions: 1 << 32,
             recover: self.cluster.recovering.load(Ordering::Relaxed),
-            facts: raft::host::Facts::default(),
+            facts: host::Facts::default(),
         };
         let service = shardctrler::service::Service::new(replica.clone(), settings);
         Ok(self.running(replica, None, inbox, service, |service, request| {
@@ -224,7 +224,7 @@ impl Boot<'_> {
             controllers: self.cluster.controllers(),
             connection: self.connection(),
             seed: self.seed,
-            facts: raft::host::Facts::default(),
+            facts: host::Facts::default(),
         };
         let service = shardkv::service::Service::new(replica.clone(), standing.clone(), settings);
         Ok(self.running(replica, Some(standing), inbox, service, |service, request| {

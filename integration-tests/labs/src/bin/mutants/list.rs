@@ -155,7 +155,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
 
 /// Every planted bug with the files that contain it, found in the sources.
 pub(crate) fn places() -> std::io::Result<BTreeMap<String, Vec<String>>> {
-    const CRATES: [&str; 6] = ["base", "clerk", "mapreduce", "raft", "shardctrler", "shardkv"];
+    const CRATES: [&str; 7] = ["base", "clerk", "host", "mapreduce", "raft", "shardctrler", "shardkv"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut open: Vec<PathBuf> = CRATES.iter().map(|name| root.join(name).join("src")).collect();

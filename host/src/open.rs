@@ -1,20 +1,24 @@
-//! A replica as a process: what every server of the cluster opens at its start, in the order in which it
-//! may fail (port, directory, stores), so that a mistake is told in one line before anything runs.
+//! What a server opens at its start, in the order in which it may fail (port, directory, stores), so that a mistake
+//! is reported in one line before anything runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::process::{Descriptors, Disk, Fatal, ServerArgs, end, start_log, watch_disk};
+use base::process::start_log;
 use base::socket::{Counters, Here, Key, Listener};
-use tokio::sync::watch;
+use clerk::api::{Address, GroupId};
+use raft::rsm::{Parts, Threads};
+use raft::storage::directory::{DataDir, Identity};
+use raft::storage::rocksdb::TableOptions;
+use raft::storage::wal::LogOptions;
+use raft::transport::mailbox;
+use raft::transport::tcp::{self, Peers, Settings, TcpTransport};
+use raft::types::{Membership, NodeId};
 
-use crate::config::Config;
-use crate::rsm::{Parts, Status, Threads};
-use crate::storage::directory::{DataDir, Identity};
-use crate::storage::rocksdb::TableOptions;
-use crate::storage::wal::LogOptions;
-use crate::transport::mailbox;
-use crate::transport::tcp::{self, Settings, TcpTransport};
-use crate::types::{Membership, NodeId};
+use crate::args::{ServerArgs, raft_config};
+use crate::descriptors::Descriptors;
+use crate::disk::{Disk, watch_disk};
+use crate::key::KeyKeeper;
 
 /// What a server needs beside its replica.
 pub struct Host {
@@ -22,6 +26,8 @@ pub struct Host {
     pub listener: Listener,
     /// Who this server is.
     pub here: Here,
+    /// Where the members of its group are, this server among them.
+    pub members: BTreeMap<NodeId, Address>,
     /// The way to its peers, to which arriving peers are handed.
     pub transport: Arc<TcpTransport>,
     /// What to start the replica with.
@@ -47,40 +53,20 @@ pub struct Facts {
     pub disk: Arc<Disk>,
 }
 
-/// Keeps the key of the cluster (correctness rule 51).
-#[derive(Debug)]
-pub struct KeyKeeper {
-    directory: Arc<DataDir>,
-    key: Key,
-}
+/// Messages of peers that wait for the replica.
+const MAILBOX_MESSAGES_MAX: usize = 16_384;
 
-impl KeyKeeper {
-    /// Takes note of the key as soon as `key_of`, asked whenever the replica has gone on, does not say 0: first in the
-    /// data directory, then for all connections. A key that contradicts the known one ends the process: these data
-    /// belong to two clusters.
-    pub async fn follow(self, mut replica: watch::Receiver<Status>, key_of: impl Fn() -> u64) {
-        loop {
-            let key = key_of();
-            if key != 0 {
-                return self.learn(key);
-            }
-            if replica.changed().await.is_err() {
-                return;
-            }
-        }
+/// The data directory, as the transport sees it: with which data each peer was met (correctness rule 32).
+struct Met(Arc<DataDir>);
+
+impl Peers for Met {
+    fn met(&self, peer: NodeId) -> Option<u64> {
+        self.0.met(peer)
     }
 
-    fn learn(&self, key: u64) {
-        if let Err(known) = self.directory.learn_key(key) {
-            let path = self.directory.path().display();
-            let what = format!(
-                "{path} belongs to the cluster with key {known:016x}, and its group's log to {key:016x}: files of two \
-                 clusters were mixed"
-            );
-            end(Fatal::Safety, &what);
-        }
-        if self.key.learn(key) == key {
-            tracing::info!(key = format!("{key:016x}"), "the cluster's key is known");
+    fn remember(&self, peer: NodeId, incarnation: u64) {
+        if let Err(known) = self.0.remember(peer, incarnation) {
+            tracing::error!(%peer, incarnation, known, "a peer's incarnation was remembered twice");
         }
     }
 }
@@ -88,21 +74,11 @@ impl KeyKeeper {
 /// Why a server does not start: one line that says what to do.
 pub type HostError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The Raft settings that the command line makes.
-pub fn raft_config(args: &ServerArgs) -> Config {
-    let config = Config { seed: rand::random(), ..Config::default() };
-    let config = config.with_timers(args.heartbeat_ms, args.election_ms);
-    match args.log_bytes_max {
-        Some(bytes) => config.with_log_bytes_max(bytes),
-        None => config,
-    }
-}
-
-/// Opens everything for a server of `group` (0: the controllers).
+/// Opens everything for a server of `group`.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
+pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> {
     args.validate()?;
     let config = raft_config(args);
     config.validate()?;
@@ -110,10 +86,10 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     // The port first: a busy one is told before anything is written.
     let listener = Listener::bind(&args.listen, descriptors.connections).await?;
     let members = args.members.0.keys().copied().map(NodeId).collect();
-    let identity = Identity { cluster: args.cluster.clone(), group, node: NodeId(args.id), members };
+    let identity = Identity { cluster: args.cluster.clone(), group: group.0, node: NodeId(args.id), members };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
-    // The process gives the lock back when it ends, not before: what holds the stores is dropped in no order, and as long as one
-    // of them is open another process may neither open the directory nor delete it.
+    // The process gives the lock back when it ends, not before: what holds the stores is dropped in no order, and as
+    // long as one of them is open another process may neither open the directory nor delete it.
     std::mem::forget(Arc::clone(&directory));
     start_log(&args.data_dir.join("log"))?;
     let log_options = LogOptions::for_limit(config.log_bytes_max);
@@ -123,15 +99,17 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
     let here = here(args, group, &directory);
     let Here { incarnation, boot, .. } = here;
     tracing::info!(cluster = args.cluster, listen = %listener.address(), incarnation, boot, ?descriptors, "starting");
-    let (inbox, mailbox) = mailbox(16_384, config.mailbox_bytes_max);
-    let members = args.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    let (inbox, mailbox) = mailbox(MAILBOX_MESSAGES_MAX, config.mailbox_bytes_max);
+    let members: BTreeMap<_, _> =
+        args.members.0.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
     let counters = listener.counters();
     let refusals = Arc::clone(counters.refusals());
     let alive_timeout = config.tick * config.election_ticks_max;
     let limits = tcp::Limits { alive_timeout, ..tcp::Limits::default() };
-    let settings = Settings { here: here.clone(), members, limits, seed: config.seed, refusals };
+    let settings =
+        Settings { here: here.clone(), members: members.clone(), limits, seed: config.seed, refusals };
     let keeper = KeyKeeper { directory: Arc::clone(&directory), key: here.key.clone() };
-    let transport = Arc::new(TcpTransport::start(settings, directory, inbox));
+    let transport = Arc::new(TcpTransport::start(settings, Arc::new(Met(directory)), inbox));
     let parts = Parts {
         me: NodeId(args.id),
         membership: Membership::of(args.members.0.keys().copied().map(NodeId)),
@@ -144,15 +122,15 @@ pub async fn open(args: &ServerArgs, group: u64) -> Result<Host, HostError> {
         disk_low,
     };
     let facts = Facts { pid: std::process::id(), counters, descriptors: descriptors.limit, disk };
-    Ok(Host { listener, here, transport, parts, facts, calls: descriptors.calls, keeper })
+    Ok(Host { listener, here, members, transport, parts, facts, calls: descriptors.calls, keeper })
 }
 
 /// Who this server is, in a process that has just begun.
-fn here(args: &ServerArgs, group: u64, directory: &DataDir) -> Here {
+fn here(args: &ServerArgs, group: GroupId, directory: &DataDir) -> Here {
     Here {
         cluster: args.cluster.clone(),
         key: Key::new(directory.key()),
-        group,
+        group: group.0,
         node: args.id,
         incarnation: directory.incarnation(),
         boot: rand::random::<u64>().max(1),

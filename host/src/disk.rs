@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base::clock;
 use tokio::sync::watch;
-
-use crate::clock;
 
 /// How often the disk is asked.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -6,9 +6,8 @@
 //!
 //! Left out on purpose: a limit that changes while the process runs.
 
+use base::socket::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use crate::socket::Limits;
 
 /// More are of no use here.
 const WANTED: u64 = 65_536;

@@ -1,0 +1,55 @@
+//! What both servers do with their port, and for how long.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base::process;
+use base::socket::{Arrival, Listener, Service as Purpose};
+use raft::transport::tcp::TcpTransport;
+use tracing::Instrument;
+
+use crate::open::HostError;
+
+/// Takes what arrives at `listener`: peers go to `transport`, all others to `handle`. Never ends on its own; dropping it
+/// closes every connection.
+pub async fn accept<F, Fut>(listener: Listener, transport: Arc<TcpTransport>, handle: F) -> Infallible
+where
+    F: Fn(Arrival) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let span = tracing::Span::current();
+    let serve = move |arrival: Arrival| {
+        let (transport, handle) = (Arc::clone(&transport), handle.clone());
+        let connection = async move {
+            match arrival.hello().service {
+                Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
+                Purpose::Client | Purpose::Push => handle(arrival).await,
+            }
+        };
+        connection.instrument(span.clone())
+    };
+    listener.run(serve).await
+}
+
+/// Serves at `listen` until a signal asks this process to stop, and then stops the replica.
+///
+/// # Errors
+/// When signals cannot be waited for.
+pub async fn until_signal(
+    listen: SocketAddr,
+    serving: impl Future<Output = Infallible>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), HostError> {
+    tracing::info!(%listen, "serving");
+    let signal = tokio::select! {
+        biased;
+        signal = process::shutdown_signal() => signal?,
+        never = serving => match never {},
+    };
+    tracing::info!(signal, "stopping");
+    stop.await;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! What a server says of its replica, in the words of the wire.
+
+use clerk::api::status::{Connections, DiskStatus, ReplicaStatus, Role};
+use raft::rsm::{self, Status};
+
+use crate::disk::Disk;
+use crate::open::Facts;
+
+/// A replica's status in the words of the wire.
+pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
+    let refusals = facts.counters.refusals();
+    ReplicaStatus {
+        id: status.me.0,
+        pid: facts.pid,
+        role: match status.role {
+            rsm::Role::Follower => Role::Follower,
+            rsm::Role::PreCandidate | rsm::Role::Candidate => Role::Candidate,
+            rsm::Role::Leader => Role::Leader,
+        },
+        term: status.term.0,
+        leader: status.leader.map(|leader| leader.0),
+        commit: status.commit.0,
+        applied: status.applied.id.index.0,
+        log_bytes: status.log_bytes as u64,
+        table_hash: status.applied.hash,
+        wal_syncs: status.syncs,
+        refused: refusals.counted(),
+        refused_by: refusals.refused_by(),
+        owes: status.owes.map(|entry| entry.to_string()),
+        refused_messages: status.refused_messages,
+        alarms: status.alarms,
+        last_alarm: status.last_alarm.as_deref().map(str::to_owned),
+        table_bad: status.table_bad,
+        refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
+        connections: Connections::of(&facts.counters, facts.descriptors),
+        disk: disk_status(&facts.disk),
+    }
+}
+
+/// What is known of a disk that is watched.
+fn disk_status(disk: &Disk) -> DiskStatus {
+    DiskStatus {
+        directory: disk.directory.display().to_string(),
+        free_bytes: disk.free_bytes(),
+        reserve_bytes: disk.reserve_bytes,
+        low: disk.is_low(),
+    }
+}
