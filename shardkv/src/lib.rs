@@ -1,26 +1,20 @@
 //! Replica groups that serve shards of a linearizable key/value store and move them between each other.
 //!
-//! Reading order: [`shard`] (the five states of a shard and how it moves), [`history`] (which configurations are
-//! adopted), [`command`], [`rows`] (where everything lies), [`check`] (what other groups may make rows of),
-//! [`state_machine`] with `kv` (client operations) and `moves` (transitions), then the
-//! leader's background work `configs`, `mover` and `push`, and last [`service`], the face of a replica,
-//! and [`server`], its sockets.
+//! Three parts, each importing only those before it:
+//!
+//! 1. [`machine`]: the replicated state. [`shard`] has the five states of a shard and how it moves, [`history`] which
+//!    configurations are adopted, [`command`] what goes through the log, [`rows`] where everything lies, [`check`] what
+//!    other groups may make rows of; then `kv` has the client operations and `moves` the transitions.
+//! 2. `leader`: the background work of a leader (`configs`, `mover`, `push`).
+//! 3. [`service`], the face of a replica, and [`server`], its sockets.
 
-pub mod check;
-pub mod command;
-mod configs;
-pub mod history;
-pub mod judge;
-mod kv;
-mod mover;
-mod moves;
-mod push;
-pub mod rows;
+mod leader;
+pub mod machine;
 pub mod server;
 pub mod service;
-pub mod shard;
-pub mod state_machine;
 mod status;
+
+pub use machine::{check, command, history, judge, rows, shard};
 
 /// The key of the cluster that a group's rows belong to; 0 while the group does not know it.
 pub fn cluster_key(table: &dyn raft::storage::Read) -> u64 {

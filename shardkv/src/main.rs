@@ -8,8 +8,8 @@ use clerk::api::{Address, GroupId};
 use clerk::connection::{Options, TarpcConnection};
 use host::{Host, HostError, ServerArgs};
 use raft::rsm;
+use shardkv::machine::Machine;
 use shardkv::service::{Service, Settings};
-use shardkv::state_machine::Machine;
 use shardkv::{judge, server};
 use tracing::Instrument;
 

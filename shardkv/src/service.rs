@@ -32,12 +32,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::command::{Command, Outcome, Query};
-use crate::configs::{Follower, Knowledge};
-use crate::kv::check_key;
-use crate::mover::{Mover, Progress};
-use crate::state_machine::{Machine, Standing};
-use crate::{check, rows, status};
+use crate::leader::{ConfigWatcher, Knowledge, Mover, Progress};
+use crate::machine::command::{Command, Outcome, Query};
+use crate::machine::kv::check_key;
+use crate::machine::{Machine, Standing};
+use crate::machine::{check, rows};
+use crate::status;
 
 /// A request that has no answer after this long gets one that says so.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -93,7 +93,7 @@ impl Service {
             refused: None,
         };
         let (named, named_receiver) = watch::channel(ConfigNum(0));
-        let follower = Follower {
+        let watcher = ConfigWatcher {
             group,
             named: named_receiver,
             connection,
@@ -103,7 +103,7 @@ impl Service {
             random: random("follower"),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(follower.run().in_current_span());
+        tasks.spawn(watcher.run().in_current_span());
         tasks.spawn(mover.run().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
         Self { group, members, facts, replica, standing, knowledge, named, progress, tasks }

@@ -7,10 +7,9 @@ use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
 use raft::storage::Read;
 
-use crate::configs::Knowledge;
-use crate::mover::Progress;
-use crate::rows;
-use crate::shard::ShardState;
+use crate::leader::{Knowledge, Progress};
+use crate::machine::rows;
+use crate::machine::shard::ShardState;
 
 /// The status of a replica of `group`, as far as its rows and its log tell.
 pub(crate) fn of(

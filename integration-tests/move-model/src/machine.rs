@@ -18,8 +18,8 @@ use clerk::api::{ConfigNum, ShardId};
 use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row as RealRow;
 use shardkv::command::{Command, Outcome, Query};
+use shardkv::machine::Machine;
 use shardkv::shard::{Access, ShardState, access};
-use shardkv::state_machine::Machine;
 
 use super::Options;
 use super::group::Model;

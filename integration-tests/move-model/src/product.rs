@@ -10,7 +10,7 @@ use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row;
 use raft::types::EntryId;
 use shardkv::command::{Command, Outcome, Query};
-use shardkv::state_machine::Machine;
+use shardkv::machine::Machine;
 
 use super::values::group_id;
 

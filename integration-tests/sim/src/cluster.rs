@@ -28,7 +28,7 @@ use raft::rsm::{Replica, Role, StateMachine, Status};
 use raft::storage::Table;
 use raft::types::{EntryId, NodeId};
 use rand::RngExt;
-use shardkv::state_machine::Standing;
+use shardkv::machine::Standing;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 

@@ -27,7 +27,7 @@ use raft::transport::{Transport, mailbox};
 use raft::types::Membership;
 
 use super::*;
-use crate::push::IN_FLIGHT_BYTES_MAX;
+use crate::leader::push::IN_FLIGHT_BYTES_MAX;
 
 const KEY: u64 = 7;
 const A: GroupId = GroupId(101);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use raft::rsm::{Role, Status};
+use shardkv::machine::Standing;
 use shardkv::shard::ShardState;
-use shardkv::state_machine::Standing;
 
 use sim::cluster::{Cluster, Seen};
 use sim::record::What;

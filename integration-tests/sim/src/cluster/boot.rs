@@ -15,7 +15,7 @@ use raft::storage::Read;
 use raft::transport::{self, Inbox};
 use raft::types::{Membership, NodeId};
 use shardctrler::state_machine::Controller;
-use shardkv::state_machine::{Machine, Standing};
+use shardkv::machine::{Machine, Standing};
 use tokio::sync::watch;
 
 use super::{Cluster, Kind, Probe, Running};

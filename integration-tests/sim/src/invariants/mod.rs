@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use raft::rsm::Status;
 use raft::types::{EntryId, Term};
-use shardkv::state_machine::Standing;
+use shardkv::machine::Standing;
 
 use crate::cluster::{Cluster, Seen};
 use crate::disk::Journal;

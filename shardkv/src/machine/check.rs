@@ -13,8 +13,8 @@ use clerk::api::{ShardId, Version};
 use raft::rsm::sessions::Sessions;
 use raft::storage::Row;
 
-use crate::kv::Recorded;
-use crate::rows::{self, Kind, Meta};
+use crate::machine::kv::Recorded;
+use crate::machine::rows::{self, Kind, Meta};
 
 /// Counters from outside are smaller than this: they are added to.
 const COUNTER_LIMIT: u64 = 1 << 62;

@@ -15,8 +15,8 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 
 use super::knowledge::KEPT_CONFIGS_MAX;
-use super::{Follower, Knowledge};
-use crate::state_machine::Standing;
+use super::{ConfigWatcher, Knowledge};
+use crate::machine::Standing;
 
 /// Configurations of one history.
 fn configs(numbers: std::ops::Range<u64>) -> Vec<Sealed> {
@@ -127,7 +127,7 @@ async fn a_controller_that_is_cut_off_from_the_others_keeps_nobody_from_news_for
         let (_named, named) = watch::channel(ConfigNum(0));
         let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
         let mut known = knowledge.subscribe();
-        let follower = Follower {
+        let follower = ConfigWatcher {
             group: GroupId(101),
             connection: Arc::new(Controllers),
             controllers: vec!["cut off".to_owned(), "well".to_owned()],
@@ -154,7 +154,7 @@ async fn a_group_that_is_a_thousand_configurations_behind_is_current_within_two_
     let (_named, named) = watch::channel(ConfigNum(0));
     let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
     let mut known = knowledge.subscribe();
-    let follower = Follower {
+    let follower = ConfigWatcher {
         group: GroupId(101),
         connection: Arc::new(Controllers),
         controllers: vec![NEWEST.to_string()],
@@ -217,7 +217,7 @@ async fn a_number_that_no_controller_knows_is_not_asked_for_for_ever() {
     let (_named, named) = watch::channel(ConfigNum(u64::MAX));
     let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
     let mut known = knowledge.subscribe();
-    let follower = Follower {
+    let follower = ConfigWatcher {
         group: GroupId(101),
         connection: Arc::new(Controllers),
         controllers: vec!["one".to_owned(), "two".to_owned(), "three".to_owned()],

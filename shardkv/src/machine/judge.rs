@@ -12,8 +12,8 @@ use clerk::api::config::slot_of;
 use raft::check::JudgeRows;
 use serde::de::DeserializeOwned;
 
-use crate::rows::{self, Meta};
-use crate::shard::ShardState;
+use crate::machine::rows::{self, Meta};
+use crate::machine::shard::ShardState;
 
 /// Judges the rows of a table.
 #[derive(Debug, Default)]
@@ -92,8 +92,8 @@ mod tests {
     use raft::storage::{Read, ScanLimit};
 
     use super::Table;
-    use crate::rows::{self, Meta};
-    use crate::shard::ShardState;
+    use crate::machine::rows::{self, Meta};
+    use crate::machine::shard::ShardState;
 
     /// A group that serves one shard with two keys.
     fn table() -> MapRows {

@@ -10,14 +10,14 @@
 //! Left out on purpose: which shard goes first, and moving a shard while it is still served.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock;
 use clerk::api::config::{Place, Sealed};
 use clerk::api::push::Sender;
-use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+use clerk::api::{GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -29,43 +29,20 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
-use crate::command::Command;
-use crate::configs::Knowledge;
-use crate::history::{self, Own};
-use crate::push::{Push, Receiver};
-use crate::rows;
-use crate::shard::ShardState;
-use crate::state_machine::{Machine, Standing};
+use crate::leader::configs::Knowledge;
+use crate::leader::progress::Progress;
+use crate::leader::push::{Push, Receiver};
+use crate::machine::command::Command;
+use crate::machine::history::{self, Own};
+use crate::machine::rows;
+use crate::machine::shard::ShardState;
+use crate::machine::{Machine, Standing};
 
 /// Pushes at once to one group: each may hold a chunk that waits for its turn.
 const PUSHES_PER_GROUP_MAX: usize = 4;
 /// A leader looks at its rows at least so often; normally it is woken.
 const LOOK: Duration = Duration::from_millis(250);
 const EXECUTE: Duration = Duration::from_secs(5);
-
-/// How far each shard's push has come, as its mover last heard: an observation of this replica, for people.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress(Arc<Mutex<BTreeMap<ShardId, (ConfigNum, u64)>>>);
-
-impl Progress {
-    pub(crate) fn set(&self, shard: ShardId, num: ConfigNum, rows: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, (num, rows));
-    }
-
-    pub(crate) fn forget(&self, shard: ShardId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
-    }
-
-    /// Rows the receiver had of a shard that is handed over with `num`.
-    pub(crate) fn of(&self, shard: ShardId, num: ConfigNum) -> Option<u64> {
-        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.get(&shard).and_then(|(of, rows)| (*of == num).then_some(*rows))
-    }
-
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
 
 /// The mover of one replica: idle until that one leads.
 pub(crate) struct Mover {

@@ -8,7 +8,7 @@ use clerk::api::ctrl::CtrlRequest;
 use clerk::api::status::History;
 use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 
-use crate::shard::ShardState;
+use crate::machine::shard::ShardState;
 
 /// Assignments kept in configurations that wait for their turn: bounds their memory.
 const KEPT_ASSIGNMENTS_MAX: usize = 65_536;

@@ -31,12 +31,12 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use crate::command::Command;
-use crate::configs::Knowledge;
-use crate::mover::Progress;
-use crate::rows;
-use crate::shard::ShardState;
-use crate::state_machine::Machine;
+use crate::leader::configs::Knowledge;
+use crate::leader::progress::Progress;
+use crate::machine::Machine;
+use crate::machine::command::Command;
+use crate::machine::rows;
+use crate::machine::shard::ShardState;
 
 /// Bytes of Installs on their way to one group, all shards together.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;

@@ -36,8 +36,8 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 
 pub(crate) use self::knowledge::Knowledge;
-use crate::history;
-use crate::state_machine::Standing;
+use crate::machine::Standing;
+use crate::machine::history;
 
 /// A watch answers after at most two seconds.
 const CALL: Duration = Duration::from_millis(2500);
@@ -65,7 +65,7 @@ enum Answer {
 }
 
 /// Follows the controllers until it is dropped.
-pub(crate) struct Follower {
+pub(crate) struct ConfigWatcher {
     pub(crate) group: GroupId,
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) controllers: Vec<Address>,
@@ -86,7 +86,7 @@ struct Round {
     given_up: usize,
 }
 
-impl Follower {
+impl ConfigWatcher {
     pub(crate) async fn run(mut self) {
         if self.controllers.is_empty() {
             return;

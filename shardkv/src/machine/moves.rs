@@ -1,4 +1,4 @@
-//! How a shard changes hands, in rows: the verdicts of [`crate::shard`] and what each does to the table.
+//! How a shard changes hands, in rows: the verdicts of [`crate::machine::shard`] and what each does to the table.
 //!
 //! Freeze before copy, serve after the own log holds Activate, delete after the receiver's commit is
 //! acknowledged (correctness rule 38). All changes of one command are one atomic batch, so a state and
@@ -13,10 +13,10 @@ use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
 use raft::rsm::Rows;
 use raft::storage::{Read, Row, unreadable};
 
-use crate::history::{self, Own, Unfit};
-use crate::shard::{self, Activate, Install, ShardState};
-use crate::state_machine::Machine;
-use crate::{check, rows};
+use crate::machine::Machine;
+use crate::machine::history::{self, Own, Unfit};
+use crate::machine::shard::{self, Activate, Install, ShardState};
+use crate::machine::{check, rows};
 
 /// What a push says about the move that it belongs to.
 #[derive(Clone, Copy, Debug)]

@@ -27,8 +27,8 @@ use raft::rsm::sessions::Check;
 use raft::storage::{Read, ScanLimit, unreadable};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{self, Meta};
-use crate::state_machine::Machine;
+use crate::machine::Machine;
+use crate::machine::rows::{self, Meta};
 
 /// Bytes at which a page of a scan is cut.
 const PAGE_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use clerk::api::{ShardId, Version};
 use raft::storage::Row;
 
 use super::{chunk, cursor};
-use crate::rows::{self, Meta};
+use crate::machine::rows::{self, Meta};
 
 const PARAMS: Params = Params { shard_count: 2, key_bytes_max: 16, value_bytes_max: 32, sessions_max: 3 };
 
@@ -41,7 +41,7 @@ fn good() -> Vec<Row> {
     let mut sessions = Sessions::load(rows::sessions_prefix(shard()), &table);
     let used = sessions.open(&mut table, 3).expect("room");
     let other = sessions.open(&mut table, 3).expect("room");
-    let reply = crate::kv::Recorded::of_batch_for_tests(&[Version(1), Version(7)]);
+    let reply = crate::machine::kv::Recorded::of_batch_for_tests(&[Version(1), Version(7)]);
     sessions.record(&mut table, used, 1, reply.clone());
     sessions.record(&mut table, other, 1, reply);
     assert_eq!(sessions.open(&mut table, 2), None, "both were used lately");
@@ -120,7 +120,7 @@ fn a_reply_that_nests_ends_nothing() {
         reply.extend_from_slice(&1_u32.to_le_bytes());
         reply.extend_from_slice(&1_u64.to_le_bytes());
     }
-    assert!(crate::kv::Recorded::check(&reply).is_err());
+    assert!(crate::machine::kv::Recorded::check(&reply).is_err());
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn read_back(rows: &[Row]) {
     for session in 0..4 {
         for seq in 0..4 {
             if let raft::rsm::sessions::Check::Repeated(reply) = sessions.check(session, seq) {
-                assert_eq!(crate::kv::Recorded::check(&reply), Ok(()));
+                assert_eq!(crate::machine::kv::Recorded::check(&reply), Ok(()));
             }
         }
     }

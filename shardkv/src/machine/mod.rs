@@ -6,6 +6,15 @@
 //!
 //! Left out on purpose: everything that waits or sends; snapshots and recovery, which are copies of rows.
 
+pub mod check;
+pub mod command;
+pub mod history;
+pub mod judge;
+pub(crate) mod kv;
+mod moves;
+pub mod rows;
+pub mod shard;
+
 use std::collections::BTreeMap;
 
 use base::socket::Reservation;
@@ -19,10 +28,10 @@ use raft::storage::Read;
 use raft::types::{EntryId, Index};
 use tokio::sync::watch;
 
-use crate::command::{Command, Outcome, Query};
-use crate::moves::Claim;
-use crate::rows::{self, Meta};
-use crate::shard::{self, Access, ShardState};
+use self::command::{Command, Outcome, Query};
+use self::moves::Claim;
+use self::rows::Meta;
+use self::shard::{Access, ShardState};
 
 /// The replicated state machine of a group.
 pub struct Machine {

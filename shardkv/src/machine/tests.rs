@@ -19,9 +19,9 @@ use raft::storage::{Read, Row};
 use raft::types::EntryId;
 
 use super::Machine;
-use crate::command::{Command, Outcome, Query};
-use crate::rows;
-use crate::shard::ShardState;
+use crate::machine::command::{Command, Outcome, Query};
+use crate::machine::rows;
+use crate::machine::shard::ShardState;
 
 type Reply = Result<KvReply, KvRefusal>;
 

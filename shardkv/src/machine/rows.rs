@@ -32,7 +32,7 @@ use raft::storage::{Read, Row, ScanLimit, unreadable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::shard::ShardState;
+use crate::machine::shard::ShardState;
 
 const GROUP: u8 = 0x01;
 const META: u8 = 0x10;

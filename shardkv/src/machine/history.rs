@@ -9,8 +9,8 @@
 use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::{ConfigNum, GroupId, Incarnation};
 
-use crate::shard::{self, ShardState};
-use crate::state_machine::Standing;
+use crate::machine::Standing;
+use crate::machine::shard::{self, ShardState};
 
 /// Why a group does not adopt a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

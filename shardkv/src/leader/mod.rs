@@ -1,0 +1,16 @@
+//! What the leader of a group does beside its state machine: it learns configurations and pushes shards.
+//!
+//! [`configs`] asks the controllers, [`mover`] adopts what they say and starts a [`push`] for each shard that is to be
+//! handed over, and [`progress`] tells people how far each has come. All of them read rows and propose commands;
+//! nothing in `machine` knows them.
+//!
+//! Left out on purpose: state. What they keep is gone with the leadership, and nothing is lost by that.
+
+mod configs;
+mod mover;
+mod progress;
+pub(crate) mod push;
+
+pub(crate) use self::configs::{ConfigWatcher, Knowledge};
+pub(crate) use self::mover::Mover;
+pub(crate) use self::progress::Progress;
