@@ -4,12 +4,14 @@
 //! simulated network. Both bring back an answer, or a [`CallError`] that tells whether the server can have
 //! acted (correctness rule 27).
 
+mod find;
 mod pool;
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+pub use self::find::{NotFound, find};
 pub use self::pool::{Options, TarpcConnection};
 
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};

@@ -38,10 +38,10 @@ use rand::rngs::StdRng;
 
 use self::sessions::{Lease, Sessions};
 use crate::api::config::{Params, shard_of};
-use crate::api::kv::{Item, KvRefusal, KvReply, KvRequest, Write};
+use crate::api::kv::{Item, KvRefusal, KvReply, KvRequest, Write, check_key};
 use crate::api::{Address, ConfigNum, GroupId, ShardId, Ticket, Version};
 use crate::cache::ConfigCache;
-use crate::connection::Connection;
+use crate::connection::{self, Connection, TarpcConnection};
 use crate::ctrl;
 use crate::group::{Attempts, GroupClient};
 
@@ -171,6 +171,18 @@ enum Fault {
 }
 
 impl Clerk {
+    /// A clerk of the cluster that `controllers` belong to, over TCP. Must be used inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if no controller answers within the time of an operation.
+    pub async fn connect(controllers: Vec<Address>, options: Options) -> Result<Self, Error> {
+        let found = connection::find(&controllers, clock::now().after(options.deadline)).await;
+        let (cluster, key) =
+            found.map_err(|error| Error::Unavailable { why: error.to_string(), silent: None })?;
+        let way = connection::Options { key, ..connection::Options::of(cluster) };
+        Ok(Self::new(Arc::new(TarpcConnection::new(way)), controllers, options))
+    }
+
     /// A clerk with configurations of its own. Must be used inside a tokio runtime.
     pub fn new(connection: Arc<dyn Connection>, controllers: Vec<Address>, options: Options) -> Self {
         let cache = ConfigCache::new(Arc::clone(&connection), controllers, options.seed);
@@ -203,7 +215,7 @@ impl Clerk {
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Got, Error> {
         let (key, until) = (key.into(), self.until());
         let params = self.params(until).await?;
-        check_key(&key, params)?;
+        check_key(&key, params).map_err(refused)?;
         let shard = shard_of(&key, params.shard_count);
         let request = |config| KvRequest::Get { key: key.clone(), config };
         match self.read(shard, until, request).await? {
@@ -302,8 +314,7 @@ impl Clerk {
     async fn write(&self, key: Bytes, write: Write) -> Result<Version, Error> {
         let until = self.until();
         let params = self.params(until).await?;
-        check_key(&key, params)?;
-        check_value(&write, params)?;
+        check_key(&key, params).and_then(|()| write.check(params)).map_err(refused)?;
         let shard = shard_of(&key, params.shard_count);
         // Absence returns with a delete: a create that was done, and deleted by somebody, could be done again.
         let at_most_once = matches!(write, Write::Put { expected: Some(version), .. } if version.0 > 0);
@@ -325,9 +336,10 @@ impl Clerk {
         at_most_once: bool,
         request: impl Fn(Option<Ticket>, ConfigNum) -> KvRequest,
     ) -> Result<KvReply, Error> {
-        match self.shared.options.sessions {
-            true => self.change_exactly_once(shard, until, request).await,
-            false => self.change_bare(shard, until, at_most_once, |config| request(None, config)).await,
+        if self.shared.options.sessions {
+            self.change_exactly_once(shard, until, request).await
+        } else {
+            self.change_bare(shard, until, at_most_once, |config| request(None, config)).await
         }
     }
 
@@ -386,27 +398,6 @@ impl Clerk {
             KvReply::Opened(session) => Ok(self.shared.sessions.opened(shard, session)),
             reply => Err(odd(&reply)),
         }
-    }
-}
-
-fn check_key(key: &[u8], params: Params) -> Result<(), Error> {
-    let (bytes, limit) = (key.len() as u64, params.key_bytes_max);
-    match bytes == 0 || bytes > u64::from(limit) {
-        true => Err(Error::InvalidKey { bytes, limit }),
-        false => Ok(()),
-    }
-}
-
-/// Refuses what is too large by itself before it travels; the result is judged where it is made.
-fn check_value(write: &Write, params: Params) -> Result<(), Error> {
-    let (bytes, limit) = match write {
-        Write::Put { value, .. } => (value.len() as u64, params.value_bytes_max),
-        Write::Append { piece } => (piece.len() as u64, params.value_bytes_max),
-        Write::Delete => return Ok(()),
-    };
-    match bytes > u64::from(limit) {
-        true => Err(Error::ValueTooLarge { bytes, limit }),
-        false => Ok(()),
     }
 }
 

@@ -215,13 +215,16 @@ fn what_has_no_tests_is_not_linked_as_a_test() {
         let fences = texts.iter().flat_map(|text| text.lines()).map(str::trim_start);
         let fences = fences.filter_map(|line| line.strip_prefix("/// ```").or(line.strip_prefix("//! ```")));
         // What opens a block that is no Rust names its language, and what closes one names nothing.
-        fences.enumerate().any(|(number, language)| number % 2 == 0 && ["", "rust"].contains(&language))
+        fences
+            .enumerate()
+            .any(|(number, language)| number % 2 == 0 && ["", "rust", "no_run"].contains(&language))
     };
     let sources = sources();
     for (path, _) in IMPORTS {
         let manifest = fs::read_to_string(root().join(path).join("Cargo.toml")).unwrap();
         let manifest: toml::Table = manifest.parse().unwrap();
         let programs = manifest.get("bin").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        let has_library = root().join(path).join("src/lib.rs").exists();
         let settings = |main: &str| {
             let mut found =
                 programs.iter().filter(|it| it.get("path").is_some_and(|it| it.as_str() == Some(main)));
@@ -235,18 +238,18 @@ fn what_has_no_tests_is_not_linked_as_a_test() {
         let names = sources.iter().filter_map(|(name, _)| name.strip_prefix(&format!("{path}/")));
         for main in names.filter(is_main) {
             // A library has the other files in `src/` to itself; without one they are the program's.
-            let is_alone = manifest.get("lib").is_none();
+            let is_alone = !has_library;
             let place = main.strip_suffix("/main.rs").filter(|it| is_alone || *it != "src").unwrap_or(main);
             let tested = has_tests(&below(&sources, &format!("{path}/{place}")));
             assert_eq!(is_off(&settings(main), "test"), !tested, "{path}/Cargo.toml: `test` of {main}");
         }
-        let Some(lib) = manifest.get("lib") else {
-            assert!(!root().join(path).join("src/lib.rs").exists(), "{path}/Cargo.toml: no [lib]");
+        if !has_library {
             continue;
-        };
+        }
+        let lib = manifest.get("lib").cloned().unwrap_or(toml::Table::new().into());
         let texts: Vec<String> = below(&sources, &format!("{path}/src"));
-        assert_eq!(is_off(lib, "doctest"), !has_doc_tests(&texts), "{path}/Cargo.toml: `doctest`");
-        assert_eq!(is_off(lib, "test"), !has_tests(&texts), "{path}/Cargo.toml: `test` of the library");
+        assert_eq!(is_off(&lib, "doctest"), !has_doc_tests(&texts), "{path}/Cargo.toml: `doctest`");
+        assert_eq!(is_off(&lib, "test"), !has_tests(&texts), "{path}/Cargo.toml: `test` of the library");
     }
 }
 

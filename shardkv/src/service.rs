@@ -17,7 +17,7 @@ use std::time::Duration;
 use base::socket::Room;
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
-use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write};
+use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write, check_key};
 use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::status::KvStatus;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
@@ -34,7 +34,6 @@ use tracing::Instrument;
 
 use crate::leader::{ConfigWatcher, Knowledge, Mover, Progress};
 use crate::machine::command::{Command, Outcome, Query};
-use crate::machine::kv::check_key;
 use crate::machine::{Machine, Standing};
 use crate::machine::{check, rows};
 use crate::status;
@@ -244,7 +243,7 @@ impl Service {
             }
             KvRequest::Write { key, write, ticket, config } => {
                 let shard = self.home(&key, config)?;
-                check_value(&write, self.params()?)?;
+                write.check(self.params()?)?;
                 let freeing = matches!(write, Write::Delete);
                 let command = Command::Write { shard, key, write, ticket, config };
                 match freeing {
@@ -257,7 +256,7 @@ impl Service {
                 let params = self.params()?;
                 for (key, write) in &writes {
                     check_key(key, params)?;
-                    check_value(write, params)?;
+                    write.check(params)?;
                 }
                 check_batch(&writes)?;
                 match writes.iter().all(|(_, write)| matches!(write, Write::Delete)) {
@@ -407,27 +406,10 @@ fn named(request: &KvRequest) -> ConfigNum {
     }
 }
 
-/// Refuses before the log what is too large by itself; the result is judged when it is applied.
-fn check_value(write: &Write, params: Params) -> Result<(), KvRefusal> {
-    let bytes = value_bytes(write) as u64;
-    match bytes > u64::from(params.value_bytes_max) {
-        true => Err(KvRefusal::ValueTooLarge { bytes, limit: params.value_bytes_max }),
-        false => Ok(()),
-    }
-}
-
-fn value_bytes(write: &Write) -> usize {
-    match write {
-        Write::Put { value, .. } => value.len(),
-        Write::Append { piece } => piece.len(),
-        Write::Delete => 0,
-    }
-}
-
 /// Refuses a batch that would make an entry larger than a single write may be: what does not fit a frame
 /// between replicas could be logged and never be replicated (correctness rules 22b, 49).
 fn check_batch(writes: &[(Bytes, Write)]) -> Result<(), KvRefusal> {
-    let bytes: usize = writes.iter().map(|(key, write)| key.len() + value_bytes(write)).sum();
+    let bytes: usize = writes.iter().map(|(key, write)| key.len() + write.bytes()).sum();
     match writes.len() > 1 && bytes > BATCH_BYTES_MAX {
         true => Err(KvRefusal::Malformed(format!(
             "a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts"

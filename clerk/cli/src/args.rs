@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use clerk::api::config::SESSIONS_LIMIT;
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
@@ -15,8 +15,6 @@ use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 pub(crate) use self::bench::{
     Bench, BenchVerb, Compare, DistributionName, PhaseSpec, Run, Scaling, Settings, one_line,
 };
-use crate::context::Context;
-use crate::failure::Failure;
 use crate::output::Format;
 
 /// A sharded, replicated, linearizable key/value store: its clients, its administration, and clusters on
@@ -411,13 +409,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| *duration <= Duration::from_secs(1_000_000))
         .ok_or_else(|| format!("`{text}`: seconds are a number above 0"))
-}
-
-pub(crate) fn completions(context: &Context, completions: &Completions) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(completions.shell, &mut Args::command(), "clerk", &mut script);
-    context.output.bytes(&script);
-    Ok(())
 }
 
 #[cfg(test)]

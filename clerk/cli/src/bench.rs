@@ -24,6 +24,7 @@ mod plan;
 mod process;
 mod record;
 mod result;
+mod run;
 mod scaling;
 mod text;
 mod watch;

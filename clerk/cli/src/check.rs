@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::args;
-use crate::cluster::program;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::local::program;
 
 pub(crate) fn check(context: &Context, check: &args::Check) -> Result<(), Failure> {
     let directory = &check.directory;

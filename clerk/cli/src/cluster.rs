@@ -1,27 +1,12 @@
 //! Clusters on this machine: server processes started, stopped and watched.
 //!
-//! ```text
-//! D/cluster.json   the cluster's id and sizes, and every server with its port
-//! D/cluster.lock   held by the command that starts or stops servers
-//! D/NAME/          a server's data directory; NAME/log is its log, NAME/out what it printed
-//! ```
-//!
-//! A server is up when a process holds the lock of its data directory; the lock's text is that process.
-//! Only such a process is ever signalled, through a handle that another process with the same number
-//! cannot take over. A new server is started with `--new` until it has made its directory once, and never
-//! again: one that lost its data must not come back as if it had never voted (correctness rule 32).
-//!
-//! A command that was interrupted is finished by the next one: half a purge (`directory`), half a start (`health`), and
+//! A command that was interrupted is finished by the next one: half a purge ([`Directory`]), half a start (`health`), and
 //! the join of a new cluster's groups, which is made once and never again.
 //!
 //! Left out on purpose: restarting servers that die (that is what the replicas are for), and machines
 //! other than this one.
 
-mod directory;
-mod file;
-mod found;
 mod health;
-mod process;
 mod stop;
 
 use std::collections::BTreeSet;
@@ -35,14 +20,12 @@ use clerk::api::ctrl::Change;
 use clerk::api::{ConfigNum, GroupId};
 use serde_json::{Value, json};
 
-pub(crate) use self::directory::Directory;
-pub(crate) use self::file::{Cluster, name};
-pub(crate) use self::process::program;
 pub(crate) use self::stop::{down, kill};
 
 use crate::args::{self, Name};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
+use crate::local::{Cluster, Directory, process};
 use crate::settle::{settle, shown};
 use crate::status;
 

@@ -9,25 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock::{self, Instant};
-use base::socket::{self, DialError, Key};
+use base::socket::Key;
 use clerk::api::{Address, GroupId};
 use clerk::cache::ConfigCache;
-use clerk::connection::{Connection, Options, TarpcConnection};
+use clerk::connection::{self, Connection, Options, TarpcConnection};
 use clerk::ctrl::CtrlClerk;
 use clerk::group::GroupClient;
 use clerk::kv::{self, Clerk};
-use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::args::Args;
-use crate::cluster::{Cluster, Directory};
 use crate::failure::Failure;
+use crate::local::{Cluster, Directory};
 use crate::output::Output;
 
 const DIRECTORY: &str = "clerk-data";
 const DATA_TIMEOUT: Duration = Duration::from_secs(10);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two rounds of asking all controllers for the name of their cluster.
-const DISCOVERY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all verbs get.
 pub(crate) struct Context {
@@ -134,36 +131,14 @@ impl Reach {
         Self { local: self.local.clone(), ..fresh }
     }
 
-    /// Asks the controllers for the name and the key of their cluster: every connection has to say them. The first
-    /// answer counts; one that refuses to tell is not asked again.
     async fn remote(controllers: Vec<Address>, until: Instant) -> Result<Self, Failure> {
-        let ask = |address: Address| async move {
-            loop {
-                let error = match socket::cluster_of(&address, until.since(clock::now())).await {
-                    Ok(found) => return Ok(found),
-                    Err(error) => error,
-                };
-                // Asked again, it would say the same.
-                let is_refused = matches!(error, DialError::Refused(_));
-                if !is_refused && clock::now().after(DISCOVERY_PAUSE) >= until {
-                    clock::sleep(until.since(clock::now())).await;
-                }
-                if is_refused || clock::now() >= until {
-                    return Err(format!("{address}: {error}"));
-                }
-                clock::sleep(DISCOVERY_PAUSE).await;
-            }
-        };
-        let mut asked: FuturesUnordered<_> = controllers.iter().cloned().map(ask).collect();
-        let mut said = Vec::new();
-        while let Some(answer) = asked.next().await {
-            match answer {
-                Ok((cluster, key)) => return Ok(Self::of(cluster, Key::new(key), controllers.clone())),
-                Err(why) => said.push(why),
+        match connection::find(&controllers, until).await {
+            Ok((cluster, key)) => Ok(Self::of(cluster, key, controllers)),
+            Err(error) => {
+                let failure = Failure::new("unavailable", error.to_string());
+                Err(failure.next("check --controllers (or CLERK_CONTROLLERS)"))
             }
         }
-        let failure = Failure::new("unavailable", format!("no controller answers: {}", said.join("; ")));
-        Err(failure.next("check --controllers (or CLERK_CONTROLLERS)"))
     }
 
     fn of(cluster: String, key: Key, controllers: Vec<Address>) -> Self {

@@ -12,10 +12,12 @@ mod bench;
 mod bulk;
 mod check;
 mod cluster;
+mod completions;
 mod context;
 mod escape;
 mod failure;
 mod keys;
+mod local;
 mod output;
 mod records;
 mod recover;
@@ -99,6 +101,6 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Status => status::status(&context).await,
         Verb::RecoverControllers(verb) => recover::recover_controllers(&context, &verb).await,
         Verb::Bench(bench) => bench::bench(&context, &bench).await,
-        Verb::Completions(completions) => args::completions(&context, &completions),
+        Verb::Completions(completions) => completions::completions(&context, &completions),
     }
 }

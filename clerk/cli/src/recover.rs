@@ -24,9 +24,9 @@ use serde_json::json;
 use self::plan::{Heard, Plan, plan};
 use crate::args::{self, Joining};
 use crate::cluster;
-use crate::cluster::{Cluster, Directory};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
+use crate::local::{Cluster, Directory};
 
 /// How long the controllers may take to say that they are well.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(2);

@@ -8,9 +8,9 @@ use clerk::api::status::{CtrlStatus, DiskStatus, KvStatus, ReplicaStatus, ShardP
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
-use crate::cluster;
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
+use crate::local;
 use crate::output::{Output, table};
 use crate::settle::shown;
 use crate::survey::{Survey, speaker, survey};
@@ -63,7 +63,7 @@ pub(crate) async fn print(reach: &Reach, output: Output, until: Instant) {
 /// The name of a server: as its cluster's file says, or else by its id, or else by its place.
 pub(crate) fn name_of(reach: &Reach, group: u64, address: &Address, id: Option<u64>, place: usize) -> String {
     let local = reach.local.as_ref().and_then(|cluster| cluster.name_at(group, address));
-    local.unwrap_or_else(|| cluster::name(group, id.unwrap_or(place as u64 + 1)))
+    local.unwrap_or_else(|| local::name(group, id.unwrap_or(place as u64 + 1)))
 }
 
 fn controllers<'a>(reach: &Reach, survey: &'a Survey) -> Vec<Server<'a>> {
@@ -119,7 +119,7 @@ fn phase(phase: ShardPhase) -> &'static str {
 fn server_document(group: u64, server: &Server<'_>) -> Value {
     let Server { name, address, status, known, .. } = server;
     let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
-    let leader = status.and_then(|status| status.leader).map(|leader| cluster::name(group, leader));
+    let leader = status.and_then(|status| status.leader).map(|leader| local::name(group, leader));
     let refused_peers = status.map(|status| names(group, &status.refused_peers));
     json!({
         "name": name,
@@ -152,7 +152,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
 }
 
 fn names(group: u64, ids: &[u64]) -> Vec<String> {
-    ids.iter().map(|id| cluster::name(group, *id)).collect()
+    ids.iter().map(|id| local::name(group, *id)).collect()
 }
 
 /// What an operator has to hear of a server: nothing, of most.

@@ -47,6 +47,42 @@ pub enum Write {
     Delete,
 }
 
+impl Write {
+    /// Bytes of the value that it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Put { value, .. } => value.len(),
+            Self::Append { piece } => piece.len(),
+            Self::Delete => 0,
+        }
+    }
+
+    /// Refuses what is too large on its own, before it travels or is logged. An append may still make too large a
+    /// value: the result is judged where it is made.
+    ///
+    /// # Errors
+    /// [`KvRefusal::ValueTooLarge`].
+    pub fn check(&self, params: Params) -> Result<(), KvRefusal> {
+        let (bytes, limit) = (self.bytes() as u64, params.value_bytes_max);
+        if bytes > u64::from(limit) {
+            return Err(KvRefusal::ValueTooLarge { bytes, limit });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a key has an allowed length.
+///
+/// # Errors
+/// [`KvRefusal::InvalidKey`].
+pub fn check_key(key: &[u8], params: Params) -> Result<(), KvRefusal> {
+    let (bytes, limit) = (key.len() as u64, params.key_bytes_max);
+    if bytes == 0 || bytes > u64::from(limit) {
+        return Err(KvRefusal::InvalidKey { bytes, limit });
+    }
+    Ok(())
+}
+
 /// What a group is asked. Requests about a shard carry the clerk's configuration number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvRequest {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base::backoff::BackOff;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -62,7 +63,7 @@ pub(super) struct Search<'a> {
     foreign: usize,
     /// The last full round met nothing else.
     all_foreign: bool,
-    pause: Duration,
+    back_off: BackOff,
     /// The time for the present attempt is shorter than usual.
     pub(super) hurries: bool,
     /// What each server said last; one that was not asked yet said nothing.
@@ -83,7 +84,7 @@ impl<'a> Search<'a> {
             failed: Vec::new(),
             foreign: 0,
             all_foreign: false,
-            pause: PAUSE_MIN,
+            back_off: BackOff::new(PAUSE_MIN, PAUSE_MAX),
             hurries: false,
             said: BTreeMap::new(),
             last: "no server was asked in time".to_owned(),
@@ -110,12 +111,12 @@ impl<'a> Search<'a> {
         let hint = match step {
             Step::Again(why) => {
                 self.note(format!("{}: {why}", self.target));
-                return Some(self.take_pause(random));
+                return Some(self.back_off.pause(random));
             }
             Step::Busy(why) => {
                 self.note(why);
                 if self.leads {
-                    return Some(self.take_pause(random));
+                    return Some(self.back_off.pause(random));
                 }
                 None
             }
@@ -144,7 +145,7 @@ impl<'a> Search<'a> {
                 return None;
             }
         }
-        let pause = self.take_pause(random);
+        let pause = self.back_off.pause(random);
         self.all_foreign = self.foreign == self.failed.len();
         self.foreign = 0;
         self.failed.clear();
@@ -182,11 +183,5 @@ impl<'a> Search<'a> {
         self.leads = false;
         self.next += 1;
         self.left = self.left.saturating_sub(1);
-    }
-
-    fn take_pause(&mut self, random: &mut StdRng) -> Duration {
-        let pause = self.pause.mul_f64(random.random_range(0.5..1.0));
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        pause
     }
 }

@@ -9,9 +9,9 @@ use base::clock::Instant;
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 
-use super::{Clerk, Error, check_key, check_value, odd, refused};
+use super::{Clerk, Error, odd, refused};
 use crate::api::config::shard_of;
-use crate::api::kv::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, KvReply, KvRequest, Write};
+use crate::api::kv::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, KvReply, KvRequest, Write, check_key};
 use crate::api::{ShardId, Version};
 
 /// Writes of a batch that go to one shard in one request.
@@ -25,12 +25,7 @@ struct Part {
 
 /// Adds a write to the last part, or to a new one if that is full.
 fn add_to_parts(parts: &mut Vec<Part>, place: usize, key: Bytes, write: Write) {
-    let bytes = key.len()
-        + match &write {
-            Write::Put { value, .. } => value.len(),
-            Write::Append { piece } => piece.len(),
-            Write::Delete => 0,
-        };
+    let bytes = key.len() + write.bytes();
     let full = |part: &Part| part.writes.len() == BATCH_WRITES_MAX || part.bytes + bytes > BATCH_BYTES_MAX;
     if parts.last().is_none_or(full) {
         parts.push(Part::default());
@@ -65,12 +60,12 @@ impl Clerk {
         let mut results = vec![Ok(Version(0)); writes.len()];
         let mut by_shard: BTreeMap<ShardId, Vec<Part>> = BTreeMap::new();
         for (place, (key, write)) in writes.into_iter().enumerate() {
-            match check_key(&key, params).and_then(|()| check_value(&write, params)) {
+            match check_key(&key, params).and_then(|()| write.check(params)) {
                 Ok(()) => {
                     let shard = shard_of(&key, params.shard_count);
                     add_to_parts(by_shard.entry(shard).or_default(), place, key, write);
                 }
-                Err(error) => results[place] = Err(error),
+                Err(refusal) => results[place] = Err(refused(refusal)),
             }
         }
         let shards = by_shard.into_iter().map(|(shard, parts)| async move {

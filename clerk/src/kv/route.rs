@@ -10,8 +10,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use base::backoff::BackOff;
 use base::clock::{self, Instant};
-use rand::RngExt;
 
 use super::{Clerk, Fault};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
@@ -55,7 +55,8 @@ impl Clerk {
         request: impl Fn(ConfigNum) -> KvRequest,
     ) -> Result<KvReply, Fault> {
         let cache = &self.shared.cache;
-        let (mut pause, mut refusals, mut said) = (PAUSE_MIN, Refusals::default(), None);
+        let mut back_off = BackOff::new(PAUSE_MIN, PAUSE_MAX);
+        let (mut refusals, mut said) = (Refusals::default(), None);
         loop {
             let view = cache.any(until).await.map_err(Fault::Controllers)?;
             let num = view.config.num;
@@ -105,7 +106,7 @@ impl Clerk {
                 return Err(Fault::Late(why, silent));
             }
             if cache.current().is_none_or(|view| view.config.num <= num) {
-                self.pause(&mut pause, until).await;
+                self.pause(&mut back_off, until).await;
             }
         }
     }
@@ -169,13 +170,12 @@ impl Clerk {
         client
     }
 
-    async fn pause(&self, pause: &mut Duration, until: Instant) {
-        let share = {
+    async fn pause(&self, back_off: &mut BackOff, until: Instant) {
+        let pause = {
             let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
-            random.random_range(0.5..1.0)
+            back_off.pause(&mut *random)
         };
-        clock::sleep(pause.mul_f64(share).min(until.since(clock::now()))).await;
-        *pause = (*pause * 2).min(PAUSE_MAX);
+        clock::sleep(pause.min(until.since(clock::now()))).await;
     }
 }
 

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use base::codec::{self, Denied};
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
-use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write, batch_result_bytes_max};
+use clerk::api::kv::{BATCH_WRITES_MAX, Item, KvRefusal, KvReply, Write, batch_result_bytes_max, check_key};
 use clerk::api::{ConfigNum, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::Rows;
 use raft::rsm::sessions::Check;
@@ -113,15 +113,6 @@ impl Recorded {
     pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
         let checked: Result<Self, _> = codec::decode(bytes, bytes.len());
         checked.map(drop).map_err(|error| format!("a session's reply: {error}"))
-    }
-}
-
-/// Whether a key has an allowed length.
-pub(crate) fn check_key(key: &[u8], params: Params) -> Result<(), KvRefusal> {
-    let bytes = key.len() as u64;
-    match bytes == 0 || bytes > u64::from(params.key_bytes_max) {
-        true => Err(KvRefusal::InvalidKey { bytes, limit: params.key_bytes_max }),
-        false => Ok(()),
     }
 }
 

@@ -18,11 +18,11 @@ use clerk::kv::{Error, Got};
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::Run;
 use super::keys::Keys;
 use super::pace::Backlog;
 use super::plan::Load;
 use super::record::{Entry, Op, Outcome};
+use super::run::Run;
 
 /// After a refusal that came at once, so that a closed loop does not spin.
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);

@@ -1,7 +1,7 @@
 //! Plays phases, one after the other, and makes the result.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base::clock::{self, Instant};
@@ -18,6 +18,7 @@ use super::plan::{Load, Plan};
 use super::process::Proc;
 use super::record::Record;
 use super::result::{FORMAT, Machine, PhaseResult, Processes, Report, RunFacts};
+use super::run::Run;
 use super::watch::{Snapshot, Watch};
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
@@ -25,28 +26,6 @@ use crate::output::Output;
 
 /// Longer than any phase.
 const FOREVER: Duration = Duration::from_secs(10_000_000);
-
-/// What all clients share.
-pub(super) struct Run {
-    pub(super) clerk: Clerk,
-    /// Part of every key and value.
-    pub(super) id: String,
-    /// Ends operations in mid-air.
-    pub(super) interrupted: CancellationToken,
-    pub(super) record: Option<Record>,
-    clients: AtomicU64,
-    measure: Mutex<Measure>,
-}
-
-impl Run {
-    pub(super) fn measure(&self) -> MutexGuard<'_, Measure> {
-        self.measure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn new_client(&self) -> u64 {
-        self.clients.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
 
 /// When a phase ends.
 pub(super) enum Until {
@@ -109,14 +88,7 @@ impl Engine {
             config_start: config_num(&clerk).await,
             ..Report::default()
         };
-        let run = Run {
-            clerk,
-            id,
-            interrupted: CancellationToken::new(),
-            record,
-            clients: AtomicU64::new(0),
-            measure: Mutex::new(Measure::new(started)),
-        };
+        let run = Run::new(clerk, id, record, Measure::new(started));
         Ok(Self {
             run: Arc::new(run),
             output: context.output,

@@ -17,11 +17,10 @@ use clerk::connection::CallError;
 use clerk::statuses;
 use futures::future::join_all;
 
-use super::directory::Directory;
-use super::file::{Cluster, Server};
-use super::{last_lines, process};
+use super::last_lines;
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
+use crate::local::{Cluster, Directory, Server, process};
 
 const PERIOD: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_secs(1);

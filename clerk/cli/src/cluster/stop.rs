@@ -6,11 +6,10 @@ use base::clock::{self, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::directory::Directory;
-use super::process;
 use crate::args::{self, Name};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::local::{Directory, process};
 
 const PERIOD: Duration = Duration::from_millis(20);
 /// A server that has not stopped by then is killed: it has nothing to lose.

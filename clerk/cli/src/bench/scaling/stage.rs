@@ -16,9 +16,10 @@ use tempfile::TempDir;
 use super::caps::Caps;
 use crate::args;
 use crate::bench::process::Proc;
-use crate::cluster::{self, Directory};
+use crate::cluster;
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
+use crate::local::{self, Directory};
 use crate::survey::survey;
 
 const FIRST_GROUP: u64 = 101;
@@ -90,7 +91,7 @@ impl Stage {
                 let unreached = |why: String| Failure::new("unavailable", format!("{address}: {why}"));
                 let replica = status.map_err(unreached)?.replica;
                 proc.serves(replica.pid, &address).map_err(unreached)?;
-                caps.limit(&cluster::name(group.0, replica.id), replica.pid)?;
+                caps.limit(&local::name(group.0, replica.id), replica.pid)?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::args::{self, Name};
 use crate::failure::Failure;
 
 /// Format 1 had no checksum.
-pub(super) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 const CONTROLLER_SERVERS: u64 = 3;
 const FIRST_GROUP: u64 = 101;
 const HOST: &str = "127.0.0.1";
@@ -43,16 +43,16 @@ pub(crate) struct Server {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cluster {
-    pub(super) format: u32,
+    pub(crate) format: u32,
     /// Its id, which every connection names.
     pub(crate) cluster: String,
     /// Its key in hexadecimal digits, once its controllers have told it. (Too wide for the numbers of many JSON readers.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
     pub(crate) shards: u32,
     /// Sessions of a shard; none: as many as controllers allow by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) sessions_max: Option<u32>,
+    pub(crate) sessions_max: Option<u32>,
     /// Servers of a group, unless told otherwise.
     pub(crate) replicas: u64,
     /// Groups it began with.
@@ -64,7 +64,7 @@ pub(crate) struct Cluster {
     pub(crate) recovering: bool,
     /// Its data are being deleted: nothing of it may be started any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) purging: bool,
+    pub(crate) purging: bool,
     pub(crate) servers: BTreeMap<String, Server>,
 }
 
@@ -100,7 +100,7 @@ impl Cluster {
     }
 
     /// A cluster of which nothing but these servers is known.
-    pub(super) fn of_servers(cluster: String, key: Option<u64>, servers: BTreeMap<String, Server>) -> Self {
+    pub(crate) fn of_servers(cluster: String, key: Option<u64>, servers: BTreeMap<String, Server>) -> Self {
         let mut found = Self {
             format: FORMAT,
             cluster,
@@ -119,7 +119,7 @@ impl Cluster {
     }
 
     /// What of it contradicts itself, in words: a file may have been written by hand, with its checksum.
-    pub(super) fn consistent(&self) -> Result<(), String> {
+    pub(crate) fn consistent(&self) -> Result<(), String> {
         let has_port = |server: &Server| port_of(server).is_some_and(|port| port > 0);
         let misnamed = self.servers.iter().find(|(key, server)| **key != name(server.group, server.id));
         let nowhere = self.servers.iter().find(|(_, server)| !has_port(server));
@@ -294,13 +294,13 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use clap::Parser;
 
     use super::Cluster;
     use crate::args::{Args, Name, Up, Verb};
 
-    pub(in crate::cluster) fn up(options: &str) -> Up {
+    pub(in crate::local) fn up(options: &str) -> Up {
         let line = format!("clerk up {options}");
         match Args::try_parse_from(line.split_whitespace()).unwrap().verb {
             Verb::Up(up) => up,

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 const STANDARD_FILES: i32 = 3;
 
 /// The process that holds a data directory.
-pub(super) fn holder(data: &Path) -> Option<u32> {
+pub(crate) fn holder(data: &Path) -> Option<u32> {
     let lock = data.join("lock");
     let inode = std::fs::metadata(&lock).ok()?.ino();
     let named = std::fs::read_to_string(&lock).ok()?.trim().parse::<u32>().ok()?;
@@ -37,7 +37,7 @@ fn holds(line: &str, pid: u32, inode: u64) -> bool {
 }
 
 /// Signals the process that holds `data`; whether there was one.
-pub(super) fn signal(data: &Path, signal: Signal) -> Result<bool, Failure> {
+pub(crate) fn signal(data: &Path, signal: Signal) -> Result<bool, Failure> {
     let Some(pid) = holder(data) else { return Ok(false) };
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(number) = number else { return Ok(false) };
@@ -74,7 +74,7 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Starts a server as a process group of its own, so that Ctrl-C here does not reach it.
-pub(super) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<Child, Failure> {
+pub(crate) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<Child, Failure> {
     std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
     let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
     let out = data.join("out");
@@ -102,12 +102,12 @@ fn is_new(server: &Server, data: &Path) -> bool {
 }
 
 /// Whether a server has made this directory.
-pub(super) fn is_made(data: &Path) -> bool {
+pub(crate) fn is_made(data: &Path) -> bool {
     data.join("identity").exists()
 }
 
 /// The key of the cluster that a data directory belongs to, if its server has learned it.
-pub(super) fn key_of(data: &Path) -> Option<u64> {
+pub(crate) fn key_of(data: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(data.join("identity")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("key ")?.parse().ok())
 }
@@ -153,8 +153,8 @@ mod tests {
     use rustix::process::Signal;
 
     use super::{arguments, holder, holds, is_new, key_of, signal};
-    use crate::cluster::file::tests::up;
-    use crate::cluster::file::{Cluster, Server};
+    use crate::local::file::tests::up;
+    use crate::local::file::{Cluster, Server};
 
     #[test]
     fn a_line_of_the_kernels_locks_is_understood() {

@@ -34,7 +34,7 @@ impl Directory {
     ///
     /// # Errors
     /// `bad_cluster_file`.
-    pub(super) fn refuse_orphans(&self) -> Result<(), Failure> {
+    pub(crate) fn refuse_orphans(&self) -> Result<(), Failure> {
         let Some(running) = self.running() else { return Ok(()) };
         let message =
             format!("{} servers run in {}, and cluster.json is gone", running.len(), self.path().display());

@@ -250,7 +250,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::Directory;
-    use crate::cluster::file::{Cluster, name, tests::up};
+    use crate::local::file::{Cluster, name, tests::up};
 
     fn soon() -> clock::Instant {
         clock::now().after(Duration::from_millis(200))
