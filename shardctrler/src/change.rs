@@ -189,10 +189,10 @@ pub fn check(change: &Change) -> Result<(), CtrlRefusal> {
 /// Whether a group may have this id and these servers.
 pub(crate) fn check_group(group: GroupId, addresses: &[Address]) -> Result<(), CtrlRefusal> {
     let fits = |address: &String| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX;
-    match group != GroupId(0) && (1..=ADDRESSES_MAX).contains(&addresses.len()) && addresses.iter().all(fits)
-    {
-        true => Ok(()),
-        false => Err(CtrlRefusal::InvalidGroup(group)),
+    if group != GroupId(0) && (1..=ADDRESSES_MAX).contains(&addresses.len()) && addresses.iter().all(fits) {
+        Ok(())
+    } else {
+        Err(CtrlRefusal::InvalidGroup(group))
     }
 }
 

@@ -39,13 +39,12 @@ impl JudgeRows for Table {
     }
 
     fn end(&mut self) -> Result<(), String> {
-        match self.newest == self.last {
-            true => Ok(()),
-            false => {
-                let shown = |num: Option<u64>| num.map_or("none".to_owned(), |num| num.to_string());
-                let (newest, last) = (shown(self.newest), shown(self.last));
-                Err(format!("the newest configuration should be {newest}, and is {last}"))
-            }
+        if self.newest == self.last {
+            Ok(())
+        } else {
+            let shown = |num: Option<u64>| num.map_or("none".to_owned(), |num| num.to_string());
+            let (newest, last) = (shown(self.newest), shown(self.last));
+            Err(format!("the newest configuration should be {newest}, and is {last}"))
         }
     }
 }

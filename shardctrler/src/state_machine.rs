@@ -137,9 +137,10 @@ impl Known {
             Ok(Some(next)) => {
                 let before = self.config.num;
                 self.adopt(rows, next);
-                match self.config.num > before {
-                    true => Recorded::Made(self.config.num),
-                    false => Recorded::Harmless(before),
+                if self.config.num > before {
+                    Recorded::Made(self.config.num)
+                } else {
+                    Recorded::Harmless(before)
                 }
             }
         }
@@ -165,15 +166,14 @@ impl Known {
 
     /// A recovery that was done already is harmless; any other is refused.
     fn on_recover_again(&self, rows: &dyn Read, asked: Place) -> Verdict {
-        match rows::config(rows, asked.num).is_some_and(|config| config.place() == asked) {
-            true => Ok(CtrlReply::Recovered(self.config.place())),
-            false => {
-                let why = format!(
-                    "they have a configuration already, {}, and {asked} is none of theirs",
-                    self.config.num
-                );
-                Err(CtrlRefusal::NotRecovered(why))
-            }
+        if rows::config(rows, asked.num).is_some_and(|config| config.place() == asked) {
+            Ok(CtrlReply::Recovered(self.config.place()))
+        } else {
+            let why = format!(
+                "they have a configuration already, {}, and {asked} is none of theirs",
+                self.config.num
+            );
+            Err(CtrlRefusal::NotRecovered(why))
         }
     }
 

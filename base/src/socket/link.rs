@@ -210,9 +210,10 @@ where
     type Error = io::Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.outgoing.bytes < WRITE_BUFFER_BYTES {
-            true => Poll::Ready(Ok(())),
-            false => self.get_mut().poll_write(cx, WRITE_BUFFER_BYTES - 1),
+        if self.outgoing.bytes < WRITE_BUFFER_BYTES {
+            Poll::Ready(Ok(()))
+        } else {
+            self.get_mut().poll_write(cx, WRITE_BUFFER_BYTES - 1)
         }
     }
 

@@ -99,10 +99,7 @@ fn check_servers(
     missing.retain(|id, _| !seen.contains_key(id));
     let shown: Vec<String> =
         missing.iter().map(|(id, address)| format!("{group}.{id} at {address}")).collect();
-    match shown.is_empty() {
-        true => Ok(()),
-        false => Err(format!("missing: {}", shown.join(", "))),
-    }
+    if shown.is_empty() { Ok(()) } else { Err(format!("missing: {}", shown.join(", "))) }
 }
 
 /// The address book knows every group that ever joined.
@@ -138,10 +135,8 @@ async fn change(
         format!("configuration {num} is made, and its moves go on without this command"),
         "`clerk status` shows how far they are",
     );
-    let settled = match waiting.no_wait {
-        true => None,
-        false => Some(settle(reach, num, &leaving, until, context.output).await),
-    };
+    let settled =
+        if waiting.no_wait { None } else { Some(settle(reach, num, &leaving, until, context.output).await) };
     let seconds = started.elapsed().as_secs_f64();
     let is_settled = matches!(settled, Some(Ok(())));
     let parked = if is_settled { parked(reach, &leaving, until).await } else { String::new() };
@@ -209,9 +204,8 @@ pub(crate) fn ranges(shards: &[ShardId]) -> String {
             _ => parts.push((shard.0, shard.0)),
         }
     }
-    let part = |(first, last): &(u32, u32)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let part = |(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     parts.iter().map(part).collect::<Vec<_>>().join(", ")
 }

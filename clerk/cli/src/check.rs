@@ -31,9 +31,10 @@ pub(crate) fn check(context: &Context, check: &args::Check) -> Result<(), Failur
         return Err(Failure::new("not_checked", said));
     };
     context.output.answer(&report, || shown(&report));
-    match report["sound"] == true {
-        true => Ok(()),
-        false => Err(Failure::new("damaged", format!("{at}: not sound")).answered()),
+    if report["sound"] == true {
+        Ok(())
+    } else {
+        Err(Failure::new("damaged", format!("{at}: not sound")).answered())
     }
 }
 

@@ -43,16 +43,13 @@ pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, 
     let directory = Directory::new(&context.directory);
     let until = context.settle_until();
     let _lock = directory.lock(until).await?;
-    let mut cluster = match directory.exists() {
-        true => {
-            let cluster = directory.load()?;
-            cluster.check(up)?;
-            cluster
-        }
-        false => {
-            directory.refuse_orphans()?;
-            Cluster::plan(up)?
-        }
+    let mut cluster = if directory.exists() {
+        let cluster = directory.load()?;
+        cluster.check(up)?;
+        cluster
+    } else {
+        directory.refuse_orphans()?;
+        Cluster::plan(up)?
     };
     directory.save(&cluster)?;
     on_interrupt("interrupted: servers that were started go on running", "clerk down stops them");
@@ -199,9 +196,12 @@ pub(crate) async fn start(context: &Context, names: &args::Names) -> Result<(), 
     let mut cluster = directory.load()?;
     let selected = cluster.select(&names.names)?;
     let started = health::start(context, &directory, &mut cluster, &selected, until).await?;
-    context.output.answer(&json!({"started": started}), || match started.is_empty() {
-        true => "running already\n".to_owned(),
-        false => format!("started {}\n", started.join(" ")),
+    context.output.answer(&json!({"started": started}), || {
+        if started.is_empty() {
+            "running already\n".to_owned()
+        } else {
+            format!("started {}\n", started.join(" "))
+        }
     });
     Ok(())
 }

@@ -69,10 +69,10 @@ pub(crate) async fn recover_controllers(
     let ctrl = reach.ctrl(context.settle_until());
     let place = ctrl.recover(plan.recovery.clone()).await.map_err(|error| {
         let failure = Failure::from(error);
-        match failure.next.is_empty() && reach.local.is_none() {
-            true => failure
-                .next("start every controller with an empty directory, --new and --recover; then again"),
-            false => failure,
+        if failure.next.is_empty() && reach.local.is_none() {
+            failure.next("start every controller with an empty directory, --new and --recover; then again")
+        } else {
+            failure
         }
     })?;
     if reach.local.is_some() {

@@ -227,10 +227,8 @@ fn document(reach: &Reach, survey: &Survey) -> Value {
 fn text(reach: &Reach, survey: &Survey) -> String {
     let num = newest(survey);
     let pending = survey.pending(num, &BTreeSet::new());
-    let settled = match pending.is_empty() {
-        true => "settled".to_owned(),
-        false => format!("not settled: {}", shown(&pending)),
-    };
+    let settled =
+        if pending.is_empty() { "settled".to_owned() } else { format!("not settled: {}", shown(&pending)) };
     let mut text = format!("cluster {}, configuration {num}, {settled}\n\n", reach.cluster);
     let groups = || survey.groups.keys().flat_map(|group| replicas(reach, survey, *group));
     let servers: Vec<Server<'_>> = controllers(reach, survey).into_iter().chain(groups()).collect();

@@ -41,9 +41,10 @@ fn share(until: Instant, most: Duration) -> Duration {
 pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
     let controllers = reach.ctrl(until).statuses_within(share(until, STATUS)).await;
     let any_up = controllers.iter().any(|(_, status)| status.is_ok());
-    let known = match any_up {
-        true => reach.ctrl(clock::now().after(share(until, QUERY))).query(None).await.ok(),
-        false => None,
+    let known = if any_up {
+        reach.ctrl(clock::now().after(share(until, QUERY))).query(None).await.ok()
+    } else {
+        None
     };
     let known = match known {
         Some(known) => Some(known),
@@ -76,12 +77,8 @@ async fn ask_others(reach: &Reach, any_up: bool, limit: Duration) -> Option<(Sea
         }
     });
     let ctrl = reach.ctrl(until);
-    let hearsay = async {
-        match any_up {
-            true => clock::timeout(limit, ctrl.hearsay()).await.ok()?.ok(),
-            false => None,
-        }
-    };
+    let hearsay =
+        async { if any_up { clock::timeout(limit, ctrl.hearsay()).await.ok()?.ok() } else { None } };
     let (of_controllers, of_groups) = join(hearsay, join_all(asked)).await;
     of_groups.into_iter().flatten().chain(of_controllers).max_by_key(|(config, _)| config.num)
 }

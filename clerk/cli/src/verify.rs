@@ -87,9 +87,10 @@ fn pieces(history: impl BufRead) -> Result<Vec<Piece>, Failure> {
 
 fn check(piece: &Piece, value: &[u8]) -> Result<(), Failure> {
     let wanted = piece.text.as_bytes();
-    let times = match wanted.is_empty() {
-        true => 1,
-        false => value.windows(wanted.len()).filter(|window| *window == wanted).count(),
+    let times = if wanted.is_empty() {
+        1
+    } else {
+        value.windows(wanted.len()).filter(|window| *window == wanted).count()
     };
     let why = match (times, piece.acknowledged) {
         (1, _) | (0, false) => return Ok(()),

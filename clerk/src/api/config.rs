@@ -46,9 +46,12 @@ impl Params {
     /// # Errors
     /// In words.
     pub fn check(&self) -> Result<(), String> {
-        let within = |what: &str, value: u32, limit: u32| match (1..=limit).contains(&value) {
-            true => Ok(()),
-            false => Err(format!("{value} {what}, allowed are 1 to {limit}")),
+        let within = |what: &str, value: u32, limit: u32| {
+            if (1..=limit).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("{value} {what}, allowed are 1 to {limit}"))
+            }
         };
         within("shards", self.shard_count, SLOTS)?;
         within("bytes of a key", self.key_bytes_max, KEY_BYTES_LIMIT)?;

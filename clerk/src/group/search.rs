@@ -172,10 +172,7 @@ impl<'a> Search<'a> {
     pub(super) fn in_vain<R: std::error::Error>(&self) -> AskError<R> {
         let said: Vec<&str> = self.said.values().map(String::as_str).collect();
         let why = if said.is_empty() { self.last.clone() } else { said.join("; ") };
-        match self.is_foreign() {
-            true => AskError::Foreign { why },
-            false => AskError::NoLeader { why },
-        }
+        if self.is_foreign() { AskError::Foreign { why } } else { AskError::NoLeader { why } }
     }
 
     fn advance(&mut self) {

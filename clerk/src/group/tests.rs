@@ -208,10 +208,8 @@ async fn a_group_that_was_never_quick_is_waited_for_too() {
 async fn connections_that_break_at_once_make_nobody_wait_longer() {
     let silent = Arc::new(AtomicBool::new(false));
     let now_silent = Arc::clone(&silent);
-    let fake = Fake::new(move |_, _| match now_silent.load(Ordering::Relaxed) {
-        true => Answer::Lost,
-        false => Answer::Broken,
-    });
+    let fake =
+        Fake::new(move |_, _| if now_silent.load(Ordering::Relaxed) { Answer::Lost } else { Answer::Broken });
     let group = group(&fake);
     ask(&group, &mut Attempts::repeatable()).await.unwrap_err();
     silent.store(true, Ordering::Relaxed);
@@ -257,9 +255,8 @@ async fn one_server_of_something_else_ends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_short_last_question_does_not_hide_why_a_group_told_nothing() {
     let start = clock::now();
-    let fake = Fake::new(move |_, _| match start.elapsed() < Duration::from_millis(1500) {
-        true => Answer::Foreign,
-        false => Answer::NotSent,
+    let fake = Fake::new(move |_, _| {
+        if start.elapsed() < Duration::from_millis(1500) { Answer::Foreign } else { Answer::NotSent }
     });
     let why = group(&fake).data(start.after(Duration::from_secs(2))).await.unwrap_err();
     assert!(!why.contains("not reached"), "{why}");

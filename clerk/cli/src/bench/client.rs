@@ -104,10 +104,8 @@ impl Client {
 
     async fn work(&mut self) {
         while let Some(task) = self.next().await {
-            let refused = match task.more.is_empty() {
-                true => self.perform(task).await,
-                false => self.perform_batch(task).await,
-            };
+            let refused =
+                if task.more.is_empty() { self.perform(task).await } else { self.perform_batch(task).await };
             if refused {
                 clock::sleep(AFTER_REFUSAL).await;
             }

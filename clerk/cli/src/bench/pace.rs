@@ -86,9 +86,10 @@ impl Backlog {
         let mut waiting = self.waiting();
         let before = waiting.moments.len();
         for moment in moments {
-            match waiting.moments.len() < self.limit {
-                true => waiting.moments.push_back(moment),
-                false => waiting.dropped += 1,
+            if waiting.moments.len() < self.limit {
+                waiting.moments.push_back(moment)
+            } else {
+                waiting.dropped += 1
             }
         }
         self.arrived.add_permits(waiting.moments.len() - before);

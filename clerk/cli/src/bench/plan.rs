@@ -273,9 +273,10 @@ fn within(name: &str, value: u64, max: u64) -> Result<u64, String> {
 }
 
 fn rate(rate: f64) -> Result<f64, String> {
-    match rate > 0.0 && rate <= RATE_MAX {
-        true => Ok(rate),
-        false => Err(format!("--rate {rate}: operations a second are above 0, up to {RATE_MAX}")),
+    if rate > 0.0 && rate <= RATE_MAX {
+        Ok(rate)
+    } else {
+        Err(format!("--rate {rate}: operations a second are above 0, up to {RATE_MAX}"))
     }
 }
 

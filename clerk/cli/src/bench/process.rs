@@ -83,9 +83,10 @@ impl Proc {
             let inode = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
             inode.is_some_and(|inode| sockets.contains(inode))
         });
-        match listens {
-            true => Ok(()),
-            false => Err(format!("process {pid} does not listen at {address} on this machine")),
+        if listens {
+            Ok(())
+        } else {
+            Err(format!("process {pid} does not listen at {address} on this machine"))
         }
     }
 

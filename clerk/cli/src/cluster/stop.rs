@@ -20,10 +20,7 @@ pub(crate) async fn down(context: &Context, down: &args::Down) -> Result<(), Fai
     let directory = Directory::new(&context.directory);
     let until = context.settle_until();
     // A directory is made only where there is something to be stopped.
-    let lock = match directory.path().exists() {
-        true => Some(directory.lock(until).await?),
-        false => None,
-    };
+    let lock = if directory.path().exists() { Some(directory.lock(until).await?) } else { None };
     let cluster = match directory.load_or_find(context.output) {
         Err(failure) if failure.code == "no_cluster" => {
             // Nothing runs, and nothing is there to be deleted, any more.
@@ -33,10 +30,8 @@ pub(crate) async fn down(context: &Context, down: &args::Down) -> Result<(), Fai
         }
         cluster => cluster?,
     };
-    let names = match down.names.is_empty() {
-        true => cluster.select(&[Name::All])?,
-        false => cluster.select(&down.names)?,
-    };
+    let names =
+        if down.names.is_empty() { cluster.select(&[Name::All])? } else { cluster.select(&down.names)? };
     let stopped = stop(context, &directory, &names, until).await?;
     if down.purge {
         // What belongs to a cluster is known from its file alone.
@@ -49,9 +44,10 @@ pub(crate) async fn down(context: &Context, down: &args::Down) -> Result<(), Fai
     }
     drop(lock);
     context.output.answer(&json!({"stopped": stopped, "purged": down.purge}), || {
-        let mut text = match stopped.is_empty() {
-            true => "nothing runs\n".to_owned(),
-            false => format!("stopped {}\n", stopped.join(" ")),
+        let mut text = if stopped.is_empty() {
+            "nothing runs\n".to_owned()
+        } else {
+            format!("stopped {}\n", stopped.join(" "))
         };
         if down.purge {
             text += &format!("deleted the data in {}\n", directory.path().display());
@@ -105,9 +101,10 @@ pub(crate) async fn kill(context: &Context, names: &args::Names) -> Result<(), F
 
 async fn gone(directory: &Directory, names: &[String]) -> Result<(), Failure> {
     let left = wait_until_gone(directory, names, KILLED).await;
-    match left.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new("io", format!("killed, but still there: {}", left.join(" ")))),
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new("io", format!("killed, but still there: {}", left.join(" "))))
     }
 }
 

@@ -45,10 +45,7 @@ impl Drop for Lock {
         if self.directory.exists() || !self.is_there().unwrap_or(false) {
             return;
         }
-        match self.made {
-            true => self.directory.vanish(),
-            false => _ = std::fs::remove_file(self.directory.lock_file()),
-        }
+        if self.made { self.directory.vanish() } else { _ = std::fs::remove_file(self.directory.lock_file()) }
     }
 }
 
@@ -117,13 +114,11 @@ impl Directory {
     /// `no_cluster`, also of one that is being deleted; `bad_cluster_file`.
     pub(crate) fn load(&self) -> Result<Cluster, Failure> {
         let cluster = self.read()?;
-        match cluster.purging {
-            false => Ok(cluster),
-            true => {
-                let message = format!("the cluster in {} is being deleted", self.path.display());
-                Err(Failure::new("no_cluster", message)
-                    .next("clerk down --purge finishes what was interrupted"))
-            }
+        if cluster.purging {
+            let message = format!("the cluster in {} is being deleted", self.path.display());
+            Err(Failure::new("no_cluster", message).next("clerk down --purge finishes what was interrupted"))
+        } else {
+            Ok(cluster)
         }
     }
 

@@ -64,12 +64,11 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, Failure> {
     let here = std::env::current_exe().and_then(|path| path.canonicalize());
     let here = here.context("cannot find this program itself")?;
     let path = here.with_file_name(name);
-    match path.is_file() {
-        true => Ok(path),
-        false => {
-            let message = format!("{} is missing: it has to lie beside clerk", path.display());
-            Err(Failure::new("missing_program", message).next("make build"))
-        }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        let message = format!("{} is missing: it has to lie beside clerk", path.display());
+        Err(Failure::new("missing_program", message).next("make build"))
     }
 }
 

@@ -198,9 +198,10 @@ fn start_clients(store: &Store, parameters: Generic, done: &Done) -> Vec<JoinHan
         let client = store.client();
         let random = store.lab.random(&store.lab.fresh_name("choices"));
         let done = done.clone();
-        match parameters.random_keys {
-            true => tokio::spawn(shared_keys(client, me, parameters.clients, random, done)),
-            false => tokio::spawn(own_key(client, me, random, done)),
+        if parameters.random_keys {
+            tokio::spawn(shared_keys(client, me, parameters.clients, random, done))
+        } else {
+            tokio::spawn(own_key(client, me, random, done))
         }
     };
     (0..parameters.clients).map(start).collect()

@@ -158,9 +158,10 @@ fn part_c() -> Vec<Test> {
 async fn generic(lab: Lab, parameters: Generic) -> anyhow::Result<()> {
     const LOAD_MS: u64 = 1000;
     let store = parameters.set_up(&lab).await?;
-    let keys: Vec<String> = match parameters.random_keys {
-        true => (0..100).map(|number| format!("k{number}")).collect(),
-        false => vec!["k".to_owned()],
+    let keys: Vec<String> = if parameters.random_keys {
+        (0..100).map(|number| format!("k{number}")).collect()
+    } else {
+        vec!["k".to_owned()]
     };
     let reliable = lab.net() == Net::Reliable && !parameters.crash && !parameters.partitions;
     let mut reader = store.versioned_client();

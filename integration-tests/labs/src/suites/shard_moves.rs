@@ -222,9 +222,10 @@ async fn batches(recorder: Recorder, store: KvStore, mix: Mix, mut random: Gener
         let home = random.random_range(0..mix.keys.len() / KEYS_PER_SHARD) * KEYS_PER_SHARD;
         let near = random.random_bool(0.5);
         let mut request = |client: &u64| {
-            let key = match near {
-                true => home + random.random_range(0..KEYS_PER_SHARD),
-                false => random.random_range(0..mix.keys.len()),
+            let key = if near {
+                home + random.random_range(0..KEYS_PER_SHARD)
+            } else {
+                random.random_range(0..mix.keys.len())
             };
             let op = if random.random_bool(0.7) { Op::Append } else { Op::Put };
             let value = Some(format!("[{client}.{number}]"));

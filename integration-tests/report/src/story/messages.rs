@@ -152,10 +152,10 @@ fn thin(all: Vec<Message<'_>>, failed_at: u64) -> (Vec<Message<'_>>, Option<Stri
     let near = limited;
     let is_vote = |message: &Message| message.topic == "vote";
     let (votes, others): (usize, usize) =
-        all[..near].iter().fold((0, 0), |(votes, others), one| match is_vote(one) {
-            true => (votes + 1, others),
-            false => (votes, others + 1),
-        });
+        all[..near].iter().fold(
+            (0, 0),
+            |(votes, others), one| if is_vote(one) { (votes + 1, others) } else { (votes, others + 1) },
+        );
     if votes + others <= EARLY_MAX {
         return (all, None);
     }

@@ -146,8 +146,9 @@ pub(crate) fn stagings() -> Result<(), String> {
         Body::Append { prev, entries, commit: Index(6), round: 0, acked: EntryId::ZERO, differs: None };
     let _ = says(&mut follower, 1, append);
     let apply = follower.take_ready().apply;
-    match apply.iter().any(|item| matches!(item, Apply::DropStaged)) {
-        true => Ok(()),
-        false => Err(format!("rows that are not needed any more are kept: {apply:?}")),
+    if apply.iter().any(|item| matches!(item, Apply::DropStaged)) {
+        Ok(())
+    } else {
+        Err(format!("rows that are not needed any more are kept: {apply:?}"))
     }
 }
