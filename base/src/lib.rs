@@ -5,6 +5,7 @@
 //! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
 //! * [`backoff`]: pauses between tries that failed;
 //! * [`seed`]: generators derived from (seed, name), so that runs can be replayed;
+//! * [`html`]: text as HTML, and the head of a page;
 //! * [`mutants`]: planted bugs, asleep in every normal build;
 //! * [`process`]: settings, log, signals and the end of a program.
 //!
@@ -13,6 +14,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod codec;
+pub mod html;
 pub mod mutants;
 pub mod process;
 pub mod seed;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use base::html::{self, escape};
 use serde::Serialize;
 
 use super::Verdict;
@@ -16,6 +17,8 @@ use super::words::micros;
 use sim::record::{Header, Recording};
 
 const TEMPLATE: &str = include_str!("page/page.html");
+/// The page loads nothing.
+const EXTRA: &str = include_str!("page/head.html");
 const STYLE: &str = include_str!("page/page.css");
 /// In the order in which they build on each other.
 const SCRIPTS: [&str; 6] = [
@@ -65,8 +68,7 @@ pub fn render(recording: &Recording, verdicts: &[Verdict]) -> serde_json::Result
     let data = harmless(&serde_json::to_string(&data)?);
     let header = &recording.header;
     let parts = [
-        ("{{title}}", escape(&format!("{}: {}", header.test, header.title))),
-        ("{{style}}", STYLE.to_owned()),
+        ("{{head}}", html::head(&format!("{}: {}", header.test, header.title), EXTRA, STYLE)),
         ("{{heading}}", escape(&header.title)),
         ("{{failure}}", escape(&header.failure)),
         ("{{data}}", data),
@@ -88,22 +90,6 @@ fn fill(template: &str, parts: &[(&str, String)]) -> String {
         }
     }
     page + rest
-}
-
-/// Text as HTML.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 /// JSON that is safe inside a script element: these characters occur only in its strings, where

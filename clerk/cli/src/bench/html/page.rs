@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use base::html;
+pub(in crate::bench) use base::html::escape;
+
 /// A page that is being written.
 pub(in crate::bench) struct Page {
     html: String,
@@ -11,12 +14,8 @@ const STYLE: &str = include_str!("style.css");
 
 impl Page {
     pub(in crate::bench) fn new(title: &str) -> Self {
-        let title = escape(title);
-        let html = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-             <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-        );
+        let head = html::head(title, "", STYLE);
+        let html = format!("{head}<main>\n<h1>{}</h1>\n", escape(title));
         Self { html }
     }
 
@@ -52,20 +51,6 @@ impl Page {
     pub(in crate::bench) fn finish(self) -> String {
         self.html + "</main>\n</body>\n</html>\n"
     }
-}
-
-pub(in crate::bench) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
 }
 
 /// A table; its cells are HTML. Columns whose head begins with `>` are aligned to the right. Empty heads: none.
