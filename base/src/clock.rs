@@ -1,9 +1,9 @@
-//! The one door to time.
+//! The only access to time.
 //!
 //! Production code never calls `tokio::time` itself: it sleeps, times out and reads the time here.
 //! In production these are tokio's own functions. In a simulation tokio's clock is paused and moves
-//! only when every task is idle, in steps of a millisecond; there one virtual microsecond is made
-//! one tokio millisecond ([`simulate`]), so that delays well below a millisecond are told apart.
+//! only when every task is idle, in steps of a millisecond. One virtual microsecond is then one
+//! tokio millisecond ([`simulate`]), so that delays well below a millisecond differ.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -30,17 +30,17 @@ impl Instant {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Time gone by since `earlier`; zero when `earlier` lies in the future.
+    /// Time elapsed since `earlier`; zero when `earlier` is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Time gone by since this instant.
+    /// Time elapsed since this instant.
     pub fn elapsed(self) -> Duration {
         now().since(self)
     }
 
-    /// This instant and `delay` more.
+    /// This instant plus `delay`.
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self(self.0.saturating_add(delay))
@@ -85,8 +85,8 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     tokio::time::timeout(scaled(limit), future).await.map_err(|_| TimedOut)
 }
 
-/// Makes this thread's time virtual until the guard is dropped. To be called inside a
-/// current-thread runtime whose clock is paused, once per simulated run.
+/// Makes this thread's time virtual until the guard is dropped. Call it inside a current-thread
+/// runtime whose clock is paused, once per simulated run.
 #[must_use]
 pub fn simulate() -> Simulated {
     SIMULATED.set(Some(TokioInstant::now()));
@@ -108,7 +108,7 @@ impl Drop for Simulated {
     }
 }
 
-/// A steady beat of `period`, its first beat after `phase`. Beats that were missed collapse into one.
+/// A steady beat of `period`, its first beat after `phase`. Missed beats collapse into one.
 #[derive(Debug)]
 pub struct Ticker {
     next: Instant,

@@ -1,15 +1,16 @@
-//! Bytes on the wire, in rows and in log records: a version byte, then bincode 1.3.3 with an explicit
-//! limit (correctness rule 47). The one place in the workspace that names bincode.
+//! Bytes on the wire, in rows and in log records: a version byte, then bincode 1.3.3 with an
+//! explicit limit (correctness rule 47). The only file in the workspace that names bincode.
 //!
-//! There are two versions: [`WIRE`] for everything that travels, [`DISK`] for everything that lies on a
-//! disk. Another version is refused by an error that names both, never guessed.
+//! There are two versions: [`WIRE`] for everything that is sent, [`DISK`] for everything on a disk.
+//! Another version is refused with an error that names both, never guessed.
 //!
-//! Within a version a struct may still gain fields, if it ends with a [`More`]: a count, and as many tagged
-//! fields. What reads it decides what an unknown field means. A message skips it ([`Skipped`]). A row or a
-//! log entry that has one is an error that names it ([`Denied`]): a replica that passed over a field would
-//! drift apart from those that know it (correctness rule 75).
+//! Within a version a struct may still gain fields, if it ends with a [`More`]: a count, and that
+//! many tagged fields. The reader decides what an unknown field means. A message skips it
+//! ([`Skipped`]). In a row or a log entry it is an error that names the field ([`Denied`]): a
+//! replica that skipped a field would drift apart from replicas that know it (correctness rule 75).
 //!
-//! Left out on purpose: enums that skip unknown variants. Nobody sends a variant before all can read it.
+//! Left out on purpose: enums that skip unknown variants. Nobody sends a variant before all can
+//! read it.
 
 mod more;
 
@@ -23,16 +24,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use more::{Denied, More, Policy, Skipped};
 
-/// The version of everything that travels between processes.
+/// The version of everything that is sent between processes.
 pub const WIRE: u8 = 2;
 
-/// The version of everything that lies on a disk: rows, log records, text files.
+/// The version of everything on a disk: rows, log records, text files.
 pub const DISK: u8 = 3;
 
 /// Why bytes were not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Nothing there, not even the version byte.
+    /// No bytes, not even the version byte.
     #[error("no bytes to decode")]
     Empty,
     /// Written by another format.
@@ -51,7 +52,7 @@ pub enum DecodeError {
         /// Bytes allowed.
         limit: usize,
     },
-    /// Not what was expected there.
+    /// Not what the reader expected.
     #[error("malformed bytes: {0}")]
     Malformed(String),
 }
@@ -72,7 +73,7 @@ fn size_of<T: Serialize + ?Sized>(value: &T) -> usize {
 }
 
 fn make<T: Serialize + ?Sized>(version: u8, room: usize, value: &T) -> Vec<u8> {
-    // What is encoded is mostly small and handed on: measured once, it is allocated once.
+    // Encoded values are mostly small and passed on: measured once, allocated once.
     let mut bytes = Vec::with_capacity(room + size_of(value));
     bytes.resize(room, 0);
     append(version, &mut bytes, value);
@@ -101,7 +102,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     make(DISK, 0, value).into()
 }
 
-/// Appends what [`encode`] makes of `value`.
+/// Appends the result of [`encode`] for `value`.
 ///
 /// # Panics
 /// As there.
@@ -117,11 +118,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Deco
     read(DISK, bytes, limit)
 }
 
-/// The same for what travels.
+/// The same for bytes that are sent.
 pub mod wire {
     use super::{Bytes, DecodeError, DeserializeOwned, Serialize, WIRE, append, make, read, size_of};
 
-    /// Bytes that [`encode`] makes of `value`.
+    /// The size of the result of [`encode`] for `value`.
     ///
     /// # Panics
     /// As [`super::encode`].
@@ -137,7 +138,8 @@ pub mod wire {
         make(WIRE, 0, value).into()
     }
 
-    /// So many zeros, for what the caller puts in front, and then what [`encode`] makes of `value`.
+    /// `room` zeros, to be overwritten by the caller, and then the result of [`encode`] for
+    /// `value`.
     ///
     /// # Panics
     /// As there.
@@ -145,7 +147,7 @@ pub mod wire {
         make(WIRE, room, value)
     }
 
-    /// Appends what [`encode`] makes of `value`.
+    /// Appends the result of [`encode`] for `value`.
     ///
     /// # Panics
     /// As there.
@@ -162,12 +164,12 @@ pub mod wire {
     }
 }
 
-/// Reads a sequence of at most `MAX` elements, for `#[serde(deserialize_with = ...)]` on sequences that
-/// peers and clients send: a frame of tiny elements can otherwise become many times its size in memory
-/// (correctness rule 47).
+/// Reads a sequence of at most `MAX` elements, for `#[serde(deserialize_with = ...)]` on sequences
+/// that peers and clients send. Without it a frame of tiny elements can become many times its size
+/// in memory (correctness rule 47).
 ///
 /// # Errors
-/// The deserializer's, also when there are more.
+/// The deserializer's, and when there are more.
 pub fn bounded<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,

@@ -1,7 +1,7 @@
-//! The ground that `raft` and `clerk` both stand on, and that neither could take from the other:
+//! The foundation of `raft` and `clerk`, which cannot import each other:
 //!
-//! * [`clock`]: the one door to time, so that a simulation can own it;
-//! * [`codec`]: the one place that names bincode, with limits and a version byte;
+//! * [`clock`]: the only access to time, so that a simulation can own it;
+//! * [`codec`]: the only place that names bincode, with limits and a version byte;
 //! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
 //! * [`backoff`]: pauses between tries that failed;
 //! * [`seed`]: generators derived from (seed, name), so that runs can be replayed;

@@ -1,16 +1,17 @@
-//! Planted bugs: the proof that the tests would notice.
+//! Planted bugs: they prove that the tests would notice.
 //!
-//! Tests are believed when they catch bugs that somebody put there on purpose. Such a bug is a condition on one
-//! line of the product, `base::mutant!("vote-twice")`. It is the constant `false` in every normal build, where
-//! nothing of it remains. With the feature `mutants` it asks whether this bug is the chosen one: chosen by
-//! `choose` for a thread (a simulation lives on one), else by the environment variable `MUTANT` for the
-//! process. So one build has them all, and one at a time is awake.
+//! Tests are trusted when they catch bugs that were planted on purpose. Such a bug is a condition
+//! on one line of the product, `base::mutant!("vote-twice")`. It is the constant `false` in every
+//! normal build, where nothing of it remains. With the feature `mutants` it asks whether this bug
+//! is the chosen one: chosen by `choose` for a thread (a simulation runs on one thread), or else by
+//! the environment variable `MUTANT` for the process. So one build has all bugs, and one at a time
+//! is enabled.
 //!
-//! What each breaks and which test catches it stands with the program that plays them, `mutants` in
-//! `integration-tests`; it refuses a name that is not planted anywhere.
+//! The program `mutants` in `integration-tests` says what each bug breaks and which test catches
+//! it; it refuses a name that is not planted anywhere.
 //!
-//! Left out on purpose: the names, for what lies below knows nothing of votes and shards; and bugs of more
-//! than one line.
+//! Left out on purpose: the names, because this crate knows nothing of votes and shards; and bugs
+//! of more than one line.
 
 /// Whether the planted bug of this name is the chosen one: `false` in every normal build. With a second
 /// argument, a statement that does only what the bug does.
@@ -60,7 +61,7 @@ mod choice {
         MUTANT.get_or_init(|| std::env::var("MUTANT").ok().filter(|name| !name.is_empty())).as_deref()
     }
 
-    /// Wakes this bug and no other on this thread; none: all sleep.
+    /// Enables this bug and no other on this thread; none: disables all.
     pub fn choose(name: Option<&'static str>) {
         CHOSEN.set(name);
         REACHED.set(0);
@@ -75,7 +76,7 @@ mod choice {
         chosen
     }
 
-    /// How often this thread has come by the chosen bug.
+    /// How often this thread has reached the chosen bug.
     pub fn reached() -> u64 {
         REACHED.get()
     }

@@ -33,7 +33,7 @@ pub fn run<E: fmt::Display>(main: impl Future<Output = Result<(), E>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(&format!("cannot start a runtime: {error}")));
     let result = runtime.block_on(main);
-    // Handlers that still wait for something must not hold the process.
+    // Handlers that still wait must not keep the process alive.
     runtime.shutdown_background();
     if let Err(error) = result {
         fail(&error);

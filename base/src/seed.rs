@@ -1,7 +1,7 @@
-//! Seeds derived from (seed, name): one printed number replays a whole run, and adding a node, a
-//! link or a client does not change the luck of the others.
+//! Seeds derived from (seed, name): one printed number replays a run, and adding a node, a link or
+//! a client does not change the random numbers of the others.
 
-/// A seed for the thing called `name` in the run of `seed` (FNV-1a over both, then a finisher).
+/// A seed for `name` in the run of `seed` (FNV-1a over both, then a finisher).
 pub fn derive(seed: u64, name: &str) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64;
     let hash = seed

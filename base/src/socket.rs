@@ -1,17 +1,19 @@
 //! Every socket of the system is made here: one `dial`, one `listen`.
 //!
-//! A server has one TCP port. The first frame of a connection is a [`Hello`]: which cluster and group
-//! the caller means, who calls whom, and for which [`Service`]. The server looks at it once
-//! (correctness rule 48, [`admit()`]) and answers [`Welcome`] or a refusal in words. Until then a caller may send
-//! 4 KiB and take three seconds, so strangers cost nearly nothing. After that both sides speak tarpc:
-//! frames with a four-byte length and a checksum in front and an explicit limit ([`wire`]).
+//! A server has one TCP port. The first frame of a connection is a [`Hello`]: which cluster and
+//! group the caller means, who calls whom, and for which [`Service`]. The server checks it once
+//! (correctness rule 48, [`admit()`]) and answers [`Welcome`] or a refusal in words. Until then a
+//! caller may send 4 KiB and take three seconds, so strangers cost nearly nothing. After that
+//! clients and servers use tarpc, and peers one-way frames: a four-byte length and a checksum, then
+//! the content, with an explicit limit ([`wire`]).
 //!
-//! Whatever arrives that is not this (garbage, a frame above the limit, another format) closes its
-//! connection and is counted in [`Counters`]; nothing of it reaches a handler (correctness rule 49).
+//! Anything else that arrives (garbage, a frame above the limit, another format) closes its
+//! connection and is counted in [`Counters`]; no handler sees it (correctness rule 49).
 //!
-//! What waits on connections is counted in bytes, and bounded (correctness rule 103).
+//! The bytes that wait on connections are counted and bounded (correctness rule 103).
 //!
-//! Left out on purpose: encryption and authentication (they come between [`Stream`] and TCP), compression.
+//! Left out on purpose: encryption and authentication (they would go between [`Stream`] and TCP),
+//! and compression.
 
 mod admit;
 mod crowd;
@@ -47,14 +49,14 @@ use crowd::{Place, Seat};
 use hello::Answer;
 use here::Guard;
 
-/// Bytes of one frame after the handshake, unless told otherwise: a value of the largest size a cluster
-/// may allow (32 MiB), twice, with room around it.
+/// The default limit of one frame after the handshake: a value of the largest size that a cluster
+/// may allow (32 MiB), twice, plus overhead.
 pub const FRAME_BYTES_MAX: usize = 72 << 20;
 
 /// Bytes of a frame of the handshake.
 const HELLO_BYTES_MAX: usize = 4096;
 
-/// Why there is no connection. In every case nothing was asked of the server.
+/// Why there is no connection. In every case the server was asked nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// Nobody answered in time, or the connection broke.
@@ -63,12 +65,12 @@ pub enum DialError {
     /// The server has as many connections as it takes; try again later.
     #[error("{0}")]
     Busy(String),
-    /// The server is not the one meant, or speaks another format; trying again changes nothing.
+    /// The server is another one, or uses another format; trying again changes nothing.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Connects to `address` and says `hello`, all within `limit`.
+/// Connects to `address` and sends `hello`, all within `limit`.
 ///
 /// # Errors
 /// [`DialError`].
@@ -81,8 +83,8 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
     }
 }
 
-/// The name and the key (0: not known yet) of the cluster that the server at `address` belongs to, for people who know
-/// only where it is.
+/// The name and the key (0: not known yet) of the cluster of the server at `address`, for callers
+/// that know only the address.
 ///
 /// # Errors
 /// [`DialError`].
@@ -95,7 +97,7 @@ pub async fn cluster_of(address: &str, limit: Duration) -> Result<(String, u64),
     }
 }
 
-/// Connects, says `hello` and hears the answer.
+/// Connects, sends `hello` and reads the answer.
 async fn exchange(address: &str, hello: &Hello, limit: Duration) -> Result<(TcpStream, Answer), DialError> {
     let exchanging = async {
         let mut tcp = connect(address).await?;
@@ -115,7 +117,7 @@ async fn exchange(address: &str, hello: &Hello, limit: Duration) -> Result<(TcpS
 
 async fn connect(address: &str) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(address).await?;
-    // A caller whose own port happens to be the one it calls is connected to itself, and would
+    // If a caller's own port happens to be the one it calls, it is connected to itself, and would
     // keep the server from getting its port back.
     if tcp.local_addr()? == tcp.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
@@ -157,9 +159,9 @@ pub struct Stream {
     tcp: TcpStream,
     frame_bytes_max: usize,
     counters: Arc<Counters>,
-    /// Of a caller's connection.
+    /// For a caller's connection.
     guard: Option<Guard>,
-    /// The same; given back when the connection ends.
+    /// The same; released when the connection ends.
     place: Option<Place>,
 }
 
@@ -176,12 +178,12 @@ impl Stream {
         self.place.as_ref().map(|place| Arc::clone(place.seat()))
     }
 
-    /// How much may be answered on this connection.
+    /// The room for answers on this connection.
     pub fn room(&self) -> Room {
         Room::of(self.seat())
     }
 
-    /// Sets the largest frame that this side sends and takes.
+    /// Sets the largest frame that this side sends and accepts.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: usize) -> Self {
         self.frame_bytes_max = bytes;

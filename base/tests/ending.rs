@@ -1,5 +1,5 @@
-//! How a process ends that must not go on (correctness rule 29): at once, with the status of its cause, and
-//! whatever becomes of its last words.
+//! How a process ends that must not continue (correctness rule 29): at once, with the status of its
+//! cause, whatever happens to its last words.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use base::process::{self, Fatal};
 const CAUSE: &str = "ENDING_TEST_CAUSE";
 const DIRECTORY: &str = "ENDING_TEST_DIRECTORY";
 
-/// The other process of the tests below; nothing when run by itself.
+/// The child process of the tests below; does nothing when run alone.
 #[test]
 fn ends_as_it_is_told() {
     let (Some(cause), Some(directory)) = (std::env::var_os(CAUSE), std::env::var_os(DIRECTORY)) else {
@@ -30,7 +30,7 @@ fn ends_as_it_is_told() {
         }
     });
     std::thread::sleep(Duration::from_millis(20));
-    // What is kept for a line's end is written by an exit handler.
+    // An exit handler writes out text that waits for the end of its line.
     print!("an exit handler ran");
     process::run(async move {
         (&steps).write_all(b"end\n").unwrap();
@@ -47,7 +47,7 @@ fn ends_as_it_is_told() {
     });
 }
 
-/// Lets a process end for `cause`; its status, what it printed, and how long it took from there.
+/// Lets a process end for `cause`; returns its status, its output, and how long the end took.
 fn ending(cause: &str, directory: &Path, stderr: impl Into<Stdio>) -> (ExitStatus, String, Duration) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "ends_as_it_is_told", "--nocapture"])
@@ -62,7 +62,7 @@ fn ending(cause: &str, directory: &Path, stderr: impl Into<Stdio>) -> (ExitStatu
     (output.status, String::from_utf8_lossy(&output.stdout).into_owned(), begun.elapsed())
 }
 
-/// What the other thread still did after the end began, in milliseconds.
+/// The steps that the other thread still took after the end began, in milliseconds.
 fn steps_after_the_end(directory: &Path) -> usize {
     let steps = std::fs::read_to_string(directory.join("steps")).unwrap();
     steps.lines().skip_while(|line| *line != "end").count().saturating_sub(1)
@@ -77,10 +77,10 @@ const CAUSES: [(&str, i32, &str); 6] = [
     ("start", 1, "as if nothing were right"),
 ];
 
-/// A bug takes longest: the names for its backtrace are waited for, 300 ms at most.
+/// A bug takes longest: the end waits for the names of its backtrace, 300 ms at most.
 const LIMIT_MS: usize = 400;
 
-/// The smallest number of steps of three runs: this machine has other work, too.
+/// The smallest number of steps of three runs: this machine also has other work.
 fn quickest(cause: &str, run: impl Fn(&Path)) -> usize {
     let once = || {
         let directory = tempfile::tempdir().unwrap();

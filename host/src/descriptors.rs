@@ -1,8 +1,10 @@
-//! How many file descriptors this process may have, and who gets them (correctness rule 101).
+//! How many file descriptors this process may have, and how they are divided (correctness rule
+//! 101).
 //!
-//! A store that gets no descriptor is a disk that fails, and ends its server. So the stores get theirs first, and
-//! sockets share what is left: those to and from members of the group, those that this server opens itself, and, kind
-//! by kind, those that others open. The soft limit is raised to the hard one at the start.
+//! A store without a descriptor looks like a failed disk, and ends its server. So the stores get
+//! theirs first, and sockets share the rest: connections between members of the group, connections
+//! that this server opens itself, and, kind by kind, connections that others open. The soft limit
+//! is raised to the hard limit at the start.
 //!
 //! Left out on purpose: a limit that changes while the process runs.
 
@@ -11,22 +13,22 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// More are of no use here.
 const WANTED: u64 = 65_536;
-/// What a server has open besides the table's files and sockets of others: standard streams, the runtime's, the port,
-/// locks, its log's files and those that are being written.
+/// Descriptors besides the table's files and sockets of others: standard streams, the runtime's,
+/// the port, locks, the log's files and files that are being written.
 const OWN: usize = 26;
-/// Files of the table that are kept open: RocksDB wants at least so many.
+/// Files of the table that are kept open: RocksDB wants at least this many.
 const TABLE_MIN: usize = 20;
 const TABLE_MAX: usize = 2048;
-/// Of each kind there are at most so many, however many descriptors there are.
+/// The limits of each kind, even if there are more descriptors.
 const CLIENTS_MAX: usize = 4096;
 const WATCHERS_MAX: usize = 1024;
 const GROUPS_MAX: usize = 512;
 const STRANGERS_MAX: usize = 64;
 const CALLS_MAX: usize = 64;
-/// What is left for others has to be at least this.
+/// The least number that must be left for others.
 const OTHERS_MIN: usize = 8;
 
-/// This server cannot be run with so few file descriptors.
+/// This server cannot run with so few file descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{needed} file descriptors are needed and this process may have {limit}: nothing was started; raise the limit \
@@ -48,7 +50,7 @@ pub struct Wished {
     pub groups: Option<usize>,
 }
 
-/// The descriptors of a process, shared out.
+/// The descriptors of a process, divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
     /// All of them.
@@ -62,7 +64,8 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit of this process, and shares the descriptors out for a server of a group of so many members.
+    /// Raises the limit of this process, and divides the descriptors for a server of a group of
+    /// `members` members.
     ///
     /// # Errors
     /// [`TooFew`].
@@ -73,7 +76,7 @@ impl Descriptors {
     fn share(limit: usize, members: usize, wished: Wished) -> Result<Self, TooFew> {
         let others = members.saturating_sub(1);
         let table_files = (limit.saturating_sub(OWN) / 4).clamp(TABLE_MIN, TABLE_MAX);
-        // A peer that comes back finds room before its old connections are noticed to be gone.
+        // A returning peer finds room before the server notices that its old connections are gone.
         let (lanes, peers_max) = (2 * others, 2 * others + 2);
         let kept = OWN + table_files + lanes + peers_max;
         let rest = limit.saturating_sub(kept).max(OTHERS_MIN);
@@ -100,7 +103,7 @@ impl Descriptors {
     }
 }
 
-/// The limit that is in force from now on.
+/// Returns the limit that is in force from now on.
 fn raise_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(WANTED).min(WANTED);

@@ -12,21 +12,21 @@ use tokio::sync::watch;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Reserve of a large disk.
 const RESERVE_BYTES: u64 = 256 << 20;
-/// Reserve of a small disk: this part of it.
+/// Reserve of a small disk: one part in this many.
 const RESERVE_PART: u64 = 20;
 
 /// A disk that is watched.
 #[derive(Debug, Default)]
 pub struct Disk {
-    /// What lies on it.
+    /// A directory on it.
     pub directory: PathBuf,
-    /// With less than so many bytes free it is nearly full.
+    /// The disk is nearly full when fewer bytes than this are free.
     pub reserve_bytes: u64,
     free: AtomicU64,
 }
 
 impl Disk {
-    /// Bytes that were free when it was asked last.
+    /// Free bytes at the last check.
     pub fn free_bytes(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }
@@ -37,12 +37,12 @@ impl Disk {
     }
 }
 
-/// Tells whether the disk of `directory` has less than `reserve_bytes` free (none: 256 MiB, or a
-/// twentieth of the disk where that is less). Asked every second, for as long as anybody listens, by
-/// a task of the present runtime.
+/// Reports whether the disk of `directory` has less than `reserve_bytes` free (none: 256 MiB, or a
+/// twentieth of the disk if that is less). A task of the present runtime checks every second, as
+/// long as anybody listens.
 ///
 /// # Errors
-/// When the disk cannot be asked at all.
+/// When the free space cannot be read.
 pub fn watch_disk(
     directory: &Path,
     reserve_bytes: Option<u64>,
@@ -63,7 +63,7 @@ struct Space {
     total: u64,
 }
 
-/// What an ordinary user may still fill.
+/// The space that an ordinary user may still fill.
 fn ask(directory: &Path) -> std::io::Result<Space> {
     let answer = rustix::fs::statvfs(directory)?;
     let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);

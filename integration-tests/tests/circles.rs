@@ -1,8 +1,9 @@
-//! No modules of a crate import each other in a circle: each can be read after those that it imports.
+//! No modules of a crate import each other in a circle: each can be read after those that it
+//! imports.
 //!
-//! A file and the folder of its children count as one module, and on each level only siblings are compared: what a
-//! module and its own parent or children say of each other is theirs. Tests are left out. The crates below
-//! each other are compared by `tidy.rs`.
+//! A file and the folder of its children count as one module, and on each level only siblings are
+//! compared: imports between a module and its own parent or children do not count. Tests are left
+//! out. `tidy.rs` checks the imports between crates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! Commands that meet servers that are down, files that are gone, and what other commands left half done (correctness
-//! rules 43, 85, 86, 87, 101).
+//! Commands that meet servers that are down, files that are gone, and work that other commands left
+//! half done (correctness rules 43, 85, 86, 87, 101).
 
 use std::fs;
 use std::net::TcpStream;
@@ -29,7 +29,7 @@ fn keys_need_one_controller_or_one_group() {
     let mut elsewhere = Command::new(binary("clerk"));
     elsewhere.args(["--controllers", &controllers, "get", "a", "--timeout", "3"]);
     assert_eq!(run(&mut elsewhere, None, LIMIT).text(), "2\n");
-    // One that led does not notice at once that the others died: until then it is silent.
+    // A server that led does not notice at once that the others died: until then it is silent.
     cluster.await_status("a controller that knows that it is alone", |status| {
         status.group(0).iter().all(|controller| !controller.leads()).then_some(())
     });
@@ -203,7 +203,7 @@ fn servers_with_64_descriptors_outlive_more_connections_than_they_may_have() {
     let pids = cluster.pids();
     let addresses: Vec<String> =
         cluster.status().group(101).iter().map(|replica| replica.address.clone()).collect();
-    // Those that make room are closed at the servers' end only.
+    // Connections that make room are closed at the servers' end only.
     let silent: Vec<TcpStream> = (0..80)
         .flat_map(|_| addresses.iter().map(|address| TcpStream::connect(address).expect("it listens")))
         .collect();

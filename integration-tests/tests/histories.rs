@@ -1,5 +1,6 @@
-//! Mistakes that make two histories out of one, or an empty group out of a full one, with processes and disks:
-//! nothing that was acknowledged is lost, nobody answers for what is not there, and who has to know is told.
+//! Mistakes that make two histories out of one, or an empty group out of a full one, with processes
+//! and disks. No acknowledged write is lost, no server answers for rows that it does not have, and
+//! the servers and clients concerned get an error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +42,7 @@ fn command_line(cluster: &Cluster, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Servers that somebody started by hand; they end with this.
+/// Servers that a test started by hand; they end with this.
 struct ByHand(Vec<Child>);
 
 impl Drop for ByHand {
@@ -53,7 +54,7 @@ impl Drop for ByHand {
     }
 }
 
-/// All servers of a group lose everything and are started as new ones, at their old places.
+/// All servers of a group lose everything and are started as new ones, in their old places.
 fn anew(cluster: &Cluster, group: &str, names: &[&str]) -> ByHand {
     let lines: BTreeMap<&str, Vec<String>> =
         names.iter().map(|name| (*name, command_line(cluster, name))).collect();
@@ -73,7 +74,7 @@ fn log_of(place: &Path, name: &str) -> String {
     std::fs::read_to_string(place.join(name).join("log")).unwrap()
 }
 
-/// Waits until the log of a server says so.
+/// Waits until the log of a server contains `words`.
 fn until_log(cluster: &Cluster, name: &str, words: &str) {
     let until = Instant::now() + Duration::from_secs(30);
     while !log_of(cluster.path(), name).contains(words) {
@@ -91,7 +92,7 @@ fn controllers_made_anew_move_nothing_and_everything_stays() {
     let before = cluster.json(&["query"]);
     let strangers = anew(&cluster, "ctrl", &CONTROLLERS);
     until_log(&cluster, "101.1", "adopts nothing");
-    // Nothing that the command line can be told makes a group follow them.
+    // No command makes a group follow them.
     for verb in [&["join", "101", "--timeout", "5"][..], &["join", "102", "--timeout", "5"]] {
         assert_ne!(cluster.clerk(verb).code, Some(0), "{verb:?}");
     }
@@ -103,7 +104,7 @@ fn controllers_made_anew_move_nothing_and_everything_stays() {
         assert_eq!(group.history.as_deref(), Some("other"), "{group:#?}");
         assert_eq!(group.shards.len(), 32, "{group:#?}");
     }
-    // The way back: new controllers that go on from what the groups hold.
+    // The way back: new controllers that continue from what the groups hold.
     drop(strangers);
     let recovered = cluster.json(&["recover-controllers"]);
     assert_eq!((&recovered["config"], &recovered["digest"]), (&before["num"], &before["digest"]));
@@ -137,7 +138,7 @@ fn lost_controllers_are_recovered_from_the_groups() {
     let after = cluster.json(&["query"]);
     assert_eq!((&after["digest"], &after["shards"]), (&before["digest"], &before["shards"]));
     assert_eq!(cluster.json(&["recover-controllers"])["recovered"], false, "once more is harmless");
-    // Moves work as before, also after a restart of everything.
+    // Moves work as before, and after a restart of all servers.
     cluster.ok(&["add-group", "103", "--replicas", "1"]);
     cluster.ok(&["join", "103"]);
     cluster.ok(&["leave", "101"]);
@@ -214,7 +215,7 @@ fn garbage_rows_end_no_server() {
             ));
             assert!(matches!(answer, Ok(Err(_))), "{answer:?}");
         }
-        // Who is not the group that joined is not let in at all; nor are rows taken from a client.
+        // A group that did not join is not let in at all, and rows are not accepted from a client.
         let stranger = Sender { incarnation: Incarnation(5), ..honest };
         let end = PushRequest::Activate { shard, config: place, from: GroupId(101), end: Cursor::default() };
         let connection = cluster.target().connection();

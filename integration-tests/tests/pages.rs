@@ -1,7 +1,8 @@
-//! What the pages for readers say of the repository exists: links, paths, functions, tests, make targets, verbs.
+//! Checks that what the pages name exists in the repository: links, paths, functions, tests, make
+//! targets, verbs.
 //!
-//! Names change, and a page that names what is gone leads nowhere. So this reads all pages as text. It does not judge
-//! whether a sentence is true.
+//! Names change, and a page that names something that is gone leads nowhere. So this reads all
+//! pages as text. It does not judge whether a sentence is true.
 //!
 //! Left out on purpose: addresses outside the repository, and what a page shows as output.
 
@@ -79,7 +80,7 @@ fn pages() -> Vec<(String, String)> {
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
 
-/// The lines of a page with their numbers, and whether each lies in a block of code.
+/// The lines of a page with their numbers, and whether each is in a block of code.
 fn lines(text: &str) -> Vec<(usize, &str, bool)> {
     let mut is_code = false;
     let mut found = Vec::new();
@@ -93,8 +94,8 @@ fn lines(text: &str) -> Vec<(usize, &str, bool)> {
     found
 }
 
-/// The text of a page in pieces, with the line where each begins: a paragraph, a row of a table, a point of a list. What
-/// lies in blocks of code is left out.
+/// The text of a page in pieces, with the line where each begins: a paragraph, a row of a table, a
+/// point of a list. Blocks of code are left out.
 fn pieces(text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     let mut last = 0;
@@ -434,7 +435,8 @@ fn prose_is_in_plain_words() {
     verdict("say it in plain words", &wrong);
 }
 
-/// Markdown numbers the points of a list itself, so a rule is a paragraph that begins with its number.
+/// Markdown numbers the points of a list itself, so a rule is a paragraph that begins with its
+/// number.
 #[test]
 fn every_rule_is_shown_with_its_own_number() {
     let page = read("docs/correctness.md");

@@ -1,5 +1,5 @@
-//! The product as users run it: processes, sockets, disks and kill -9. What clients see meanwhile is
-//! recorded and judged: nothing acknowledged is lost, nothing happens twice.
+//! The product as users run it: processes, sockets, disks and kill -9. What clients see meanwhile
+//! is recorded and judged: nothing acknowledged is lost, nothing happens twice.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use real::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Nothing that is waited for takes longer.
+/// The longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Shards of a cluster that is not told otherwise.
+/// The default number of shards of a cluster.
 const SHARDS: u32 = 64;
 
 #[test]
@@ -62,7 +62,7 @@ fn groups_come_and_go_under_load() {
     let joined = cluster.json(&["join", "103"]);
     assert_eq!(joined["settled"], true, "{joined}");
     assert_eq!(joined["moves"].as_array().map(Vec::len), Some(21), "64 shards over 3 groups: {joined}");
-    // A leader dies in the middle of a large shard's move; the next one goes on from the rows.
+    // A leader dies in the middle of a large shard's move; the next one resumes from the rows.
     let shards = cluster.json(&["query"])["shards"].clone();
     let owner = |tag: &String| shards[shard_of(tag.as_bytes(), SHARDS).0 as usize].as_u64();
     let tag = (0..).map(|number| format!("bulk-{number}")).find(|tag| owner(tag) == Some(101)).unwrap();
@@ -95,7 +95,8 @@ fn groups_come_and_go_under_load() {
     assert_eq!((serving(101), serving(102), serving(103)), (Some(64), Some(0), Some(0)));
 }
 
-/// Moves a shard of `mib` MiB while clients work on all others; the longest any of those waited.
+/// Moves a shard of `mib` MiB while clients work on all others; returns the longest time that any
+/// of those waited.
 fn move_a_large_shard(mib: u64, growth_max_mib: u64) -> Duration {
     const VALUE: usize = 64 << 10;
     const TAG: &str = "bulk";
@@ -148,13 +149,14 @@ fn move_a_large_shard(mib: u64, growth_max_mib: u64) -> Duration {
 
 #[test]
 fn a_shard_of_64_mib_moves_without_a_pause_elsewhere_and_without_much_memory() {
-    // `make big-move MIB=1024` takes minutes and is about memory alone; how long others waited is printed.
+    // `make big-move MIB=1024` takes minutes and tests only memory; how long others waited is
+    // printed.
     if let Ok(mib) = std::env::var("BIG_MOVE_MIB") {
         move_a_large_shard(mib.parse().expect("BIG_MOVE_MIB is a number"), 200);
         return;
     }
-    // A receiver holds at most 16 MiB of log, 16 MiB on its way to the table, 60 MiB of rows that wait or go, and 64 MiB of
-    // RocksDB's buffers. On a busy machine much of that is in use at once.
+    // A receiver holds at most 16 MiB of log, 16 MiB on its way to the table, 60 MiB of rows in the
+    // buffer, and 64 MiB of RocksDB's buffers. On a busy machine much of that is in use at once.
     let slowest = move_a_large_shard(64, 156);
     assert!(slowest <= Duration::from_secs(1), "{slowest:?}");
 }
@@ -204,7 +206,8 @@ fn every_acknowledged_write_was_synced_by_a_majority() {
             |after: &[u64]| after.iter().zip(&before).filter(|(now, then)| **now >= **then + number).count();
         let after = syncs();
         assert!(synced(&after) >= 2, "put {number} was acknowledged: {before:?} -> {after:?}");
-        // Whoever is behind would sync this put together with the next, and its count would prove nothing any more.
+        // A lagging replica would sync this put together with the next, and its count would no
+        // longer prove anything.
         let start = Instant::now();
         while synced(&syncs()) < group.len() {
             assert!(start.elapsed() < LIMIT, "a replica does not sync put {number}");
@@ -243,7 +246,7 @@ fn by_hand(log_bytes_max: u64) -> (Cluster, BTreeMap<String, Server>, impl Fn(&C
 
 #[test]
 fn a_follower_that_was_down_for_long_catches_up_by_a_snapshot() {
-    // (What is missed is more than the log's files may keep for it.)
+    // (The follower misses more than the log's files may keep for it.)
     const LOG_BYTES_MAX: u64 = 64 << 10;
     const VALUE: usize = 16 << 10;
     const COUNT: u64 = 600;
@@ -271,9 +274,9 @@ fn a_follower_that_was_down_for_long_catches_up_by_a_snapshot() {
     client.check_filled("late", COUNT, VALUE);
 }
 
-/// A table of `mib` MiB, puts of 15 MB/s, and a follower that is killed for four seconds: how long 99 of 100 puts took at most
-/// before it was started again, and until it lacked less than half a second of them; how long that was, and whether it was
-/// given a snapshot.
+/// A table of `mib` MiB, puts of 15 MB/s, and a follower that is killed for four seconds. Returns
+/// the 99th percentile of the puts before the follower was started again, and until it lacked less
+/// than half a second of them; how long that took; and whether it was sent a snapshot.
 fn follower_away_for_four_seconds(mib: u64) -> ([Duration; 2], Duration, bool) {
     const VALUE: usize = 16 << 10;
     const PER_SECOND: u32 = 960;
@@ -324,11 +327,12 @@ fn a_follower_that_was_away_for_four_seconds_arrives_by_its_log_while_the_load_g
     let mib = asked.as_ref().map_or(64, |mib| mib.parse().expect("CATCH_UP_MIB is a number"));
     let ([before, during], _, was_given_a_snapshot) = follower_away_for_four_seconds(mib);
     assert!(!was_given_a_snapshot, "what it lacked was in the log's files");
-    // (How fast the disk is beside other tests says nothing about the product.)
+    // (The speed of the disk beside other tests says nothing about the product.)
     assert!(asked.is_none() || during <= before * 3, "{before:?} -> {during:?}");
 }
 
-/// A bit of a follower's last acknowledged record goes bad: by the log alone the record could not be told from a torn one.
+/// A bit of a follower's last acknowledged record flips: by the log alone the record could not be
+/// told from a torn one.
 #[test]
 fn a_follower_whose_log_was_damaged_is_filled_again_and_counts_again() {
     let _machine = together();
@@ -358,7 +362,7 @@ fn a_follower_whose_log_was_damaged_is_filled_again_and_counts_again() {
     }
 }
 
-/// The file of a log with the record of the highest number, and what is in it.
+/// The file of a log with the record of the highest number, and its content.
 fn newest_record(log: &std::path::Path) -> (std::path::PathBuf, Vec<u8>) {
     let files = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
     let logs = files.filter(|file| file.extension().is_some_and(|extension| extension == "log"));
@@ -378,7 +382,7 @@ fn two_clusters_live_side_by_side() {
     one.ok(&["put", "key", "of one"]);
     other.ok(&["put", "key", "of the other"]);
     assert_eq!(one.ok(&["get", "key"]), "of one\n");
-    // Who knows one cluster and calls the other is turned away, and nothing is done.
+    // A caller that knows one cluster and calls the other is turned away, and nothing is done.
     let mut strange = other.target();
     assert_ne!(one.target().cluster, strange.cluster);
     strange.cluster = one.target().cluster;

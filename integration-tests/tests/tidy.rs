@@ -27,14 +27,14 @@ fn sources() -> Vec<(String, String)> {
     found
 }
 
-/// Whether a file is a test or an example, or the code before a file's own tests is meant.
+/// Whether a file is a test or an example. (Tests inside other files are cut off elsewhere.)
 fn is_test(name: &str) -> bool {
     let parts: Vec<&str> = name.split(['/', '.']).collect();
     name.starts_with("integration-tests/")
         || parts.iter().any(|part| matches!(*part, "tests" | "examples" | "conformance"))
 }
 
-/// Lines of code, comments and a file's own tests left out.
+/// Lines of code, without comments and a file's own tests.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line));
     lines
@@ -42,7 +42,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
 }
 
-/// Whether `line` has `word` with nothing of a name before and behind it.
+/// Whether `line` has `word` as a complete name.
 fn names(line: &str, word: &str) -> bool {
     let part = |other: Option<char>| other.is_some_and(|other| other.is_alphanumeric() || other == '_');
     line.match_indices(word)
@@ -71,7 +71,7 @@ fn only_the_storage_names_rocksdb() {
             || ["host/src/open.rs", "raft/src/check.rs"].contains(&name)
             || is_test(name)
     });
-    // The one who puts a server together names our module, never the library.
+    // Code that builds a server names our module, never the library.
     only_in(&["rocksdb::DB", "rocksdb::Options", "use rocksdb", "extern crate rocksdb"], |name| {
         name.starts_with("raft/src/storage/")
     });

@@ -1,17 +1,18 @@
-//! What a Join, a Leave or a Move makes of a configuration: pure, so that a dry run (`plan`) and the
-//! real thing are one function (correctness rules 42, 43).
+//! What a Join, a Leave or a Move makes of a configuration: pure, so that a dry run (`plan`) and
+//! the real change are one function (correctness rules 42, 43).
 //!
 //! A change is refused, or changes nothing, or makes exactly one next configuration, however many
 //! groups it names. Refusals and no-ops leave no trace: the number does not grow.
 //!
-//! * Join: a joined group with the same data and servers is harmless. With other servers, only the address
-//!   book changes: its data names the group, so a wrong list of servers can be corrected. An id whose first data is
-//!   gone, or a group of another cluster, is refused. A group that left may return with its data, wherever it now is.
-//! * Leave: a group that left is harmless, one that never joined is refused; the last one leaves only by force, which
-//!   parks all shards.
-//! * Move: pins nothing. The next Join or Leave balances as if nobody had asked for it.
+//! * Join: repeating the join of a joined group with the same data and servers is harmless. With
+//!   other servers, only the address book changes: its data identifies the group, so a wrong list
+//!   of servers can be corrected. An id whose first data is gone, or a group of another cluster, is
+//!   refused. A group that left may return with its data, wherever it now is.
+//! * Leave: repeating it for a group that left is harmless; a group that never joined is refused.
+//!   The last group leaves only by force, which parks all shards.
+//! * Move: pins nothing. The next Join or Leave balances as if there had been no Move.
 //!
-//! The address book is versioned by itself and keeps groups that left: rows may still lie there.
+//! The address book has its own version and keeps groups that left: rows may still be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 
 use crate::rebalance::{holder, rebalance};
 
-/// What follows from a change that changes something.
+/// The result of a change that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
     /// The configuration after the present one, or the present one if only the address book changes.
@@ -36,19 +37,17 @@ pub struct Next {
     pub incarnations: BTreeMap<GroupId, Incarnation>,
 }
 
-/// What is known before a change.
+/// The state before a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Present<'a> {
-    /// The newest configuration.
     pub config: &'a Sealed,
-    /// The newest address book.
     pub book: &'a AddressBook,
-    /// The data each group id was first used with.
+    /// The data that each group id was first used with.
     pub incarnations: &'a BTreeMap<GroupId, Incarnation>,
 }
 
 impl Present<'_> {
-    /// What `change` makes of this: nothing, if it is harmless.
+    /// The result of `change`; none if it is harmless.
     ///
     /// # Errors
     /// [`CtrlRefusal`] when the change cannot be made.
@@ -145,8 +144,8 @@ impl Present<'_> {
         Next { config, book: None, incarnations: BTreeMap::new() }
     }
 
-    /// The next configuration. Each shard remembers its newest owner in any earlier one, also over
-    /// configurations in which it has none.
+    /// The next configuration. Each shard remembers its newest owner in any earlier one, even
+    /// across configurations in which it has none.
     fn succeed(&self, groups: BTreeMap<GroupId, Incarnation>, owners: &[Option<GroupId>]) -> Sealed {
         let present = self.config;
         let next = |(old, owner): (&Assignment, &Option<GroupId>)| Assignment {
@@ -169,8 +168,9 @@ fn ids(groups: &BTreeMap<GroupId, Incarnation>) -> BTreeSet<GroupId> {
     groups.keys().copied().collect()
 }
 
-/// Refuses what is wrong with a change by itself, whatever the present. Asked also before the change goes through
-/// the log: an entry that is larger than any frame could be logged and never be replicated (correctness rule 49).
+/// Refuses changes that are wrong in any state. It also runs before the change goes through the
+/// log: an entry that is larger than any frame could be logged and never be replicated (correctness
+/// rule 49).
 ///
 /// # Errors
 /// [`CtrlRefusal`].

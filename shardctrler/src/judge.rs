@@ -1,8 +1,8 @@
-//! The controllers' whole table, judged offline (correctness rule 72): every row is of a known kind, and the
-//! configurations are there without a gap up to the newest.
+//! Checks the controllers' complete table offline (correctness rule 72): every row is of a known
+//! kind, and there are configurations without a gap up to the newest.
 //!
-//! Left out on purpose: whether the configurations are sensible. The controllers made them once, by rules that may
-//! have changed since.
+//! Left out on purpose: whether the configurations are sensible. The controllers made them once, by
+//! rules that may have changed since.
 
 use raft::check::JudgeRows;
 
@@ -10,7 +10,7 @@ use raft::check::JudgeRows;
 #[derive(Debug, Default)]
 pub struct Table {
     newest: Option<u64>,
-    /// The number of the configuration read last.
+    /// The number of the last configuration read.
     last: Option<u64>,
 }
 

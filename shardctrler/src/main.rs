@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 /// A replica of the shard controller, which decides which group serves which shard.
 ///
-/// The limits of the cluster are taken from the first start of all and kept for ever.
+/// The limits of the cluster are fixed by the very first start.
 #[derive(Debug, Parser)]
 #[command(name = "shardctrler", version)]
 struct Args {
@@ -33,12 +33,13 @@ struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = Params::default().value_bytes_max,
           value_parser = clap::value_parser!(u32).range(1..=32 << 20))]
     value_bytes_max: u32,
-    /// Sessions of a shard of a new cluster, one for each client that writes there; beyond, the one used longest ago expires.
+    /// Sessions of a shard of a new cluster, one for each client that writes there; beyond, the
+    /// least recently used one expires
     #[arg(long, value_name = "COUNT", default_value_t = Params::default().sessions_max,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(SESSIONS_LIMIT)))]
     sessions_max: u32,
-    /// Take the place of controllers that all lost their data: make no new cluster, wait for
-    /// `clerk recover-controllers`.
+    /// Take the place of controllers that all lost their data: make no new cluster, wait for `clerk
+    /// recover-controllers`
     #[arg(long)]
     recover: bool,
 }
@@ -54,7 +55,7 @@ impl Args {
     }
 }
 
-// Requests, rows and messages are many small pieces, made on one thread and freed on another.
+// Requests, rows and messages are many small pieces, allocated on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,15 +1,16 @@
 //! Who gets which shard after groups joined or left: pure, deterministic, and with the fewest moves
 //! that reach max - min <= 1 (correctness rule 42).
 //!
-//! Each shard's rows lie with one group: its owner or, while it has none, the group that had it last.
-//! A move is a shard that goes elsewhere; a shard that never had an owner moves for free. With n
-//! shards and g groups every group is due n / g shards and n mod g of them one more. A group keeps
-//! what it holds up to its due, so the fewest moves come from giving the extra shards to the groups
-//! that hold the most. It follows that among groups that were balanced and stay nothing moves: who
-//! joins is filled from those above their due, who leaves is shared out to those below.
+//! Each shard's rows are held by one group: its owner or, while it has none, the group that had it
+//! last. A move is a shard that goes to another group; a shard that never had an owner moves for
+//! free. With n shards and g groups every group is due n / g shards, and n mod g groups are due one
+//! more. A group keeps its shards up to its due, so the fewest moves come from giving the extra
+//! shards to the groups that hold the most. It follows that nothing moves among balanced groups
+//! that stay: a new group is filled from groups above their due, and the shards of a leaving group
+//! go to groups below it.
 //!
-//! Ties are broken by ids: of equally full groups the smaller ids get the extra shards; a group gives
-//! away its highest shards; the homeless ones go, in order, to the groups in order.
+//! Ties are broken by ids: of equally full groups the smaller ids get the extra shards; a group
+//! gives away its highest shards; shards without an owner go, in order, to the groups in order.
 //!
 //! Left out on purpose: sizes and loads of shards, and which machines groups share.
 
@@ -144,7 +145,8 @@ mod tests {
         proptest::collection::vec(step, 1..25)
     }
 
-    /// Runs the steps and hands every rebalancing to `check`: shards before, groups before and after.
+    /// Runs the steps and passes every rebalancing to `check`: shards before, groups before and
+    /// after.
     fn run(
         shards: usize,
         steps: &[Step],

@@ -1,5 +1,5 @@
-//! How the controller's state lies in rows, and how it is read: by the state machine, and by watches,
-//! which any replica answers straight from its table.
+//! How the controller's state is stored in rows, and how it is read: by the state machine, and by
+//! watches, which any replica answers straight from its table.
 //!
 //! | key | value |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | 0x05... | sessions ([`raft::rsm::sessions`]) |
 //! | 0x06 | number of the oldest configuration, if that is not 0: the controllers were recovered there |
 //!
-//! Every value is written by [`base::codec`]; a configuration lies there as its maker wrote it. Configurations
-//! are never deleted: the history is the cluster's memory of where rows may lie.
+//! Every value is written by [`base::codec`]; a configuration is stored as its maker wrote it.
+//! Configurations are never deleted: the history is the cluster's memory of where rows may be.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +33,8 @@ const OLDEST: &[u8] = &[0x06];
 
 /// Configurations of one page.
 pub const PAGE_CONFIGS: usize = 64;
-/// A page ends behind the configuration that reaches this many bytes: with 16,384 shards a
-/// configuration alone has 300 KiB, and an answer must fit a frame.
+/// A page ends after the configuration that reaches this many bytes: with 16,384 shards one
+/// configuration has 300 KiB, and an answer must fit a frame.
 const PAGE_BYTES: usize = 512 * 1024;
 
 fn numbered(kind: u8, number: u64) -> [u8; 9] {
@@ -68,7 +68,7 @@ pub fn oldest(rows: &dyn Read) -> ConfigNum {
     rows.get(OLDEST).map_or(ConfigNum(0), |value| read(&value))
 }
 
-/// The controllers know no configuration before this one.
+/// Sets the first configuration that the controllers know.
 pub fn put_oldest(rows: &mut dyn Rows, num: ConfigNum) {
     put(rows, OLDEST, &num);
 }
@@ -103,15 +103,15 @@ pub fn book(rows: &dyn Read) -> AddressBook {
     rows.get(BOOK).map_or_else(AddressBook::default, |value| read(&value))
 }
 
-/// Its version, without reading all of it: it may have megabytes.
+/// The version of the newest address book, without reading all of it: it may be megabytes.
 pub fn book_version(rows: &dyn Read) -> u64 {
     // The first field, after the version byte of the row.
     let version = |value: &Bytes| value.get(1..9).and_then(|bytes| bytes.try_into().ok());
     rows.get(BOOK).as_ref().and_then(version).map_or(0, u64::from_le_bytes)
 }
 
-/// The newest address book, to be written again: with a field that this build does not know it would be another one
-/// here than at others.
+/// The newest address book, to be written again. A field that this build does not know is an error:
+/// the written book would differ from that of other replicas.
 pub fn whole_book(rows: &dyn Read) -> AddressBook {
     let book = book(rows);
     if rows.get(BOOK).is_some_and(|value| base::codec::encode(&book) != value) {

@@ -1,9 +1,10 @@
-//! The controller's door: one port, on which clients and the other controllers arrive.
+//! The controller's port, on which clients and the other controllers arrive.
 //!
-//! What a connection is for stands in its Hello. Clients get the service, peers get the transport;
-//! whoever means another cluster or group is refused in words before anything is read of him.
+//! A connection's Hello says what it is for. Clients get the service, peers get the transport. A
+//! caller that names another cluster or group is refused, with the reason, before anything else is
+//! read.
 //!
-//! Left out on purpose: everything that decides anything. See [`crate::service`].
+//! Left out on purpose: all decisions. See [`crate::service`].
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! The controller as clients and groups see it, without sockets: a request in, an answer out.
 //!
-//! Changes go through the log and queries through ReadIndex, so only the leader answers them. A watch
-//! is answered by any replica from what it has applied: being late is harmless there (a group adopts
-//! configurations in order, however late), and it keeps the load of waiting groups off the leader.
+//! Changes go through the log and queries through ReadIndex, so only the leader answers them. A
+//! watch is answered by any replica from what it has applied: lateness is harmless there (a group
+//! adopts configurations in order, however late), and it keeps the load of waiting groups off the
+//! leader.
 //!
 //! One background task follows what the replica applies, wakes the watches, and proposes the first
 //! configuration when this replica leads and there is none.
@@ -33,7 +34,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// How soon a failed proposal of the first configuration is repeated.
 const INIT_RETRY: Duration = Duration::from_millis(200);
 
-/// What a service knows besides its replica.
+/// A service's settings, besides its replica.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the controllers are, for hints.
@@ -42,12 +43,12 @@ pub struct Settings {
     pub params: Params,
     /// The key it gets then, drawn at random; never 0.
     pub key: u64,
-    /// The first name of a session, should these controllers be recovered: drawn at random, far above any that
-    /// the lost ones can have given.
+    /// The first name of a session if these controllers are recovered: drawn at random, far above
+    /// any that the lost ones can have given.
     pub sessions: u64,
     /// Wait to be recovered instead of making configuration 0.
     pub recover: bool,
-    /// What its status shows beside the replica.
+    /// What its status shows besides the replica.
     pub facts: Facts,
 }
 
@@ -67,7 +68,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service over a started replica. To be called inside a runtime.
+    /// A service over a started replica. Call it inside a runtime.
     pub fn new(replica: Replica<Controller>, settings: Settings) -> Self {
         let (sender, head) = watch::channel(Head::default());
         let follower = follow(replica.clone(), settings.clone(), sender).in_current_span();
@@ -75,7 +76,7 @@ impl Service {
         Self { replica, settings, head, _follower: follower }
     }
 
-    /// The replica behind it.
+    /// The replica that it serves.
     pub fn replica(&self) -> &Replica<Controller> {
         &self.replica
     }
@@ -121,7 +122,7 @@ impl Service {
         self.linearized(query).await?
     }
 
-    /// What the leader's table says of `query`, once all that was committed before is applied.
+    /// The leader's answer to `query`, once everything that was committed before is applied.
     async fn linearized(&self, query: Query) -> Result<Verdict, CtrlRefusal> {
         self.replica.query(query, REQUEST_MAX).await.map_err(|error| match error {
             // A query that was not answered changed nothing: it may simply be repeated.
@@ -130,8 +131,8 @@ impl Service {
         })
     }
 
-    /// Waits until this leader has applied all that was committed before: a table that is only behind the
-    /// recovery would say that there was none.
+    /// Waits until this leader has applied everything that was committed before: a table that has
+    /// not yet applied the recovery would say that there was none.
     async fn caught_up(&self) -> Result<(), CtrlRefusal> {
         self.linearized(Query::Config(None)).await.map(drop)
     }
@@ -157,7 +158,7 @@ impl Service {
         // Controllers started without --recover make their own configuration 0. A recovery must not get there first.
         let founds = || !self.settings.recover && rows::newest(&**self.replica.table()).is_none();
         if founds() {
-            // This one may only be behind. Where nobody leads it answers for itself.
+            // This one may only lag. If there is no leader it answers for itself.
             match self.caught_up().await {
                 Ok(()) | Err(CtrlRefusal::NotLeader { hint: None }) => {}
                 Err(refusal) => return Err(refusal),
@@ -176,13 +177,14 @@ impl Service {
         let table = &**self.replica.table();
         self.same_history(after)?;
         let is_news = |head: &Head| head.config.is_some_and(|config| config > after.num) || head.book > book;
-        // Nothing new in time, or the follower gone because the node stops: answer what there is.
+        // Nothing new in time, or the task that follows is gone because the node stops: answer with
+        // what there is.
         let _ = clock::timeout(WATCH_MAX, head.wait_for(is_news)).await;
-        // This replica may have learned only now what `after` is here.
+        // This replica may have learned only now which configuration `after` is.
         self.same_history(after)?;
         // Configurations first: a book that is newer than they are is harmless.
         let configs = rows::configs_after(table, Some(after.num));
-        // Who is before the oldest one lacks configurations that nobody has.
+        // A caller before the oldest configuration lacks configurations that nobody has.
         let (oldest, asked) = (rows::oldest(table), ConfigNum(after.num.0.saturating_add(1)));
         if asked < oldest {
             return Err(CtrlRefusal::ForgottenConfig { asked, oldest });
@@ -190,15 +192,16 @@ impl Service {
         let newest = rows::newest(table).unwrap_or_default();
         let book = book_after(table, book);
         let news = News { configs, newest, book };
-        // Asked last: what was read is not to be told once it is known for wrong (rule 69).
+        // Checked last: rows that were read must not be sent once they are known to be wrong (rule
+        // 69).
         if self.replica.is_table_bad() {
             return Err(self.refusal(ExecuteError::NotLeader { hint: self.replica.leadership().leader }));
         }
         Ok(CtrlReply::Configs(Box::new(news)))
     }
 
-    /// Refuses a caller whose configuration is another one here. A replica that does not know the number yet may
-    /// only be late.
+    /// Refuses a caller whose configuration differs from the one of that number here. A replica
+    /// that does not know the number yet may only lag.
     fn same_history(&self, after: Place) -> Result<(), CtrlRefusal> {
         let table = &**self.replica.table();
         let digest = rows::digest(table, after.num).unwrap_or(after.digest);
@@ -225,8 +228,8 @@ impl Service {
     }
 }
 
-/// The address book for a caller that has the one of version `known`: its addresses only if it is newer, for they may
-/// be megabytes, and are asked for every two seconds (rule 102).
+/// The address book for a caller that has version `known`. It has addresses only if it is newer:
+/// they may be megabytes, and are asked for every two seconds (rule 102).
 fn book_after(table: &dyn Read, known: u64) -> AddressBook {
     let version = rows::book_version(table);
     if version > known || known == 0 {

@@ -1,15 +1,15 @@
 //! The replicated part: commands in, rows out.
 //!
 //! The first leader proposes [`Command::Init`], which makes configuration 0 with the cluster's
-//! parameters and its key; the first one wins and later ones change nothing. Before it nothing is answered.
-//! Controllers that take the place of others which all lost their data begin with [`Command::Recover`] instead,
-//! in the middle of the history that the groups hold.
+//! parameters and its key. The first one wins and later ones change nothing. Before it nothing is
+//! answered. Controllers that replace others which all lost their data begin with
+//! [`Command::Recover`] instead, in the middle of the history that the groups hold.
 //!
 //! Changes are exactly-once like the operations of clients (correctness rules 26, 43): a session is
-//! opened by a logged command, and the verdict on each change, refusals included, is recorded in the
-//! session's row together with its effect. A repeated change gets the recorded verdict, whatever has
-//! happened since. The moves of a change are not recorded: they are the difference between the
-//! configuration it made and the one before, and both are kept for ever.
+//! opened by a logged command, and the verdict on each change, refusals included, is recorded in
+//! the session's row together with its effect. A repeated change gets the recorded verdict,
+//! whatever has happened since. The moves of a change are not recorded: they are the difference
+//! between the configuration it made and the one before, and both are kept forever.
 //!
 //! The newest configuration, the address book, the known group ids and the sessions are cached; all
 //! of it is rebuilt from rows by [`StateMachine::load`].
@@ -30,59 +30,49 @@ use serde::{Deserialize, Serialize};
 use crate::change::{Next, Present, check_group, moves};
 use crate::rows;
 
-/// What goes through the log. Grows only at the end.
+/// The log's commands. Grows only at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Makes configuration 0, unless there is one.
-    Init {
-        /// The limits of the cluster.
-        params: Params,
-        /// Its key, drawn by the leader that proposes this.
-        key: u64,
-    },
+    Init { params: Params, key: u64 },
     /// Opens a session.
     Open,
     /// Changes the configuration.
-    Change {
-        /// Session and number.
-        ticket: Ticket,
-        /// The change.
-        change: Change,
-    },
-    /// Goes on with a history that the groups hold, unless there is a configuration.
+    Change { ticket: Ticket, change: Change },
+    /// Continues a history that the groups hold, unless there is a configuration.
     Recover {
-        /// What the groups hold.
         recovery: Recovery,
         /// Names of sessions begin after this one, drawn so that none of the lost ones returns.
         sessions: u64,
     },
 }
 
-/// What is asked linearizably.
+/// Linearizable questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// What a change would make.
     Plan(Change),
     /// A configuration, the newest if none is named, and the address book.
     Config(Option<ConfigNum>),
-    /// A page of configurations behind a number.
+    /// A page of configurations after a number.
     History {
         /// The number; none: from configuration 0 on.
         after: Option<ConfigNum>,
     },
 }
 
-/// Why the controller did not do it, or what it did.
+/// The controller's reply, or why it did not do it.
 pub type Verdict = Result<CtrlReply, CtrlRefusal>;
 
 /// Bytes of configurations in a recovery: it is one entry of the log, and must fit a frame.
 const RECOVERY_BYTES_MAX: usize = 24 << 20;
 
-/// Recovered controllers begin below these, so that what they make cannot reach a limit of the formats.
+/// Recovered controllers begin below these numbers, so that later ones cannot reach a limit of the
+/// formats.
 const RECOVERED_NUM_MAX: ConfigNum = ConfigNum(ConfigNum::LIMIT.0 / 2);
 const RECOVERED_VERSION_MAX: u64 = 1 << 62;
 
-/// Versions of the address book that recovered controllers pass over.
+/// Versions of the address book that recovered controllers skip.
 const BOOK_VERSIONS_SKIPPED: u64 = 1 << 32;
 
 /// What a session's row remembers of its last change.
@@ -129,7 +119,7 @@ impl Known {
         Present { config: &self.config, book: &self.book, incarnations: &self.incarnations }
     }
 
-    /// Judges `change` and, if it makes a configuration, makes it.
+    /// Judges `change`, and makes a configuration if one results.
     fn change(&mut self, rows: &mut dyn Rows, change: &Change) -> Recorded {
         match self.present().decide(change) {
             Err(refusal) => Recorded::Refused(refusal),
@@ -206,7 +196,7 @@ impl Known {
     }
 }
 
-/// Why new controllers cannot go on from this; else the newest configuration of it.
+/// Why new controllers cannot continue from this; otherwise its newest configuration.
 pub(crate) fn check_recovery(recovery: &Recovery) -> Result<&Sealed, CtrlRefusal> {
     let refused = |why: &str| Err(CtrlRefusal::NotRecovered(why.to_owned()));
     let Some(newest) = recovery.configs.last() else { return refused("no configuration is named") };
@@ -217,7 +207,7 @@ pub(crate) fn check_recovery(recovery: &Recovery) -> Result<&Sealed, CtrlRefusal
     let known = |(group, incarnation): (&GroupId, &Incarnation)| {
         recovery.book.incarnation(*group) == Some(*incarnation)
     };
-    // A group that is late adopts each of them, and sends its rows to groups that may have left since.
+    // A lagging group adopts each of them, and sends its rows to groups that may have left since.
     let mut named = recovery.configs.iter().flat_map(|config| &config.groups);
     let bytes: usize = recovery.configs.iter().map(|config| config.bytes().len()).sum();
     if bytes > RECOVERY_BYTES_MAX || recovery.book.groups.len() > GROUPS_MAX as usize {
@@ -241,7 +231,7 @@ pub(crate) fn check_recovery(recovery: &Recovery) -> Result<&Sealed, CtrlRefusal
     }
 }
 
-/// What moved when configuration `num` was made.
+/// The shards that moved when configuration `num` was made.
 fn moves_into(rows: &dyn Read, num: ConfigNum) -> Vec<clerk::api::config::Move> {
     let before = num.0.checked_sub(1).and_then(|before| rows::config(rows, ConfigNum(before)));
     match (before, rows::config(rows, num)) {

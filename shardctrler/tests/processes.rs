@@ -1,5 +1,5 @@
-//! Three controllers as real processes on real disks and sockets: what they keep over `kill -9`, and
-//! what they say when they cannot start.
+//! Three controllers as real processes on real disks and sockets: what they keep across `kill -9`,
+//! and what they say when they cannot start.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -115,14 +115,14 @@ async fn configurations_survive_the_leader_and_then_all_controllers_being_killed
     assert_eq!(clerk.change(join(key, 102)).await.unwrap().moves.len(), 5);
     cluster.start(old, &[]);
     let before = clerk.query(None).await.unwrap();
-    // Any controller answers, also the one that is just back, with what it has.
+    // Any controller answers with what it has, even the one that has just returned.
     let after = |num| Place { num: ConfigNum(num), ..Place::default() };
     let news = clerk.watch(after(1), 1).await.unwrap();
     assert_eq!((news.configs.len(), news.book.version), (1, 2));
     let start = std::time::Instant::now();
     let (configs, book) = loop {
         let News { configs, book, .. } = clerk.watch(after(0), 0).await.unwrap();
-        assert!(start.elapsed() < Duration::from_secs(10), "a controller stays behind: {configs:?}");
+        assert!(start.elapsed() < Duration::from_secs(10), "a controller lags: {configs:?}");
         if book.version == news.book.version {
             break (configs, book);
         }
@@ -135,7 +135,7 @@ async fn configurations_survive_the_leader_and_then_all_controllers_being_killed
     assert_eq!(clerk.change(join(key, 103)).await.unwrap().config, ConfigNum(3));
 }
 
-/// Runs a server that must not start; what it says on stderr.
+/// Runs a server that must not start; returns its stderr.
 fn refusal(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();

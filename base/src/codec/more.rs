@@ -4,8 +4,8 @@
 //! count u8, then for each field: tag u16, length u64, that many bytes
 //! ```
 //!
-//! A field that a later level adds gets the next free tag of its struct. This build knows none yet, so it
-//! writes the single byte 0, and what it reads here is unknown to it.
+//! A field that a later level adds gets the next free tag of its struct. This build knows none yet,
+//! so it writes the single byte 0, and every field that it reads here is unknown to it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,16 +14,16 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Fields of one struct that are read at most.
+/// The limit of fields read for one struct.
 const FIELDS_MAX: usize = u8::MAX as usize;
 
-/// What an unknown field means to who reads it.
+/// What an unknown field means to the reader.
 pub trait Policy {
     /// Whether it is an error.
     const DENIES: bool;
 }
 
-/// Unknown fields are passed over.
+/// Unknown fields are skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Skip;
 
@@ -42,12 +42,12 @@ impl Policy for Deny {
 /// The end of a struct that may gain fields.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct More<P> {
-    /// How many unknown fields were passed over.
+    /// The number of unknown fields that were skipped.
     skipped: u8,
     policy: PhantomData<P>,
 }
 
-/// The end of a message: unknown fields are passed over.
+/// The end of a message: unknown fields are skipped.
 pub type Skipped = More<Skip>;
 
 /// The end of a row or a log entry: unknown fields are errors.
@@ -57,7 +57,8 @@ impl<P> More<P> {
     /// No fields beyond those that this build knows: what it writes.
     pub const NONE: Self = Self { skipped: 0, policy: PhantomData };
 
-    /// How many unknown fields were passed over when this was read. What is written again lacks them.
+    /// The number of unknown fields that were skipped by this read. If the struct is written again,
+    /// they are lost.
     pub fn skipped(&self) -> usize {
         usize::from(self.skipped)
     }
@@ -82,7 +83,8 @@ impl<P> Serialize for More<P> {
 
 impl<'de, P: Policy> Deserialize<'de> for More<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The count is the first element; the tuple is as long as the longest there can be, and read as far as it goes.
+        // The count is the first element. The tuple is as long as the longest possible one, and is
+        // read as far as it goes.
         deserializer.deserialize_tuple(1 + 2 * FIELDS_MAX, Fields(PhantomData))
     }
 }
@@ -176,7 +178,7 @@ mod tests {
     fn a_message_skips_fields_of_a_later_build_and_notices() {
         let read: Message = decode(&later(5), 64).unwrap();
         assert_eq!((read.number, read.more.skipped()), (5, 2));
-        // What follows the struct is found all the same.
+        // The data after the struct is still found.
         let two: (Message, u8) = decode(&[&later(5)[..], &[9]].concat(), 64).unwrap();
         assert_eq!(two.1, 9);
     }

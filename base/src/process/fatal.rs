@@ -1,13 +1,13 @@
-//! The end of a process that must not go on (correctness rule 29).
+//! The end of a process that must not continue (correctness rule 29).
 //!
-//! [`end`] ends it at once: it runs no exit handlers and no destructors. Those of RocksDB wait for work in the
-//! background, and meanwhile the other threads would go on voting and answering for half a second. What is said
-//! before the end is said by a thread of its own, and waited for only [`WORDS_WAIT`]: a log on a disk that hangs,
-//! or a full pipe on standard error, does not keep the process alive. Nothing here panics, whatever cannot be
-//! written.
+//! [`end`] ends it at once: it runs no exit handlers and no destructors. RocksDB's handlers wait
+//! for background work, and meanwhile the other threads would go on voting and answering for half a
+//! second. A separate thread prints the last words, and the end waits for it only [`WORDS_WAIT`]: a
+//! log on a hanging disk, or a full pipe on standard error, does not keep the process alive.
+//! Nothing here panics, even if nothing can be written.
 //!
-//! Left out on purpose: a second try of anything, and a core dump. The cause stands in the exit status, the
-//! reason in the log and on standard error.
+//! Left out on purpose: a second try of anything, and a core dump. The exit status gives the cause,
+//! the log and standard error the reason.
 
 use std::fmt;
 use std::io::Write as _;
@@ -19,18 +19,19 @@ const WORDS_WAIT: Duration = Duration::from_millis(100);
 /// The same after a panic: finding the names for a backtrace takes longer.
 const TRACE_WAIT: Duration = Duration::from_millis(300);
 
-/// Why a process cannot go on. The exit statuses are those of `sysexits.h`, and stand in docs/cli.md.
+/// Why a process cannot continue. The exit statuses are those of `sysexits.h`; docs/cli.md lists
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fatal {
     /// The disk refused a write, a sync or a read.
     Disk,
-    /// The group broke a promise: two servers committed different things.
+    /// The group broke a promise: two servers committed different entries.
     Safety,
     /// Data of this server that this build cannot read.
     Format,
-    /// The operating system refused what a server cannot do without: a thread, a socket.
+    /// The operating system refused something that a server needs: a thread, a socket.
     System,
-    /// A mistake in this program.
+    /// A bug in this program.
     Bug,
 }
 
@@ -95,7 +96,7 @@ pub fn end(cause: Fatal, what: &dyn fmt::Display) -> ! {
     end_with(cause.status(), line)
 }
 
-/// Ends this process at once with `status`; the log and standard error get `line` beforehand.
+/// Ends this process at once with `status`, after `line` in the log and on standard error.
 pub(super) fn end_with(status: i32, line: String) -> ! {
     let span = tracing::Span::current();
     say(WORDS_WAIT, move || {
@@ -114,7 +115,7 @@ pub(super) fn end_on_panic() {
         // Taking the addresses is quick; their names are found by the thread that prints them.
         let trace = std::backtrace::Backtrace::force_capture();
         say(TRACE_WAIT, move || {
-            // First what is known already: the names may come too late.
+            // First what is already known: the names may come too late.
             print_line(&format!("{}: {line}", super::program()));
             tracing::error!("{line}");
             let trace = trace.to_string();
@@ -125,20 +126,21 @@ pub(super) fn end_on_panic() {
     }));
 }
 
-/// Lets another thread say something, and waits for it at most so long.
+/// Lets another thread print something, and waits for it at most `wait`.
 fn say(wait: Duration, words: impl FnOnce() + Send + 'static) {
     let (done, said) = mpsc::channel::<()>();
     let run = move || {
         words();
         drop(done);
     };
-    // Without a thread to be had nothing is said: the exit status tells the cause.
+    // If no thread can be had, nothing is printed: the exit status gives the cause.
     if std::thread::Builder::new().name("last-words".to_owned()).spawn(run).is_ok() {
         let _ = said.recv_timeout(wait);
     }
 }
 
-/// A line on standard error. `eprintln!` panics where that cannot be written, on a full disk for one.
+/// A line on standard error. `eprintln!` panics if it cannot be written, for example on a full
+/// disk.
 fn print_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,8 +1,8 @@
-//! The server's log: `log` in its data directory, one event a line, rotated by size.
+//! The server's log: `log` in its data directory, one event per line, rotated by size.
 //!
 //! When `log` has reached its limit it becomes `log.1`, that one `log.2`, and so on; the oldest is
-//! dropped. An event is written with one call, so lines are whole and never cut by a rotation. The
-//! environment variable `CLERK_LOG` sets the level (`debug`, or `raft=debug,info`; default `info`).
+//! dropped. An event is written with one call, so a rotation never cuts a line. The environment
+//! variable `CLERK_LOG` sets the level (`debug`, or `raft=debug,info`; default `info`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -39,8 +39,8 @@ pub enum LogError {
     },
 }
 
-/// Sends what this process logs to `path`. A line that cannot be written is lost, and nothing else happens: the
-/// disk is watched elsewhere.
+/// Writes the log of this process to `path`. A line that cannot be written is lost, and nothing
+/// else happens: the disk is watched elsewhere.
 ///
 /// # Errors
 /// [`LogError`].
@@ -49,7 +49,7 @@ pub fn start_log(path: &Path) -> Result<(), LogError> {
         .ok()
         .filter(|value| !value.is_empty())
         .unwrap_or_else(|| "info".to_owned());
-    // The directive stands first, so that a CLERK_LOG that names tarpc itself counts more.
+    // The directive comes first, so that a CLERK_LOG that names tarpc itself takes precedence.
     let filter = EnvFilter::try_new(format!("{LOG_DIRECTIVE},{value}"));
     let filter =
         filter.map_err(|error| LogError::Level { value, why: super::one_line(&error.to_string()) })?;
@@ -58,11 +58,12 @@ pub fn start_log(path: &Path) -> Result<(), LogError> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
-        // It would say on standard error what it could not write, and panic if that is on the same full disk.
+        // It would report on standard error what it could not write, and panic if that is on the
+        // same full disk.
         .log_internal_errors(false)
         .with_writer(Mutex::new(file))
         .finish();
-    // Only a second call can fail, and then the first log goes on.
+    // Only a second call can fail, and then the first log stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }
@@ -103,7 +104,7 @@ impl Rotating {
 }
 
 impl Write for Rotating {
-    /// Writes all of `line` into one file. A rotation that fails is tried again with the next line.
+    /// Writes all of `line` into one file. A failed rotation is retried with the next line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
             let _ = self.rotate();
@@ -137,7 +138,7 @@ mod tests {
         let files = ["log", "log.1", "log.2", "log.3", "log.4"].map(read);
         assert_eq!(files, ["nine\n", "eight\n", "six\nseven\n", "four\nfive\n", ""]);
 
-        // A restart goes on where the file ended.
+        // A restart continues where the file ended.
         let mut log = Rotating::open(&path, 10).unwrap();
         log.write_all(b"ten\n").unwrap();
         assert_eq!(read("log"), "nine\nten\n");

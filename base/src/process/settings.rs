@@ -1,9 +1,9 @@
-//! Settings of a server: the command line, and below it a TOML file with the same names.
+//! Settings of a server: the command line, and a TOML file with the same names, which it overrides.
 //!
-//! The file is turned into arguments that stand in front of those of the command line, and of two
-//! equal arguments the later one counts. So there is one list of names, one set of defaults and one
-//! check of values for both. `members = "1=a:1,2=b:1"` may also be written as a table, and an array
-//! stands for its elements with commas between them.
+//! The file is turned into arguments that come before those of the command line, and of two equal
+//! arguments the later one counts. So both share one list of names, one set of defaults and one
+//! check of values. `members = "1=a:1,2=b:1"` may also be written as a table, and an array means
+//! its elements separated by commas.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -54,7 +54,8 @@ pub fn parse<T: clap::Parser>(arguments: Vec<OsString>) -> Result<T, Refused> {
     })
 }
 
-/// The data directory that this process is to judge instead of serving: `--check` needs no setting but that.
+/// The data directory that this process should check instead of serving: `--check` needs no other
+/// setting.
 pub fn check_asked() -> Option<PathBuf> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if !arguments.iter().skip(1).any(|argument| argument == "--check") {
@@ -64,7 +65,7 @@ pub fn check_asked() -> Option<PathBuf> {
     Some(path.unwrap_or_else(|| super::fail(&"--check judges a data directory: name it with --data-dir")))
 }
 
-/// A path on the command line, found before the command line is understood.
+/// A path on the command line, found before the command line is parsed.
 fn path_named(arguments: &[OsString], name: &str) -> Option<PathBuf> {
     let named = |position: usize| {
         let argument = arguments[position].to_str()?;
@@ -97,7 +98,7 @@ fn read_file(path: &Path, names: &BTreeSet<&str>) -> Result<Vec<OsString>, Strin
     Ok(arguments)
 }
 
-/// A value as it would stand on the command line.
+/// A value as it would be written on the command line.
 fn argument(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),

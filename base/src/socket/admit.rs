@@ -1,15 +1,15 @@
-//! Who is let in: one pure function, [`admit`], for peers, clients and groups that push, on real sockets
-//! and on a simulated network (correctness rules 32, 48, 50 to 53).
+//! Who is let in: one pure function, [`admit`], for peers, clients and groups that push, on real
+//! sockets and on a simulated network (correctness rules 32, 48, 50 to 53).
 //!
-//! It compares what a caller says ([`Hello`]) with who the server is ([`Here`]) and with what the server
-//! knows of the caller ([`Known`]). A caller judges the answer by the same function ([`admit_answer`]): an
-//! answer is a Hello in the other direction.
+//! It compares a caller's [`Hello`] with the server's identity ([`Here`]) and with what the server
+//! knows of the caller ([`Known`]). A caller judges the answer by the same rules
+//! ([`admit_answer`]): an answer is a Hello in the other direction.
 //!
-//! A key and a digest of founders that are 0 mean "not known yet" and fit any. The digest of the founders
-//! does not contain the key: the digest never changes, and the key becomes known only after the servers of a group
-//! talk to each other. So each travels by itself.
+//! A key and a digest of founders that are 0 mean "not known yet" and fit any. The digest of the
+//! founders does not contain the key: the digest never changes, and the key becomes known only
+//! after the servers of a group talk to each other. So they are sent separately.
 //!
-//! Left out on purpose: changes of membership. [`Known::is_member`] is where they will be asked.
+//! Left out on purpose: changes of membership. [`Known::is_member`] is where they will be checked.
 
 use super::here::fit;
 use super::{Hello, Here, Key, Reason, Service, Welcome};
@@ -19,10 +19,11 @@ use super::{Hello, Here, Key, Reason, Service, Welcome};
 pub struct Known {
     /// It is another member of this group.
     pub is_member: bool,
-    /// The life of its data, from the first meeting. Of a push: of the group that pushes, as the
-    /// configuration has it.
+    /// The incarnation of its data, from the first meeting. For a push: that of the group that
+    /// pushes, as the configuration has it.
     pub incarnation: Option<u64>,
-    /// The process that runs with this identity at this moment: a connection of it is open and was heard lately.
+    /// The process that runs with this identity now: a connection of it is open and was heard
+    /// lately.
     pub boot: Option<u64>,
 }
 
@@ -32,9 +33,8 @@ pub enum Refusal {
     /// Another name.
     #[error("this is cluster {here:?}, not {asked:?}: check the addresses")]
     OtherCluster {
-        /// The name here.
         here: String,
-        /// The name that the other side said.
+        /// The name that the other side sent.
         asked: String,
     },
     /// The same name, but other controllers made it.
@@ -43,50 +43,30 @@ pub enum Refusal {
          nothing was done, check the addresses"
     )]
     OtherKey {
-        /// The name that both have.
         name: String,
-        /// The key here.
         here: u64,
-        /// The key that the other side said.
+        /// The key that the other side sent.
         asked: u64,
     },
     /// Another group.
     #[error("this server belongs to {}, not {}: check the addresses", of(*here), of(*asked))]
-    OtherGroup {
-        /// The group here.
-        here: u64,
-        /// The group meant.
-        asked: u64,
-    },
+    OtherGroup { here: u64, asked: u64 },
     /// Another server of the group.
     #[error("this is server {here} of {}, not {asked}: check the addresses of the members", of(*group))]
-    OtherReceiver {
-        /// Its group.
-        group: u64,
-        /// The server here.
-        here: u64,
-        /// The server meant.
-        asked: u64,
-    },
+    OtherReceiver { group: u64, here: u64, asked: u64 },
     /// The caller is no server of the group.
     #[error("server {from} is not a member of this group")]
-    NotAMember {
-        /// The caller.
-        from: u64,
-    },
+    NotAMember { from: u64 },
     /// The group was founded with other servers (correctness rule 50).
     #[error(
         "server {from} was made with another list of members than server {here} ({asked:016x}, not {founders:016x}): \
          one of them belongs to another group, and is refused"
     )]
     OtherFounders {
-        /// The caller.
         from: u64,
-        /// The server that refuses.
         here: u64,
-        /// The digest here.
         founders: u64,
-        /// The digest that the other side said.
+        /// The digest that the other side sent.
         asked: u64,
     },
     /// The group that pushes has other data than the one that joined (correctness rule 58).
@@ -95,27 +75,25 @@ pub enum Refusal {
              nothing is taken from it; start its servers on the data that it joined with"
     )]
     OtherPusher {
-        /// The group that pushes.
         from: u64,
-        /// The life of its data that the cluster knows.
+        /// The incarnation of its data that the cluster knows.
         known: u64,
-        /// The life it says it has.
+        /// The incarnation that it claims.
         asked: u64,
     },
-    /// The caller has lost its data, or is somebody else (correctness rule 32).
+    /// The caller has lost its data, or is another server (correctness rule 32).
     #[error(
         "server {from} came back with other data (incarnation {asked}, not {known}): it may have forgotten its \
          votes and is refused"
     )]
     OtherIncarnation {
-        /// The caller.
         from: u64,
-        /// The life it was met with.
+        /// The incarnation it was met with.
         known: u64,
-        /// The life it says it has.
+        /// The incarnation that it claims.
         asked: u64,
     },
-    /// The server is not one that takes shards from groups.
+    /// The server does not take shards from groups.
     #[error("this server takes no shards: check the addresses of the groups")]
     NoShards,
     /// Two processes have one identity (correctness rule 53).
@@ -124,16 +102,7 @@ pub enum Refusal {
          because {alive:016x} was here first and runs; stop one of them and delete its copy",
         of(*group)
     )]
-    Twin {
-        /// The group.
-        group: u64,
-        /// The identity that both have.
-        from: u64,
-        /// The process that was here first.
-        alive: u64,
-        /// The later one.
-        asked: u64,
-    },
+    Twin { group: u64, from: u64, alive: u64, asked: u64 },
 }
 
 /// A group in words.
@@ -189,7 +158,7 @@ fn admit_peer(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> 
     }
 }
 
-/// The other life of its data with which the caller was known, if it is not this one.
+/// The other incarnation with which the caller was known, if it is not this one.
 fn other_life(hello: &Hello, known: &Known) -> Option<u64> {
     known.incarnation.filter(|known| *known != hello.incarnation)
 }
@@ -201,7 +170,7 @@ fn admit_pusher(hello: &Hello, known: &Known) -> Result<(), Refusal> {
     }
 }
 
-/// Judges the answer to `hello`, which the server `here` said to a peer it knows so much of.
+/// Judges the answer to `hello`, which the server `here` sent to a peer of which it knows `known`.
 ///
 /// # Errors
 /// As [`admit`].
@@ -222,8 +191,9 @@ pub fn admit_answer(hello: &Hello, welcome: &Welcome, here: &Here, known: &Known
     admit(&turned, here, known)
 }
 
-/// Judges the answer that a caller without an identity of its own got: a client, or a server that asks another group.
-/// A client `keeps` the first key that it meets; a server's own comes from its group's log (correctness rule 51).
+/// Judges the answer to a caller without an identity: a client, or a server that asks another
+/// group. A client `keeps` the first key that it meets; a server's own key comes from its group's
+/// log (correctness rule 51).
 ///
 /// # Errors
 /// [`Refusal::OtherKey`].
@@ -236,7 +206,7 @@ pub fn admit_server(cluster: &str, key: &Key, keeps: bool, welcome: &Welcome) ->
 }
 
 impl Refusal {
-    /// What it is counted as.
+    /// The reason under which it is counted.
     pub fn reason(&self) -> Reason {
         match self {
             Self::OtherCluster { .. } => Reason::OtherCluster,
@@ -273,7 +243,7 @@ mod tests {
         }
     }
 
-    /// What server 2 says to server 1.
+    /// The Hello of server 2 to server 1.
     fn peer() -> Hello {
         Hello {
             cluster: "blue".into(),
@@ -316,12 +286,12 @@ mod tests {
             (client(), STRANGER, None),
             (push(), pushing, None),
             (push(), STRANGER, None),
-            // What is not known yet fits any.
+            // Unknown values fit any.
             (Hello { key: 0, ..peer() }, MET, None),
             (Hello { key: 0, ..client() }, STRANGER, None),
             (Hello { founders: 0, ..peer() }, MET, None),
             (Hello { to: 0, ..client() }, STRANGER, None),
-            // Another process, of which no other is alive.
+            // Another process, while no other is alive.
             (Hello { boot: 223, ..peer() }, Known { boot: None, ..MET }, None),
             (Hello { cluster: "red".into(), ..peer() }, MET, Some(Reason::OtherCluster)),
             (Hello { cluster: "red".into(), ..client() }, STRANGER, Some(Reason::OtherCluster)),

@@ -1,13 +1,13 @@
 //! The connections of a server, by kind: how many of each there may be, and which one makes room.
 //!
-//! Each [`Kind`] has places of its own, so that clients cannot crowd out peers, nor silent callers clients. When all
-//! places of a kind are taken, the connection that is missed least is closed for the new one: one that never asked
-//! anything goes before one that did, and then the one that was used longest ago goes first. A connection with a
-//! request that is being worked on is not closed, unless it has kept the server waiting for a second; if there is no
-//! other, the new connection is turned away (rule 101).
+//! Each [`Kind`] has its own places, so that clients cannot crowd out peers, nor silent callers
+//! clients. When all places of a kind are taken, the connection that is missed least is closed for
+//! the new one: first one that never asked anything, then the least recently used one. A connection
+//! with a request in progress is not closed, unless it has kept the server waiting for a second. If
+//! no connection can be closed, the new one is turned away (rule 101).
 //!
-//! Left out on purpose: a share for each address. Callers behind one address may be many, and one caller may have
-//! many addresses.
+//! Left out on purpose: a share for each address. Many callers may share one address, and one
+//! caller may have many.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,16 +20,18 @@ use super::ledger::{Account, Bounds, Ledger, What};
 use super::{Hello, Service};
 use crate::clock;
 
-/// Who keeps the rest of a frame, or the taking of an answer, waiting for so long, is not worked for.
+/// A connection that has kept the rest of a frame, or an unread answer, waiting for this long is
+/// not protected by its requests.
 const STUCK: Duration = Duration::from_secs(1);
 
-/// Who keeps no more than this takes little room, and waits for what is on its way at any time.
+/// A connection that keeps no more than this waiting takes little room; such amounts are in flight
+/// at any time.
 const LITTLE: usize = 64 << 10;
 
-/// What a connection is counted as.
+/// The kind under which a connection is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Its Hello is not there yet.
+    /// Its Hello has not arrived yet.
     Strangers,
     /// Clients that ask for something.
     Clients,
@@ -56,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// What the connection that `hello` begins is.
+    /// The kind of the connection that `hello` begins.
     pub(super) fn of(hello: &Hello) -> Self {
         match hello.service {
             Service::PeerControl | Service::PeerBulk => Self::Peers,
@@ -68,7 +70,7 @@ impl Kind {
     }
 }
 
-/// How many connections of a kind there are, and how many there may be.
+/// The number of connections of a kind, and their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
     /// Taken.
@@ -101,9 +103,10 @@ struct Seats {
 }
 
 impl Seats {
-    /// Who goes when too much is kept waiting: whoever has kept something waiting for the longest time, if that is too
-    /// long; else the last one that began to keep much, so that what is nearly whole goes on. None if there is only one
-    /// keeper: a frame of the largest size has room where nobody else keeps anything.
+    /// The connection to close when too much is kept waiting: the one that has kept something
+    /// waiting longest, if that is too long; otherwise the last one that began to keep much, so
+    /// that nearly complete frames can finish. None if only one connection keeps anything: a frame
+    /// of the largest size has room when no other keeps anything.
     fn keeper(&self) -> Option<u64> {
         let keeps =
             |(id, seat): (&u64, &Arc<Seat>)| seat.account.keeps().map(|(since, bytes)| (since, *id, bytes));
@@ -126,7 +129,8 @@ impl Crowd {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection of `kind`; none if all are taken by connections that are worked for.
+    /// A place for one more connection of `kind`; none if all are taken by connections with
+    /// requests in progress.
     pub(super) fn enter(self: &Arc<Self>, kind: Kind) -> Option<Place> {
         self.admit(kind, Arc::new(Seat::new(self)))
     }
@@ -151,7 +155,7 @@ impl Crowd {
         Places { open: self.seats().taken[kind as usize].len(), max: self.max[kind as usize] }
     }
 
-    /// Closes connections until there is room for so many more bytes.
+    /// Closes connections until there is room for `bytes` more.
     fn relieve(&self, bytes: usize) {
         let mut seats = self.seats();
         while !self.ledger.has_room(bytes) {
@@ -214,38 +218,38 @@ impl Seat {
         }
     }
 
-    /// So much of a frame is there that is not whole.
+    /// This much of an incomplete frame has arrived.
     pub(super) fn unread(&self, bytes: usize) {
         self.relieve_if(self.account.unread(bytes));
     }
 
-    /// So much more is to be written.
+    /// This much more is to be written.
     pub(super) fn unwritten(&self, bytes: usize) {
         self.relieve_if(self.account.unwritten(bytes));
     }
 
-    /// So much was written.
+    /// This much was written.
     pub(super) fn written(&self, bytes: usize) {
         self.account.written(bytes);
     }
 
-    /// Whether so much more waits here, or everywhere, that a request is not worked on.
+    /// Whether so much would wait, here or in total, that a request must be refused.
     pub(super) fn is_full_beside(&self, bytes: usize) -> bool {
         self.account.is_full_beside(bytes)
     }
 
-    /// Counts a request or an answer, until what is returned is dropped.
+    /// Counts a request or an answer, until the returned value is dropped.
     pub(super) fn hold(self: &Arc<Self>, what: What, bytes: usize) -> Holding {
         self.relieve_if(self.account.add(what, bytes));
         Holding { seat: Arc::clone(self), what, bytes }
     }
 
-    /// Whether it is worth while to make an answer.
+    /// Whether making an answer is worthwhile.
     pub(super) fn awaits_answers(&self) -> bool {
         self.account.awaits_answers()
     }
 
-    /// Takes so many bytes for an answer, if there is room or others make it.
+    /// Takes `bytes` for an answer, if there is room or others make it.
     pub(super) fn take(&self, bytes: usize) -> bool {
         self.account.take(bytes) || {
             self.relieve(bytes);
@@ -253,7 +257,7 @@ impl Seat {
         }
     }
 
-    /// What was taken is given back.
+    /// Gives taken bytes back.
     pub(super) fn give_back(&self, bytes: usize) {
         self.account.remove(What::Answer, bytes);
     }
@@ -272,13 +276,13 @@ impl Seat {
         self.leave.notified().await;
     }
 
-    /// Something sensible arrived.
+    /// A valid frame arrived.
     pub(super) fn heard(&self) {
         self.used.store(clock::now().as_nanos(), Ordering::Relaxed);
         self.has_asked.store(true, Ordering::Relaxed);
     }
 
-    /// A request is worked on, until what is returned is dropped.
+    /// Marks a request as in progress until the returned value is dropped.
     pub(super) fn work(self: &Arc<Self>) -> Work {
         self.heard();
         self.running.fetch_add(1, Ordering::Relaxed);
@@ -286,7 +290,7 @@ impl Seat {
     }
 }
 
-/// A request that is worked on.
+/// A request in progress.
 #[derive(Debug)]
 pub(super) struct Work(Arc<Seat>);
 
@@ -407,7 +411,7 @@ mod tests {
         clock::sleep(STUCK / 2).await;
         slow.seat().unwritten(800);
         clock::sleep(STUCK).await;
-        // A part of each frame and answer is on its way at some time, and does not wait for long.
+        // A part of each frame and answer is in flight at some time, and does not wait for long.
         honest.seat().unread(900);
         honest.seat().unread(0);
         let room = Room::of(Some(Arc::clone(honest.seat())));
@@ -420,7 +424,7 @@ mod tests {
         working.seat().unread(1250);
         assert!(is_told_to_leave(slower) && !is_told_to_leave(honest) && !is_told_to_leave(slow));
         assert_eq!(crowd.waiting_bytes(), 500 + 800 + 900 + 1250);
-        // An answer finds room, too: whoever holds up what was made makes it.
+        // An answer finds room too: a connection that keeps answers waiting makes it.
         let answer = room.reservation();
         assert!(answer.take(60) && is_told_to_leave(slow));
         drop((answer, work, room, places));

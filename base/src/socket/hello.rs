@@ -12,21 +12,21 @@
 use super::DialError;
 use crate::codec::WIRE;
 
-/// The highest level of the product that this build knows. A level may be raised only when all servers
-/// know it, and what a level adds is written from then on.
+/// The highest level of the product that this build knows. A level may be raised only when all
+/// servers know it; the additions of a level are written from then on.
 pub const LEVEL: u32 = 1;
 
 const MAGIC: &[u8; 4] = b"clrk";
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Service {
     /// Requests of clients, and of groups that ask controllers.
     #[default]
     Client,
-    /// Messages between replicas of a group, except the next.
+    /// Messages between replicas of a group, except snapshot chunks.
     PeerControl,
-    /// Snapshot chunks, beside the ordinary messages because they are big.
+    /// Snapshot chunks, apart from the ordinary messages because they are big.
     PeerBulk,
     /// Shards that another group hands over.
     Push,
@@ -52,20 +52,20 @@ pub struct Hello {
     pub wire: u16,
     /// The highest level the caller knows.
     pub level: u32,
-    /// The name of the cluster meant.
+    /// The name of the cluster that the caller means.
     pub cluster: String,
-    /// The key of the cluster meant (correctness rule 51); 0: not known yet.
+    /// The key of the cluster that the caller means (correctness rule 51); 0: not known yet.
     pub key: u64,
-    /// What follows.
+    /// The purpose of the connection.
     pub service: Service,
-    /// The group meant; 0: the controllers.
+    /// The group that the caller means; 0: the controllers.
     pub group: u64,
     /// The replica that calls; 0: a client.
     pub from: u64,
     /// The replica that is called; 0: any that listens there.
     pub to: u64,
-    /// The life of the calling replica's data (correctness rule 32), for a push of the calling group's; 0 for a
-    /// client.
+    /// The incarnation of the calling replica's data (correctness rule 32), for a push of the
+    /// calling group's; 0 for a client.
     pub incarnation: u64,
     /// Drawn by the calling process at its start; 0 for a client.
     pub boot: u64,
@@ -73,7 +73,7 @@ pub struct Hello {
     pub founders: u64,
     /// The group of the server that pushes or asks; 0: a client, or a peer.
     pub from_group: u64,
-    /// What is asked here waits for news.
+    /// Whether requests on this connection wait for news.
     pub watches: bool,
 }
 
@@ -97,14 +97,14 @@ impl Default for Hello {
     }
 }
 
-/// The answer to a [`Hello`] that is taken.
+/// The answer to an accepted [`Hello`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Welcome {
     /// The highest level the server knows.
     pub level: u32,
     /// The key of its cluster; 0: not known yet.
     pub key: u64,
-    /// The life of the answering replica's data.
+    /// The incarnation of the answering replica's data.
     pub incarnation: u64,
     /// Drawn by the answering process at its start.
     pub boot: u64,
@@ -112,13 +112,13 @@ pub struct Welcome {
     pub founders: u64,
 }
 
-/// What a server answers.
+/// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Welcome(Welcome),
     Refused(String),
     Busy(String),
-    /// To a client that names no cluster: the name and the key to come back with.
+    /// To a client that names no cluster: the name and the key to use next time.
     Cluster {
         name: String,
         key: u64,
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
         self.fields.iter().find(|(found, _)| *found == tag).map(|(_, value)| *value)
     }
 
-    /// None: malformed. A number that is left out is 0.
+    /// None: malformed. An omitted number is 0.
     fn number(&self, tag: u16) -> Option<u64> {
         self.field(tag).map_or(Some(0), |value| value.try_into().ok().map(u64::from_le_bytes))
     }
@@ -211,12 +211,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Why the first frame of a connection is not a [`Hello`] to go on with.
+/// Why the first frame of a connection is not a usable [`Hello`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NoHello {
-    /// It makes no sense.
+    /// It is malformed.
     Malformed,
-    /// It is one of another wire version, or of a service that this build does not have: the answer, in words.
+    /// It has another wire version, or a service that this build does not have: the answer, in
+    /// words.
     Other(String),
 }
 
@@ -288,7 +289,7 @@ impl Answer {
         let text = |tag| reader.text(tag).ok_or_else(no_server);
         let number = |tag| reader.number(tag).ok_or_else(no_server);
         match reader.kind {
-            // A refusal is understood whatever version it comes from.
+            // A refusal is understood in any version.
             REFUSED => Ok(Self::Refused(text(F_TEXT)?)),
             _ if reader.wire != u16::from(WIRE) => {
                 Err(DialError::Refused(other_wire("this program", "the server", reader.wire)))

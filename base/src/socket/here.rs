@@ -1,4 +1,4 @@
-//! Who a server is.
+//! The identity of a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Key(Arc<AtomicU64>);
 
 impl Key {
-    /// A key that is known already (0: not yet).
+    /// A key that is already known (0: not yet).
     pub fn new(key: u64) -> Self {
         Self(Arc::new(AtomicU64::new(key)))
     }
@@ -18,12 +18,13 @@ impl Key {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Whether a connection may go on on which the other side said `other`: what is not known fits any.
+    /// Whether a connection on which the other side sent `other` may continue: an unknown key fits
+    /// any.
     pub fn fits(&self, other: u64) -> bool {
         fit(self.get(), other)
     }
 
-    /// Takes note of the key unless one is known; returns the one that is known then.
+    /// Stores the key unless one is known; returns the key that is known then.
     pub fn learn(&self, key: u64) -> u64 {
         match self.0.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => key,
@@ -45,18 +46,15 @@ pub(super) fn fit(one: u64, other: u64) -> bool {
     one == 0 || other == 0 || one == other
 }
 
-/// Who a server is, to be compared with whom a Hello means.
+/// The identity of a server, which a Hello is compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Here {
-    /// Its cluster.
     pub cluster: String,
-    /// The key of its cluster.
     pub key: Key,
     /// Its group; 0: the controllers.
     pub group: u64,
-    /// Itself.
     pub node: u64,
-    /// The life of its data.
+    /// The incarnation of its data.
     pub incarnation: u64,
     /// Drawn at the start of its process.
     pub boot: u64,
@@ -64,11 +62,12 @@ pub struct Here {
     pub founders: u64,
 }
 
-/// What a connection was let in with. It is judged again with all that arrives, because a key may become known later.
+/// What a connection was let in with. It is judged again with every frame that arrives, because a
+/// key may become known later.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     pub(super) here: Key,
-    /// What the caller said.
+    /// The key that the caller sent.
     pub(super) said: u64,
 }
 

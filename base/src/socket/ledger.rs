@@ -1,20 +1,23 @@
-//! Counts the bytes that wait on connections (correctness rule 103): of frames that are not whole, of requests that are
-//! worked on, and of answers that the other end has not taken.
+//! Counts the bytes that wait on connections (correctness rule 103): of incomplete frames, of
+//! requests in progress, and of answers that the other end has not read.
 //!
-//! Each connection may keep so many of them waiting ([`Bounds::connection`]), and have half as many requests as all
-//! together; beyond, a request is answered "busy" without being worked on. All together may have so many
-//! ([`Bounds::server`]): what others keep waiting, and what is worked on, each by itself. Where others keep more, a
-//! connection is closed ([`super::crowd`] says which one), whoever needs the room. Where more is worked on, new requests
-//! are "busy": the server's own work is no reason to close a connection.
+//! Each connection may keep a limited number of them waiting ([`Bounds::connection`]), and have
+//! half as many requests as all together; beyond, a request is answered "busy" without being
+//! executed. All connections together have a bound too ([`Bounds::server`]), once for what others
+//! keep waiting, and once for requests in progress. If others keep more waiting, a connection is
+//! closed ([`super::crowd`] says which one), no matter which connection needs the room. If more
+//! requests are in progress, new requests are "busy": the server's own work is no reason to close a
+//! connection.
 //!
-//! Left out on purpose: members of the same group. They are few, and their messages have limits of their own.
+//! Left out on purpose: members of the same group. They are few, and their messages have their own
+//! limits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{self, Instant};
 
-/// Answers of a connection that may wait when others keep half of what all may have.
+/// Answers of a connection that may wait when others keep half of the total bound waiting.
 const CROWDED_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that may wait.
@@ -28,9 +31,9 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Ledger {
     bounds: Bounds,
-    /// What others keep waiting: frames that are not whole, answers that are not taken.
+    /// Bytes that others keep waiting: of incomplete frames and unread answers.
     kept: AtomicUsize,
-    /// Of requests that are worked on.
+    /// Bytes of requests in progress.
     requests: AtomicUsize,
 }
 
@@ -43,7 +46,7 @@ impl Ledger {
         self.kept.load(Ordering::Relaxed) + self.requests.load(Ordering::Relaxed)
     }
 
-    /// Whether others keep so little waiting that so many bytes more may be.
+    /// Whether others keep so little waiting that `bytes` more fit.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.kept.load(Ordering::Relaxed).saturating_add(bytes) <= self.bounds.server
     }
@@ -76,22 +79,22 @@ pub(super) struct Account {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Of a frame that is not whole.
+    /// Bytes of an incomplete frame.
     unread: usize,
     unread_since: Option<Instant>,
-    /// Of requests that are worked on.
+    /// Bytes of requests in progress.
     requests: usize,
-    /// Of answers that were made and not encoded.
+    /// Bytes of answers that were made and not encoded.
     answers: usize,
-    /// Of answers that the system has not taken.
+    /// Bytes of answers that the system has not taken.
     unwritten: usize,
-    /// Not later than since when the oldest of them waits, and how many were there then.
+    /// A time not later than the arrival of the oldest of them, and how many there were then.
     unwritten_since: Option<(Instant, usize)>,
-    /// The connection has to go: its bytes are not counted any more.
+    /// The connection must close: its bytes are no longer counted.
     closed: bool,
 }
 
-/// What is in memory as it is.
+/// A request or an answer in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Request,
@@ -125,7 +128,8 @@ impl Account {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the bytes of this connection, and those of all with them; whether there are more than may be.
+    /// Changes the bytes of this connection, and the total with them; returns whether there are
+    /// more than allowed.
     fn change(&self, change: impl FnOnce(&mut Waiting)) -> bool {
         let mut waiting = self.waiting();
         let before = waiting.counted();
@@ -135,7 +139,7 @@ impl Account {
         after.0 > before.0 && self.ledger.is_over()
     }
 
-    /// So much of a frame is there that is not whole. As what is returned says of [`Account::change`].
+    /// This much of an incomplete frame has arrived. Returns the same as [`Account::change`].
     pub(super) fn unread(&self, bytes: usize) -> bool {
         self.change(|waiting| {
             waiting.unread = bytes;
@@ -154,7 +158,7 @@ impl Account {
         self.change(|waiting| *waiting.of(what) = waiting.of(what).saturating_sub(bytes));
     }
 
-    /// So much more is to be written.
+    /// This much more is to be written.
     pub(super) fn unwritten(&self, bytes: usize) -> bool {
         self.change(|waiting| {
             waiting.unwritten += bytes;
@@ -163,21 +167,21 @@ impl Account {
         })
     }
 
-    /// So much was written.
+    /// This much was written.
     pub(super) fn written(&self, bytes: usize) {
         self.change(|waiting| {
             waiting.unwritten = waiting.unwritten.saturating_sub(bytes);
             let left = waiting.unwritten;
             let since = waiting.unwritten_since.map(|(since, old)| (since, old.saturating_sub(bytes)));
-            // All that waited then is gone: the rest came later.
+            // Everything that waited then is gone: the rest came later.
             let renew =
                 |(since, old): (Instant, usize)| if old == 0 { (clock::now(), left) } else { (since, old) };
             waiting.unwritten_since = since.map(renew).filter(|_| left > 0);
         });
     }
 
-    /// Whether this connection keeps as much waiting as one may, or has half of the requests that all may have besides one
-    /// of so many bytes, or all have too much.
+    /// Whether this connection keeps as much waiting as one may, or would have half of all requests
+    /// with another one of `bytes` bytes, or all connections together have too much.
     pub(super) fn is_full_beside(&self, bytes: usize) -> bool {
         let Bounds { connection, server } = self.ledger.bounds;
         let waiting = self.waiting();
@@ -186,8 +190,9 @@ impl Account {
         is_full || self.ledger.is_over() || self.ledger.is_busy()
     }
 
-    /// Whether it is worth while to make an answer: the connection is there, and has not as much as one may have. That
-    /// is little when others keep much waiting, or those who take nothing would have many answers made.
+    /// Whether making an answer is worthwhile: the connection is open, and keeps less waiting than
+    /// it may. The limit is low when others keep much waiting; otherwise readers that take nothing
+    /// would have many answers made.
     pub(super) fn awaits_answers(&self) -> bool {
         let Bounds { connection, server } = self.ledger.bounds;
         let max =
@@ -196,8 +201,8 @@ impl Account {
         !waiting.closed && waiting.answers + waiting.unwritten < max
     }
 
-    /// Takes so many bytes for an answer that is about to be made, if there is room. One that is larger than the bound
-    /// has room where no other waits.
+    /// Takes `bytes` for an answer that is about to be made, if there is room. An answer larger
+    /// than the bound has room when no other waits.
     pub(super) fn take(&self, bytes: usize) -> bool {
         let Bounds { connection, .. } = self.ledger.bounds;
         let mut waiting = self.waiting();
@@ -212,8 +217,8 @@ impl Account {
         true
     }
 
-    /// Since when the other end has kept something waiting, the rest of a frame or that an answer is taken, and how many
-    /// bytes it keeps.
+    /// How long the other end has kept something waiting, the rest of a frame or an unread answer,
+    /// and how many bytes.
     pub(super) fn keeps(&self) -> Option<(Instant, usize)> {
         let waiting = self.waiting();
         let unwritten = waiting.unwritten_since.map(|(since, _)| since);
@@ -221,7 +226,7 @@ impl Account {
         Some((since, waiting.kept()))
     }
 
-    /// The connection has to go, and all its bytes with it.
+    /// The connection must close, and all its bytes with it.
     pub(super) fn close(&self) {
         self.change(|waiting| waiting.closed = true);
     }

@@ -1,9 +1,10 @@
-//! One end of a connection that speaks tarpc: frames in, frames out, and their bytes counted.
+//! One end of a connection that uses tarpc: frames in, frames out, and their bytes counted.
 //!
-//! Nothing is kept for what may come: a frame's memory grows with the bytes that are there, whatever its length claims,
-//! and a connection on which nothing waits has small buffers, however large its last frame was.
+//! No memory is reserved for bytes that may come: a frame's memory grows with the bytes that have
+//! arrived, whatever its length claims, and an idle connection has small buffers, however large its
+//! last frame was.
 //!
-//! Left out on purpose: what frames mean ([`super::wire`]).
+//! Left out on purpose: the meaning of frames ([`super::wire`]).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,16 +25,16 @@ use super::Stream as Socket;
 use super::crowd::Seat;
 use crate::clock;
 
-/// Whoever takes nothing for so long is gone, or does harm.
+/// A reader that takes nothing for this long is gone, or does harm.
 const STALL: Duration = Duration::from_secs(60);
 
-/// What is buffered before it is written out, so that frames made together travel together.
+/// The size of the write buffer: frames made together are sent together.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
-/// Smaller frames are copied behind each other; a larger one is written from where it is.
+/// Smaller frames are copied one after another; a larger one is written from where it is.
 const COPIED_BYTES_MAX: usize = 16 << 10;
 
-/// So many parts of what waits are handed to the system at once.
+/// At most this many waiting parts are passed to the system at once.
 const SLICES: usize = 16;
 
 /// A buffer that a frame made larger is not kept.
@@ -47,7 +48,7 @@ const FRESH_BYTES: usize = 8 << 10;
 pub(super) struct Frames {
     bytes_max: usize,
     seat: Option<Arc<Seat>>,
-    /// Bytes of a frame that is not whole, as they are counted.
+    /// Counted bytes of an incomplete frame.
     unread: usize,
 }
 
@@ -56,7 +57,7 @@ impl Frames {
         Self { bytes_max, seat, unread: 0 }
     }
 
-    /// As a rule frames arrive whole, and there is nothing to count.
+    /// Usually frames arrive complete, and there is nothing to count.
     fn unread(&mut self, bytes: usize) {
         if self.unread != bytes
             && let Some(seat) = &self.seat
@@ -82,7 +83,7 @@ impl Decoder for Frames {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         if bytes.len() < 4 + length {
-            // Nothing is reserved for the rest: a buffer that is full is doubled by whoever reads into it.
+            // No room is reserved for the rest: the reader doubles a full buffer.
             self.unread(bytes.capacity());
             return Ok(None);
         }
@@ -98,7 +99,7 @@ impl Decoder for Frames {
     }
 }
 
-/// What is to be written.
+/// The bytes to be written.
 #[derive(Debug, Default)]
 struct Outgoing {
     parts: VecDeque<Bytes>,
@@ -118,7 +119,7 @@ impl Outgoing {
         }
     }
 
-    /// What is to be written next, in one go.
+    /// What to write next, in one call.
     fn next(&self) -> [IoSlice<'_>; SLICES] {
         let mut waiting = self.parts.iter().map(|part| &part[..]).chain([&self.last[..]]);
         std::array::from_fn(|_| IoSlice::new(waiting.next().unwrap_or_default()))
@@ -142,13 +143,13 @@ impl Outgoing {
     }
 }
 
-/// A connection over which `Out` leaves and `In` comes.
+/// A connection that sends `Out` and receives `In`.
 pub struct Link<In, Out, Codec> {
     frames: FramedRead<Socket, Frames>,
     outgoing: Outgoing,
     codec: Codec,
     seat: Option<Arc<Seat>>,
-    /// Runs while the other end of a caller's connection takes nothing.
+    /// Runs while the other end of a caller's connection reads nothing.
     stall: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     ghost: PhantomData<fn(Out) -> In>,
 }
@@ -220,7 +221,7 @@ where
     fn start_send(self: Pin<&mut Self>, item: Out) -> io::Result<()> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.codec).serialize(&item)?;
-        // It is not counted twice: as what was made, and as what is to be written.
+        // It must not be counted twice: as a made answer, and as bytes to write.
         drop(item);
         if let Some(seat) = &this.seat {
             seat.unwritten(4 + frame.len());

@@ -1,9 +1,10 @@
-//! The port of a server. A Hello tells what kind of connection arrives ([`Kind`]); each kind has places of its own.
+//! The port of a server. A Hello says what kind of connection arrives ([`Kind`]); each kind has its
+//! own places.
 //!
-//! A connection counts as a stranger until its Hello was judged, and strangers make room for each other, the oldest
-//! first: callers that say nothing, or mean somebody else, keep nobody out and take nobody's place. No more sockets are
-//! open at once than there are places, so those who fill them leave the stores their file descriptors (correctness rule
-//! 101).
+//! A connection counts as a stranger until its Hello was judged, and strangers make room for each
+//! other, the oldest first: callers that say nothing, or mean another server, keep nobody out and
+//! take nobody's place. The number of open sockets never exceeds the number of places, so callers
+//! cannot take the stores' file descriptors (correctness rule 101).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -40,7 +41,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Connections whose Hello was taken.
+    /// Connections whose Hello was accepted.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -55,7 +56,7 @@ impl Counters {
         &self.refusals
     }
 
-    /// Connections closed because of bytes that make no sense here (correctness rule 49).
+    /// Connections closed because of invalid bytes (correctness rule 49).
     pub fn malformed(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)
     }
@@ -70,8 +71,8 @@ impl Counters {
         self.crowd.made_room()
     }
 
-    /// Bytes that wait on connections: of frames that are not whole, of requests that are worked on, of answers that were not
-    /// taken.
+    /// Bytes that wait on connections: of incomplete frames, of requests in progress, of unread
+    /// answers.
     pub fn waiting_bytes(&self) -> usize {
         self.crowd.waiting_bytes()
     }
@@ -90,7 +91,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Bounds of a [`Listener`]. The sockets that they allow together are what a listener opens at most.
+/// Bounds of a [`Listener`]. Together they bound the sockets that it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Time for a Hello. Default 3 s.
@@ -107,11 +108,12 @@ pub struct Limits {
     pub peers_max: usize,
     /// Bytes of a frame. Default [`FRAME_BYTES_MAX`].
     pub frame_bytes_max: usize,
-    /// Bytes that the other end of a connection may keep waiting (correctness rule 103); beyond, its requests are busy.
-    /// Default 8 MiB.
+    /// Bytes that the other end of a connection may keep waiting (correctness rule 103); beyond,
+    /// its requests are busy. Default 8 MiB.
     pub connection_bytes_max: usize,
-    /// Bytes that others may keep waiting on all of them; beyond, some are closed, but for the last. As many may
-    /// be worked on, half of them for one connection; beyond, requests are busy. Default 48 MiB.
+    /// Bytes that others may keep waiting on all of them; beyond, some are closed, except the last.
+    /// The same limit holds for requests in progress, half of it for one connection; beyond,
+    /// requests are busy. Default 48 MiB.
     pub server_bytes_max: usize,
 }
 
@@ -152,20 +154,20 @@ impl Limits {
 /// Why a port cannot be listened on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
-    /// Somebody listens there already.
+    /// The port is in use.
     #[error("{address} is in use by {owner}: stop that, or listen elsewhere")]
     InUse {
-        /// The address asked for.
+        /// The requested address.
         address: String,
-        /// Who has it, as far as /proc tells.
+        /// The process that uses it, if /proc shows it.
         owner: String,
     },
     /// Anything else.
     #[error("cannot listen on {address}: {why}")]
     Other {
-        /// The address asked for.
+        /// The requested address.
         address: String,
-        /// The system's words.
+        /// The system's error text.
         why: String,
     },
 }
@@ -213,7 +215,6 @@ impl Listener {
         self.address
     }
 
-    /// What happened to its connections.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.gate.counters)
     }
@@ -223,15 +224,15 @@ impl Listener {
         Arc::clone(&self.gate.counters.refusals)
     }
 
-    /// Takes connections and gives each to `handle`, in a task of its own, once its Hello is there.
-    /// Dropping this future closes the port and ends every one of those tasks.
+    /// Accepts connections and passes each to `handle`, in its own task, once its Hello has
+    /// arrived. Dropping this future closes the port and ends all these tasks.
     pub async fn run<F, Fut>(self, handle: F) -> Infallible
     where
         F: Fn(Arrival) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         let mut connections = JoinSet::new();
-        // A connection that was told to leave has its socket for a moment yet.
+        // A connection that was told to leave keeps its socket for another moment.
         let sockets = Arc::new(Semaphore::new(self.gate.limits.sockets()));
         let accept = async || {
             let socket = Arc::clone(&sockets).acquire_owned().await.map_err(io::Error::other)?;
@@ -253,11 +254,12 @@ impl Listener {
                             let _socket = socket;
                             gate.serve(tcp, from, place, handle).await;
                         });
-                        // Whoever has said its Hello is judged before the next one takes a stranger's place.
+                        // A caller that has sent its Hello is judged before the next one takes a
+                        // stranger's place.
                         tokio::task::yield_now().await;
                     }
                     Err(error) => {
-                        // Mostly: no file descriptors left. Waiting is all that helps.
+                        // Usually no file descriptors are left. Only waiting helps.
                         tracing::warn!(%error, "cannot take a connection");
                         clock::sleep(Duration::from_millis(50)).await;
                     }
@@ -328,7 +330,7 @@ async fn answer(tcp: &mut TcpStream, answer: &Answer) -> io::Result<()> {
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// A connection whose Hello is there and waits for its answer. Dropped, it is closed.
+/// A connection whose Hello has arrived and waits for its answer. Dropping it closes it.
 #[derive(Debug)]
 pub struct Arrival {
     hello: Hello,
@@ -337,18 +339,16 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// What the caller said.
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// Where the caller is.
     pub fn from(&self) -> SocketAddr {
         self.from
     }
 
-    /// Lets a client in if it means this server ([`admit()`]); else refuses, and there is no stream.
-    /// A client that names no cluster is told the name, and gets no stream either.
+    /// Lets a client in if it means this server ([`admit()`]); otherwise refuses it, and there is
+    /// no stream. A client that names no cluster is told the name, and gets no stream either.
     pub async fn admit(mut self, here: &Here) -> Option<Stream> {
         if self.hello.cluster.is_empty() && self.hello.service == Service::Client {
             let told = Answer::Cluster { name: here.cluster.clone(), key: here.key.get() };
@@ -362,7 +362,8 @@ impl Arrival {
         self.welcome(here).await
     }
 
-    /// Lets a caller in that was judged: only now it takes a place of its kind, perhaps another one's.
+    /// Lets a caller in that was judged: only now it takes a place of its kind, possibly from
+    /// another one.
     pub async fn welcome(mut self, here: &Here) -> Option<Stream> {
         let kind = Kind::of(&self.hello);
         self.stream.place = self.stream.place.and_then(|place| place.become_one_of(kind));

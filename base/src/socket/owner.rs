@@ -1,4 +1,5 @@
-//! Who listens on a port, asked of Linux's /proc. Elsewhere, and for processes of other users, nobody knows.
+//! Finds the process that listens on a port, from Linux's /proc. Not known elsewhere, or for
+//! processes of other users.
 
 use std::fs;
 use std::path::Path;

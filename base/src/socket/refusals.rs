@@ -1,5 +1,5 @@
-//! What is refused at a server's door is counted by its reason, and who refuses the server is remembered: both are shown in
-//! its status.
+//! Counts a server's refusals by reason, and remembers which servers refuse it: its status shows
+//! both.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::{self, Instant};
 
-/// A refusal that nobody met again for so long is over: whoever was refused tries again within seconds.
+/// A refusal that was not repeated for this long is over: a refused caller retries within seconds.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// The kinds of refusals that are counted.
@@ -91,16 +91,16 @@ impl Refusals {
         Reason::ALL.into_iter().map(|reason| self.of(reason)).sum()
     }
 
-    /// What happened at all, and how often.
+    /// Every reason that occurred, and how often.
     pub fn counted(&self) -> BTreeMap<String, u64> {
         let counted = Reason::ALL.into_iter().map(|reason| (reason.name().to_owned(), self.of(reason)));
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Takes note that the server at `address` does not let this one in, or is not what it should be, and says so in
-    /// the log; none: it does again.
+    /// Records that the server at `address` does not let this one in, or is not what it should be,
+    /// and logs it; none: it lets this one in again.
     pub fn set_refused_by(&self, address: &str, why: Option<String>) {
-        /// More are not told: who would read them?
+        /// More are not shown: nobody would read them.
         const ADDRESSES_MAX: usize = 32;
         let mut refused_by = self.refused_by.lock().unwrap_or_else(PoisonError::into_inner);
         match why {
@@ -117,7 +117,8 @@ impl Refusals {
         }
     }
 
-    /// The servers with which this one has no connection because one of both refuses the other, by address, and why.
+    /// The servers with which this one has no connection because one of both refuses the other, by
+    /// address, with the reason.
     pub fn refused_by(&self) -> BTreeMap<String, String> {
         let refused_by = self.refused_by.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = refused_by.iter().filter(|(_, (_, at))| at.elapsed() < FORGOTTEN_AFTER);

@@ -1,4 +1,4 @@
-//! Room for answers on a connection (correctness rule 103), for those who make them.
+//! Room for answers on a connection (correctness rule 103), for code that makes them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::crowd::{Crowd, Seat};
 use super::ledger::Bounds;
 
-/// How much may be answered on a connection; by default as much as anybody likes.
+/// The room for answers on a connection; unlimited by default.
 #[derive(Clone, Debug, Default)]
 pub struct Room(Option<Arc<Seat>>);
 
@@ -15,19 +15,19 @@ impl Room {
         Self(seat)
     }
 
-    /// Room for so many bytes, of a connection that nobody reads.
+    /// Room for `bytes` bytes, of a connection that nobody reads.
     pub fn bounded(bytes: usize) -> Self {
         let crowd = Crowd::new(|_| 0, Bounds { connection: bytes, server: usize::MAX });
         Self(Some(Arc::new(Seat::new(&crowd))))
     }
 
-    /// For one answer.
+    /// Room for one answer.
     pub fn reservation(&self) -> Reservation {
         Reservation(Arc::new(Reserved { seat: self.0.clone(), bytes: AtomicUsize::new(0) }))
     }
 }
 
-/// Room for one answer. What was taken is given back when the last clone is dropped.
+/// Room for one answer. Taken room is given back when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Reservation(Arc<Reserved>);
 
@@ -38,12 +38,14 @@ struct Reserved {
 }
 
 impl Reservation {
-    /// Whether somebody awaits the answer, and has any room. Asked before what may be large is read.
+    /// Whether a caller awaits the answer, and has any room. Check this before reading something
+    /// large.
     pub fn is_awaited(&self) -> bool {
         self.0.seat.as_ref().is_none_or(|seat| seat.awaits_answers())
     }
 
-    /// Whether there is room for an answer of so many bytes, which is about to be made.
+    /// Takes room for an answer of `bytes` bytes, which is about to be made; returns whether there
+    /// was room.
     pub fn take(&self, bytes: usize) -> bool {
         let Some(seat) = &self.0.seat else { return true };
         let is_taken = seat.take(bytes);

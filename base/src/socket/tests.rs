@@ -25,7 +25,7 @@ fn hello() -> Hello {
     Hello { cluster: "blue".into(), group: 101, ..Hello::default() }
 }
 
-/// Answers each text with itself, doubled if it asks for that.
+/// Answers each text with itself, doubled if the text asks for that.
 async fn echo(arrival: Arrival) {
     echo_as(arrival, &here()).await;
 }
@@ -97,7 +97,7 @@ async fn a_request_is_answered() {
 }
 
 #[tokio::test]
-async fn who_means_somebody_else_is_told_so_and_counted() {
+async fn a_caller_that_means_another_server_is_told_so_and_counted() {
     let server = server(Limits::default()).await;
     let cases = [
         (
@@ -121,7 +121,7 @@ async fn who_means_somebody_else_is_told_so_and_counted() {
 }
 
 #[tokio::test]
-async fn who_knows_only_the_address_is_told_the_cluster() {
+async fn a_caller_that_knows_only_the_address_is_told_the_cluster() {
     let server = server(Limits::default()).await;
     assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok(("blue".to_owned(), 0)));
     let nameless = Hello { cluster: String::new(), ..hello() };
@@ -197,7 +197,7 @@ async fn a_flipped_bit_in_a_frame_closes_its_connection() {
     tcp.write_all(&frame(sum ^ 1)).await.expect("written");
     assert!(closed(tcp).await);
     until(|| server.counters.malformed(), 1).await;
-    // The same after the handshake: a request whose text was changed on its way.
+    // The same after the handshake: a request whose text was changed in transit.
     let (mut stream, _) = dial(&server.address, &hello(), LIMIT).await.expect("welcome");
     let mut request = [0_u8; 4 + 4 + 40];
     request[3] = 44;
@@ -239,7 +239,7 @@ async fn a_frame_above_the_limit_closes_its_connection() {
         assert!(closed(stream.tcp).await);
     }
     until(|| server.counters.malformed(), 2).await;
-    // Neither is anything believed that only looks like a request.
+    // A frame that only looks like a request is not believed either.
     let (mut stream, _) = dial(&server.address, &hello(), LIMIT).await.expect("welcome");
     stream.tcp.write_all(&[0, 0, 0, 4, 1, 9, 9, 9]).await.expect("written");
     assert!(closed(stream.tcp).await);
@@ -316,13 +316,13 @@ async fn silent_callers_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn whoever_has_said_its_hello_is_judged_before_others_take_its_place() {
+async fn a_caller_that_has_sent_its_hello_is_judged_before_others_take_its_place() {
     let limits = Limits { strangers_max: 2, ..Limits::default() };
     let listener = Listener::bind("127.0.0.1:0", limits).await.expect("a free port");
     let address = listener.address().to_string();
     let dial = |address: String| async move { dial(&address, &hello(), LIMIT).await };
     let dials: Vec<_> = (0..32).map(|_| tokio::spawn(dial(address.clone()))).collect();
-    // All of them wait at the door, and have said who they are.
+    // All of them wait at the door, and have sent their Hello.
     clock::sleep(Duration::from_millis(200)).await;
     let task = tokio::spawn(async move { listener.run(echo).await }).abort_handle();
     for dialed in dials {
@@ -332,7 +332,7 @@ async fn whoever_has_said_its_hello_is_judged_before_others_take_its_place() {
 }
 
 #[tokio::test]
-async fn who_is_refused_takes_nobodys_place() {
+async fn a_refused_caller_takes_nobodys_place() {
     let server = server(Limits { clients_max: 1, groups_max: 1, peers_max: 1, ..Limits::default() }).await;
     let honest = channel(&server.address).await;
     assert_eq!(call(&honest, "before").await.expect("an answer"), "before");
@@ -348,7 +348,7 @@ async fn who_is_refused_takes_nobodys_place() {
 }
 
 #[tokio::test]
-async fn idle_clients_make_room_the_one_that_is_missed_least_first() {
+async fn idle_clients_make_room_the_least_missed_one_first() {
     let server = server(Limits { clients_max: 2, ..Limits::default() }).await;
     let asks = channel(&server.address).await;
     assert_eq!(call(&asks, "before").await.expect("an answer"), "before");

@@ -1,15 +1,16 @@
-//! What travels over a [`Stream`]: tarpc's requests and answers, or frames that go one way.
+//! What is sent over a [`Stream`]: tarpc's requests and answers, or one-way frames.
 //!
-//! tarpc's own messages are translated into `Call` and `Reply` on their way, for three reasons: a
-//! deadline is capped before tarpc adds it to the clock (a peer's `u64::MAX` seconds would panic there;
-//! correctness rule 49), tracing contexts that nobody reads cost no bytes, and tarpc's types can change
-//! without changing what is sent. The deadline travels as the time that remains, so clocks need not agree.
+//! tarpc's own messages are translated into `Call` and `Reply`, for three reasons: a deadline is
+//! capped before tarpc adds it to the clock (a peer's `u64::MAX` seconds would panic there;
+//! correctness rule 49), tracing contexts that nobody reads cost no bytes, and tarpc's types can
+//! change without changing the wire format. The deadline is sent as the remaining time, so clocks
+//! need not agree.
 //!
-//! An answer too long for a frame becomes a failure that says so; the connection lives on. A request too
-//! long fails at its sender.
+//! An answer too long for a frame becomes a failure that says so; the connection stays open. A
+//! request too long fails at its sender.
 //!
-//! [`FrameWriter`] and [`FrameReader`] carry values of one type from one end to the other, without answers,
-//! behind the same four-byte length.
+//! [`FrameWriter`] and [`FrameReader`] carry values of one type from one end to the other, without
+//! answers, with the same four-byte length in front.
 
 use std::io;
 use std::marker::PhantomData;
@@ -38,10 +39,10 @@ use crate::clock;
 use crate::codec::{Skipped, wire};
 
 /// For the log filter of every process: tarpc opens a span and formats a date for each request, and
-/// reports each late one as an error. Switched off it costs nothing.
+/// logs each late one as an error. Switched off it costs nothing.
 pub const LOG_DIRECTIVE: &str = "tarpc=off";
 
-/// Nobody waits longer than this for one answer, whatever a caller says.
+/// The longest wait for one answer, whatever a caller asks for.
 const DEADLINE_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Serialize, Deserialize)]
@@ -59,7 +60,7 @@ struct Reply<M> {
 
 #[derive(Serialize, Deserialize)]
 enum Failure {
-    /// Surely not executed.
+    /// Definitely not executed.
     Busy(String),
     /// The answer does not fit a frame.
     TooLong(String),
@@ -86,7 +87,7 @@ impl From<Failure> for ServerError {
     }
 }
 
-/// Makes frames of tarpc's messages, and back.
+/// Encodes tarpc's messages as frames, and decodes them.
 #[derive(Debug)]
 pub struct Codec {
     bytes_max: usize,
@@ -105,13 +106,13 @@ fn seal<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Puts the checksum of all that follows its place there.
+/// Writes the checksum of everything after it into its place.
 fn sum(bytes: &mut [u8]) {
     let sum = crc32fast::hash(&bytes[SUM_BYTES..]);
     bytes[..SUM_BYTES].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// What [`seal`] made it of.
+/// The inverse of [`seal`].
 fn unseal<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> io::Result<T> {
     let invalid =
         |error: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidData, error);
@@ -194,10 +195,10 @@ pub type ClientTransport<Req, Resp> = Link<Response<Resp>, ClientMessage<Req>, C
 /// A server's end.
 type ServerTransport<Req, Resp> = Link<ClientMessage<Held<Req>>, Response<Held<Resp>>, ServerCodec>;
 
-/// What a request takes beside its bytes while it is worked on.
+/// The cost of a request in progress, besides its bytes.
 const REQUEST_BYTES: usize = 4096;
 
-/// A request or an answer, counted as long as it is there.
+/// A request or an answer, counted as long as it exists.
 struct Held<T> {
     value: T,
     holding: Option<Holding>,
@@ -209,7 +210,7 @@ impl<T: RequestName> RequestName for Held<T> {
     }
 }
 
-/// The same as [`Codec`], for a server, which counts what waits.
+/// The same as [`Codec`], for a server, which counts waiting bytes.
 struct ServerCodec {
     codec: Codec,
     seat: Option<Arc<Seat>>,
@@ -250,7 +251,7 @@ fn codec(stream: &Stream) -> Codec {
     Codec { bytes_max: stream.frame_bytes_max }
 }
 
-/// Makes the caller's end of a connection out of it.
+/// Makes a stream the caller's end of a connection.
 pub fn client<Req, Resp>(stream: Stream) -> ClientTransport<Req, Resp>
 where
     Req: Serialize,
@@ -262,9 +263,10 @@ where
 
 type Throttled<Req, Resp> = MaxRequests<BaseChannel<Held<Req>, Held<Resp>, ServerTransport<Req, Resp>>>;
 
-/// Serves the requests of one connection until it ends or was silent for `idle`. They are handled concurrently within
-/// this one task, so answers that are ready together leave together. More than `in_flight_max` at once are answered
-/// "busy" without being executed. What makes no sense ends the connection, and is counted.
+/// Serves the requests of one connection until it ends or was silent for `idle`. They are handled
+/// concurrently within this one task, so answers that are ready together leave together. Requests
+/// beyond `in_flight_max` are answered "busy" without being executed. Invalid bytes end the
+/// connection, and are counted.
 pub async fn serve<S>(stream: Stream, in_flight_max: usize, idle: Duration, service: S)
 where
     S: Serve + Clone,
@@ -293,7 +295,7 @@ where
                 Ok(Some(Err(error))) => {
                     if is_malformed(&error) {
                         counters.count_malformed();
-                        tracing::warn!(?error, "connection closed: what arrived makes no sense");
+                        tracing::warn!(?error, "connection closed: invalid bytes arrived");
                     }
                     return;
                 }
@@ -303,7 +305,8 @@ where
     }
 }
 
-/// A service that works on one request. What waits to be written is no work: its reader may never take it.
+/// A service with requests in progress. Bytes that wait to be written do not count as work: their
+/// reader may never read them.
 struct Worked<S> {
     service: S,
     seat: Option<Arc<Seat>>,
@@ -335,7 +338,7 @@ where
     }
 }
 
-/// Bytes that are handed to the system at once.
+/// Bytes that are passed to the system at once.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// A buffer that grew beyond this for one large frame is not kept.
@@ -350,12 +353,12 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// A connection that takes nothing for `stall`, or whose other machine acknowledges nothing for so long,
-    /// has failed.
+    /// The connection fails if the other end reads nothing for `stall`, or its machine acknowledges
+    /// nothing for that long.
     pub fn new(stream: Stream, stall: Duration) -> Self {
         #[cfg(target_os = "linux")]
         {
-            // Without it a machine that vanished without a word is noticed after minutes.
+            // Without it a machine that vanished silently is noticed only after minutes.
             let ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
             if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream.tcp, ms) {
                 tracing::debug!(%error, "no time-out for what is not acknowledged");
@@ -364,12 +367,12 @@ impl FrameWriter {
         Self { stream, stall, buffer: Vec::new() }
     }
 
-    /// Writes `value` as one frame. Completes when the system has taken it, which proves nothing about the
-    /// other end.
+    /// Writes `value` as one frame. Completes when the system has taken it, which proves nothing
+    /// about the other end.
     ///
     /// # Errors
-    /// The connection failed, or the frame is larger than the connection's limit; either way it must not be
-    /// used any more.
+    /// The connection failed, or the frame is larger than the connection's limit; either way it
+    /// must not be used again.
     pub async fn write<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; 4 + SUM_BYTES]);
@@ -395,7 +398,7 @@ impl FrameWriter {
 
     /// Completes when the other end has closed the connection, or it broke.
     pub async fn closed(&mut self) {
-        // Nothing is ever sent this way: whatever a read says, the connection is over.
+        // Nothing is ever sent in this direction: whatever a read returns, the connection is over.
         let _ = self.stream.read_u8().await;
     }
 }
@@ -420,13 +423,13 @@ impl<T: DeserializeOwned> FrameReader<T> {
         Self { frames: FramedRead::new(stream, codec), bytes_max, counters, guard, seat, ghost: PhantomData }
     }
 
-    /// The next frame; none when the connection ended or was silent for `idle`. What makes no sense ends it,
-    /// too, and is counted.
+    /// The next frame; none when the connection ended or was silent for `idle`. Invalid bytes end
+    /// it too, and are counted.
     pub async fn next(&mut self, idle: Duration) -> Option<T> {
         let frame = clock::timeout(idle, self.frames.next()).await.ok()??;
         let malformed = |error: &dyn std::fmt::Display| {
             self.counters.count_malformed();
-            tracing::warn!(%error, "connection closed: what arrived makes no sense");
+            tracing::warn!(%error, "connection closed: invalid bytes arrived");
         };
         if !still_lets_in(self.guard.as_ref(), &self.counters) {
             return None;
@@ -446,7 +449,8 @@ impl<T: DeserializeOwned> FrameReader<T> {
     }
 }
 
-/// Whether a caller would still be let in: the key of a cluster may become known while its connection is open.
+/// Whether a caller would still be let in: the key of a cluster may become known while its
+/// connection is open.
 fn still_lets_in(guard: Option<&Guard>, counters: &Counters) -> bool {
     let lets_in = guard.is_none_or(Guard::holds);
     if !lets_in {
@@ -456,7 +460,7 @@ fn still_lets_in(guard: Option<&Guard>, counters: &Counters) -> bool {
     lets_in
 }
 
-/// Whether `error`, or an error inside it, says that bytes made no sense.
+/// Whether `error`, or an error inside it, is about invalid bytes.
 fn is_malformed(error: &ChannelError<io::Error>) -> bool {
     let ChannelError::Read(error) = error else { return false };
     is_invalid(error)

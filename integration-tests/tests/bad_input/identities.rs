@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// One controller and a group of one, by hand: servers of a cluster whose name is not its own alone.
+/// One controller and a group of one, by hand: servers of a cluster that shares its name with
+/// another.
 struct Namesake {
     cluster: Cluster,
     group: u64,
@@ -42,7 +43,7 @@ fn a_second_cluster_of_the_same_name_is_refused_and_nothing_changes_on_either_si
         assert_eq!(answer.error(1), "unavailable");
         assert!(answer.text().contains("two clusters are named"), "{}", answer.text());
     }
-    // A client that met the one first, and then gets the addresses of the other.
+    // A client that first met one cluster, and then gets the addresses of the other.
     let target = one.cluster.target();
     let client = Client::new(&target);
     client.run(async {
@@ -137,7 +138,7 @@ fn a_second_process_with_a_copy_of_a_servers_data_is_refused_by_name() {
         replica.refused.as_ref().unwrap().get("twin").copied().unwrap_or(0)
     };
     assert!(twins("101.1") > 0 && twins("101.2") > 0, "{status:#?}");
-    // The first one goes on: it is one of the two that are needed now.
+    // The first one continues: it is one of the two that are needed now.
     let other = if cluster.leader(101) == "101.1" { "101.2" } else { "101.1" };
     cluster.ok(&["kill", other]);
     cluster.ok(&["put", "key", "after"]);
@@ -149,7 +150,7 @@ fn a_second_process_with_a_copy_of_a_servers_data_is_refused_by_name() {
     assert!(log.contains("two processes run as server 3"), "{log}");
     twin.kill();
     cluster.ok(&["start", other]);
-    // A restart is no second process: it is let in at once.
+    // A restart is not a second process: it is let in at once.
     cluster.ok(&["kill", "101.3"]);
     let started = Instant::now();
     cluster.ok(&["start", "101.3"]);

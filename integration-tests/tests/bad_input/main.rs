@@ -1,5 +1,5 @@
-//! What nobody should send, and starts that nobody should try: a clear error or a closed connection, and
-//! the cluster goes on.
+//! Input that nobody should send, and starts that nobody should try: the result is a clear error or
+//! a closed connection, and the cluster works on.
 
 mod identities;
 mod starts;
@@ -25,7 +25,7 @@ const KEY_BYTES_MAX: usize = 4096;
 const VALUE_BYTES_MAX: usize = 1 << 20;
 const BIG_FRAME: usize = 64 << 20;
 
-/// Runs `attack` on a small cluster, which must come through it: same processes, same data, no panic.
+/// Runs `attack` on a small cluster, which must survive it: same processes, same data, no panic.
 fn survives(attack: impl FnOnce(&Cluster)) {
     let _machine = together();
     let cluster = Cluster::up(&["--groups", "2", "--replicas", "1"]);
@@ -106,7 +106,7 @@ fn requests_that_no_client_of_ours_would_send_are_refused() {
             assert!(matches!(refusal, KvRefusal::UnknownShard(_)), "{refusal:?}");
             let refusal = ask(101, KvRequest::Open { shard, config }).await;
             assert!(matches!(refusal, KvRefusal::UnknownShard(_)), "{refusal:?}");
-            // A group that is not there, asked of a server that is.
+            // A group that does not exist, asked of a server that does.
             let address = &status.group(101)[0].address;
             let answer =
                 connection.kv(address, GroupId(999), KvRequest::Config, Duration::from_secs(5)).await;
@@ -187,7 +187,7 @@ fn nonsense_after_a_good_handshake_closes_the_connection() {
                     assert!(end.await.is_ok(), "{address}: {what}: still open");
                 });
             }
-            // Somebody who claims to be a peer, and is none.
+            // A caller that claims to be a peer, and is not.
             for service in [Service::PeerControl, Service::PeerBulk] {
                 let cluster = status.cluster.clone();
                 let hello =

@@ -67,7 +67,7 @@ fn a_bench_measures_and_records_what_happened() {
         json!({"count": 0, "p50_us": null, "p99_us": null, "p999_us": null, "max_us": null})
     );
 
-    // Several puts a call: each key is an operation, and a preload brings every key.
+    // Several puts per call: each key is an operation, and a preload writes every key.
     let few = ["bench", "--clients", "2", "--seconds", "0.3", "--keys", "50"];
     let batches = cluster.json(&[&few[..], &["--reads", "50", "--batch", "16", "--preload"]].concat());
     let count = |what: &str| batches[what]["count"].as_u64().unwrap();
@@ -76,7 +76,7 @@ fn a_bench_measures_and_records_what_happened() {
     assert_eq!((&batches["errors"], &batches["missing"]), (&json!(0), &json!(0)));
     assert_eq!(cluster.fails(2, &[&size[..], &["--batch", "2"]].concat()), "usage");
 
-    // Ctrl-C: the lines are whole.
+    // Ctrl-C: the lines are complete.
     let command = [&size[..], &["--seconds", "60"], &mix].concat();
     let mut bench = cluster.command(&command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
@@ -101,7 +101,7 @@ fn a_bench_of_several_phases_is_saved_charted_and_compared() {
     let report = cluster.json(&[&["bench"][..], &files, &phases].concat());
     assert_eq!(serde_json::from_str::<Value>(&fs::read_to_string(&saved).unwrap()).unwrap(), report);
 
-    // The phases that were asked for, behind two that do not count.
+    // The phases that were asked for, after two that do not count.
     let names: Vec<(&str, bool)> = (report["phases"].as_array().unwrap().iter())
         .map(|phase| (phase["name"].as_str().unwrap(), phase["measured"].as_bool().unwrap()))
         .collect();
@@ -110,7 +110,7 @@ fn a_bench_of_several_phases_is_saved_charted_and_compared() {
     let [preload, _, mixed, open] = &report["phases"].as_array().unwrap()[..] else { panic!("{report}") };
     assert_eq!((&preload["operations"], &preload["write"]["count"]), (&json!(200), &json!(200)));
     assert_eq!(open["write"]["count"], 0);
-    // 240 were due; what did not begin is said.
+    // 240 were due; operations that did not begin are reported.
     assert_eq!(number(&open["operations"]) + number(&open["dropped"]), 240.0, "{open}");
     assert_eq!(number(&report["operations"]), number(&mixed["operations"]) + number(&open["operations"]));
     assert_eq!((&report["errors"], &report["missing"]), (&json!(0), &json!(0)), "every key was written");
@@ -150,7 +150,7 @@ fn processes_of(directory: &std::path::Path) -> usize {
 }
 
 #[test]
-fn scaling_measures_a_cluster_of_its_own_and_leaves_nothing_behind() {
+fn scaling_measures_its_own_cluster_and_leaves_nothing_running() {
     let _machine = together();
     let place = Place::new();
     let command = |seconds: &str| {

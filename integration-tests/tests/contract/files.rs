@@ -44,7 +44,7 @@ fn a_file_that_is_not_whole_is_refused_before_anything_is_written() {
     assert_eq!(empty.fails(1, &["load", &file]), "bad_input");
     assert_eq!(empty.ok(&["dump"]), nothing, "nothing was loaded");
 
-    // A pipe is read only once: its end is missed after the rest has been loaded.
+    // A pipe is read only once: its missing end is noticed after the rest has been loaded.
     let piped = empty.clerk_reading(&["load", "-", "-o", "json"], cut);
     assert_eq!(piped.error(1), "incomplete");
     let whole_lines = cut.lines().count() - 2;

@@ -1,4 +1,4 @@
-//! The contract for scripts (docs/cli.md) on real clusters: what is printed, and how commands end.
+//! The contract for scripts (docs/cli.md) on real clusters: output, and how commands end.
 
 mod bench;
 mod files;
@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A cluster for tests that only read and write keys of their own. Its reaper ends it with this process.
+/// A cluster for tests that only read and write their own keys. Its reaper ends it with this
+/// process.
 fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(|| Cluster::up(&["--groups", "2", "--replicas", "1"]))
@@ -46,7 +47,7 @@ fn keys_are_read_and_written() {
     assert_eq!((missing.code, missing.text()), (Some(1), String::new()));
     assert!(missing.stderr.contains('a'), "{}", missing.stderr);
     assert_eq!(cluster.fails(1, &["get", "a"]), "not_found");
-    // A version never returns, over a delete either.
+    // A version is never used again, not even after a delete.
     let version = cluster.json(&["put", "a", "three"])["version"].as_u64().unwrap();
     assert!(version > first + 1, "{version}");
     assert_eq!(cluster.clerk_reading(&["put", "piped", "-"], "from\nstdin\n").code, Some(0));

@@ -1,4 +1,5 @@
-//! Servers and configurations: what they are given, how they are judged, changed and shown.
+//! Servers and configurations: what servers inherit, and how directories and configurations are
+//! checked, changed and shown.
 
 use super::*;
 
@@ -8,7 +9,7 @@ fn servers_are_given_nothing_but_their_standard_files() {
     let cluster = Cluster::up(&["--groups", "1", "--replicas", "1"]);
     let held = cluster.path().join("held");
     cluster.ok(&["kill", "101.1"]);
-    // What a shell gives to the programs it starts: a lock, the end of a pipe.
+    // What a shell passes to the programs it starts: a lock, the end of a pipe.
     let start = cluster.command(&["start", "101.1"]);
     let mut shell = Command::new("sh");
     shell
@@ -96,7 +97,8 @@ fn configurations_are_asked_for_and_changed() {
     assert_eq!(cluster.json(&["leave", "103", "--no-wait"])["settled"], false);
     cluster.await_health();
 
-    // The last group leaves only by force; its shards wait with it, and come back with all they hold.
+    // The last group leaves only by force; its shards wait with it, and come back with all their
+    // rows.
     cluster.ok(&["put", "kept", "yes"]);
     assert_eq!(cluster.fails(1, &["leave", "101", "102"]), "last_group");
     let forced = cluster.json(&["leave", "101", "102", "--force"]);
@@ -184,7 +186,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     assert!(cluster.ok(&["logs", "101.2"]).lines().count() > 1);
     cluster.await_health();
 
-    // Without a majority: nothing settles, a write's outcome is unknown, and nobody waits for ever.
+    // Without a majority nothing settles, a write's outcome is unknown, and nobody waits forever.
     let shards = cluster.json(&["query"])["shards"].clone();
     let of_101 = (0..8).find(|shard| shards[*shard] == 101).unwrap().to_string();
     let shard_of = |key: &String| clerk::api::config::shard_of(key.as_bytes(), 8).0 as usize;

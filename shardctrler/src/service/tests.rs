@@ -20,7 +20,7 @@ use crate::state_machine::{Controller, Verdict};
 
 const KEY: u64 = 7;
 
-/// A way to nobody.
+/// A transport that reaches nobody.
 struct Nowhere;
 
 impl Transport for Nowhere {
@@ -85,7 +85,7 @@ async fn open(service: &Service) -> SessionId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_cluster_gets_configuration_0_by_itself_and_keeps_what_it_was_told() {
+async fn a_new_cluster_gets_configuration_0_on_its_own_and_keeps_its_settings() {
     let disk = MemoryDisk::new();
     let service = controller(&disk, 1).await;
     let session = open(&service).await;
@@ -146,7 +146,7 @@ async fn a_watch_waits_for_news_and_no_longer_than_two_seconds() {
     }
     assert!(asked.elapsed() < WATCH_MAX);
 
-    // Who knows the configuration but an older book is told at once, too.
+    // A caller that knows the configuration but has an older book is answered at once too.
     let asked = clock::now();
     service.handle(self::watch(1)).await.unwrap();
     assert!(asked.elapsed() < WATCH_MAX / 2);
@@ -194,12 +194,12 @@ async fn controllers_that_wait_to_be_recovered_found_no_cluster_and_answer_nothi
     };
     let News { configs, book, .. } = *news;
     let recovery = Box::new(Recovery { configs, book });
-    // One that founds a cluster of its own is not to be recovered.
+    // A controller that founds its own cluster is not to be recovered.
     let founded = controller(&MemoryDisk::new(), 3).await;
     let refused = founded.handle(CtrlRequest::Recover(recovery.clone())).await;
     assert!(matches!(refused, Err(CtrlRefusal::NotRecovered(_))), "{refused:?}");
 
-    // One that does not lead may merely be late: only the leader says that they wait.
+    // A controller that does not lead may merely lag: only the leader says that they wait.
     let late = controller_that(&MemoryDisk::new(), 3, true).await;
     assert_eq!(late.handle(CtrlRequest::Open).await, Err(CtrlRefusal::NotLeader { hint: None }));
 
@@ -237,7 +237,7 @@ async fn a_caller_with_another_configuration_is_told_so_at_once() {
     assert_eq!(refused, Err(CtrlRefusal::OtherHistory { here: zero.place(), key: KEY }));
     assert!(asked.elapsed() < Duration::from_millis(10));
     assert!(service.handle(watch(0, zero.digest())).await.is_ok());
-    // This replica may only be late: a number that it does not know says nothing.
+    // This replica may only lag: a number that it does not know says nothing.
     let Ok(CtrlReply::Configs(news)) = service.handle(watch(7, Digest(5))).await else { panic!("refused") };
     assert_eq!(news.newest, ConfigNum(0));
 }

@@ -39,7 +39,7 @@ impl Cluster {
         self.machine.apply(&mut self.rows, EntryId::ZERO, command)
     }
 
-    /// As a client does it: until there is room.
+    /// As a client does: retries until there is room.
     fn open(&mut self) -> SessionId {
         let opened = |answer| if let Ok(CtrlReply::Opened(session)) = answer { Some(session) } else { None };
         (0..99).find_map(|_| opened(self.apply(Command::Open))).expect("room at last")
@@ -342,8 +342,8 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// What is cached equals what the rows say: a restarted controller goes on exactly as one that
-    /// was never stopped, and each configuration follows from the one before.
+    /// The cache equals the rows: a restarted controller continues exactly like one that was never
+    /// stopped, and each configuration follows from the one before.
     #[test]
     fn a_restart_changes_nothing(changes in changes(), restart in any::<proptest::sample::Index>()) {
         let mut steady = Cluster::of(8);

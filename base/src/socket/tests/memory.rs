@@ -19,7 +19,7 @@ async fn stranger(server: &Server) -> Stream {
     dial(&server.address, &hello(), LIMIT).await.expect("welcome").0
 }
 
-/// As long as may be, and half of it.
+/// As long as allowed, and half of it.
 async fn send_half_a_frame(server: &Server) -> Stream {
     let mut stream = stranger(server).await;
     let length = u32::try_from(FRAME_BYTES_MAX).expect("small");
@@ -28,7 +28,7 @@ async fn send_half_a_frame(server: &Server) -> Stream {
     stream
 }
 
-/// Asks for much, in the form of docs/formats.md, and takes nothing.
+/// Asks for much, in the form of docs/formats.md, and reads nothing.
 async fn ask_and_read_nothing(server: &Server) -> Stream {
     let mut stream = stranger(server).await;
     rustix::net::sockopt::set_socket_recv_buffer_size(&stream.tcp, 4096).expect("set");
@@ -86,7 +86,7 @@ async fn answers_that_nobody_takes_are_bounded_and_others_are_served() {
     for _ in 0..24 {
         slow.push(ask_and_read_nothing(&server).await);
         let waiting = server.counters.waiting_bytes();
-        // A request that is worked on when the bound is reached is answered.
+        // A request that is in progress when the bound is reached is answered.
         assert!(waiting <= 2 * ALL + FRAME_BYTES_MAX, "{waiting}");
         assert_eq!(call(&honest, "between").await.expect("an answer"), "between");
     }

@@ -1,4 +1,4 @@
-//! Controllers that are made anew from what the groups hold.
+//! New controllers, recovered from what the groups hold.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn recovered_controllers_go_on_with_the_history_that_the_groups_hold() {
     let (num, moves) = changed(new.change(join([103])));
     assert_eq!((num, moves.len()), (3, 3));
     assert_eq!(new.newest().0.before, newest.digest());
-    // What only the lost ones knew is said to be gone.
+    // What only the lost controllers knew is reported as gone.
     let forgotten = CtrlRefusal::ForgottenConfig { asked: ConfigNum(0), oldest: ConfigNum(1) };
     assert_eq!(new.query(Query::Config(Some(ConfigNum(0)))), Err(forgotten));
     // Known data stays known data.
@@ -90,7 +90,7 @@ fn a_recovery_that_contradicts_itself_is_refused() {
     let mut clusters = good.clone();
     let other = Config { key: 9, before: clusters.configs[1].digest(), ..last };
     clusters.configs[2] = Sealed::new(other);
-    // A group that left since: one that is late may have to send it rows.
+    // A group that left since: a lagging group may have to send it rows.
     let mut left = good.clone();
     changed(lost.change(leave([102], false)));
     left.configs = recovery(&lost, 0).configs;
