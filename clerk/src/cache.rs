@@ -49,6 +49,13 @@ pub struct View {
     pub book: Arc<AddressBook>,
 }
 
+impl View {
+    /// Whether it is known where a group is.
+    pub(crate) fn knows(&self, group: GroupId) -> bool {
+        !self.book.addresses(group).is_empty()
+    }
+}
+
 /// The cache. Clones share it.
 #[derive(Clone)]
 pub struct ConfigCache {

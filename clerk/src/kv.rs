@@ -2,8 +2,8 @@
 //!
 //! An operation looks up its shard's owner in the cached configuration, asks that group's leader, and
 //! goes where refusals send it until the deadline. `WrongGroup` with a newer number: refresh once, go
-//! to the new owner. `NotReady`: the shard is on its way there; ask the last owner, which may still serve
-//! it, and then the owner again. No owner: watch the controllers. No leader for a second: ask for a newer configuration, for the group may have left.
+//! to the new owner. `NotReady`: the shard is on its way there; ask the group that has it, and then the owner
+//! again. No owner: watch the controllers. No leader for a second: ask for a newer configuration, for the group may have left.
 //! Settled shards are served without any controller.
 //!
 //! With sessions (the default) every write is exactly once: its (session, number) stays the same on
@@ -156,6 +156,8 @@ struct Shared {
     cache: ConfigCache,
     options: Options,
     groups: Mutex<BTreeMap<GroupId, Arc<GroupClient>>>,
+    /// Which group serves a shard, where that is not its owner (yet).
+    routes: Mutex<BTreeMap<ShardId, GroupId>>,
     sessions: Sessions,
     random: Mutex<StdRng>,
 }
@@ -197,6 +199,7 @@ impl Clerk {
             cache,
             options,
             groups: Mutex::default(),
+            routes: Mutex::default(),
             sessions: Sessions::default(),
             random: Mutex::new(random),
         };

@@ -362,6 +362,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 uncommitted_bytes: raft.uncommitted_bytes(),
                 uncommitted_bytes_max: self.config.uncommitted_bytes_max,
                 unapplied_bytes: raft.unapplied_bytes(),
+                disk_full: raft.is_disk_full(),
                 syncs,
                 owes: raft.owes(),
                 refused_messages: self.counters.refused_messages.load(Ordering::Relaxed),

@@ -67,6 +67,7 @@ pub struct Service {
     knowledge: watch::Receiver<Knowledge>,
     named: watch::Sender<ConfigNum>,
     progress: Progress,
+    offers: Offers,
     tasks: std::sync::Mutex<JoinSet<()>>,
 }
 
@@ -105,7 +106,8 @@ impl Service {
         tasks.spawn(watcher.run().in_current_span());
         tasks.spawn(mover.run().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
-        Self { group, members, facts, replica, standing, knowledge, named, progress, tasks }
+        let offers = Offers::default();
+        Self { group, members, facts, replica, standing, knowledge, named, progress, offers, tasks }
     }
 
     /// Its group.
@@ -151,10 +153,11 @@ impl Service {
         if !matches!(request, KvRequest::Status) {
             self.has_its_data()?;
         }
-        let named = named(&request);
-        let answer = self.answer(room, request).await;
-        if let Err(KvRefusal::NotReady { config }) = answer {
-            self.heard_of(named, config);
+        let (named, shard) = (named(&request), self.shard_of(&request));
+        let mut answer = self.answer(room, request).await;
+        if let Err(KvRefusal::NotReady { config, ask }) = &mut answer {
+            self.heard_of(named, *config);
+            *ask = shard.and_then(|shard| self.offers.of(shard, &self.standing.borrow()));
         }
         answer
     }
@@ -178,8 +181,9 @@ impl Service {
             return Err(KvRefusal::Malformed(text));
         }
         let named = request.config().num;
+        self.offers.note(request.shard(), named, sender.group, &self.standing.borrow());
         let answer = self.answer_push(request).await;
-        if let Err(KvRefusal::NotReady { config }) = answer {
+        if let Err(KvRefusal::NotReady { config, .. }) = answer {
             self.heard_of(named, config);
         }
         answer
@@ -276,6 +280,19 @@ impl Service {
         }
     }
 
+    /// The shard that a request is about.
+    fn shard_of(&self, request: &KvRequest) -> Option<ShardId> {
+        match request {
+            KvRequest::Open { shard, .. }
+            | KvRequest::Batch { shard, .. }
+            | KvRequest::Scan { shard, .. } => Some(*shard),
+            KvRequest::Get { key, .. } | KvRequest::Write { key, .. } => {
+                Some(shard_of(key, self.standing.borrow().params?.shard_count))
+            }
+            KvRequest::Config | KvRequest::Status | KvRequest::History => None,
+        }
+    }
+
     async fn status(&self) -> KvStatus {
         let replica = host::replica_status(&self.facts, &self.replica.status());
         let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
@@ -287,10 +304,18 @@ impl Service {
 
     async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {
         match request {
-            PushRequest::Install { shard, config, from, rows, .. } if rows.is_empty() => {
-                self.query(Query::Cursor { shard, config, from }).await?.push()
+            PushRequest::Install { shard, config, rows, .. } if rows.is_empty() => {
+                self.query(Query::Cursor { shard, config }).await?.push()
             }
-            PushRequest::Install { shard, config, from, after, rows } => {
+            PushRequest::Offer { shard, config, .. } => {
+                let answer = self.query(Query::Cursor { shard, config }).await?.push()?;
+                match answer {
+                    // The sender would stop serving it, and no row could be taken.
+                    PushReply::Cursor { .. } if self.replica.status().disk_full => Err(KvRefusal::DiskFull),
+                    answer => Ok(answer),
+                }
+            }
+            PushRequest::Install { shard, config, after, rows, .. } => {
                 self.leading()?;
                 let params = self.params()?;
                 check_chunk(&rows, params)?;
@@ -300,12 +325,12 @@ impl Service {
                 if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
                     return Err(KvRefusal::Busy);
                 }
-                let command = Command::Install { shard, config, from, after, rows };
+                let command = Command::Install { shard, config, after, rows };
                 self.run(self.replica.execute(&command, DEADLINE).await)?.push()
             }
-            PushRequest::Activate { shard, config, from, end } => {
+            PushRequest::Activate { shard, config, end, .. } => {
                 check::cursor(&end, self.params()?).map_err(KvRefusal::Malformed)?;
-                let command = Command::Activate { shard, config, from, end };
+                let command = Command::Activate { shard, config, end };
                 self.run(self.replica.execute_freeing(&command, DEADLINE).await)?.push()
             }
         }
@@ -322,7 +347,7 @@ impl Service {
             Some(newest) if Some(newest.num) >= rows::config_num(&**table) => Some(newest),
             _ => rows::config(&**table),
         };
-        let config = config.ok_or(KvRefusal::NotReady { config: ConfigNum(0) })?;
+        let config = config.ok_or(KvRefusal::NotReady { config: ConfigNum(0), ask: None })?;
         // Rule 69. What it adopted is a row like others.
         if self.replica.is_table_bad() {
             return Err(KvRefusal::NotLeader { hint: self.address(self.replica.leadership().leader) });
@@ -343,7 +368,7 @@ impl Service {
     }
 
     fn params(&self) -> Result<Params, KvRefusal> {
-        self.standing.borrow().params.ok_or(KvRefusal::NotReady { config: ConfigNum(0) })
+        self.standing.borrow().params.ok_or(KvRefusal::NotReady { config: ConfigNum(0), ask: None })
     }
 
     /// Refuses early what this leader does not serve as far as it has applied.
@@ -391,6 +416,34 @@ impl Service {
             ExecuteError::Busy => KvRefusal::Busy,
             ExecuteError::DiskFull => KvRefusal::DiskFull,
         }
+    }
+}
+
+/// Who has the shards that are awaited here, as far as they said so: for clients that would wait otherwise.
+#[derive(Default)]
+struct Offers(std::sync::Mutex<BTreeMap<ShardId, (ConfigNum, GroupId)>>);
+
+impl Offers {
+    /// A group pushes a shard here by the move `num`. Kept only while the shard is awaited.
+    fn note(&self, shard: ShardId, num: ConfigNum, from: GroupId, standing: &Standing) {
+        if standing.awaits(shard) == Some(num) {
+            self.lock().insert(shard, (num, from));
+        }
+    }
+
+    /// The group that has a shard.
+    fn of(&self, shard: ShardId, standing: &Standing) -> Option<GroupId> {
+        let awaited = standing.awaits(shard)?;
+        let mut offers = self.lock();
+        let (_, from) = offers.get(&shard).copied().filter(|(num, _)| *num == awaited)?;
+        if offers.len() > standing.shards.len() / 2 {
+            offers.retain(|shard, (num, _)| standing.awaits(*shard) == Some(*num));
+        }
+        Some(from)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, (ConfigNum, GroupId)>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

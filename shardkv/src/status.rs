@@ -55,13 +55,15 @@ fn shard_status(
     let assignment = config.shards.get(shard.0 as usize).copied().unwrap_or_default();
     let (phase, peer, progress) = match state {
         ShardState::Absent => return None,
-        ShardState::Awaiting => {
+        ShardState::Awaiting { .. } => {
             (ShardPhase::Awaiting, assignment.last_owner, Some(rows::cursor(rows, shard).rows))
         }
         ShardState::Serving => (ShardPhase::Serving, None, None),
-        ShardState::Handing { to } => (ShardPhase::Handing, Some(to), progress.of(shard, config.num)),
+        ShardState::Leaving { to, .. } => (ShardPhase::Leaving, Some(to), None),
+        ShardState::Handing { to, num, .. } => (ShardPhase::Handing, Some(to), progress.of(shard, num)),
         ShardState::Parked => (ShardPhase::Parked, None, None),
     };
     let meta = rows::meta(rows, shard);
-    Some(ShardStatus { shard, phase, peer, rows: meta.rows, bytes: meta.bytes, progress })
+    let num = state.moving();
+    Some(ShardStatus { shard, phase, num, peer, rows: meta.rows, bytes: meta.bytes, progress })
 }

@@ -116,6 +116,9 @@ pub(crate) enum Verb {
     /// Prints all configurations there were.
     #[command(after_help = "Example:\n  clerk history")]
     History,
+    /// Prints the shards that are on their way: how far each is, and what it waits for.
+    #[command(after_help = "Examples:\n  clerk moves\n  clerk moves --watch")]
+    Moves(Moves),
     /// Prints how every server and shard is.
     #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
     Status,
@@ -188,6 +191,13 @@ pub(crate) struct AddGroup {
     /// Its servers [default: as many as the other groups have].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=9))]
     pub(crate) replicas: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Moves {
+    /// Prints it again each second until nothing moves any more.
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, clap::Args)]

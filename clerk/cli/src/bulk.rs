@@ -379,7 +379,9 @@ mod tests {
                 return async { Err(error) }.boxed();
             }
             let answer = match request {
-                KvRequest::Scan { shard: NOT_YET, config, .. } => Err(KvRefusal::NotReady { config }),
+                KvRequest::Scan { shard: NOT_YET, config, .. } => {
+                    Err(KvRefusal::NotReady { config, ask: None })
+                }
                 KvRequest::Scan { .. } => Ok(KvReply::Page { items: Vec::new(), done: true }),
                 other => panic!("a dump does not ask for {other:?}"),
             };

@@ -18,6 +18,7 @@ mod escape;
 mod failure;
 mod keys;
 mod local;
+mod moves;
 mod output;
 mod records;
 mod recover;
@@ -99,6 +100,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
         Verb::Status => status::status(&context).await,
+        Verb::Moves(verb) => moves::moves(&context, &verb).await,
         Verb::RecoverControllers(verb) => recover::recover_controllers(&context, &verb).await,
         Verb::Bench(bench) => bench::bench(&context, &bench).await,
         Verb::Completions(completions) => completions::completions(&context, &completions),

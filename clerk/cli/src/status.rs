@@ -111,6 +111,7 @@ fn phase(phase: ShardPhase) -> &'static str {
     match phase {
         ShardPhase::Awaiting => "awaiting",
         ShardPhase::Serving => "serving",
+        ShardPhase::Leaving => "leaving",
         ShardPhase::Handing => "handing",
         ShardPhase::Parked => "parked",
     }
@@ -179,6 +180,7 @@ fn shard_document(shard: &ShardStatus) -> Value {
     json!({
         "shard": shard.shard.0,
         "state": phase(shard.phase),
+        "move": shard.num.map(|num| num.0),
         "peer": shard.peer.map(|peer| peer.0),
         "rows": shard.rows,
         "bytes": shard.bytes,
@@ -312,10 +314,9 @@ fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
     let Some(status) = survey.groups.get(&group).and_then(speaker) else {
         return vec![group.to_string(), joined, "?".to_owned()];
     };
-    let served: Vec<&ShardStatus> =
-        status.shards.iter().filter(|shard| shard.phase == ShardPhase::Serving).collect();
+    let served: Vec<&ShardStatus> = status.shards.iter().filter(|shard| shard.phase.serves()).collect();
     let count = |wanted: ShardPhase| status.shards.iter().filter(|shard| shard.phase == wanted).count();
-    let moving = [ShardPhase::Awaiting, ShardPhase::Handing, ShardPhase::Parked]
+    let moving = [ShardPhase::Awaiting, ShardPhase::Leaving, ShardPhase::Handing, ShardPhase::Parked]
         .into_iter()
         .filter(|wanted| count(*wanted) > 0)
         .map(|wanted| format!("{} {}", count(wanted), phase(wanted)))
@@ -405,13 +406,14 @@ mod tests {
         let shard = ShardStatus {
             shard: ShardId(7),
             phase: ShardPhase::Handing,
+            num: Some(ConfigNum(3)),
             peer: Some(GroupId(102)),
             rows: 10,
             bytes: 100,
             progress: Some(4),
         };
         let expected = json!({
-            "shard": 7, "state": "handing", "peer": 102, "rows": 10, "bytes": 100, "progress": 4,
+            "shard": 7, "state": "handing", "move": 3, "peer": 102, "rows": 10, "bytes": 100, "progress": 4,
         });
         assert_eq!(shard_document(&shard), expected);
     }

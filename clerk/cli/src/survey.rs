@@ -121,13 +121,13 @@ impl Survey {
                 }
                 continue;
             };
-            if !joined && status.config < config.num && status.shards.is_empty() && !leaving.contains(group) {
+            if !joined && status.config < num && status.shards.is_empty() && !leaving.contains(group) {
                 // Started, but never joined, or left long ago: it has nothing to do with this.
                 continue;
             }
             causes.extend(trouble(*group, answers));
             let before = pending.len();
-            pending_of_group(config, *group, status, &mut pending);
+            pending_of_group(config, num, *group, status, &mut pending);
             if status.replica.role != Role::Leader && pending.len() > before {
                 let up = answers.iter().filter(|(_, status)| status.is_ok()).count();
                 causes.push(format!("group {group}: no leader, {up} of {} servers answer", answers.len()));
@@ -170,35 +170,43 @@ pub(crate) fn trouble(group: GroupId, answers: &Answers<KvStatus>) -> Option<Str
     })
 }
 
-fn pending_of_group(config: &Sealed, group: GroupId, status: &KvStatus, pending: &mut Vec<String>) {
-    for shard in &status.shards {
+/// What a group has still to do until configuration `num` is settled: it adopted that one or a later one, and no shard
+/// takes part in its move or an older one. This comes true once and stays. `config`: the newest one.
+fn pending_of_group(
+    config: &Sealed,
+    num: ConfigNum,
+    group: GroupId,
+    status: &KvStatus,
+    pending: &mut Vec<String>,
+) {
+    for shard in status.shards.iter().filter(|shard| shard.num.is_some_and(|move_| move_ <= num)) {
         let peer = shard.peer.map_or_else(|| "nobody".to_owned(), |peer| format!("group {peer}"));
         let rows = shard.progress.unwrap_or(0);
-        match shard.phase {
+        let (of, shard, phase) = (shard.rows, shard.shard, shard.phase);
+        match phase {
             ShardPhase::Awaiting => {
-                pending.push(format!("shard {}: {peer} -> group {group}, {rows} rows there", shard.shard));
+                pending.push(format!("shard {shard}: {peer} -> group {group}, {rows} rows there"));
+            }
+            ShardPhase::Leaving => {
+                pending.push(format!("shard {shard}: group {group} -> {peer}, offered and served meanwhile"));
             }
             ShardPhase::Handing => {
-                let of = shard.rows;
-                pending.push(format!("shard {}: group {group} -> {peer}, {rows} of {of} rows", shard.shard));
+                pending.push(format!("shard {shard}: group {group} -> {peer}, {rows} of {of} rows"));
             }
             ShardPhase::Serving | ShardPhase::Parked => {}
         }
     }
-    if status.config < config.num {
-        let (at, num) = (status.config, config.num);
-        pending.push(format!("group {group}: at configuration {at}, not yet at {num}"));
-    } else if !status.settled {
-        pending.push(format!("group {group}: not settled"));
+    if status.config < num {
+        pending.push(format!("group {group}: at configuration {}, not yet at {num}", status.config));
     }
     if status.config == config.num {
-        let serves = |shard: ShardId| {
-            status.shards.iter().any(|held| held.shard == shard && held.phase == ShardPhase::Serving)
+        let holds = |shard: ShardId| {
+            status.shards.iter().any(|held| held.shard == shard && held.phase != ShardPhase::Parked)
         };
         let missing = config
             .assignments()
-            .find(|(shard, assignment)| assignment.owner == Some(group) && !serves(*shard));
-        if let Some((shard, _)) = missing.filter(|_| status.settled) {
+            .find(|(shard, assignment)| assignment.owner == Some(group) && !holds(*shard));
+        if let Some((shard, _)) = missing {
             pending.push(format!("shard {shard}: group {group} does not serve it yet"));
         }
     }
@@ -216,7 +224,7 @@ pub(crate) mod tests {
 
     const NONE: BTreeSet<GroupId> = BTreeSet::new();
 
-    fn config(num: u64, owners: &[Option<u64>]) -> Sealed {
+    pub(crate) fn config(num: u64, owners: &[Option<u64>]) -> Sealed {
         let params = Params { shard_count: owners.len() as u32, ..Params::default() };
         let assignment = |owner: &Option<u64>| Assignment { owner: owner.map(GroupId), last_owner: None };
         let groups = owners.iter().flatten().map(|group| (GroupId(*group), Incarnation(*group))).collect();
@@ -225,17 +233,19 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn answers(group: u64, num: u64, shards: &[(u32, ShardPhase)]) -> Answers<KvStatus> {
+        let moving = |phase: &ShardPhase| {
+            matches!(phase, ShardPhase::Awaiting | ShardPhase::Leaving | ShardPhase::Handing)
+        };
         let shard = |(shard, phase): &(u32, ShardPhase)| ShardStatus {
             shard: ShardId(*shard),
             phase: *phase,
+            num: moving(phase).then_some(ConfigNum(num)),
             peer: None,
             rows: 0,
             bytes: 0,
             progress: None,
         };
         let replica = ReplicaStatus { id: 1, role: Role::Leader, ..ReplicaStatus::default() };
-        let moving =
-            |(_, phase): &(u32, ShardPhase)| matches!(phase, ShardPhase::Awaiting | ShardPhase::Handing);
         let status = KvStatus {
             replica,
             group: GroupId(group),
@@ -245,7 +255,7 @@ pub(crate) mod tests {
             key: None,
             history: History::Same,
             lost: None,
-            settled: !shards.iter().any(moving),
+            settled: !shards.iter().any(|(_, phase)| moving(phase)),
             shards: shards.iter().map(shard).collect(),
             members: BTreeMap::new(),
             wipes: 0,
@@ -253,7 +263,7 @@ pub(crate) mod tests {
         vec![("a".to_owned(), Ok(status)), ("b".to_owned(), Err("down".to_owned()))]
     }
 
-    fn survey(config: Sealed, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
+    pub(crate) fn survey(config: Sealed, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
         let groups = groups.into_iter().map(|(group, answers)| (GroupId(group), answers));
         Survey { config: Some(config), controllers: Vec::new(), groups: groups.collect::<BTreeMap<_, _>>() }
     }

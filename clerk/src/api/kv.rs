@@ -212,17 +212,21 @@ pub enum KvRefusal {
         /// Where the leader was last seen.
         hint: Option<Address>,
     },
-    /// The shard is not here. Carries the configuration this group has settled on.
+    /// The shard is not here. Carries the configuration that this group adopted last.
     #[error("this group does not serve the shard in configuration {config}")]
     WrongGroup {
         /// That configuration.
         config: ConfigNum,
+        /// The group that gets the shard from this one.
+        ask: Option<GroupId>,
     },
     /// The shard is on its way here, or this group is behind the clerk; try again soon.
     #[error("the shard is not ready here yet (configuration {config})")]
     NotReady {
-        /// The configuration this group has settled on.
+        /// The configuration that this group adopted last.
         config: ConfigNum,
+        /// The group that has the shard and offered it to this one.
+        ask: Option<GroupId>,
     },
     /// The key has another version: nothing was done.
     #[error("the key's version is {version}, not the expected one")]

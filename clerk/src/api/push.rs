@@ -48,20 +48,38 @@ pub enum PushRequest {
         /// The cursor that all rows make.
         end: Cursor,
     },
+    /// Would the receiver take the shard now? The sender serves it until it would.
+    Offer {
+        /// The shard.
+        shard: ShardId,
+        /// The configuration that moves it.
+        config: Place,
+        /// The sender.
+        from: GroupId,
+    },
 }
 
 impl PushRequest {
     /// The configuration that it names.
     pub fn config(&self) -> Place {
         match self {
-            Self::Install { config, .. } | Self::Activate { config, .. } => *config,
+            Self::Install { config, .. } | Self::Activate { config, .. } | Self::Offer { config, .. } => {
+                *config
+            }
+        }
+    }
+
+    /// The shard that it is about.
+    pub fn shard(&self) -> ShardId {
+        match self {
+            Self::Install { shard, .. } | Self::Activate { shard, .. } | Self::Offer { shard, .. } => *shard,
         }
     }
 
     /// The group that it says it comes from.
     pub fn from(&self) -> GroupId {
         match self {
-            Self::Install { from, .. } | Self::Activate { from, .. } => *from,
+            Self::Install { from, .. } | Self::Activate { from, .. } | Self::Offer { from, .. } => *from,
         }
     }
 }
@@ -87,9 +105,14 @@ pub enum PushReply {
         /// How far.
         cursor: Cursor,
     },
-    /// In every later state: the sender may release the shard of this configuration, and of no other.
-    AlreadyDone {
-        /// That configuration.
+    /// The receiver took the shard by this move or a later one: the sender may drop its rows. Stays true.
+    Done {
+        /// The move.
+        num: ConfigNum,
+    },
+    /// The receiver will never take the shard by this move: the sender may serve it again. Stays true.
+    Refused {
+        /// The move.
         num: ConfigNum,
     },
 }

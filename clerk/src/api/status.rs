@@ -155,6 +155,15 @@ pub enum ShardPhase {
     Handing,
     /// Frozen; nobody owns it.
     Parked,
+    /// Served here until another group is ready to take it.
+    Leaving,
+}
+
+impl ShardPhase {
+    /// Whether clients are served.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Serving | Self::Leaving)
+    }
 }
 
 /// One shard that a group holds. Absent shards are not listed.
@@ -164,6 +173,8 @@ pub struct ShardStatus {
     pub shard: ShardId,
     /// Its state.
     pub phase: ShardPhase,
+    /// The move that it takes part in: the number of the configuration that changed its owner.
+    pub num: Option<ConfigNum>,
     /// The group it comes from or goes to.
     pub peer: Option<GroupId>,
     /// Keys.

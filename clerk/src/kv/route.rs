@@ -1,9 +1,10 @@
 //! The way of a request to the group that serves its shard.
 //!
-//! The owner in the newest known configuration is asked first. If it is not ready, the last owner is asked once: a
-//! group adopts one configuration after the other, so while it waits for one shard it still serves the next ones.
-//! A served shard serves whatever configuration the request names (correctness rule 41), and both groups get the
-//! same request with the same ticket, so nothing is executed twice (rules 26, 39).
+//! The owner in the newest known configuration is asked first, or the group that served the shard last. A shard is
+//! served by the group that has it until its new owner is ready, whatever configurations were made meanwhile. So a
+//! group that does not serve a shard says whom to ask, if it knows; if it does not, the last owner is asked, once each
+//! time. A served shard serves whatever configuration the request names (correctness rule 41), and every group gets
+//! the same request with the same ticket, so nothing is executed twice (rules 26, 39).
 //!
 //! An operation that is out of time names what it heard before its last, hurried attempt.
 
@@ -14,6 +15,7 @@ use base::backoff::BackOff;
 use base::clock::{self, Instant};
 
 use super::{Clerk, Fault};
+use crate::api::config::Assignment;
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::{ConfigNum, GroupId, ShardId};
 use crate::cache::View;
@@ -21,8 +23,8 @@ use crate::group::{AskError, Attempts, GroupClient};
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// A last owner that is silent holds an operation no longer than this, each time.
-const LAST_OWNER: Duration = Duration::from_millis(250);
+/// A group that is said to have the shard, and is silent, holds an operation no longer than this, each time.
+const HINT: Duration = Duration::from_millis(250);
 /// A server that says "not here" or "not yet" so many times in a row may have lost its leadership without knowing:
 /// another one is asked.
 const DOUBT: u32 = 4;
@@ -62,11 +64,12 @@ impl Clerk {
             let num = view.config.num;
             let assignment = view.config.shards.get(shard.0 as usize);
             let assignment = *assignment.ok_or(Fault::Refused(KvRefusal::UnknownShard(shard)))?;
-            let mut ask_last = true;
-            let heard = match assignment.owner {
+            let (mut hint, mut asked) = (assignment.last_owner, None);
+            let heard = match self.first(&view, shard, assignment) {
                 None => (format!("no group serves shard {shard} in configuration {num}"), None),
-                Some(owner) => {
-                    let group = self.group(&view, owner);
+                Some(first) => {
+                    asked = Some(first);
+                    let group = self.group(&view, first);
                     match group.ask(&request(num), until, attempts).await {
                         Ok(reply) => return Ok(reply),
                         Err(AskError::Unknown) => return Err(Fault::Unknown),
@@ -77,22 +80,29 @@ impl Clerk {
                             if refusals.add(num) {
                                 group.doubt();
                             }
-                            ask_last = matches!(refusal, KvRefusal::NotReady { .. });
-                            (format!("group {owner}: {refusal}"), None)
+                            hint = match &refusal {
+                                KvRefusal::WrongGroup { ask, .. } => *ask,
+                                KvRefusal::NotReady { ask, .. } => ask.or(hint),
+                                _ => None,
+                            };
+                            (format!("group {first}: {refusal}"), None)
                         }
                         Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
                             base::mutant!("new-number-on-retry", return Err(Fault::Late(why, None)));
                             cache.refresh_later();
-                            ask_last = false;
-                            (format!("group {owner}: {why}"), Some(owner))
+                            hint = None;
+                            (format!("group {first}: {why}"), Some(first))
                         }
                     }
                 }
             };
-            let last = assignment.last_owner.filter(|last| ask_last && Some(*last) != assignment.owner);
-            if let Some(last) = last
-                && let Some(reply) = self.ask_last_owner(&view, last, until, attempts, request(num)).await?
+            self.remember(shard, None);
+            // Whoever had a route that led nowhere asks the owner, too.
+            let hint = hint.or(assignment.owner.filter(|_| asked != assignment.owner));
+            if let Some(hint) = hint.filter(|hint| Some(*hint) != asked && view.knows(*hint))
+                && let Some(reply) = self.ask_hint(&view, hint, until, attempts, request(num)).await?
             {
+                self.remember(shard, Some(hint).filter(|hint| assignment.owner != Some(*hint)));
                 return Ok(reply);
             }
             if assignment.owner.is_none() {
@@ -111,18 +121,35 @@ impl Clerk {
         }
     }
 
-    /// Asks the group that had the shard before, once and not for long: as a rule the owner serves soon. None: it does not
-    /// serve it either. A write that must not be sent twice gets all its time: cut short, it would be of unknown outcome.
-    async fn ask_last_owner(
+    /// The group that is asked first: the one that served the shard last while another one was to get it, or the owner.
+    fn first(&self, view: &View, shard: ShardId, assignment: Assignment) -> Option<GroupId> {
+        let routes = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.get(&shard).copied().filter(|group| view.knows(*group));
+        route.or(assignment.owner)
+    }
+
+    /// Remembers which group serves a shard, if that is not its owner.
+    fn remember(&self, shard: ShardId, group: Option<GroupId>) {
+        let mut routes = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        match group {
+            Some(group) => routes.insert(shard, group),
+            None => routes.remove(&shard),
+        };
+    }
+
+    /// Asks the group that is said to have the shard, once and not for long: mostly the owner serves soon. None: it
+    /// does not serve it either. A write that must not be sent twice gets all its time: cut short, it would be of
+    /// unknown outcome.
+    async fn ask_hint(
         &self,
         view: &View,
-        last: GroupId,
+        hint: GroupId,
         until: Instant,
         attempts: &mut Attempts,
         request: KvRequest,
     ) -> Result<Option<KvReply>, Fault> {
-        let limit = if attempts.only_once { until } else { until.min(clock::now().after(LAST_OWNER)) };
-        match self.group(view, last).ask_once(&request, limit, attempts).await {
+        let limit = if attempts.only_once { until } else { until.min(clock::now().after(HINT)) };
+        match self.group(view, hint).ask_once(&request, limit, attempts).await {
             Ok(reply) => Ok(Some(reply)),
             Err(AskError::Unknown) => Err(Fault::Unknown),
             Err(AskError::Refused(refusal)) => {
@@ -141,13 +168,13 @@ impl Clerk {
     /// a newer one, and only then.
     async fn learn_from(&self, refusal: &KvRefusal, num: ConfigNum, until: Instant) -> bool {
         match refusal {
-            KvRefusal::WrongGroup { config } => {
+            KvRefusal::WrongGroup { config, .. } => {
                 if *config > num {
                     self.shared.cache.refresh(num, until).await;
                 }
                 true
             }
-            KvRefusal::NotReady { config } => {
+            KvRefusal::NotReady { config, .. } => {
                 if *config > num {
                     self.shared.cache.refresh_later();
                 }

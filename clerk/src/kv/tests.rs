@@ -34,7 +34,7 @@ fn config(num: u64, owner: Option<u64>) -> Sealed {
 fn book() -> AddressBook {
     let addresses = |group| vec![format!("group {group}")];
     let of = |group| Registered::new(Incarnation(group), addresses(group));
-    let groups = [1, 2].map(|group| (GroupId(group), of(group)));
+    let groups = [1, 2, 3].map(|group| (GroupId(group), of(group)));
     AddressBook { version: 1, key: 7, groups: BTreeMap::from(groups), ..AddressBook::default() }
 }
 
@@ -100,7 +100,7 @@ async fn a_moved_shard_is_found_with_one_refresh_for_all_and_the_same_ticket() {
             opened += 1;
             kv(Ok(KvReply::Opened(SessionId(opened))))
         }
-        Ask::Kv(GroupId(1), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(2) })),
+        Ask::Kv(GroupId(1), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(2), ask: None })),
         Ask::Kv(..) => kv(DONE),
     });
     let clerk = with(&fake, true);
@@ -125,7 +125,7 @@ async fn a_controller_that_lags_takes_nothing_back() {
             told(if asked == 2 { config(1, Some(1)) } else { config(2 + asked, Some(2)) })
         }
         Ask::Kv(GroupId(2), _) if asked_enough(asked) => kv(DONE),
-        Ask::Kv(GroupId(2), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(9) })),
+        Ask::Kv(GroupId(2), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(9), ask: None })),
         Ask::Kv(..) => panic!("the old owner is asked"),
     });
     fn asked_enough(asked: u64) -> bool {
@@ -138,7 +138,7 @@ async fn a_controller_that_lags_takes_nothing_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_on_its_way_is_asked_for_again_soon_without_any_refresh() {
-    let not_ready = || kv(Err(KvRefusal::NotReady { config: ConfigNum(0) }));
+    let not_ready = || kv(Err(KvRefusal::NotReady { config: ConfigNum(0), ask: None }));
     let fake = one_group(vec![not_ready(), not_ready(), not_ready()]);
     let started = clock::now();
     assert_eq!(with(&fake, true).put("key", "value").await, Ok(Version(1)));
@@ -150,9 +150,10 @@ async fn a_shard_on_its_way_is_asked_for_again_soon_without_any_refresh() {
 /// Its disk hangs, and it does not hear of its successor.
 #[tokio::test(start_paused = true)]
 async fn a_leader_of_old_that_goes_on_saying_later_is_doubted_soon() {
-    for refusal in
-        [KvRefusal::NotReady { config: ConfigNum(0) }, KvRefusal::WrongGroup { config: ConfigNum(0) }]
-    {
+    for refusal in [
+        KvRefusal::NotReady { config: ConfigNum(0), ask: None },
+        KvRefusal::WrongGroup { config: ConfigNum(0), ask: None },
+    ] {
         let started = clock::now();
         let fake = Fake::new(move |server, ask| match ask {
             Ask::Ctrl(_) => {
@@ -202,8 +203,10 @@ async fn when_no_controller_answers_the_groups_tell_their_configuration() {
             if asked == 1 { told(config(1, Some(1))) } else { Answer::NotSent }
         }
         Ask::Kv(GroupId(1), KvRequest::Config) => kv(Ok(KvReply::Config(config(2, Some(2)), book()))),
-        Ask::Kv(GroupId(2), KvRequest::Config) => kv(Err(KvRefusal::NotReady { config: ConfigNum(0) })),
-        Ask::Kv(GroupId(1), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(2) })),
+        Ask::Kv(GroupId(2), KvRequest::Config) => {
+            kv(Err(KvRefusal::NotReady { config: ConfigNum(0), ask: None }))
+        }
+        Ask::Kv(GroupId(1), _) => kv(Err(KvRefusal::WrongGroup { config: ConfigNum(2), ask: None })),
         Ask::Kv(..) => kv(DONE),
     });
     assert_eq!(with(&fake, false).put_if("key", "value", Version(0)).await, Ok(Version(1)));

@@ -1,94 +1,151 @@
-//! Bugs, planted around the calls of the product's functions: their input is changed before the
-//! call, or their result after it. The search has to find each bug.
+//! Bugs, planted around the calls of the product's functions: what they are told is bent before the call,
+//! or what they say is bent behind it. The search has to find each.
 //!
-//! Left out on purpose: bugs that the product's own unit tests cover one by one.
+//! Left out on purpose: bugs that the product's own unit tests state one by one.
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Rows are accepted wherever the cursor is.
+    /// Rows are taken wherever the cursor is.
     InstallIgnoresTheCursor,
-    /// A receiver that awaits the shard in a later configuration accepts rows of an earlier one.
-    InstallAcceptedForAnotherConfig,
-    /// Late rows overwrite rows that are served.
+    /// A receiver that awaits the shard by a later move takes rows of an earlier one.
+    InstallAcceptedForAnotherMove,
+    /// Rows that come late are written over those that are served.
     InstallAcceptedByAServingShard,
     /// The receiver does not compare its cursor with the end.
     ActivateDoesNotCompare,
-    /// A receiver that awaits the shard in a later configuration serves it.
-    ActivateAcceptedForAnotherConfig,
+    /// A receiver that awaits the shard by a later move serves it.
+    ActivateAcceptedForAnotherMove,
     /// After a mismatch the rows are dropped, but not the cursor.
     WipeKeepsTheCursor,
-    /// Activate does not delete the cursor, and Adopt does not create an empty one.
+    /// Nobody deletes a cursor, nor is an empty one made.
     CursorSurvivesTheLife,
     /// A group serves what is assigned to it, wherever the rows are.
     AbsentServesWheneverMine,
     /// Adopt forgets a shard that nobody owns.
     ParkedCountsAsAbsent,
-    /// `last_owner` is the owner in the previous configuration, which may be nobody.
+    /// `last_owner` is the owner in the configuration before, which may be nobody.
     LastOwnerForgottenWhileOwnerIsNone,
-    /// A group adopts the next configuration while it still hands a shard over.
-    AdoptWhileHanding,
-    /// A group adopts the next configuration while it still awaits a shard.
-    AdoptWhileAwaiting,
-    /// A group adopts any newer configuration that it hears of.
+    /// A group adopts whatever configuration it hears of, if it is a newer one.
     AdoptSkipsConfigs,
-    /// The mover releases rows after it has sent them.
+    /// A group adopts nothing while a shard is on its way.
+    AdoptWaits,
+    /// A shard is still awaited that is assigned to another group by now.
+    AwaitingSurvivesItsLoss,
+    /// A shard whose assignment was lost counts as taken.
+    LostAssignmentCountsAsTaken,
+    /// A shard that leaves is forgotten when another group is to have it.
+    LeavingDroppedWhenRetargeted,
+    /// A shard that leaves for another group than before leaves by the old move.
+    RetargetKeepsTheNumber,
+    /// A sealed shard that returns stays one that returns, whatever is adopted later.
+    NextIsNeverTakenBack,
+    /// What becomes of a sealed shard is what the first configuration wanted.
+    NextKeepsTheFirst,
+    /// A group that will await a shard again refuses it until then.
+    NextSaysRefused,
+    /// A shard that leaves is sealed by another move.
+    SealForAnotherMove,
+    /// A shard is sealed although its new owner did not say that it awaits it.
+    SealWithoutAnAnswer,
+    /// The mover releases what it has sent.
     ReleaseBeforeTheAcknowledgement,
     /// The mover releases when the receiver's cursor is at the end of its rows.
     ReleaseOnTheAnswerToTheLastInstall,
-    /// A Release that reached the log late drops the shard in a later configuration.
-    ReleaseForAnotherConfig,
-    /// "Already done" does not say for which configuration.
-    DoneDoesNotNameTheConfig,
-    /// A group that has not reached the configuration answers "already done".
-    DoneAnsweredByAReceiverThatIsBehind,
-    /// A receiver that is past the push does not answer.
+    /// A Release that was late in the log drops a shard that is handed over by another move.
+    ReleaseForAnotherMove,
+    /// With the rows a group forgets by which move it took them.
+    TakenDroppedWithTheRows,
+    /// The mover takes a shard back that it was not refused: after a time, say.
+    ReopenWithoutARefused,
+    /// A Reopen that was late in the log takes a shard back that is handed over by another move.
+    ReopenForAnotherMove,
+    /// The mover asks all groups, and takes the shard back if any refuses it.
+    RefusedByAnotherGroupReopens,
+    /// "Done" does not say of which move.
+    DoneDoesNotNameTheMove,
+    /// "Refused" does not say of which move.
+    RefusedDoesNotNameTheMove,
+    /// "Done" is what a group says that has not come to the configuration.
+    BehindSaysDone,
+    /// "Refused" is what a group says that has not come to the configuration.
+    BehindSaysRefused,
+    /// "Done" is what every group says that is past the configuration.
+    PastSaysDone,
+    /// "Done" is said of no move but the newest one.
+    TakenComparedByEquality,
+    /// "Refused" is what a group says that serves the shard.
+    ServingSaysRefused,
+    /// "Done" is what a group says that awaits the shard by a later move.
+    NewerAwaitingSaysDone,
+    /// A receiver that is past the push says nothing.
     NoAnswerOnceSettled,
-    /// A receiver that is past the push does not answer while it moves the shard again.
+    /// A receiver that is past the push says nothing while it moves the shard again.
     DoneAnsweredOnlyWhileTheShardIsSettled,
     /// A shard takes writes while it is handed over.
     WritesServedWhileHanding,
     /// The mover reads the rows before the state that permits sending them.
     RowsReadBeforeTheFreeze,
-    /// The answer with the cursor does not say for which configuration.
-    CursorDoesNotNameTheConfig,
-    /// The mover pushes to the owner in the newest configuration.
+    /// The answer that names the cursor does not say of which move.
+    CursorDoesNotNameTheMove,
+    /// The mover pushes what is sealed to the owner in the newest configuration.
     PushesToTheNewestOwner,
     /// A group that lost its rows comes back under its id.
     WipedGroupReturnsUnderItsId,
-    /// A group adopts a configuration that follows another history than its own.
+    /// "Done" is what a group says that has the shard, by whatever move.
+    LeavingOrParkedSaysDone,
+    /// A group adopts what follows another history than its own.
     AdoptIgnoresTheDigest,
-    /// A receiver accepts and acknowledges pushes of a sender that follows another history.
+    /// A receiver takes and acknowledges pushes of a sender that follows another history.
     PushIgnoresTheDigest,
 }
 
 impl Bug {
-    /// All bugs that the search finds. It knows one history of configurations. The last two are
-    /// found when its groups are compared with the product's, which are shown another history.
-    pub const ALL: [Self; 25] = [
+    /// All that the search finds. The last three are found when its groups are compared with the product's. Two need
+    /// another history of configurations. One harms nobody: who has the rows of a shard and did not take them by
+    /// that move or a later one knows that nobody else has them to release.
+    pub const ALL: [Self; 43] = [
         Self::InstallIgnoresTheCursor,
-        Self::InstallAcceptedForAnotherConfig,
+        Self::InstallAcceptedForAnotherMove,
         Self::InstallAcceptedByAServingShard,
         Self::ActivateDoesNotCompare,
-        Self::ActivateAcceptedForAnotherConfig,
+        Self::ActivateAcceptedForAnotherMove,
         Self::WipeKeepsTheCursor,
         Self::CursorSurvivesTheLife,
         Self::AbsentServesWheneverMine,
         Self::ParkedCountsAsAbsent,
         Self::LastOwnerForgottenWhileOwnerIsNone,
-        Self::AdoptWhileHanding,
-        Self::AdoptWhileAwaiting,
         Self::AdoptSkipsConfigs,
+        Self::AdoptWaits,
+        Self::AwaitingSurvivesItsLoss,
+        Self::LostAssignmentCountsAsTaken,
+        Self::LeavingDroppedWhenRetargeted,
+        Self::RetargetKeepsTheNumber,
+        Self::NextIsNeverTakenBack,
+        Self::NextKeepsTheFirst,
+        Self::NextSaysRefused,
+        Self::SealForAnotherMove,
+        Self::SealWithoutAnAnswer,
         Self::ReleaseBeforeTheAcknowledgement,
         Self::ReleaseOnTheAnswerToTheLastInstall,
-        Self::ReleaseForAnotherConfig,
-        Self::DoneDoesNotNameTheConfig,
-        Self::DoneAnsweredByAReceiverThatIsBehind,
+        Self::ReleaseForAnotherMove,
+        Self::TakenDroppedWithTheRows,
+        Self::ReopenWithoutARefused,
+        Self::ReopenForAnotherMove,
+        Self::RefusedByAnotherGroupReopens,
+        Self::DoneDoesNotNameTheMove,
+        Self::RefusedDoesNotNameTheMove,
+        Self::BehindSaysDone,
+        Self::BehindSaysRefused,
+        Self::PastSaysDone,
+        Self::TakenComparedByEquality,
+        Self::ServingSaysRefused,
+        Self::NewerAwaitingSaysDone,
         Self::NoAnswerOnceSettled,
         Self::DoneAnsweredOnlyWhileTheShardIsSettled,
         Self::WritesServedWhileHanding,
         Self::RowsReadBeforeTheFreeze,
-        Self::CursorDoesNotNameTheConfig,
+        Self::CursorDoesNotNameTheMove,
         Self::PushesToTheNewestOwner,
         Self::WipedGroupReturnsUnderItsId,
     ];

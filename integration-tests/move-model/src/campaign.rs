@@ -1,33 +1,39 @@
-//! Which worlds are searched: a small size for every run, and a full one.
+//! Which worlds are searched: a size for every day, and a full one.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Bug, History, Mover, Options, Seen, Stop, Violation, classes, search};
+use super::{Bug, Dead, History, Mover, Options, Seen, Stop, Violation, classes, search};
 
 /// Histories that are searched with the same options.
 #[derive(Clone, Debug)]
 pub struct Sweep {
+    /// What it is called.
     pub title: &'static str,
-    /// Configurations after configuration 0.
+    /// Configurations behind configuration 0.
     pub lengths: RangeInclusive<usize>,
+    /// Groups.
     pub groups: usize,
+    /// Shards.
     pub shards: usize,
-    /// Options of the search.
+    /// Whether each history is searched once for each of its groups, which is dead.
+    pub each_dead: bool,
+    /// What is searched.
     pub options: Options,
 }
 
-/// The result of a sweep.
+/// What a sweep saw.
 #[derive(Clone, Debug, Default)]
 pub struct Total {
+    /// Owner histories.
     pub histories: usize,
-    /// The number of them if different names for groups and shards count once.
+    /// Of them, with different names for groups and shards counted once.
     pub classes: usize,
     /// All searches together.
     pub seen: Seen,
-    /// States of the largest search, and its history.
+    /// States of the largest, and its history.
     pub largest: (u64, String),
 }
 
@@ -39,6 +45,7 @@ impl fmt::Display for Total {
             "{histories} owner histories ({classes} classes), {} states, {} steps",
             seen.states, seen.steps
         )?;
+        write!(f, ", {} reopens, {} deaths", seen.reopens, seen.deaths)?;
         write!(f, ", {} wipes, at most {} states ({})", seen.wipes, largest.0, largest.1)
     }
 }
@@ -47,25 +54,31 @@ impl fmt::Display for Total {
 pub fn sweeps(full: bool) -> Vec<Sweep> {
     let quick = Options::default();
     let early = Options { mover: Mover::Early, ..quick };
-    let stop = Options { writes: 1, stop: Some(Stop::EverybodyPastIt), ..quick };
+    let stop = Options { writes: 1, stop: Some(Stop::NobodyHandsToIt), ..quick };
     let single = Options { writes: 1, one_message_a_step: true, ..quick };
+    let dies = Options { dead: Dead::AtAnyMoment, ..quick };
     let sweep = |title, longest, groups, shards, options| Sweep {
         title,
         lengths: 1..=longest,
         groups,
         shards,
+        each_dead: false,
         options,
     };
     let size = |everyday, larger| if full { larger } else { everyday };
     let write = |writes, options| Options { writes, ..options };
     vec![
-        sweep("one shard", size(6, 7), 3, 1, quick),
-        sweep("one shard, movers that do not ask", size(5, 6), 3, 1, early),
-        sweep("one shard, three writes", size(4, 5), 3, 1, write(3, quick)),
-        sweep("one shard, two keys, three writes", size(4, 5), 3, 1, Options { keys: 2, ..write(3, quick) }),
+        sweep("one shard, no writes", size(6, 7), 3, 1, write(0, quick)),
+        sweep("one shard, one write", size(5, 6), 3, 1, write(1, quick)),
+        sweep("one shard, two writes", size(4, 5), 3, 1, quick),
+        sweep("one shard, movers that do not ask", size(4, 5), 3, 1, early),
+        sweep("one shard, two keys, three writes", size(3, 4), 3, 1, Options { keys: 2, ..write(3, quick) }),
         sweep("one shard, groups that left are switched off", size(5, 6), 3, 1, stop),
-        sweep("one shard, every message a separate step", size(4, 5), 2, 1, single),
-        sweep("one shard, three groups, every message a separate step", size(3, 4), 3, 1, single),
+        Sweep { each_dead: true, ..sweep("one shard, one group is dead", size(5, 6), 3, 1, write(1, quick)) },
+        sweep("one shard, one group dies", size(5, 6), 3, 1, write(0, dies)),
+        sweep("one shard, one write, one group dies", size(4, 5), 3, 1, write(1, dies)),
+        sweep("one shard, every message a step of its own", size(4, 5), 2, 1, single),
+        sweep("one shard, three groups, every message a step of its own", size(3, 4), 3, 1, single),
         sweep("two shards", size(4, 5), 2, 2, write(0, quick)),
         sweep("two shards, one write each", size(3, 4), 2, 2, write(1, quick)),
         sweep("two shards, three groups", size(3, 4), 3, 2, write(0, quick)),
@@ -77,18 +90,35 @@ pub fn sweeps(full: bool) -> Vec<Sweep> {
             2,
             write(0, stop),
         ),
+        sweep("two shards, one group dies", size(3, 4), 2, 2, write(0, dies)),
+        sweep("two shards, three groups, one group dies", size(2, 3), 3, 2, write(0, dies)),
         sweep("three shards, three groups", size(2, 3), 3, 3, write(0, quick)),
     ]
 }
 
 impl Sweep {
+    /// The searches of a history, which stands for `count`; those after the first one stand for none.
+    fn jobs(&self, history: &History, count: usize) -> Vec<(History, usize, Options)> {
+        let dead: Vec<Dead> = match self.each_dead {
+            true => history.groups().into_iter().map(Dead::FromTheStart).collect(),
+            false => vec![self.options.dead],
+        };
+        let job = |(at, dead)| {
+            let count = if at == 0 { count } else { 0 };
+            (history.clone(), count, Options { dead, ..self.options })
+        };
+        dead.into_iter().enumerate().map(job).collect()
+    }
+
     /// Searches every class of histories, on as many threads as there are processors.
     ///
     /// # Errors
     /// The violation of the shortest history that has one.
     pub fn run(&self) -> Result<Total, String> {
         let all = |length| classes(length, self.groups, self.shards).into_iter();
-        let jobs: Vec<(History, usize)> = self.lengths.clone().rev().flat_map(all).collect();
+        let all = self.lengths.clone().rev().flat_map(all);
+        let jobs: Vec<(History, usize, Options)> =
+            all.flat_map(|(history, count)| self.jobs(&history, count)).collect();
         let found: Mutex<Vec<Option<Result<Seen, Violation>>>> = Mutex::new(vec![None; jobs.len()]);
         let next = AtomicUsize::new(0);
         let work = || {
@@ -96,7 +126,7 @@ impl Sweep {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 jobs.get(at).map(|job| (at, job))
             } {
-                let result = search(&job.0, self.options, usize::MAX).map_err(|wrong| wrong.1);
+                let result = search(&job.0, job.2, usize::MAX).map_err(|wrong| wrong.1);
                 found.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
             }
         };
@@ -107,16 +137,14 @@ impl Sweep {
         });
         let mut total = Total::default();
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for ((history, count), result) in jobs.iter().zip(found).rev() {
+        for ((history, count, _), result) in jobs.iter().zip(found).rev() {
             let seen = match result.ok_or("a search did not end")? {
                 Ok(seen) => seen,
                 Err(wrong) => return Err(format!("{}: {history}: {wrong}", self.title)),
             };
             total.histories += count;
-            total.classes += 1;
-            total.seen.states += seen.states;
-            total.seen.steps += seen.steps;
-            total.seen.wipes += seen.wipes;
+            total.classes += usize::from(*count > 0);
+            total.seen.add(seen);
             if seen.states > total.largest.0 {
                 total.largest = (seen.states, history.to_string());
             }
@@ -143,17 +171,17 @@ pub struct Hunt {
 pub struct Catch {
     /// The smallest history that shows it.
     pub history: History,
-    /// The broken property, with the steps.
+    /// How.
     pub violation: Violation,
-    /// States that were visited before that.
+    /// States that were visited until then.
     pub states: u64,
 }
 
-/// The limit of states per history in which a bug is searched for.
+/// States of one history in which a bug is looked for.
 const HUNT_STATES_MAX: usize = 100_000;
 
 impl Hunt {
-    /// Searches for the bug in every history of up to four configurations, shortest first.
+    /// Looks for the bug in every history of up to four configurations, shortest first.
     pub fn run(&self) -> Option<Catch> {
         let mut states = 0;
         let histories = (1..=4).flat_map(|length| classes(length, 3, 1).into_keys());
@@ -170,21 +198,26 @@ impl Hunt {
     }
 }
 
-/// Every bug, and every wrong rule for switching groups off, with the movers that expose it.
+/// Every bug, and every wrong rule for switching groups off, with the movers that bring it to light.
 pub fn hunts(inner: bool) -> Vec<Hunt> {
     let options = Options { inner, ..Options::default() };
     let bugs = Bug::ALL.into_iter().map(|bug| {
+        let dead = match bug {
+            Bug::AdoptWaits | Bug::SealWithoutAnAnswer => Dead::FromTheStart(1),
+            Bug::SealForAnotherMove => Dead::FromTheStart(2),
+            _ => Dead::Nobody,
+        };
         let mover = match bug {
             Bug::InstallIgnoresTheCursor | Bug::ActivateDoesNotCompare | Bug::WipeKeepsTheCursor => {
                 Mover::Early
             }
             _ => Mover::Careful,
         };
-        Options { bug: Some(bug), mover, ..options }
+        Options { bug: Some(bug), mover, dead, ..options }
     });
     let early = [Bug::RowsReadBeforeTheFreeze];
     let early = early.into_iter().map(|bug| Options { bug: Some(bug), mover: Mover::Early, ..options });
-    let rules = [Stop::AllAbsent, Stop::LeftAndAllAbsent];
+    let rules = [Stop::AllAbsent, Stop::LeftAndAllAbsent, Stop::EverybodyPastIt];
     let rules = rules.into_iter().map(|stop| Options { stop: Some(stop), writes: 0, ..options });
     bugs.chain(early).chain(rules).map(|options| Hunt { options }).collect()
 }

@@ -1,16 +1,16 @@
-//! A group's state machine: the verdicts of the product's functions, and what each does to the
-//! shard.
+//! A group's state machine: the verdicts of the product's functions, and what each does to the shard.
 //!
-//! This models the part of `shardkv::moves` around the verdicts, over rows that can be counted.
-//! `machine` checks against the product's state machine that both do the same.
+//! This is the part of `shardkv::moves` that lies around the verdicts, over rows that can be counted; that
+//! both do the same is checked against the product's state machine itself (`machine`).
 //!
 //! Left out on purpose: sessions, which are rows like others, and batches of several shards.
 
 use std::collections::BTreeMap;
 
 use clerk::api::config::{Assignment, Place};
-use clerk::api::{ConfigNum, Digest};
-use shardkv::shard::{self, Access, Activate, Install, ShardState};
+use clerk::api::push::Cursor;
+use clerk::api::{ConfigNum, Digest, GroupId};
+use shardkv::shard::{self, Access, Activate, Here, Install, Next, ShardState};
 
 use super::bugs::Bug;
 use super::histories::History;
@@ -18,16 +18,16 @@ use super::messages::{Body, Message, Messages, Sets};
 use super::values::{Group, Library, NO_ROWS, RowsId, Shard, group_id};
 use super::{Mover, Options};
 
-/// One owner history with everything that was met during its search.
+/// One owner history with everything that was met while it was searched.
 pub(super) struct Model {
     pub(super) options: Options,
     pub(super) groups: usize,
     pub(super) shards: usize,
     /// The assignments of configuration 0, 1, ... as the groups hear of them.
     pub(super) configs: Vec<Vec<Assignment>>,
-    /// The correct assignments.
+    /// As they should be.
     pub(super) true_configs: Vec<Vec<Assignment>>,
-    /// For each group, the configuration from which on it owns nothing.
+    /// The configuration from which on each group owns nothing.
     pub(super) left: Vec<ConfigNum>,
     pub(super) library: Library,
     pub(super) messages: Messages,
@@ -40,9 +40,21 @@ fn place(num: ConfigNum, other: bool) -> Place {
     Place { num, digest: Digest(num.0 * 2 + u64::from(other && num > ConfigNum(0))) }
 }
 
-/// The digest of a group's own configuration of a number, which the group keeps forever.
-fn here(mine: Option<ConfigNum>, num: ConfigNum) -> Option<Digest> {
+/// The digest of a group's own configuration of a number, which it keeps.
+fn own_digest(mine: Option<ConfigNum>, num: ConfigNum) -> Option<Digest> {
     mine.filter(|mine| *mine >= num).map(|_| place(num, false).digest)
+}
+
+/// What a mover may want of its own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verb {
+    Seal,
+    Release,
+    Reopen,
+}
+
+impl Verb {
+    pub(super) const ALL: [Self; 3] = [Self::Seal, Self::Release, Self::Reopen];
 }
 
 /// What a request does to the shard it is about.
@@ -52,6 +64,12 @@ pub(super) struct Applied {
     pub(super) answer: Option<Body>,
     /// The rows were not the sender's.
     pub(super) wiped: bool,
+}
+
+impl Applied {
+    fn unchanged(shard: Shard, answer: Option<Body>) -> Self {
+        Self { shard, answer, wiped: false }
+    }
 }
 
 impl Model {
@@ -94,14 +112,9 @@ impl Model {
         self.configs[num.0 as usize][shard]
     }
 
-    /// The group after a leader, possibly an old one, proposed to adopt configuration `next`; none
-    /// if nothing happens. `other`: the configuration is of another history.
+    /// The group after a leader, maybe an old one, wanted configuration `next`; nothing, if nothing happens.
+    /// `other`: it is one of another history.
     pub(super) fn adopt(&self, me: usize, group: &Group, next: ConfigNum, other: bool) -> Option<Group> {
-        let states = group.shards[..self.shards].iter().map(|shard| match shard.state {
-            ShardState::Handing { .. } if self.has(Bug::AdoptWhileHanding) => ShardState::Absent,
-            ShardState::Awaiting if self.has(Bug::AdoptWhileAwaiting) => ShardState::Absent,
-            state => state,
-        });
         let current = match group.num {
             Some(num) if self.has(Bug::AdoptSkipsConfigs) && num < next => Some(ConfigNum(next.0 - 1)),
             num => num,
@@ -111,66 +124,166 @@ impl Model {
             Some(before) => place(ConfigNum(before), other).digest,
             None => Digest::default(),
         };
-        if !shard::may_adopt(current.map(|num| place(num, false)), next, before, states) {
+        if !shard::may_adopt(current.map(|num| place(num, false)), next, before) {
+            return None;
+        }
+        let waits = group.shards.iter().any(|shard| !shard.state.settled());
+        if waits && self.has(Bug::AdoptWaits) {
             return None;
         }
         let mut after = Group { num: Some(next), ..*group };
         for (number, shard) in after.shards[..self.shards].iter_mut().enumerate() {
-            let mut assignment = self.assignment(next, number);
-            if shard.state == ShardState::Parked && self.has(Bug::ParkedCountsAsAbsent) {
-                *shard = Shard::default();
-            }
-            if shard.state == ShardState::Absent && self.has(Bug::AbsentServesWheneverMine) {
-                assignment.last_owner = None;
-            }
-            let state = shard.state.adopt(group_id(me), assignment);
-            if state == ShardState::Awaiting && shard.state != state && !self.has(Bug::CursorSurvivesTheLife)
-            {
-                shard.cursor = NO_ROWS;
-            }
-            shard.state = state;
+            let before = group.num.and_then(|num| self.assignment(num, number).owner);
+            *shard = self.adopted(group_id(me), next, before, self.assignment(next, number), *shard);
         }
         Some(after)
     }
 
-    /// The effect of a request on the group that receives it.
+    /// A shard after its group `me` adopted `num`.
+    fn adopted(
+        &self,
+        me: GroupId,
+        num: ConfigNum,
+        before: Option<GroupId>,
+        mut now: Assignment,
+        mut shard: Shard,
+    ) -> Shard {
+        if shard.state == ShardState::Parked && self.has(Bug::ParkedCountsAsAbsent) {
+            shard = Shard { taken: shard.taken, ..Shard::default() };
+        }
+        if shard.state == ShardState::Absent && self.has(Bug::AbsentServesWheneverMine) {
+            now.last_owner = None;
+        }
+        let old = shard.state;
+        let after = match (old, old.adopt(me, num, before, now)) {
+            (_, state) if before == now.owner => state,
+            (ShardState::Awaiting { .. }, _) if self.has(Bug::AwaitingSurvivesItsLoss) => match now.owner {
+                Some(owner) if owner == me => ShardState::Awaiting { num },
+                _ => old,
+            },
+            (ShardState::Leaving { .. }, ShardState::Leaving { .. })
+                if self.has(Bug::LeavingDroppedWhenRetargeted) =>
+            {
+                ShardState::Absent
+            }
+            (ShardState::Leaving { num, .. }, ShardState::Leaving { to, .. })
+                if self.has(Bug::RetargetKeepsTheNumber) =>
+            {
+                ShardState::Leaving { to, num }
+            }
+            (ShardState::Handing { next: Next::Mine { .. }, .. }, _)
+                if self.has(Bug::NextIsNeverTakenBack) =>
+            {
+                old
+            }
+            (ShardState::Handing { next, .. }, _)
+                if next != Next::Unchanged && self.has(Bug::NextKeepsTheFirst) =>
+            {
+                old
+            }
+            (_, state) => state,
+        };
+        if let ShardState::Awaiting { num } = old
+            && after == ShardState::Absent
+            && self.has(Bug::LostAssignmentCountsAsTaken)
+        {
+            shard.taken = Some(num);
+        }
+        self.changed(shard, after)
+    }
+
+    /// A shard that goes on to another state, with the rows that belong to it.
+    fn changed(&self, mut shard: Shard, after: ShardState) -> Shard {
+        let fresh = matches!(after, ShardState::Absent | ShardState::Awaiting { .. });
+        if shard.state != after && fresh {
+            shard.rows = NO_ROWS;
+            if !self.has(Bug::CursorSurvivesTheLife) {
+                shard.cursor = NO_ROWS;
+            }
+        }
+        Shard { state: after, ..shard }
+    }
+
+    /// What a request does at the group it is sent to.
     pub(super) fn apply(&mut self, message: Message, group: &Group) -> Applied {
         self.apply_from(message, group, false)
     }
 
-    /// The effect of a request whose sender may follow another history.
+    /// What a request does whose sender may follow another history.
     pub(super) fn apply_from(&mut self, message: Message, group: &Group, other: bool) -> Applied {
         let other = other && !self.has(Bug::PushIgnoresTheDigest);
         let config = place(message.num, other);
         let shard = group.shards[usize::from(message.shard)];
         let mut applied = match message.body {
+            Body::Offer => self.offer(config, group.num, shard),
             Body::Install { after, rows } => self.install(config, group.num, shard, after, rows),
             Body::Activate { end } => self.activate(config, group.num, shard, end),
-            Body::Cursor(_) | Body::Done => Applied { shard, answer: None, wiped: false },
+            Body::Awaited | Body::Cursor(_) | Body::Done | Body::Refused => Applied::unchanged(shard, None),
         };
-        let past = group.num > Some(message.num);
-        let silent = match applied.answer {
-            Some(Body::Done) if applied.shard == shard => {
-                self.has(Bug::NoAnswerOnceSettled)
-                    || (self.has(Bug::DoneAnsweredOnlyWhileTheShardIsSettled)
-                        && past
-                        && !shard.state.settled())
-            }
-            None if self.has(Bug::DoneAnsweredByAReceiverThatIsBehind) => {
-                applied.answer = Some(Body::Done);
-                false
-            }
-            _ => false,
-        };
-        if silent {
-            applied.answer = None;
+        if applied.shard == shard {
+            let behind = group.num < Some(message.num);
+            applied.answer = self.bent(applied.answer, shard.state, behind);
         }
         applied
     }
 
-    /// The number that a push is compared with: a bug compares the push with itself.
-    fn compared(&self, mine: Option<ConfigNum>, num: ConfigNum, bug: Bug) -> Option<ConfigNum> {
-        if self.has(bug) && mine > Some(num) { Some(num) } else { mine }
+    /// An answer that changes nothing, as a bug makes it.
+    fn bent(&self, answer: Option<Body>, state: ShardState, behind: bool) -> Option<Body> {
+        let has = |bug| self.has(bug);
+        match (answer, state) {
+            (None, _) if behind && has(Bug::BehindSaysDone) => Some(Body::Done),
+            (None, _) if behind && has(Bug::BehindSaysRefused) => Some(Body::Refused),
+            (Some(Body::Refused), _) if has(Bug::PastSaysDone) => Some(Body::Done),
+            (Some(Body::Refused), ShardState::Leaving { .. } | ShardState::Parked)
+                if has(Bug::LeavingOrParkedSaysDone) =>
+            {
+                Some(Body::Done)
+            }
+            (Some(Body::Refused), ShardState::Awaiting { .. }) if has(Bug::NewerAwaitingSaysDone) => {
+                Some(Body::Done)
+            }
+            (Some(Body::Done), ShardState::Serving) if has(Bug::ServingSaysRefused) => Some(Body::Refused),
+            (Some(Body::Done | Body::Refused), _) if has(Bug::NoAnswerOnceSettled) => None,
+            (Some(Body::Done), _) if has(Bug::DoneAnsweredOnlyWhileTheShardIsSettled) && !state.settled() => {
+                None
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    /// What a receiver knows of a shard.
+    fn here<'a>(
+        &self,
+        config: Place,
+        mine: Option<ConfigNum>,
+        shard: Shard,
+        cursor: &'a Cursor,
+        any_move: bool,
+    ) -> Here<'a> {
+        let num = config.num;
+        let state = match shard.state {
+            ShardState::Awaiting { .. } if any_move => ShardState::Awaiting { num },
+            ShardState::Handing { to, num: sealed, next: Next::Mine { num: next } }
+                if next == num && self.has(Bug::NextSaysRefused) =>
+            {
+                ShardState::Handing { to, num: sealed, next: Next::Unchanged }
+            }
+            state => state,
+        };
+        let taken = shard.taken.filter(|taken| *taken == num || !self.has(Bug::TakenComparedByEquality));
+        Here { state, taken, cursor, adopted: mine, digest: own_digest(mine, num) }
+    }
+
+    fn offer(&self, config: Place, mine: Option<ConfigNum>, shard: Shard) -> Applied {
+        let cursor = self.library.cursor(shard.cursor);
+        let here = self.here(config, mine, shard, cursor, false);
+        let answer = match shard::install(here, config, cursor) {
+            Install::Early | Install::OtherHistory => None,
+            Install::Done => Some(Body::Done),
+            Install::Refused => Some(Body::Refused),
+            Install::Elsewhere | Install::Accept => Some(Body::Awaited),
+        };
+        Applied::unchanged(shard, answer)
     }
 
     fn install(
@@ -181,42 +294,42 @@ impl Model {
         after: RowsId,
         rows: RowsId,
     ) -> Applied {
-        let num = config.num;
-        let mine = self.compared(mine, num, Bug::InstallAcceptedForAnotherConfig);
         let late = self.has(Bug::InstallAcceptedByAServingShard)
             && shard.state == ShardState::Serving
             && rows != NO_ROWS;
-        let state = if late { ShardState::Awaiting } else { shard.state };
+        let seen = if late { ShardState::Awaiting { num: config.num } } else { shard.state };
         let cursor = self.library.cursor(shard.cursor);
         let anywhere = rows == NO_ROWS || late || self.has(Bug::InstallIgnoresTheCursor);
         let after = if anywhere { cursor } else { self.library.cursor(after) };
-        let unchanged = |answer| Applied { shard, answer, wiped: false };
-        match shard::install(state, mine, config, here(mine, num), cursor, after) {
-            Install::Behind | Install::OtherHistory => unchanged(None),
-            Install::AlreadyDone => unchanged(Some(Body::Done)),
-            Install::Elsewhere => unchanged(Some(Body::Cursor(shard.cursor))),
-            Install::Accept if rows == NO_ROWS => unchanged(Some(Body::Cursor(shard.cursor))),
+        let any_move = self.has(Bug::InstallAcceptedForAnotherMove);
+        let here = self.here(config, mine, Shard { state: seen, ..shard }, cursor, any_move);
+        match shard::install(here, config, after) {
+            Install::Early | Install::OtherHistory => Applied::unchanged(shard, None),
+            Install::Done => Applied::unchanged(shard, Some(Body::Done)),
+            Install::Refused => Applied::unchanged(shard, Some(Body::Refused)),
+            Install::Elsewhere => Applied::unchanged(shard, Some(Body::Cursor(shard.cursor))),
+            Install::Accept if rows == NO_ROWS => Applied::unchanged(shard, Some(Body::Cursor(shard.cursor))),
             Install::Accept if late => {
                 let rows = self.merged(shard.rows, rows);
-                Applied { shard: Shard { rows, ..shard }, answer: None, wiped: false }
+                Applied::unchanged(Shard { rows, ..shard }, None)
             }
             Install::Accept => self.accept(shard, rows),
         }
     }
 
-    /// Adds rows after the cursor; rows that do not ascend after it are refused.
+    /// Adds rows behind the cursor; rows that do not ascend behind it are refused.
     fn accept(&mut self, shard: Shard, chunk: RowsId) -> Applied {
         let last = self.library.rows(shard.cursor).last();
         let first = self.library.rows(chunk).first();
         if last.zip(first).is_some_and(|(last, first)| first.0 <= last.0) {
-            return Applied { shard, answer: None, wiped: false };
+            return Applied::unchanged(shard, None);
         }
         let so_far = [self.library.rows(shard.cursor), self.library.rows(chunk)].concat();
         let (cursor, rows) = (self.library.id(&so_far), self.merged(shard.rows, chunk));
         Applied { shard: Shard { rows, cursor, ..shard }, answer: Some(Body::Cursor(cursor)), wiped: false }
     }
 
-    /// Rows overwritten by others.
+    /// Rows with others written over them.
     fn merged(&mut self, rows: RowsId, over: RowsId) -> RowsId {
         let mut merged: BTreeMap<u8, u8> = self.library.rows(rows).iter().copied().collect();
         merged.extend(self.library.rows(over).iter().copied());
@@ -224,17 +337,17 @@ impl Model {
     }
 
     fn activate(&self, config: Place, mine: Option<ConfigNum>, shard: Shard, end: RowsId) -> Applied {
-        let num = config.num;
-        let mine = self.compared(mine, num, Bug::ActivateAcceptedForAnotherConfig);
         let end = if self.has(Bug::ActivateDoesNotCompare) { shard.cursor } else { end };
         let (cursor, end) = (self.library.cursor(shard.cursor), self.library.cursor(end));
-        let unchanged = |answer| Applied { shard, answer, wiped: false };
-        match shard::activate(shard.state, mine, config, here(mine, num), cursor, end) {
-            Activate::Behind | Activate::OtherHistory => unchanged(None),
-            Activate::AlreadyDone => unchanged(Some(Body::Done)),
+        let here = self.here(config, mine, shard, cursor, self.has(Bug::ActivateAcceptedForAnotherMove));
+        match shard::activate(here, config, end) {
+            Activate::Early | Activate::OtherHistory => Applied::unchanged(shard, None),
+            Activate::Done => Applied::unchanged(shard, Some(Body::Done)),
+            Activate::Refused => Applied::unchanged(shard, Some(Body::Refused)),
             Activate::Serve => {
                 let cursor = if self.has(Bug::CursorSurvivesTheLife) { shard.cursor } else { NO_ROWS };
-                let shard = Shard { state: ShardState::Serving, cursor, ..shard };
+                let taken = Some(config.num);
+                let shard = Shard { state: ShardState::Serving, taken, cursor, ..shard };
                 Applied { shard, answer: Some(Body::Done), wiped: false }
             }
             Activate::Wipe => {
@@ -245,15 +358,22 @@ impl Model {
         }
     }
 
-    /// The shard after a Release for `num`, if it drops the shard.
-    pub(super) fn release(&self, group: &Group, shard: usize, num: ConfigNum) -> Option<Shard> {
-        let before = group.shards[shard];
-        let mine = if self.has(Bug::ReleaseForAnotherConfig) { Some(num) } else { group.num };
-        shard::release(before.state, mine, num).then_some(Shard {
-            state: ShardState::Absent,
-            rows: NO_ROWS,
-            ..before
-        })
+    /// The shard after an entry of its group's own mover, if that does anything.
+    pub(super) fn entry(&self, verb: Verb, shard: Shard, num: ConfigNum) -> Option<Shard> {
+        let any_move = match verb {
+            Verb::Seal => Bug::SealForAnotherMove,
+            Verb::Release => Bug::ReleaseForAnotherMove,
+            Verb::Reopen => Bug::ReopenForAnotherMove,
+        };
+        let num = if self.has(any_move) { shard.state.moving().unwrap_or(num) } else { num };
+        let after = match verb {
+            Verb::Seal => shard::seal(shard.state, num)?,
+            Verb::Release => shard::release(shard.state, num)?,
+            Verb::Reopen => shard::reopen(shard.state, num)?,
+        };
+        let forgets = verb == Verb::Release && self.has(Bug::TakenDroppedWithTheRows);
+        let taken = shard.taken.filter(|_| !forgets);
+        Some(Shard { taken, ..self.changed(shard, after) })
     }
 
     /// Whether a client's write is served, whatever configuration the client knows.
@@ -264,9 +384,9 @@ impl Model {
         }
     }
 
-    /// Whether a client is served, whatever configuration it knows.
+    /// Whether a client is served, whatever configuration it knows. Who seems dead may serve on.
     pub(super) fn serves(&self, group: &Group, shard: usize) -> bool {
-        let Some(mine) = group.num.filter(|_| group.running) else { return false };
+        let Some(mine) = group.num else { return false };
         let state = group.shards[shard].state;
         (0..=self.newest().0).any(|asked| shard::access(state, mine, ConfigNum(asked)) == Access::Serve)
     }

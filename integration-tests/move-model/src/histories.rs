@@ -1,7 +1,7 @@
-//! Owner histories: who owns each shard in configurations 1, 2, ... Two histories that differ only
-//! in the names of groups, or in the order of shards, are one class, and one of them is searched.
+//! Owner histories: who owns each shard in configurations 1, 2, ... Two that differ only in the names of
+//! groups, or in the order of shards, are one class, and one of them is searched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use clerk::api::GroupId;
@@ -15,8 +15,8 @@ use super::values::group_id;
 pub struct History(pub(super) Vec<Vec<Option<usize>>>);
 
 impl History {
-    /// The assignments of configurations 0, 1, ...; `last` computes the last owner from the
-    /// previous assignment.
+    /// The assignments of configurations 0, 1, ..., with the last owner as `last` makes it of the
+    /// assignment before.
     pub(super) fn assignments(&self, last: fn(Assignment) -> Option<GroupId>) -> Vec<Vec<Assignment>> {
         let shards = self.0.first().map_or(1, Vec::len);
         let mut configs = vec![vec![Assignment::default(); shards]];
@@ -36,7 +36,13 @@ impl History {
         self.assignments(holder)
     }
 
-    /// The same history with other names, if that makes it smaller.
+    /// The groups in it; if there are none, the one that a world has at least.
+    pub(super) fn groups(&self) -> BTreeSet<usize> {
+        let groups: BTreeSet<usize> = self.0.iter().flatten().flatten().copied().collect();
+        if groups.is_empty() { BTreeSet::from([0]) } else { groups }
+    }
+
+    /// The same with other names, if they make it smaller.
     fn renamed(&self, groups: &[usize], shards: &[usize]) -> Self {
         let name = |owner: Option<usize>| owner.map(|owner| groups[owner]);
         let config = |owners: &Vec<Option<usize>>| shards.iter().map(|shard| name(owners[*shard])).collect();
@@ -61,7 +67,7 @@ impl fmt::Display for History {
     }
 }
 
-/// The name of a group here.
+/// What a group is called here.
 pub(super) fn name(position: usize) -> &'static str {
     ["X", "Y", "Z"][position]
 }
@@ -75,7 +81,7 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
     orders(last).into_iter().flat_map(longer).collect()
 }
 
-/// One history of each class of `length` configurations, with the size of the class.
+/// One history of each class of `length` configurations, with how many there are in the class.
 pub fn classes(length: usize, groups: usize, shards: usize) -> BTreeMap<History, usize> {
     let (group_orders, shard_orders) = (orders(groups), orders(shards));
     let choices = groups + 1;

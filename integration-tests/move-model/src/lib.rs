@@ -1,33 +1,33 @@
 //! Exhaustive check of the protocol that moves shards, over the product's own transition functions.
 //!
-//! [`shardkv::shard`] says what each event does to a shard. This crate builds the smallest world
-//! around it in which shards move. Each group is one linearized state machine, because its log
-//! makes it one. Configurations follow an owner history. Movers send, and every message that was
-//! ever sent may arrive at any time, any number of times, in any order, or never. The search visits
-//! every state of that world, for every owner history of a given length, with every placement of
-//! clients' writes.
+//! [`shardkv::shard`] says what each event does to a shard. Around it stands here the smallest world in
+//! which shards move: each group is one linearized state machine, for that is what its log makes of it;
+//! configurations follow an owner history; movers send, and everything that was ever sent may arrive at any
+//! time, any number of times, in any order, or never. Every state of that world is visited, for every owner
+//! history of a given length, however clients' writes fall between.
 //!
 //! In every state and step:
-//! * at most one group serves a shard, judged by [`shardkv::shard::access`], and its configuration
-//!   gives it the shard;
-//! * the group that serves it has exactly the rows that acknowledged writes made: nothing is lost,
-//!   nothing is of an earlier life;
-//! * a group that may not drop them holds those rows, and a Release happens only after the receiver
-//!   has everything (correctness rule 38);
-//! * rows that are being installed are a prefix of the present sender's rows, and a mover that
+//! * at most one group serves a shard, judged by [`shardkv::shard::access`];
+//! * who serves it has exactly the rows that acknowledged writes made, nothing lost, nothing of an
+//!   earlier life;
+//! * somebody who may not drop them holds those rows, a Release happens only after the receiver has everything,
+//!   and a Reopen only when the receiver cannot take them any more (correctness rule 38);
+//! * each shard is in a state that the newest configuration wants, by the right move;
+//! * rows that are being installed are the beginning of what the present sender holds, and a mover that
 //!   asked first never sends an Activate that does not match (rule 37).
 //!
-//! From every state: without clients, and with only messages that can be sent anew, all groups
-//! reach the newest configuration and all shards their place, including rings of two shards (rules
-//! 36, 40).
+//! From every state: without clients, with nothing but messages that can be sent anew, all groups reach the
+//! newest configuration and all shards their place, rings of two shards included (rules 36, 40). If one group is dead
+//! from the start, or dies at any moment, all others still do, and so does each shard that the dead one does not
+//! have and was not just being handed; one that is to go there is served where it is.
 //!
-//! The check itself is checked: it finds each [`Bug`].
+//! And the check is checked: each [`Bug`] is found.
 //!
-//! Reading order: `values`, `messages`, `histories`, `group`, `sending`, `steps`, `properties`,
-//! `search`, [`campaign`] (which worlds are searched); and [`machine`], which compares the groups
-//! of this world with the product's state machine. Left out on purpose: sessions (rows like
-//! others), `Busy` and addresses (they look like loss), clerks, and the group's own log, which the
-//! simulator tests.
+//! Reading order: `values`, `messages`, `histories`, `group`, `sending`, `steps`, `properties`, `search`,
+//! [`campaign`] (which worlds are searched); and
+//! [`machine`], which compares the groups of this world with the product's state machine.
+//! Left out on purpose: sessions (rows like others), `Busy` and addresses (they look like loss), clerks,
+//! and the group's own log, which the simulator tests.
 
 mod bugs;
 pub mod campaign;
@@ -49,7 +49,7 @@ pub use search::{Seen, Violation, search};
 /// How movers behave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mover {
-    /// Like the product's: they ask, and continue from the answer.
+    /// As the product's: they ask, and go on from the answer.
     #[default]
     Careful,
     /// They send rows and Activate without asking, too.
@@ -59,30 +59,47 @@ pub enum Mover {
 /// When a group that left may be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// When every running group has adopted a configuration from which on it owns nothing: the rule
-    /// that `clerk leave` waits for.
+    /// When every running group has adopted a configuration from which on it owns nothing, all its shards are
+    /// absent, and nobody hands a shard over to it: the rule that `clerk leave` waits for.
+    NobodyHandsToIt,
+    /// A wrong rule: when all its shards are absent and every running group has adopted such a configuration.
     EverybodyPastIt,
     /// A wrong rule: when all its shards are absent.
     AllAbsent,
-    /// A wrong rule: when it has adopted such a configuration itself, and all its shards are
-    /// absent.
+    /// A wrong rule: when it has itself adopted such a configuration, and all its shards are absent.
     LeftAndAllAbsent,
 }
 
-/// The options of a search.
+/// Which group dies: it stops, and nobody gets what it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dead {
+    /// None.
+    #[default]
+    Nobody,
+    /// The one at this position, before anything happens.
+    FromTheStart(usize),
+    /// Any one, at any moment.
+    AtAnyMoment,
+}
+
+/// What is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Keys that clients write.
     pub keys: u8,
     /// Writes of each shard.
     pub writes: u8,
+    /// How movers behave.
     pub mover: Mover,
     /// Whether and when groups that left are switched off.
     pub stop: Option<Stop>,
-    /// Whether sending a message is a separate step, which may come too late.
+    /// Which group dies.
+    pub dead: Dead,
+    /// Whether saying something is a step of its own, which may not happen in time.
     pub one_message_a_step: bool,
-    /// Whether to check properties that no client sees.
+    /// Whether properties are checked that no client sees.
     pub inner: bool,
+    /// A planted bug.
     pub bug: Option<Bug>,
 }
 
@@ -93,6 +110,7 @@ impl Default for Options {
             writes: 2,
             mover: Mover::Careful,
             stop: None,
+            dead: Dead::Nobody,
             one_message_a_step: false,
             inner: true,
             bug: None,

@@ -1,10 +1,10 @@
-//! Checks that the groups of the search behave like the product's. Every state that a group reaches
-//! is recreated in the product's own state machine, over real rows, and every event is tried on
-//! both. Verdict, answer, rows and cursor must be the same.
+//! Whether the groups of the search are the product's: every state that a group reaches is brought about in
+//! the product's own state machine, over real rows, and every event is tried on both. Same verdict, same
+//! answer, same rows, same cursor.
 //!
-//! The events are all events of the history, whether or not they can occur in the state: a group
-//! answers whatever arrives. Real rows and real cursors are learned once, from state machines that
-//! take every sequence of writes, and every list of rows.
+//! The events are all that the history knows, whether or not they can meet the state: a group answers
+//! whatever comes. Real rows and real cursors are learned once from state machines that take every
+//! sequence of writes, and every list of rows.
 //!
 //! Left out on purpose: rows of two shards at once; several shards are compared without writes.
 
@@ -19,17 +19,17 @@ use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row as RealRow;
 use shardkv::command::{Command, Outcome, Query};
 use shardkv::machine::Machine;
-use shardkv::shard::{Access, ShardState, access};
+use shardkv::shard::{Access, Next, ShardState, access};
 
 use super::Options;
-use super::group::Model;
+use super::group::{Model, Verb};
 use super::histories::History;
 use super::messages::{Body, Message, both};
 use super::product::{Real, asked, born, configs, data, key, real, served, write};
 use super::search::explore;
 use super::values::{Group, NO_ROWS, Packed, Row, RowsId, group_id};
 
-/// An entry of a group's log, or a request to the group.
+/// Something that a group's log holds, or that the group is asked.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Adopt(ConfigNum),
@@ -37,8 +37,10 @@ enum Event {
     AdoptOther(ConfigNum),
     /// A message of a push, and whether its sender follows another history.
     Request(Message, bool),
-    Release {
+    /// What a mover of the group wants.
+    Entry {
         shard: usize,
+        verb: Verb,
         num: ConfigNum,
     },
     Write {
@@ -47,7 +49,7 @@ enum Event {
     },
 }
 
-/// The group's answer.
+/// What the group says to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     /// To commands of its own: whether anything changed.
@@ -61,10 +63,12 @@ enum Said {
 /// The client's key.
 const KEY: u8 = 1;
 
-/// The amount that was compared.
+/// What was compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
+    /// States of groups.
     pub states: u64,
+    /// Events in them.
     pub events: u64,
 }
 
@@ -113,11 +117,10 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
     Ok(compared)
 }
 
-/// Everything that might happen to a group, whether or not it can happen in this state.
+/// Everything that might happen to a group, whether or not it can in this state.
 fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
     let nums = || (0..=model.newest().0).map(ConfigNum);
-    // Where controllers were recovered, a group that knows nothing may begin later; the search lets
-    // all begin at 0.
+    // A group that knows nothing may begin later, where controllers were recovered; the search lets all begin at 0.
     let begins = |num: &ConfigNum| group.num.is_some() || num.0 == 0;
     let mut events: Vec<Event> = nums().filter(begins).map(Event::Adopt).collect();
     // Configuration 1 of another history follows the configuration 0 of both.
@@ -125,7 +128,10 @@ fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
     let requests = &model.messages.requests_to[me];
     events.extend(both(requests, requests).map(|id| Event::Request(model.messages.get(id), false)));
     events.extend(both(requests, requests).map(|id| Event::Request(model.messages.get(id), true)));
-    events.extend(nums().flat_map(|num| (0..model.shards).map(move |shard| Event::Release { shard, num })));
+    for shard in 0..model.shards {
+        let entries = Verb::ALL.into_iter().flat_map(|verb| nums().map(move |num| (verb, num)));
+        events.extend(entries.map(|(verb, num)| Event::Entry { shard, verb, num }));
+    }
     let rows = model.library.rows(group.shards[0].rows);
     let value = rows.first().map_or(0, |row| row.1 / 2) + 1;
     if value <= model.options.writes {
@@ -136,7 +142,7 @@ fn events(model: &Model, me: usize, group: &Group) -> Vec<Event> {
 }
 
 impl Model {
-    /// The group after an event, and its answer.
+    /// The group after an event, and what it says.
     fn event(&mut self, me: usize, group: &Group, event: Event) -> (Group, Said) {
         let mut after = *group;
         let said = match event {
@@ -155,10 +161,10 @@ impl Model {
                 after.shards[usize::from(message.shard)] = applied.shard;
                 Said::Answer(applied.answer)
             }
-            Event::Release { shard, num } => {
-                let released = self.release(group, shard, num);
-                after.shards[shard] = released.unwrap_or(after.shards[shard]);
-                Said::Changed(released.is_some())
+            Event::Entry { shard, verb, num } => {
+                let changed = self.entry(verb, after.shards[shard], num);
+                after.shards[shard] = changed.unwrap_or(after.shards[shard]);
+                Said::Changed(changed.is_some())
             }
             Event::Write { value, delete } => {
                 let taken = self.takes_writes(group, 0);
@@ -231,7 +237,7 @@ impl Product {
         model.library.rows(rows).iter().filter_map(|row| self.rows.get(row).cloned()).collect()
     }
 
-    /// The cursor at the end of a list, from a state machine that gets all of it.
+    /// The cursor at the end of a list, from a state machine that is given all of it.
     fn cursor(&mut self, model: &Model, rows: RowsId) -> Result<Cursor, String> {
         if rows == NO_ROWS {
             return Ok(Cursor::default());
@@ -242,16 +248,16 @@ impl Product {
         let coming = Assignment { owner: Some(group_id(0)), last_owner: Some(group_id(1)) };
         let assignments = [vec![Assignment::default()], vec![coming]];
         let (awaiting, chunk) = (served(&assignments), self.list(model, rows));
-        let (shard, after, from) = (ShardId(0), Cursor::default(), group_id(1));
+        let (shard, after) = (ShardId(0), Cursor::default());
         let config = configs(&assignments, false)[1].place();
-        let install = Command::Install { shard, config, from, after, rows: chunk };
+        let install = Command::Install { shard, config, after, rows: chunk };
         let reply = real(0, &awaiting, install).outcome.push();
         let Ok(PushReply::Cursor { cursor, .. }) = reply else { return Err(format!("no cursor: {reply:?}")) };
         self.cursors.insert(rows, cursor.clone());
         Ok(cursor)
     }
 
-    /// The effect of an event on the product's rows, after a comparison of everything visible.
+    /// What an event does to the product's rows, after a comparison of everything that can be seen.
     fn event(
         &mut self,
         model: &mut Model,
@@ -267,23 +273,29 @@ impl Product {
             Event::AdoptOther(num) => {
                 real(me, before, Command::Adopt(self.history(true)[num.0 as usize].clone()))
             }
-            Event::Release { shard, num } => {
-                real(me, before, Command::Release { shard: ShardId(shard as u32), num })
+            Event::Entry { shard, verb, num } => {
+                let shard = ShardId(shard as u32);
+                let command = match verb {
+                    Verb::Seal => Command::Seal { shard, num },
+                    Verb::Release => Command::Release { shard, num },
+                    Verb::Reopen => Command::Reopen { shard, num },
+                };
+                real(me, before, command)
             }
             Event::Write { value, delete } => real(me, before, write(model.shards, value, delete)),
-            Event::Request(Message { num, shard, from, body, .. }, other) => {
-                let (shard, from) = (ShardId(shard.into()), group_id(from.into()));
+            Event::Request(Message { num, shard, body, .. }, other) => {
+                let shard = ShardId(shard.into());
                 let config = self.history(other)[num.0 as usize].place();
                 match body {
                     Body::Install { after, rows } if rows != NO_ROWS => {
                         let (after, rows) = (self.cursor(model, after)?, self.list(model, rows));
-                        real(me, before, Command::Install { shard, config, from, after, rows })
+                        real(me, before, Command::Install { shard, config, after, rows })
                     }
                     Body::Activate { end } => {
                         let end = self.cursor(model, end)?;
-                        real(me, before, Command::Activate { shard, config, from, end })
+                        real(me, before, Command::Activate { shard, config, end })
                     }
-                    _ => asked(me, before, Query::Cursor { shard, config, from }),
+                    _ => asked(me, before, Query::Cursor { shard, config }),
                 }
             }
         };
@@ -300,23 +312,34 @@ impl Product {
         outcome: Outcome,
     ) -> Result<(), String> {
         let (group, said) = expected;
-        let num = if let Event::Request(message, _) = event { message.num } else { ConfigNum(0) };
+        let (num, shard, other) = match event {
+            Event::Request(message, other) => (message.num, usize::from(message.shard), other),
+            _ => (ConfigNum(0), 0, false),
+        };
         let same = match (said, &outcome) {
             (Said::Changed(expected), Outcome::Changed(changed)) => expected == *changed,
             (Said::Written(true), Outcome::Reply(Ok(KvReply::Written { .. }))) => true,
             (Said::Written(false), Outcome::Reply(Err(refusal))) => {
                 matches!(refusal, KvRefusal::WrongGroup { .. } | KvRefusal::NotReady { .. })
             }
-            (Said::Answer(Some(Body::Done)), Outcome::Push(reply)) => {
-                *reply == Ok(PushReply::AlreadyDone { num })
+            (Said::Answer(Some(Body::Done)), Outcome::Push(reply)) => *reply == Ok(PushReply::Done { num }),
+            (Said::Answer(Some(Body::Refused)), Outcome::Push(reply)) => {
+                *reply == Ok(PushReply::Refused { num })
+            }
+            (Said::Answer(Some(Body::Awaited)), Outcome::Push(reply)) => {
+                let cursor = self.cursor(model, group.shards[shard].cursor)?;
+                *reply == Ok(PushReply::Cursor { num, cursor })
             }
             (Said::Answer(Some(Body::Cursor(at))), Outcome::Push(reply)) => {
                 *reply == Ok(PushReply::Cursor { num, cursor: self.cursor(model, at)? })
             }
-            (Said::Answer(None), Outcome::Push(Err(refusal))) => match (group.num < Some(num), event) {
-                (true, _) => matches!(refusal, KvRefusal::NotReady { .. }),
-                (false, Event::Request(_, true)) => matches!(refusal, KvRefusal::OtherHistory { .. }),
-                (false, _) => matches!(refusal, KvRefusal::Malformed(_)),
+            (Said::Answer(None), Outcome::Push(Err(refusal))) => match group.shards[shard].state {
+                _ if group.num < Some(num) => matches!(refusal, KvRefusal::NotReady { .. }),
+                _ if other => matches!(refusal, KvRefusal::OtherHistory { .. }),
+                ShardState::Handing { next: Next::Mine { num: next }, .. } if next == num => {
+                    matches!(refusal, KvRefusal::NotReady { .. })
+                }
+                _ => matches!(refusal, KvRefusal::Malformed(_)),
             },
             _ => false,
         };
@@ -341,11 +364,10 @@ impl Product {
         if there != here {
             return Err(format!("rows {here:?} here, {there:?} there"));
         }
-        for (number, shard) in (0..).zip(shards).filter(|(_, shard)| shard.state == ShardState::Awaiting) {
-            let (shard_id, num) = (ShardId(number), group.num.unwrap_or_default());
+        for (number, shard) in (0..).zip(shards) {
+            let ShardState::Awaiting { num } = shard.state else { continue };
             let config = self.configs[num.0 as usize].place();
-            let from = model.assignment(num, number as usize).last_owner.unwrap_or_default();
-            let answer = machine.query(table, Query::Cursor { shard: shard_id, config, from });
+            let answer = machine.query(table, Query::Cursor { shard: ShardId(number), config });
             let expected = Ok(PushReply::Cursor { num, cursor: self.cursor(model, shard.cursor)? });
             if answer != Outcome::Push(expected.clone()) {
                 return Err(format!("{expected:?} here, {answer:?} there"));
@@ -377,8 +399,8 @@ impl Product {
                     (Some(Access::Serve), Ok(KvReply::Value { value, .. })) => {
                         value.as_ref().map(Bytes::len) == row.map(|row| usize::from(row.1))
                     }
-                    (Some(Access::WrongGroup), Err(KvRefusal::WrongGroup { config })) => {
-                        Some(*config) == group.num
+                    (Some(Access::WrongGroup { ask }), Err(KvRefusal::WrongGroup { config, ask: said })) => {
+                        (Some(*config), ask) == (group.num, *said)
                     }
                     (None | Some(Access::NotReady), Err(KvRefusal::NotReady { .. })) => true,
                     _ => false,

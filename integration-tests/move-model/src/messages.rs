@@ -1,13 +1,13 @@
-//! Messages, and sets of them: the messages that were ever sent are part of the state of the world.
+//! Messages, and sets of them: what was ever sent is part of the state of the world.
 //!
-//! Left out on purpose: who sends what when (`sending`).
+//! Left out on purpose: who says what when (`sending`).
 
 use clerk::api::ConfigNum;
 
 use super::values::{GROUPS_MAX, NO_ROWS, RowsId, SHARDS_MAX, SetId, Table};
 
-/// A message of a push of (`num`, `shard`), or the answer to one. `from` is the group that pushes
-/// and `to` the one that receives, for both directions.
+/// A message of a push of (`num`, `shard`), or the answer to one. `from` is the group that pushes and
+/// `to` the one that receives, whichever way the message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Message {
     pub(super) num: ConfigNum,
@@ -17,17 +17,23 @@ pub(super) struct Message {
     pub(super) body: Body,
 }
 
-/// The content of a message.
+/// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Body {
-    /// Rows after a cursor; without rows, the question where the cursor is.
+    /// The question whether the shard is awaited.
+    Offer,
+    /// Rows behind a cursor; without rows, the question where the cursor is.
     Install { after: RowsId, rows: RowsId },
     /// Everything was sent.
     Activate { end: RowsId },
-    /// The answer: the cursor.
+    /// The answer to an offer: it is awaited.
+    Awaited,
+    /// The answer: so far.
     Cursor(RowsId),
-    /// The answer: already done.
+    /// The answer: the receiver took it.
     Done,
+    /// The answer: the receiver will never take it.
+    Refused,
 }
 
 impl Body {
@@ -68,16 +74,18 @@ pub(super) fn both<'a>(one: &'a [u64], other: &'a [u64]) -> impl Iterator<Item =
     })
 }
 
-/// Every message that was met, with indexes.
+/// Every message that was met, and which of them one looks for.
 #[derive(Default)]
 pub(super) struct Messages {
     all: Vec<Message>,
     ids: Table<Message, MessageId>,
-    /// Requests to each group.
+    /// Requests to a group.
     pub(super) requests_to: [Bits; GROUPS_MAX],
-    /// Answers to a group about a shard: cursors, and "already done".
+    /// Answers to a group about a shard: where the cursor is, and each of those that permit something.
     pub(super) cursors_for: [[Bits; SHARDS_MAX]; GROUPS_MAX],
+    pub(super) awaited_for: [[Bits; SHARDS_MAX]; GROUPS_MAX],
     pub(super) dones_for: [[Bits; SHARDS_MAX]; GROUPS_MAX],
+    pub(super) refused_for: [[Bits; SHARDS_MAX]; GROUPS_MAX],
 }
 
 impl Messages {
@@ -89,9 +97,11 @@ impl Messages {
         let (from, to, shard) = (message.from as usize, message.to as usize, message.shard as usize);
         insert(
             match message.body {
-                Body::Install { .. } | Body::Activate { .. } => &mut self.requests_to[to],
+                Body::Offer | Body::Install { .. } | Body::Activate { .. } => &mut self.requests_to[to],
                 Body::Cursor(_) => &mut self.cursors_for[from][shard],
+                Body::Awaited => &mut self.awaited_for[from][shard],
                 Body::Done => &mut self.dones_for[from][shard],
+                Body::Refused => &mut self.refused_for[from][shard],
             },
             id,
         );
@@ -123,7 +133,7 @@ impl Sets {
         sets
     }
 
-    /// The number of a set. It has no empty words at its end: bits are only ever added.
+    /// The number of a set, which has no empty words at its end: bits are only ever added.
     pub(super) fn id(&mut self, bits: &[u64]) -> SetId {
         if let Some(id) = self.ids.get(bits) {
             return *id;

@@ -20,7 +20,7 @@ const KEY: u64 = 7;
 /// Rows that belong to no shard's data: the group's own.
 const GROUP_ROWS: u8 = 0x01;
 
-/// The rows that move with a shard.
+/// The rows that travel.
 pub(super) fn data(rows: &MapRows) -> Vec<Row> {
     let travels = |row: &(&Bytes, &Bytes)| row.0.first() != Some(&GROUP_ROWS);
     rows.0.iter().filter(travels).map(|(key, value)| (key.clone(), value.clone())).collect()
@@ -40,7 +40,7 @@ pub(super) fn real(me: usize, before: &MapRows, command: Command) -> Real {
     Real { machine, table, outcome }
 }
 
-/// The incarnation of a group's data.
+/// The life of a group's data.
 fn life(group: GroupId) -> Incarnation {
     Incarnation(group.0 + 1000)
 }
@@ -50,8 +50,7 @@ pub(super) fn born(me: usize) -> MapRows {
     real(me, &MapRows::default(), Command::Init { incarnation: life(group_id(me)) }).table
 }
 
-/// One history: each configuration follows the one before. Another history has one more group, from
-/// configuration 1 on.
+/// One history: each configuration follows the one before. Another one has a group more, from configuration 1 on.
 pub(super) fn configs(assignments: &[Vec<Assignment>], other: bool) -> Vec<Sealed> {
     let params = Params { shard_count: assignments[0].len() as u32, ..Params::default() };
     let mut configs: Vec<Sealed> = Vec::new();

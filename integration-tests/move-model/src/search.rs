@@ -1,27 +1,55 @@
-//! The search: breadth first over every reachable state of one owner history, then backwards from
-//! the settled states over fair steps. A state that is not reached backwards is one from which the
-//! world may never settle.
+//! The search: breadth first over every reachable state of one owner history, then backwards from the
+//! settled ones over fair steps. A state that is not met on the way back is one from which the world may
+//! never settle.
 
 use std::hash::{Hash, Hasher};
 
-use super::Options;
-use super::group::Model;
+use super::group::{Model, Verb};
 use super::histories::History;
 use super::steps::Step;
 use super::values::{Mix, World};
+use super::{Dead, Options};
 
-/// The result of a search.
+/// What a search saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// States of the world.
     pub states: u64,
+    /// Steps between them.
     pub steps: u64,
     /// Steps in which partial rows were wiped because they were not the sender's.
     pub wipes: u64,
+    /// Steps in which a sealed shard was taken back.
+    pub reopens: u64,
+    /// Steps in which a group died.
+    pub deaths: u64,
 }
 
-/// A broken property, and the shortest way to it.
+impl Seen {
+    fn count(&mut self, step: Step) {
+        self.steps += 1;
+        match step {
+            Step::Deliver { wipes: true, .. } => self.wipes += 1,
+            Step::Entry { verb: Verb::Reopen, .. } => self.reopens += 1,
+            Step::Die { .. } => self.deaths += 1,
+            _ => {}
+        }
+    }
+
+    /// Both together.
+    pub(super) fn add(&mut self, other: Self) {
+        self.states += other.states;
+        self.steps += other.steps;
+        self.wipes += other.wipes;
+        self.reopens += other.reopens;
+        self.deaths += other.deaths;
+    }
+}
+
+/// A broken property, and the shortest way there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
+    /// The property.
     pub what: &'static str,
     /// The steps, in words.
     pub trace: Vec<String>,
@@ -33,7 +61,7 @@ const STUCK: &str = "from here not everything can settle";
 /// States in the order in which they were met, found by their hash.
 struct States {
     all: Vec<World>,
-    /// The first way to each state: the state before, and the step.
+    /// Where each was met first: the state before, and the step.
     before: Vec<(u32, Step)>,
     /// Positions plus 1, in an open table whose size is a power of two.
     slots: Vec<u32>,
@@ -93,13 +121,13 @@ impl States {
     }
 }
 
-/// The states of a history.
+/// What lies within a history.
 pub(super) struct Explored {
     states: States,
     /// Fair steps: to and from.
     fair: Vec<(u32, u32)>,
     seen: Seen,
-    /// Whether every state was visited, if nothing was wrong.
+    /// Whether every state was visited, as far as nothing was wrong.
     complete: bool,
     wrong: Option<(u32, Option<Step>, &'static str)>,
 }
@@ -113,7 +141,11 @@ impl Explored {
 
 /// Visits states breadth first, until one is wrong or there are more than `limit`.
 pub(super) fn explore(model: &mut Model, limit: usize) -> Explored {
-    let mut states = States::new(World::new(model.groups));
+    let all = World::new(model.groups);
+    let mut states = States::new(match model.options.dead {
+        Dead::FromTheStart(group) => all.without(group),
+        Dead::Nobody | Dead::AtAnyMoment => all,
+    });
     let mut fair = Vec::new();
     let mut seen = Seen::default();
     let mut wrong = None;
@@ -132,8 +164,7 @@ pub(super) fn explore(model: &mut Model, limit: usize) -> Explored {
             }
         };
         for next in steps {
-            seen.steps += 1;
-            seen.wipes += u64::from(matches!(next.step, Step::Deliver { wipes: true, .. }));
+            seen.count(next.step);
             let to = states.add(next.world, at, next.step);
             if next.fair && to != at {
                 fair.push((to, at));
@@ -146,10 +177,10 @@ pub(super) fn explore(model: &mut Model, limit: usize) -> Explored {
     Explored { states, fair, seen, complete, wrong }
 }
 
-/// Searches one history, up to `limit` states; reaching the limit is not an error.
+/// Searches one history: up to `limit` states, of which more are not an error.
 ///
 /// # Errors
-/// The first broken property, on a shortest way, and the result until then.
+/// The first property that is broken, on a shortest way, and what was seen until then.
 pub fn search(history: &History, options: Options, limit: usize) -> Result<Seen, Box<(Seen, Violation)>> {
     let mut model = Model::new(history, options);
     let Explored { states, fair, seen, complete, wrong } = explore(&mut model, limit);
@@ -166,8 +197,8 @@ pub fn search(history: &History, options: Options, limit: usize) -> Result<Seen,
     Err(Box::new((seen, Violation { what, trace })))
 }
 
-/// A state from which the world may never settle: preferably one without a fair step, and of those
-/// the one with the shortest way to it.
+/// A state from which the world may never settle: one where nothing fair happens if there is one, and the
+/// one with the shortest way to it.
 fn stuck(model: &Model, states: &States, mut fair: Vec<(u32, u32)>) -> Option<u32> {
     fair.sort_unstable();
     let mut settles: Vec<bool> = states.all.iter().map(|world| model.settled(world)).collect();

@@ -1,16 +1,16 @@
-//! What movers send, and what groups answer: the messages that exist.
+//! What movers send, and what is answered: the messages that exist.
 //!
-//! A message that was sent once may arrive at any later time, any number of times, or never: that
-//! models loss, delay, repetition and reordering. Every group that may send a message sends it at
-//! once, which only adds choices, and an answer that changes nothing is given at once too. So a set
-//! of messages is *closed*: it contains every message that can be sent without a change of state.
+//! A message that was sent once may arrive at any later time, any number of times, or never: that is loss,
+//! delay, repetition and reordering. Whoever may send does so at once, which only adds choices, and an
+//! answer that changes nothing is given at once too. So a set of messages is *closed*: everything that
+//! can be said without anybody's state changing is in it.
 //!
-//! A mover is the product's (`shardkv::push`). It asks for the cursor. After each answer it sends
-//! rows after the answer's last key, or Activate when there are none. It looks at the state before
-//! each request, never after reading the rows. Any number of movers of one group are active,
-//! because every answer that any of them got is in the set. They may sleep between the state and
-//! the rows: a push that has begun continues with the rows that are there later. An
-//! [`Early`](super::Mover::Early) mover sends anything at any time, about the rows that are there.
+//! A mover is the product's (`shardkv::push`): it asks for the cursor; with each answer it sends rows behind
+//! the answer's last key, or Activate when there are none; it looks at the state before each request,
+//! never behind the rows. Any number of movers of one group are at it, for whatever any of them was told
+//! is in the set. They fall asleep between the state and the rows: a push that was begun is continued with
+//! whatever rows are there later. An [`Early`](super::Mover::Early) mover sends whatever it likes whenever
+//! it likes, about the rows that are there.
 //!
 //! Left out on purpose: `Busy`, addresses, and servers that do not lead: all look like loss.
 
@@ -18,9 +18,9 @@ use clerk::api::ConfigNum;
 use shardkv::shard::ShardState;
 
 use super::bugs::Bug;
-use super::group::Model;
+use super::group::{Model, Verb};
 use super::messages::{Bits, Body, Message, MessageId, both, has, insert};
-use super::values::{GROUPS_MAX, Group, Packed, RowsId, SetId, group_id, position};
+use super::values::{GROUPS_MAX, Group, Packed, RowsId, SetId, position};
 
 /// A push: (`num`, `shard`) from one group to another.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ impl Push {
 struct Closing {
     groups: [Group; GROUPS_MAX],
     sent: Bits,
-    /// Sent, and not yet processed.
+    /// Sent, and not looked at yet.
     fresh: Vec<MessageId>,
 }
 
@@ -70,8 +70,7 @@ impl Model {
         unpacked
     }
 
-    /// Closes a set that was closed before `changed` reached its present state and `extra` was
-    /// sent.
+    /// Closes a set that was closed before `changed` became what it now is and `extra` was sent.
     pub(super) fn close(
         &mut self,
         groups: [Group; GROUPS_MAX],
@@ -91,15 +90,15 @@ impl Model {
         self.send_all(&mut closing, changed);
         while let Some(id) = closing.fresh.pop() {
             match self.messages.get(id).body {
-                Body::Install { .. } | Body::Activate { .. } => self.answer(&mut closing, id),
+                Body::Offer | Body::Install { .. } | Body::Activate { .. } => self.answer(&mut closing, id),
                 Body::Cursor(_) => self.go_on(&mut closing, id),
-                Body::Done => {}
+                Body::Awaited | Body::Done | Body::Refused => {}
             }
         }
         self.sets.id(&closing.sent)
     }
 
-    /// Everything that may be sent next, given a set that need not be closed.
+    /// Everything that may be said next in a set that need not be closed.
     pub(super) fn sayable(&mut self, groups: [Group; GROUPS_MAX], sent: SetId) -> Vec<MessageId> {
         let sent = self.sets.get(sent).clone();
         let mut closing = Closing { groups, sent: sent.clone(), fresh: Vec::new() };
@@ -129,22 +128,33 @@ impl Model {
         }
     }
 
-    /// The pushes that the state of a shard permits.
-    fn permitted(&self, group: &Group, from: usize, shard: usize) -> Vec<Push> {
-        let Some(num) = group.num.filter(|_| group.running) else { return Vec::new() };
-        let owner = |num: ConfigNum| self.assignment(num, shard).owner.filter(|to| *to != group_id(from));
-        let push = |num, to| Push { num, shard, from, to: position(to) };
-        match group.shards[shard].state {
-            ShardState::Handing { to } if self.has(Bug::PushesToTheNewestOwner) => {
-                vec![push(num, owner(self.newest()).unwrap_or(to))]
-            }
-            ShardState::Handing { to } => vec![push(num, to)],
-            ShardState::Serving if self.has(Bug::RowsReadBeforeTheFreeze) && num < self.newest() => {
-                let next = ConfigNum(num.0 + 1);
-                owner(next).map(|to| push(next, to)).into_iter().collect()
-            }
-            _ => Vec::new(),
+    /// The pushes that the state of a shard permits, and what each begins with: an offer while the shard is served,
+    /// the question about the cursor when it is sealed.
+    fn permitted(&self, group: &Group, from: usize, shard: usize) -> Vec<(Push, Body)> {
+        if !group.running {
+            return Vec::new();
         }
+        let (to, num, sealed) = match group.shards[shard].state {
+            ShardState::Leaving { to, num } => (position(to), num, false),
+            ShardState::Handing { to, num, .. } => (position(to), num, true),
+            _ => return Vec::new(),
+        };
+        let newest = self.assignment(self.newest(), shard).owner.map(position).filter(|it| *it != from);
+        let receivers = match newest {
+            Some(newest) if self.has(Bug::PushesToTheNewestOwner) && sealed => vec![newest],
+            _ if self.has(Bug::RefusedByAnotherGroupReopens) && sealed => {
+                (0..self.groups).filter(|other| *other != from).collect()
+            }
+            _ => vec![to],
+        };
+        let unsealed = if self.has(Bug::RowsReadBeforeTheFreeze) {
+            vec![Body::Offer, Body::QUESTION]
+        } else {
+            vec![Body::Offer]
+        };
+        let asks = if sealed { vec![Body::QUESTION] } else { unsealed };
+        let push = |to| Push { num, shard, from, to };
+        receivers.into_iter().flat_map(|to| asks.iter().map(move |asks| (push(to), *asks))).collect()
     }
 
     /// What the movers of a group send after it changed.
@@ -155,8 +165,8 @@ impl Model {
         }
         for shard in 0..self.shards {
             let permitted = self.permitted(&group, from, shard);
-            for push in &permitted {
-                closing.add(self.messages.id(push.says(Body::QUESTION)));
+            for (push, asks) in &permitted {
+                closing.add(self.messages.id(push.says(*asks)));
             }
             let mut begun: Vec<Push> = Vec::new();
             let answers: Vec<MessageId> =
@@ -169,14 +179,15 @@ impl Model {
                 }
             }
             if self.early() {
-                for push in permitted.into_iter().chain(begun) {
+                let sealed = permitted.into_iter().filter(|(_, asks)| *asks == Body::QUESTION);
+                for push in sealed.map(|(push, _)| push).chain(begun) {
                     self.send_anything(closing, push, group.shards[shard].rows);
                 }
             }
         }
     }
 
-    /// What a mover sends after it got the receiver's cursor, now or long ago.
+    /// What a mover sends that was told the receiver's cursor, now or long ago.
     fn go_on(&mut self, closing: &mut Closing, answer: MessageId) {
         let message = self.messages.get(answer);
         let Body::Cursor(at) = message.body else { return };
@@ -186,13 +197,13 @@ impl Model {
             return;
         }
         let rows = group.shards[push.shard].rows;
-        // The state permitted the push when it began; the mover may have slept since.
+        // The state permitted the push when it began; meanwhile the mover may have slept.
         for id in self.next_requests(push, rows, at) {
             closing.add(id);
         }
-        if self.has(Bug::CursorDoesNotNameTheConfig) {
-            for other in self.permitted(&group, push.from, push.shard) {
-                if other.to == push.to {
+        if self.has(Bug::CursorDoesNotNameTheMove) {
+            for (other, asks) in self.permitted(&group, push.from, push.shard) {
+                if other.to == push.to && asks == Body::QUESTION {
                     for id in self.next_requests(other, rows, at) {
                         closing.add(id);
                     }
@@ -201,7 +212,7 @@ impl Model {
         }
     }
 
-    /// What follows the answer that the cursor is after `at`: rows, cut in any way, or Activate.
+    /// What follows the answer that the cursor is behind `at`: rows, cut anyhow, or Activate.
     fn next_requests(&mut self, push: Push, rows: RowsId, at: RowsId) -> Vec<MessageId> {
         let chunks = self.library.chunks(rows, at);
         if chunks.is_empty() {
@@ -219,14 +230,13 @@ impl Model {
         }
     }
 
-    /// What a mover that begins now sends: the question, and what follows the answer that it gets
-    /// now.
+    /// What a mover that begins now sends: the question, and what follows the answer that it gets now.
     pub(super) fn fresh_requests(&mut self, groups: &[Group; GROUPS_MAX]) -> Vec<MessageId> {
         let mut requests = Vec::new();
         for from in 0..self.groups {
             for shard in 0..self.shards {
-                for push in self.permitted(&groups[from], from, shard) {
-                    let question = push.says(Body::QUESTION);
+                for (push, asks) in self.permitted(&groups[from], from, shard) {
+                    let question = push.says(asks);
                     requests.push(self.messages.id(question));
                     let receiver = groups[push.to];
                     if !receiver.running {
@@ -241,46 +251,89 @@ impl Model {
         requests
     }
 
-    /// The numbers for which a mover of a group may ask its log to release a shard, and whether a
-    /// mover that begins now would: it pushes, and the answer is "already done".
-    pub(super) fn releases(
+    /// What movers of a group may want of its log, for which moves, and whether one that begins now would: it
+    /// asks, and is told what permits it.
+    pub(super) fn wants(
         &mut self,
         groups: &[Group; GROUPS_MAX],
         sent: SetId,
         from: usize,
         shard: usize,
-    ) -> Vec<(ConfigNum, bool)> {
-        let bits = self.sets.get(sent);
-        let told: Vec<Push> = both(bits, &self.messages.dones_for[from][shard])
-            .map(|id| Push::of(self.messages.get(id)))
-            .collect();
-        let rows = groups[from].shards[shard].rows;
-        let mut numbers: Vec<(ConfigNum, bool)> = told.iter().map(|push| (push.num, false)).collect();
-        for push in self.permitted(&groups[from], from, shard) {
-            let receiver = groups[push.to];
-            let bits = self.sets.get(sent);
-            let at_end = self.messages.known(push.says(Body::Cursor(rows)));
-            if self.has(Bug::ReleaseBeforeTheAcknowledgement)
-                || (self.has(Bug::DoneDoesNotNameTheConfig) && told.iter().any(|it| it.to == push.to))
-                || (self.has(Bug::ReleaseOnTheAnswerToTheLastInstall)
-                    && at_end.is_some_and(|at_end| has(bits, at_end)))
-            {
-                numbers.push((push.num, false));
+    ) -> Vec<(Verb, ConfigNum, bool)> {
+        let permitted = self.permitted(&groups[from], from, shard);
+        let mut wants = Vec::new();
+        for verb in Verb::ALL {
+            let (bits, says) = match verb {
+                Verb::Seal => (&self.messages.awaited_for, Body::Awaited),
+                Verb::Release => (&self.messages.dones_for, Body::Done),
+                Verb::Reopen => (&self.messages.refused_for, Body::Refused),
+            };
+            let told = both(self.sets.get(sent), &bits[from][shard]);
+            let told: Vec<Push> = told.map(|id| Push::of(self.messages.get(id))).collect();
+            let mut moves: Vec<(ConfigNum, bool)> = told.iter().map(|push| (push.num, false)).collect();
+            for (push, asks) in &permitted {
+                if self.wants_untold(verb, *push, sent, groups, &told) {
+                    moves.push((push.num, false));
+                }
+                let receiver = groups[push.to];
+                // While the shard is served, only that it is awaited counts; later, only the rest.
+                let counts = (verb == Verb::Seal) == (*asks == Body::Offer);
+                let rows = groups[from].shards[shard].rows;
+                let told_now =
+                    counts && receiver.running && self.is_told(*push, *asks, says, rows, &receiver);
+                let same = moves.iter_mut().filter(|(num, _)| *num == push.num);
+                same.for_each(|it| it.1 |= told_now);
             }
-            let told_now = receiver.running
-                && self.apply(push.says(Body::QUESTION), &receiver).answer == Some(Body::Done);
-            numbers.iter_mut().filter(|(num, _)| *num == push.num).for_each(|it| it.1 = told_now);
+            moves.sort_unstable();
+            moves.dedup_by_key(|(num, _)| *num);
+            wants.extend(moves.into_iter().map(|(num, fair)| (verb, num, fair)));
         }
-        numbers.sort_unstable();
-        numbers.dedup_by_key(|(num, _)| *num);
-        numbers
+        wants
     }
 
-    /// Whether a group sends messages about (`num`, shard) now: a group that sends such a message
-    /// in the world of single steps sends it in time.
+    /// Whether a mover that begins now is told so, without anything that happens: on its first question, or on what
+    /// follows the cursor.
+    fn is_told(&mut self, push: Push, asks: Body, says: Body, rows: RowsId, receiver: &Group) -> bool {
+        let answer = self.apply(push.says(asks), receiver).answer;
+        let Some(Body::Cursor(at)) = answer else { return answer == Some(says) };
+        self.next_requests(push, rows, at).into_iter().any(|id| {
+            let applied = self.apply(self.messages.get(id), receiver);
+            applied.answer == Some(says) && applied.shard == receiver.shards[push.shard]
+        })
+    }
+
+    /// Whether a mover wants something that no answer to its push permits.
+    fn wants_untold(
+        &self,
+        verb: Verb,
+        push: Push,
+        sent: SetId,
+        groups: &[Group; GROUPS_MAX],
+        told: &[Push],
+    ) -> bool {
+        let told_of_another = || told.iter().any(|it| it.to == push.to);
+        match verb {
+            Verb::Seal => self.early() || self.has(Bug::SealWithoutAnAnswer),
+            Verb::Release => {
+                let rows = groups[push.from].shards[push.shard].rows;
+                let at_end = self.messages.known(push.says(Body::Cursor(rows)));
+                self.has(Bug::ReleaseBeforeTheAcknowledgement)
+                    || (self.has(Bug::DoneDoesNotNameTheMove) && told_of_another())
+                    || (self.has(Bug::ReleaseOnTheAnswerToTheLastInstall)
+                        && at_end.is_some_and(|at_end| has(self.sets.get(sent), at_end)))
+            }
+            Verb::Reopen => {
+                self.has(Bug::ReopenWithoutARefused)
+                    || (self.has(Bug::RefusedDoesNotNameTheMove) && told_of_another())
+            }
+        }
+    }
+
+    /// Whether a group sends messages about (`num`, shard) now: whoever says such a message in the world
+    /// where each is a step of its own says it in time.
     pub(super) fn pushes_now(&self, groups: &[Group; GROUPS_MAX], message: Message) -> bool {
         let push = Push::of(message);
         let permitted = self.permitted(&groups[push.from], push.from, push.shard);
-        permitted.iter().any(|now| (now.num, now.to) == (push.num, push.to))
+        permitted.iter().any(|(now, _)| (now.num, now.to) == (push.num, push.to))
     }
 }

@@ -1,20 +1,20 @@
 //! What may happen next in a state of the world.
 //!
-//! A step is *fair* if it must happen eventually without any client and without any message that
-//! was sent before: adopting, and the effects of a mover that begins now.
+//! A step is *fair* when it must happen sooner or later without any client and without any message that was
+//! sent before: adopting, and what a mover that begins now brings about.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use clerk::api::ConfigNum;
-use shardkv::shard::ShardState;
+use shardkv::shard::{Next as Moved, ShardState};
 
 use super::bugs::Bug;
-use super::group::Model;
+use super::group::{Model, Verb};
 use super::histories::name;
 use super::messages::{Body, Message, MessageId, both, insert};
-use super::values::{GROUPS_MAX, Group, NO_ROWS, Packed, RowsId, Shard, World, group_id};
-use super::{Mover, Stop};
+use super::values::{GROUPS_MAX, Group, NO_ROWS, Packed, RowsId, Shard, World, group_id, position};
+use super::{Dead, Mover, Stop};
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,10 @@ pub(super) enum Step {
     Adopt { group: u8, num: ConfigNum },
     Write { group: u8, shard: u8, value: u8, key: u8, delete: bool },
     Deliver { message: MessageId, wipes: bool },
-    Release { group: u8, shard: u8, num: ConfigNum },
+    Entry { group: u8, shard: u8, verb: Verb, num: ConfigNum },
     Send(MessageId),
     Stop { group: u8 },
+    Die { group: u8 },
     ReturnEmpty { group: u8 },
 }
 
@@ -35,7 +36,7 @@ pub(super) struct Next {
     pub(super) fair: bool,
 }
 
-/// The world in which steps are searched, and the steps found.
+/// The world in which steps are looked for, and those that were found.
 struct Looking<'a> {
     world: &'a World,
     groups: [Group; GROUPS_MAX],
@@ -53,7 +54,7 @@ impl Model {
         for (group, _) in groups.iter().enumerate().filter(|(_, group)| group.running) {
             self.adoptions(&mut looking, group);
             self.writes(&mut looking, group);
-            self.drops(&mut looking, group)?;
+            self.entries(&mut looking, group)?;
             self.ends(&mut looking, group);
         }
         if self.options.one_message_a_step {
@@ -69,7 +70,7 @@ impl Model {
         Ok(looking.found)
     }
 
-    /// The world after one group changed, and possibly sent something about it.
+    /// The world after one group changed, and maybe said something about it.
     fn after(&mut self, looking: &Looking<'_>, at: usize, group: Group, says: Option<MessageId>) -> World {
         let mut world = *looking.world;
         world.groups[at] = group.pack();
@@ -114,10 +115,9 @@ impl Model {
             }
             for key in 1..=self.options.keys {
                 let here = group.shards[shard].rows;
-                let deletes: &[bool] = if self.library.rows(here).iter().any(|row| row.0 == key) {
-                    &[false, true]
-                } else {
-                    &[false]
+                let deletes: &[bool] = match self.library.rows(here).iter().any(|row| row.0 == key) {
+                    true => &[false, true],
+                    false => &[false],
                 };
                 for delete in deletes.iter().copied() {
                     let mut after = group;
@@ -135,22 +135,25 @@ impl Model {
     pub(super) fn written(&mut self, rows: RowsId, value: u8, key: u8, delete: bool) -> RowsId {
         let mut rows: BTreeMap<u8, u8> = self.library.rows(rows).iter().copied().collect();
         rows.insert(0, value * 2 + u8::from(delete));
-        if delete {
-            rows.remove(&key)
-        } else {
-            rows.insert(key, value)
+        match delete {
+            true => rows.remove(&key),
+            false => rows.insert(key, value),
         };
         self.library.id(&rows.into_iter().collect::<Vec<_>>())
     }
 
-    fn drops(&mut self, looking: &mut Looking<'_>, at: usize) -> Result<(), (Step, &'static str)> {
+    /// What a group's own movers bring through its log.
+    fn entries(&mut self, looking: &mut Looking<'_>, at: usize) -> Result<(), (Step, &'static str)> {
         let groups = looking.groups;
         for shard in 0..self.shards {
-            for (num, fair) in self.releases(&groups, looking.world.sent, at, shard) {
-                let Some(after) = self.release(&groups[at], shard, num) else { continue };
-                let step = Step::Release { group: at as u8, shard: shard as u8, num };
-                if self.options.inner && !self.has_everything(&groups, at, shard) {
-                    return Err((step, "released before the receiver had everything"));
+            for (verb, num, fair) in self.wants(&groups, looking.world.sent, at, shard) {
+                let before = groups[at].shards[shard];
+                let Some(after) = self.entry(verb, before, num) else { continue };
+                let step = Step::Entry { group: at as u8, shard: shard as u8, verb, num };
+                if let Some(what) = self.too_early(&groups, before.state, shard, verb)
+                    && self.options.inner
+                {
+                    return Err((step, what));
                 }
                 let world = self.after(looking, at, with(&groups[at], shard, after), None);
                 looking.found.push(Next { step, world, fair });
@@ -159,15 +162,30 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the group that a shard is handed over to has taken it over.
-    fn has_everything(&self, groups: &[Group; GROUPS_MAX], from: usize, shard: usize) -> bool {
-        let (num, state) = (groups[from].num, groups[from].shards[shard].state);
-        (0..self.groups).any(|to| {
-            let receiver = &groups[to];
-            let awaits = receiver.shards[shard].state == ShardState::Awaiting;
-            state == ShardState::Handing { to: group_id(to) }
-                && (receiver.num > num || (receiver.num == num && !awaits))
-        })
+    /// What is wrong with an entry that ends a move, if anything is.
+    fn too_early(
+        &self,
+        groups: &[Group; GROUPS_MAX],
+        state: ShardState,
+        shard: usize,
+        verb: Verb,
+    ) -> Option<&'static str> {
+        let ShardState::Handing { to, num, .. } = state else { return None };
+        let receiver = &groups[position(to)];
+        let there = receiver.shards[shard];
+        let taken = there.taken >= Some(num);
+        let comes = receiver.num < Some(num)
+            || match there.state {
+                ShardState::Awaiting { num: awaited } => awaited == num,
+                ShardState::Handing { next: Moved::Mine { num: next }, .. } => next == num,
+                _ => false,
+            };
+        match verb {
+            Verb::Release if !taken => Some("released before the receiver had everything"),
+            Verb::Reopen if taken => Some("reopened although the receiver had everything"),
+            Verb::Reopen if comes => Some("reopened although the receiver could still take it"),
+            _ => None,
+        }
     }
 
     fn deliveries(&mut self, looking: &mut Looking<'_>) -> Result<(), (Step, &'static str)> {
@@ -196,7 +214,7 @@ impl Model {
         Ok(())
     }
 
-    /// A group's servers are switched off, or start again without their rows.
+    /// A group's servers are switched off, or begin again without their rows.
     fn ends(&mut self, looking: &mut Looking<'_>, at: usize) {
         let group = looking.groups[at];
         let packed = |changed: Group| -> [Packed; GROUPS_MAX] {
@@ -207,12 +225,22 @@ impl Model {
         let absent = group.shards.iter().all(|shard| shard.state == ShardState::Absent);
         let left = |group: &Group| group.num >= Some(self.left[at]);
         let others = || looking.groups.iter().filter(|group| group.running);
+        let hands = |group: &Group| {
+            let to_it =
+                |shard: &Shard| matches!(shard.state, ShardState::Handing { to, .. } if to == group_id(at));
+            group.shards.iter().any(to_it)
+        };
         let may_stop = match self.options.stop {
             None => false,
             Some(Stop::AllAbsent) => true,
             Some(Stop::LeftAndAllAbsent) => left(&group),
             Some(Stop::EverybodyPastIt) => others().all(left),
+            Some(Stop::NobodyHandsToIt) => others().all(left) && !others().any(hands),
         };
+        if self.options.dead == Dead::AtAnyMoment && looking.world.dead().is_none() {
+            let world = looking.world.without(at);
+            looking.found.push(Next { step: Step::Die { group: at as u8 }, world, fair: false });
+        }
         let mut changed = Vec::new();
         if may_stop && absent && self.left[at] <= self.newest() {
             changed.push((Step::Stop { group: at as u8 }, Group { running: false, ..group }));
@@ -221,7 +249,7 @@ impl Model {
             changed.push((Step::ReturnEmpty { group: at as u8 }, Group::new()));
         }
         for (step, after) in changed {
-            // It sends nothing new: it has already sent everything about a settled shard.
+            // It says nothing new: whatever it had to say of a settled shard it has said.
             let world = World { groups: packed(after), ..*looking.world };
             looking.found.push(Next { step, world, fair: false });
         }
@@ -250,13 +278,16 @@ impl Told<'_> {
         let message = self.model.messages.get(id);
         let rows = |id: RowsId| format!("{:?}", self.model.library.rows(id));
         let says = match message.body {
+            Body::Offer => "offers it".to_owned(),
             Body::QUESTION => "asks where the cursor is".to_owned(),
             Body::Install { after, rows: chunk } => {
-                format!("Install after {}: {}", rows(after), rows(chunk))
+                format!("Install behind {}: {}", rows(after), rows(chunk))
             }
             Body::Activate { end } => format!("Activate at {}", rows(end)),
-            Body::Cursor(at) => format!("the cursor is after {}", rows(at)),
-            Body::Done => "already done".to_owned(),
+            Body::Cursor(at) => format!("the cursor is behind {}", rows(at)),
+            Body::Awaited => "it is awaited".to_owned(),
+            Body::Done => "done".to_owned(),
+            Body::Refused => "refused".to_owned(),
         };
         let (from, to) = (name(message.from.into()), name(message.to.into()));
         format!("push {} of shard {} from {from} to {to}: {says}", message.num, message.shard)
@@ -276,11 +307,12 @@ impl fmt::Display for Told<'_> {
                 let wipes = if wipes { " (mismatch: wiped)" } else { "" };
                 write!(f, "applied: {}{wipes}", self.message(message))
             }
-            Step::Release { group, shard, num } => {
-                write!(f, "{} releases shard {shard} for {num}", name(group))
+            Step::Entry { group, shard, verb, num } => {
+                write!(f, "{}: {verb:?}({num}) of shard {shard}", name(group))
             }
             Step::Send(message) => write!(f, "sent: {}", self.message(message)),
             Step::Stop { group } => write!(f, "{} is switched off", name(group)),
+            Step::Die { group } => write!(f, "{} dies", name(group)),
             Step::ReturnEmpty { group } => write!(f, "{} returns without its rows", name(group)),
         }
     }

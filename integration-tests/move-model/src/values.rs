@@ -1,9 +1,8 @@
 //! What the search is made of, small enough to hash: rows, groups, and the world.
 //!
-//! Lists of rows and sets of messages (`messages`) are stored once and named by a number, so that a
-//! state of the world is a few words. A cursor is ideal: its hash is the number of the exact list
-//! of rows before it. So equal cursors name equal prefixes, which is what the product's rolling
-//! hash promises.
+//! Lists of rows and sets of messages (`messages`) are kept once and named by a number, so that a state of
+//! the world is a few words. A cursor is ideal: its hash is the number of the exact list of rows before it,
+//! so that equal cursors name equal prefixes, which is what the product's rolling hash promises.
 //!
 //! Left out on purpose: anything that happens.
 
@@ -13,13 +12,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use bytes::Bytes;
 use clerk::api::push::Cursor;
 use clerk::api::{ConfigNum, GroupId};
-use shardkv::shard::ShardState;
+use shardkv::shard::{Next, ShardState};
 
 /// Groups and shards of the largest world.
 pub(super) const GROUPS_MAX: usize = 3;
 pub(super) const SHARDS_MAX: usize = 3;
 
-/// A hasher that is fast and the same in every run; no input comes from outside.
+/// A hasher that is quick and the same in every run; nothing here comes from outside.
 #[derive(Default)]
 pub(super) struct Mix(u64);
 
@@ -70,9 +69,9 @@ impl Hasher for Mix {
 
 pub(super) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
 
-/// A row: its key and its value. Key 0 is the shard's own row (version floor, counters): the number
-/// of the last write, doubled, plus 1 if that was a delete. So one list of rows is made by one
-/// sequence of writes, as long as there are one key and two writes.
+/// A row: its key and its value. Key 0 is the shard's own row (version floor, counters): the number of the
+/// last write, doubled, and 1 more if that deleted something. So one list of rows is made by one sequence
+/// of writes, as long as there are one key and two writes.
 pub(super) type Row = (u8, u8);
 
 /// The number of a list of rows with ascending keys.
@@ -118,21 +117,21 @@ impl Library {
         &self.cursors[usize::from(id)]
     }
 
-    /// What a mover may send of `rows` when the cursor is at the end of `after`: every prefix of
-    /// the rows after the cursor's last key. Empty if there are none.
+    /// What a mover may send of `rows` when the cursor is at the end of `after`: every beginning of what
+    /// lies behind the cursor's last key, however it is cut. Empty when nothing does.
     pub(super) fn chunks(&mut self, rows: RowsId, after: RowsId) -> Vec<RowsId> {
         if let Some(chunks) = self.chunks.get(&(rows, after)) {
             return chunks.clone();
         }
         let last = self.rows(after).last().map(|(key, _)| *key);
-        let rest: Vec<Row> =
+        let behind: Vec<Row> =
             self.rows(rows).iter().copied().filter(|(key, _)| last.is_none_or(|last| last < *key)).collect();
-        let chunks: Vec<RowsId> = (1..=rest.len()).map(|end| self.id(&rest[..end])).collect();
+        let chunks: Vec<RowsId> = (1..=behind.len()).map(|end| self.id(&behind[..end])).collect();
         self.chunks.insert((rows, after), chunks.clone());
         chunks
     }
 
-    /// Every cut of a list in two places: the part before the first, and the part between them.
+    /// Every cut of a list in two places: what lies before the first, and between the two.
     pub(super) fn cuts(&mut self, rows: RowsId) -> Vec<(RowsId, RowsId)> {
         let rows = self.rows(rows).to_vec();
         let mut cuts = Vec::new();
@@ -150,15 +149,17 @@ impl Library {
     }
 }
 
-/// A shard in a group: its state and its rows, and the rows before its install cursor.
+/// A shard in a group: its state, the newest move by which the group took it, its rows, and the rows before its
+/// install cursor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shard {
     pub(super) state: ShardState,
+    pub(super) taken: Option<ConfigNum>,
     pub(super) rows: RowsId,
     pub(super) cursor: RowsId,
 }
 
-/// A group: one state machine driven by one log.
+/// A group: one state machine behind one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) num: Option<ConfigNum>,
@@ -169,8 +170,11 @@ pub(super) struct Group {
 /// A group in one word.
 pub(super) type Packed = u128;
 
-const ROWS_BITS: u32 = 12;
-const STATE_BITS: u32 = 4;
+const ROWS_BITS: u32 = 10;
+const KIND_BITS: u32 = 3;
+const NEXT_BITS: u32 = 2;
+const GROUP_BITS: u32 = 2;
+const MOVE_BITS: u32 = 3;
 const NUM_BITS: u32 = 4;
 
 /// The group with this position. Group 0 is no group.
@@ -183,58 +187,112 @@ pub(super) fn position(group: GroupId) -> usize {
     usize::try_from(group.0 - 1).expect("a position")
 }
 
-fn state_code(state: ShardState) -> u128 {
-    match state {
-        ShardState::Absent => 0,
-        ShardState::Awaiting => 1,
-        ShardState::Serving => 2,
-        ShardState::Parked => 3,
-        ShardState::Handing { to } => 4 + position(to) as u128,
-    }
-}
+/// Takes numbers out of a word that were put in the other way round.
+struct Bits(Packed);
 
-fn state_of(code: u128) -> ShardState {
-    match code {
-        0 => ShardState::Absent,
-        1 => ShardState::Awaiting,
-        2 => ShardState::Serving,
-        3 => ShardState::Parked,
-        to => ShardState::Handing { to: group_id(to as usize - 4) },
+impl Bits {
+    fn put(&mut self, bits: u32, low: Packed) {
+        assert!(low < 1 << bits, "a small number");
+        self.0 = (self.0 << bits) | low;
+    }
+
+    fn take(&mut self, bits: u32) -> Packed {
+        let low = self.0 & ((1 << bits) - 1);
+        self.0 >>= bits;
+        low
+    }
+
+    /// Group 0 is no group.
+    fn put_group(&mut self, group: GroupId) {
+        self.put(GROUP_BITS, group.0.into());
+    }
+
+    fn take_group(&mut self) -> GroupId {
+        GroupId(self.take(GROUP_BITS) as u64)
+    }
+
+    /// Move 0 is no move.
+    fn put_move(&mut self, num: ConfigNum) {
+        self.put(MOVE_BITS, num.0.into());
+    }
+
+    fn take_move(&mut self) -> ConfigNum {
+        ConfigNum(self.take(MOVE_BITS) as u64)
+    }
+
+    fn put_state(&mut self, state: ShardState) {
+        let (none, first) = (GroupId::default(), ConfigNum::default());
+        let (kind, to, num, next) = match state {
+            ShardState::Absent => (0, none, first, Next::Unchanged),
+            ShardState::Awaiting { num } => (1, none, num, Next::Unchanged),
+            ShardState::Serving => (2, none, first, Next::Unchanged),
+            ShardState::Parked => (3, none, first, Next::Unchanged),
+            ShardState::Leaving { to, num } => (4, to, num, Next::Unchanged),
+            ShardState::Handing { to, num, next } => (5, to, num, next),
+        };
+        let (next, later, by) = match next {
+            Next::Unchanged => (0, none, first),
+            Next::Mine { num } => (1, none, num),
+            Next::Others { to, num } => (2, to, num),
+            Next::Nobodys => (3, none, first),
+        };
+        self.put(KIND_BITS, kind);
+        self.put_group(to);
+        self.put_move(num);
+        self.put(NEXT_BITS, next);
+        self.put_group(later);
+        self.put_move(by);
+    }
+
+    fn take_state(&mut self) -> ShardState {
+        let (by, later) = (self.take_move(), self.take_group());
+        let next = match self.take(NEXT_BITS) {
+            0 => Next::Unchanged,
+            1 => Next::Mine { num: by },
+            2 => Next::Others { to: later, num: by },
+            _ => Next::Nobodys,
+        };
+        let (num, to) = (self.take_move(), self.take_group());
+        match self.take(KIND_BITS) {
+            0 => ShardState::Absent,
+            1 => ShardState::Awaiting { num },
+            2 => ShardState::Serving,
+            3 => ShardState::Parked,
+            4 => ShardState::Leaving { to, num },
+            _ => ShardState::Handing { to, num, next },
+        }
     }
 }
 
 impl Group {
-    /// A group before it knows any configuration.
+    /// Before it knows any configuration.
     pub(super) fn new() -> Self {
         Self { num: None, running: true, shards: [Shard::default(); SHARDS_MAX] }
     }
 
     pub(super) fn pack(&self) -> Packed {
-        let mut packed = self.num.map_or(0, |num| Packed::from(num.0) + 1);
-        let mut put = |bits: u32, low: Packed| packed = (packed << bits) | low;
-        put(1, self.running.into());
+        let mut bits = Bits(0);
+        bits.put(NUM_BITS, self.num.map_or(0, |num| Packed::from(num.0) + 1));
+        bits.put(1, self.running.into());
         for shard in &self.shards {
-            put(STATE_BITS, state_code(shard.state));
-            put(ROWS_BITS, shard.rows.into());
-            put(ROWS_BITS, shard.cursor.into());
+            bits.put_state(shard.state);
+            bits.put_move(shard.taken.unwrap_or_default());
+            bits.put(ROWS_BITS, shard.rows.into());
+            bits.put(ROWS_BITS, shard.cursor.into());
         }
-        packed
+        bits.0
     }
 
     pub(super) fn unpack(packed: Packed) -> Self {
-        let mut rest = packed;
-        let mut take = |bits: u32| {
-            let low = rest & ((1 << bits) - 1);
-            rest >>= bits;
-            low
-        };
+        let mut bits = Bits(packed);
         let mut shards = [Shard::default(); SHARDS_MAX];
         for shard in shards.iter_mut().rev() {
-            let (cursor, rows) = (take(ROWS_BITS) as RowsId, take(ROWS_BITS) as RowsId);
-            *shard = Shard { state: state_of(take(STATE_BITS)), rows, cursor };
+            let (cursor, rows) = (bits.take(ROWS_BITS) as RowsId, bits.take(ROWS_BITS) as RowsId);
+            let taken = Some(bits.take_move()).filter(|taken| taken.0 > 0);
+            *shard = Shard { state: bits.take_state(), taken, rows, cursor };
         }
-        let running = take(1) == 1;
-        let num = take(NUM_BITS).checked_sub(1).map(|num| ConfigNum(num as u64));
+        let running = bits.take(1) == 1;
+        let num = bits.take(NUM_BITS).checked_sub(1).map(|num| ConfigNum(num as u64));
         Self { num, running, shards }
     }
 }
@@ -247,17 +305,32 @@ pub(super) struct SetId(pub(super) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) groups: [Packed; GROUPS_MAX],
-    /// The rows that acknowledged writes made of each shard, plus 1; 0 before any group served it.
+    /// The rows that acknowledged writes made of each shard, plus 1; 0 before anybody served it.
     pub(super) truth: [u16; SHARDS_MAX],
     /// Everything that was ever sent.
     pub(super) sent: SetId,
+    /// The group that died, plus 1; 0 while none did.
+    pub(super) dead: u8,
 }
 
 impl World {
     pub(super) fn new(groups: usize) -> Self {
         let mut packed = [0; GROUPS_MAX];
         packed[..groups].fill(Group::new().pack());
-        Self { groups: packed, truth: [0; SHARDS_MAX], sent: SetId::default() }
+        Self { groups: packed, truth: [0; SHARDS_MAX], sent: SetId::default(), dead: 0 }
+    }
+
+    /// The group that died.
+    pub(super) fn dead(&self) -> Option<usize> {
+        usize::from(self.dead).checked_sub(1)
+    }
+
+    /// The world without a group: it says and does nothing any more, and what it has nobody else gets.
+    pub(super) fn without(mut self, group: usize) -> Self {
+        let dead = Group { running: false, ..Group::unpack(self.groups[group]) };
+        self.groups[group] = dead.pack();
+        self.dead = group as u8 + 1;
+        self
     }
 
     pub(super) fn truth(&self, shard: usize) -> Option<RowsId> {

@@ -1,11 +1,11 @@
-//! The protocol that moves shards, in every state that it can reach. MODEL=full in the environment
-//! takes longer owner histories; the everyday size takes some seconds.
+//! The protocol that moves shards, in every state that it can reach. MODEL=full in the environment takes
+//! longer owner histories; the size for every day takes some seconds.
 
 use std::time::Instant;
 
 use move_model::campaign::{Hunt, hunts, sweeps};
 use move_model::machine::compare;
-use move_model::{Bug, History, Mover, Options, classes};
+use move_model::{Bug, Dead, History, Mover, Options, classes};
 
 fn full() -> bool {
     std::env::var("MODEL").is_ok_and(|size| size == "full")
@@ -19,8 +19,11 @@ fn every_owner_history_keeps_one_owner_and_all_rows_and_always_settles() {
         let started = Instant::now();
         let total = sweep.run().unwrap_or_else(|wrong| panic!("{wrong}"));
         println!("{}: {total}, {:.1} s", sweep.title, started.elapsed().as_secs_f64());
-        // Only movers that do not ask send an Activate that does not match, and they do.
+        // Only movers that do not ask send an Activate that does not match, and those do.
         assert_eq!(total.seen.wipes > 0, sweep.options.mover == Mover::Early, "{}", sweep.title);
+        assert_eq!(total.seen.deaths > 0, sweep.options.dead == Dead::AtAnyMoment, "{}", sweep.title);
+        // A shard that was sealed is refused when its new owner lost it again: by the third configuration.
+        assert_eq!(total.seen.reopens > 0, *sweep.lengths.end() >= 3, "{}", sweep.title);
         let choices = (sweep.groups + 1).pow(sweep.shards as u32);
         let all: usize = sweep.lengths.clone().map(|length| choices.pow(length as u32)).sum();
         assert_eq!(total.histories, all, "{}", sweep.title);
@@ -56,34 +59,40 @@ fn every_planted_bug_is_found() {
 }
 
 /// Bugs that another rule repairs before a client sees anything.
-const MASKED: [Bug; 3] =
-    [Bug::InstallIgnoresTheCursor, Bug::InstallAcceptedForAnotherConfig, Bug::CursorDoesNotNameTheConfig];
+const MASKED: [Bug; 4] = [
+    Bug::InstallIgnoresTheCursor,
+    Bug::InstallAcceptedForAnotherMove,
+    Bug::CursorDoesNotNameTheMove,
+    Bug::PushesToTheNewestOwner,
+];
 
 #[test]
 fn every_planted_bug_that_is_not_repaired_by_another_rule_is_seen_by_clients() {
+    let mut wrong = Vec::new();
     for hunt in hunts(false) {
         let masked = hunt.options.bug.is_some_and(|bug| MASKED.contains(&bug));
         match hunt.run() {
             Some(catch) => {
                 println!("{}: {}: {}", hunted(&hunt), catch.history, catch.violation.what);
-                assert!(!masked, "{}: no longer repaired", hunted(&hunt));
+                wrong.extend(masked.then(|| format!("{} is no longer repaired", hunted(&hunt))));
             }
-            None => assert!(masked, "{} is not seen", hunted(&hunt)),
+            None => wrong.extend((!masked).then(|| format!("{} is not seen", hunted(&hunt)))),
         }
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
 fn the_groups_of_the_search_are_the_products_state_machine() {
     let started = Instant::now();
     let (mut states, mut events, mut histories) = (0, 0, 0);
-    let one_shard = (1..=if full() { 6 } else { 5 }).flat_map(|length| classes(length, 3, 1).into_keys());
-    let two_shards = (1..=3).flat_map(|length| classes(length, 2, 2).into_keys());
-    let written = Options::default();
-    let worlds: Vec<(History, Options)> = one_shard
-        .map(|history| (history, written))
-        .chain(two_shards.map(|history| (history, Options { writes: 0, ..written })))
-        .collect();
+    let longer = usize::from(full());
+    let of = |longest: usize, groups, shards, writes| {
+        let histories = (1..=longest).flat_map(move |length| classes(length, groups, shards).into_keys());
+        histories.map(move |history| (history, Options { writes, ..Options::default() }))
+    };
+    let one_shard = of(3 + longer, 3, 1, 2).chain(of(4 + longer, 3, 1, 1)).chain(of(5 + longer, 3, 1, 0));
+    let worlds: Vec<(History, Options)> = one_shard.chain(of(3, 2, 2, 0)).collect();
     for mover in [Mover::Careful, Mover::Early] {
         for (history, options) in &worlds {
             let options = Options { mover, ..*options };
@@ -101,19 +110,34 @@ fn the_groups_of_the_search_are_the_products_state_machine() {
 fn a_group_that_differs_from_the_products_state_machine_is_found() {
     for bug in [
         Bug::InstallIgnoresTheCursor,
-        Bug::InstallAcceptedForAnotherConfig,
+        Bug::InstallAcceptedForAnotherMove,
         Bug::InstallAcceptedByAServingShard,
         Bug::ActivateDoesNotCompare,
-        Bug::ActivateAcceptedForAnotherConfig,
+        Bug::ActivateAcceptedForAnotherMove,
         Bug::WipeKeepsTheCursor,
         Bug::CursorSurvivesTheLife,
         Bug::AbsentServesWheneverMine,
         Bug::ParkedCountsAsAbsent,
-        Bug::AdoptWhileHanding,
-        Bug::AdoptWhileAwaiting,
         Bug::AdoptSkipsConfigs,
-        Bug::ReleaseForAnotherConfig,
-        Bug::DoneAnsweredByAReceiverThatIsBehind,
+        Bug::AdoptWaits,
+        Bug::AwaitingSurvivesItsLoss,
+        Bug::LostAssignmentCountsAsTaken,
+        Bug::LeavingDroppedWhenRetargeted,
+        Bug::RetargetKeepsTheNumber,
+        Bug::NextIsNeverTakenBack,
+        Bug::NextKeepsTheFirst,
+        Bug::NextSaysRefused,
+        Bug::SealForAnotherMove,
+        Bug::ReleaseForAnotherMove,
+        Bug::ReopenForAnotherMove,
+        Bug::TakenDroppedWithTheRows,
+        Bug::BehindSaysDone,
+        Bug::BehindSaysRefused,
+        Bug::PastSaysDone,
+        Bug::TakenComparedByEquality,
+        Bug::ServingSaysRefused,
+        Bug::LeavingOrParkedSaysDone,
+        Bug::NewerAwaitingSaysDone,
         Bug::NoAnswerOnceSettled,
         Bug::DoneAnsweredOnlyWhileTheShardIsSettled,
         Bug::WritesServedWhileHanding,
@@ -125,7 +149,7 @@ fn a_group_that_differs_from_the_products_state_machine_is_found() {
         let found = histories.map(|history| compare(&history, options)).find_map(Result::err);
         let found = found.unwrap_or_else(|| panic!("{bug:?} is not found"));
         println!("{bug:?}: {found}");
-        // It is a real difference, and not a search that ended before it had recreated all states.
+        // It is a difference, and not that the search ended before it had brought everything about.
         assert!(found.contains("here"), "{bug:?}: {found}");
     }
 }

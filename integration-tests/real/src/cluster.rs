@@ -154,6 +154,8 @@ pub struct Group {
 pub struct Shard {
     pub shard: u64,
     pub state: String,
+    #[serde(rename = "move")]
+    pub num: Option<u64>,
     pub peer: Option<u64>,
     pub rows: u64,
     pub bytes: u64,

@@ -172,7 +172,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     assert_eq!(document["groups"][0]["history"], "ok");
     assert_eq!(document["groups"][0]["digest"], document["digest"]);
     assert_eq!(keys_of(&document["groups"][0]["replicas"][0]), SERVER);
-    let shard = ["bytes", "peer", "progress", "rows", "shard", "state"];
+    let shard = ["bytes", "move", "peer", "progress", "rows", "shard", "state"];
     assert_eq!(keys_of(&document["groups"][0]["shards"][0]), shard);
     assert!(cluster.ok(&["status"]).contains("101.1"));
 

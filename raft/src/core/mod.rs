@@ -353,27 +353,32 @@ impl Raft {
     /// [`ProposeError`]; nothing happened then.
     pub fn propose(&mut self, command: bytes::Bytes, freeing: bool) -> Result<EntryId, ProposeError> {
         let hint = self.leader();
-        let disk_low = self.disk_low;
         let (limit, is_full) = (self.config.uncommitted_bytes_max, self.is_full());
+        let is_disk_full = !freeing && self.is_disk_full();
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader { hint });
         };
-        // What a follower reported that is not heard any more says nothing about now. One full disk must not stop a
-        // majority that has room (rule 35).
-        let (me, patience) = (self.me, self.config.election_ticks_max);
-        let is_heard = |it: &&Progress| it.silent_ticks < patience;
-        let is_disk_full = disk_low || leader.followers.values().filter(is_heard).any(|it| it.disk_low);
-        let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
-            Some(follower) => !follower.disk_low,
-            None => voter == me && !disk_low,
-        };
-        if !freeing && is_disk_full && !self.membership.majority(has_room) {
+        if is_disk_full {
             return Err(ProposeError::DiskFull);
         }
         if leader.uncommitted_bytes >= limit || is_full {
             return Err(ProposeError::Busy);
         }
         Ok(self.append_own(Payload::Command(command)))
+    }
+
+    /// Whether this leader refuses what needs space (rule 35). What a follower reported that is not heard any more says
+    /// nothing about now. One full disk must not stop a majority that has room.
+    pub fn is_disk_full(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let (me, disk_low, patience) = (self.me, self.disk_low, self.config.election_ticks_max);
+        let is_heard = |it: &&Progress| it.silent_ticks < patience;
+        let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
+            Some(follower) => !follower.disk_low,
+            None => voter == me && !disk_low,
+        };
+        let is_any_low = disk_low || leader.followers.values().filter(is_heard).any(|it| it.disk_low);
+        is_any_low && !self.membership.majority(has_room)
     }
 
     /// Whether this server's own disk is nearly full.

@@ -61,6 +61,8 @@ pub struct Status {
     pub uncommitted_bytes_max: usize,
     /// Bytes of entries that are committed and not applied, as far as the applier has told.
     pub unapplied_bytes: usize,
+    /// Whether this leader refuses what needs space on a disk.
+    pub disk_full: bool,
     /// Synced writes since the start.
     pub syncs: u64,
     /// The last entry that this server had acknowledged, if it lost a part of its log and does not have it again yet

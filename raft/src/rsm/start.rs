@@ -182,6 +182,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         uncommitted_bytes: 0,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
         unapplied_bytes: 0,
+        disk_full: false,
         syncs: log.syncs(),
         owes: raft.owes(),
         refused_messages: 0,

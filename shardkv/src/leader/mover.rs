@@ -5,11 +5,11 @@
 //! step goes through the log, where it is judged again: two movers at once, or one that fell asleep, do
 //! no harm (correctness rules 37, 41). Its life is a term of leadership: when that ends, all pushes end.
 //! It pushes several shards at once, with a bound for each receiving group, so that one group that does
-//! not answer holds up nobody else (rule 40).
+//! not answer holds up nobody else (rule 40). Adopting waits for no push, and no push for an adoption.
 //!
-//! Left out on purpose: which shard goes first, and moving a shard while it is still served.
+//! Left out on purpose: which shard goes first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -91,7 +91,6 @@ impl Mover {
             self.standing.mark_unchanged();
             self.knowledge.mark_unchanged();
             self.written().await;
-            // Nothing but pushes may wait here while they run; adopting needs a settled group.
             self.step(&mut pushes).await;
             tokio::select! {
                 biased;
@@ -120,20 +119,39 @@ impl Mover {
     /// Does what the rows ask for.
     async fn step(&mut self, pushes: &mut Pushes) {
         let table = Arc::clone(self.replica.table());
-        let read = |table: &dyn Table| (rows::place(table), rows::states(table));
+        let read = |table: &dyn Table| {
+            // Few configurations move many shards.
+            let mut moves = BTreeMap::new();
+            let mut move_of = |num| {
+                let digest = *moves.entry(num).or_insert_with(|| rows::digest(table, num));
+                digest.map(|digest| Place { num, digest })
+            };
+            let states = rows::states(table).into_iter();
+            let states = states.map(|(shard, state)| (shard, state, state.moving().and_then(&mut move_of)));
+            (rows::place(table), states.collect::<Vec<_>>())
+        };
         if rows::incarnation(&*table).is_none() {
             let incarnation = Incarnation(self.random.random());
             self.execute(Command::Init { incarnation }).await;
         }
-        let (adopted, states) = self.replica.read(read).await;
-        if states.iter().all(|(_, state)| state.settled()) {
-            let next = self.knowledge.borrow().next(adopted);
-            if next.is_some_and(|next| self.is_ours(&*table, &next)) {
-                self.adopt(adopted, states).await;
+        let adopted = self.replica.read(|table: &dyn Table| rows::place(table)).await;
+        let next = self.knowledge.borrow().next(adopted);
+        if next.is_some_and(|next| self.is_ours(&*table, &next)) {
+            let adopt = self.adopt(adopted);
+            tokio::pin!(adopt);
+            // The pushes go on meanwhile.
+            while let Some(ended) = tokio::select! {
+                biased;
+                () = &mut adopt => None,
+                Some(shard) = pushes.running.next() => Some(shard),
+            } {
+                pushes.shards.remove(&ended);
             }
+        }
+        let (adopted, states) = self.replica.read(read).await;
+        if adopted.is_none() {
             return;
         }
-        let Some(config) = adopted else { return };
         let Some(incarnation) = rows::incarnation(&*table) else { return };
         let Some(shard_count) = self.standing.borrow().params.map(|params| params.shard_count) else {
             return;
@@ -142,8 +160,8 @@ impl Mover {
         for to in pushes.shards.values() {
             *of_group.entry(*to).or_default() += 1;
         }
-        for (shard, state) in states {
-            let ShardState::Handing { to } = state else { continue };
+        for (shard, state, move_) in states {
+            let (Some(to), Some(config)) = (receiver(state), move_) else { continue };
             let running = of_group.entry(to).or_default();
             if *running >= PUSHES_PER_GROUP_MAX || pushes.shards.contains_key(&shard) {
                 continue;
@@ -154,14 +172,15 @@ impl Mover {
             pushes.shards.insert(shard, to);
             pushes.running.push(Box::pin(push.run()));
         }
-        let receivers: BTreeSet<GroupId> = pushes.shards.values().copied().collect();
-        pushes.receivers.retain(|group, _| receivers.contains(group));
+        // Who leads a group is remembered from one move to the next.
+        let book = Arc::clone(&self.knowledge.borrow().book);
+        pushes.receivers.retain(|group, _| book.groups.contains_key(group));
     }
 
-    /// Adopts what comes next, up to the first configuration that moves a shard of this group. Each is judged again
-    /// when it is applied, so several may be on their way through the log together.
-    async fn adopt(&self, adopted: Option<Place>, states: Vec<(ShardId, ShardState)>) {
-        let run = self.knowledge.borrow().run(adopted, self.group, states);
+    /// Adopts what comes next. Each is judged again when it is applied, so several may be on their way through the
+    /// log together.
+    async fn adopt(&self, adopted: Option<Place>) {
+        let run = self.knowledge.borrow().run(adopted);
         futures::future::join_all(run.into_iter().map(|config| self.execute(Command::Adopt(config)))).await;
     }
 
@@ -174,7 +193,7 @@ impl Mover {
             let known = self.knowledge.borrow();
             history::lost(self.group, incarnation, &self.standing.borrow(), &known.book).is_some()
         };
-        let verdict = match history::fits(own, next, std::iter::empty()) {
+        let verdict = match history::fits(own, next) {
             Ok(()) if lost => "the group lost its data".to_owned(),
             Ok(()) if !next.is_understood() => "a newer build made it: upgrade this server".to_owned(),
             Ok(()) => return true,
@@ -219,6 +238,14 @@ impl Mover {
             tracing::debug!(group = %self.group, %error, "mover");
             clock::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// The group that a shard is to go to.
+fn receiver(state: ShardState) -> Option<GroupId> {
+    match state {
+        ShardState::Leaving { to, .. } | ShardState::Handing { to, .. } => Some(to),
+        _ => None,
     }
 }
 

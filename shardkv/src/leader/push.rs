@@ -1,15 +1,20 @@
-//! One shard's way to its new group, from the leader of the group that hands it over.
+//! One shard's way to its new group, from the leader of the group that has it.
 //!
-//! It asks where the receiver's cursor is and sends the rows behind it: several chunks at once, each behind the
-//! cursor that the one before it makes, so that one travels while another is synced. The receiver takes what
-//! continues its cursor and answers everything else with where that is; the push then goes on from there. When all
-//! rows have arrived it says Activate with the cursor that its own rows make. "Already done(n, s)" ends it: then,
-//! and only then, Release(n, s) goes through the own log (correctness rules 37, 38). It remembers no rows, only
-//! how far it has counted them, which nobody changes any more: each chunk is read after the state that permits
-//! sending it, and a new leader goes on by asking (rule 41). The address is always that of the newest
-//! book, whatever configuration is being settled.
+//! While the shard is served here (`Leaving`) it is offered to the new owner, again and again. Only when that one
+//! awaits it is it sealed, and from then on frozen (`Handing`). Then the push asks where the receiver's cursor is and
+//! sends the rows after it: several chunks at once, each after the cursor that the one before it makes, so that one
+//! travels while another is synced. The receiver takes what continues its cursor and answers everything else with
+//! where that is; the push then goes on from there. When all rows have arrived it says Activate with the cursor that
+//! its own rows make.
 //!
-//! Left out on purpose: the check of what is there already before the end (Activate compares everything).
+//! "Done(m)" ends it: then, and only then, Release(m) goes through the own log. "Refused(m)" ends it, too: the
+//! receiver will never take the shard by this move, so Reopen(m) goes through the own log, and the shard is served
+//! here again (correctness rules 37, 38). A push remembers no rows, only how far it has counted them, which nobody
+//! changes while the shard is sealed: each chunk is read after the state that permits sending it, and a new leader
+//! goes on by asking (rule 41). The address is always that of the newest book, whatever configuration moves the shard.
+//!
+//! Left out on purpose: the check of what is there already before the end (Activate compares everything), and copying
+//! rows while the shard is still served.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +26,7 @@ use bytes::Bytes;
 use clerk::api::config::Place;
 use clerk::api::kv::KvRefusal;
 use clerk::api::push::{Cursor, PushReply, PushRequest, Sender};
-use clerk::api::{Address, GroupId, ShardId};
+use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::connection::{CallError, Connection};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
@@ -46,7 +51,7 @@ const CALL: Duration = Duration::from_secs(1);
 const CALL_BYTES_PER_SECOND: usize = 8 << 20;
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_millis(80);
-const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+const EXECUTE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What all pushes to one group share.
 pub(crate) struct Receiver {
@@ -109,9 +114,24 @@ pub(crate) struct Push {
     pub(crate) random: StdRng,
 }
 
-/// Whether `shard` is (still) on its way to that group. Asked before its rows are read, never after.
-fn is_handed(table: &dyn Read, config: Place, shard: ShardId, to: GroupId) -> bool {
-    rows::config_num(table) == Some(config.num) && rows::state(table, shard) == (ShardState::Handing { to })
+/// Where a move stands at its source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Served here.
+    Offered,
+    /// Frozen.
+    Sealed,
+}
+
+/// Where the move `num` of `shard` to that group stands; none: it is over. Asked before rows are read, never after.
+fn stage(table: &dyn Read, num: ConfigNum, shard: ShardId, to: GroupId) -> Option<Stage> {
+    match rows::state(table, shard) {
+        ShardState::Leaving { to: there, num: move_ } if (there, move_) == (to, num) => Some(Stage::Offered),
+        ShardState::Handing { to: there, num: move_, .. } if (there, move_) == (to, num) => {
+            Some(Stage::Sealed)
+        }
+        _ => None,
+    }
 }
 
 /// What the receiver said.
@@ -120,6 +140,8 @@ enum Answer {
     At(Cursor),
     /// Release.
     Done,
+    /// Reopen.
+    Refused,
     /// Another server of the group may know more.
     Elsewhere(Option<Address>),
     /// Later.
@@ -127,32 +149,46 @@ enum Answer {
 }
 
 impl Push {
-    /// Pushes until the shard is released, or is no longer to be pushed.
+    /// Pushes until the shard is released or served here again, or is no longer to be pushed.
     pub(crate) async fn run(mut self) -> ShardId {
         let mut at = 0;
         let mut cursor: Option<Cursor> = None;
         let mut counted = Cursor::default();
         let mut back_off = BACK_OFF_MIN;
-        while self.handing() {
+        while let Some(stage) = self.stage() {
             let Some(address) = self.receiver.leader().or_else(|| self.address(at)) else {
                 self.pause(&mut back_off).await;
                 continue;
             };
-            let answer = match cursor.take() {
-                None => Some(self.question(&address).await),
-                Some(cursor) => self.send(&address, cursor, &mut counted).await,
+            let answer = match (stage, cursor.take()) {
+                (Stage::Offered, _) => Some(self.offer(&address).await),
+                (Stage::Sealed, None) => Some(self.question(&address).await),
+                (Stage::Sealed, Some(cursor)) => self.send(&address, cursor, &mut counted).await,
             };
             match answer {
                 None => break,
                 Some(Answer::At(reached)) => {
                     back_off = BACK_OFF_MIN;
                     self.arrived(&address, &reached);
-                    cursor = Some(reached);
+                    match stage {
+                        Stage::Offered if !self.execute(self.seal()).await => self.pause(&mut back_off).await,
+                        Stage::Offered => {}
+                        Stage::Sealed => cursor = Some(reached),
+                    }
                     continue;
                 }
                 Some(Answer::Done) => {
                     self.receiver.set_leader(Some(address));
-                    if self.release().await {
+                    match stage {
+                        Stage::Offered => self.complain(&"it says that it has the shard"),
+                        Stage::Sealed if self.execute(self.release()).await => break,
+                        Stage::Sealed => {}
+                    }
+                }
+                // While the shard is served here, the next configuration will say what becomes of it.
+                Some(Answer::Refused) => {
+                    self.receiver.set_leader(Some(address));
+                    if stage == Stage::Sealed && self.execute(self.reopen()).await {
                         break;
                     }
                 }
@@ -173,17 +209,17 @@ impl Push {
         self.shard
     }
 
-    /// Whether the shard is (still) to be pushed.
-    fn handing(&self) -> bool {
-        is_handed(&**self.replica.table(), self.config, self.shard, self.to)
+    /// Where the move stands.
+    fn stage(&self) -> Option<Stage> {
+        stage(&**self.replica.table(), self.config.num, self.shard, self.to)
     }
 
-    /// The rows behind `after`; none if the shard is not to be pushed any more.
+    /// The rows after `after`; none if the shard is not to be pushed any more.
     async fn chunk(&self, after: Option<Bytes>) -> Option<Vec<Row>> {
-        let (config, shard, to, shard_count) = (self.config, self.shard, self.to, self.shard_count);
+        let (num, shard, to, shard_count) = (self.config.num, self.shard, self.to, self.shard_count);
         let read = move |table: &dyn Table| {
-            let is_handed = is_handed(table, config, shard, to);
-            is_handed.then(|| rows::chunk(table, shard, shard_count, after.as_ref()))
+            let sealed = stage(table, num, shard, to) == Some(Stage::Sealed);
+            sealed.then(|| rows::chunk(table, shard, shard_count, after.as_ref()))
         };
         self.replica.read(read).await
     }
@@ -191,6 +227,12 @@ impl Push {
     fn arrived(&self, address: &Address, reached: &Cursor) {
         self.receiver.set_leader(Some(address.clone()));
         self.progress.set(self.shard, self.config.num, reached.rows);
+    }
+
+    /// Asks whether the receiver would take the shard now.
+    async fn offer(&self, address: &Address) -> Answer {
+        let (shard, config, from) = (self.shard, self.config, self.me.group);
+        self.ask(address, PushRequest::Offer { shard, config, from }, CALL).await
     }
 
     /// Asks where the cursor is.
@@ -282,7 +324,8 @@ impl Push {
         let ours = self.config.num;
         match self.connection.push(address, self.to, self.me, request, deadline).await {
             Ok(Ok(PushReply::Cursor { num, cursor })) if num == ours => Answer::At(cursor),
-            Ok(Ok(PushReply::AlreadyDone { num })) if num == ours => Answer::Done,
+            Ok(Ok(PushReply::Done { num })) if num == ours => Answer::Done,
+            Ok(Ok(PushReply::Refused { num })) if num == ours => Answer::Refused,
             Ok(Err(KvRefusal::NotLeader { hint })) => Answer::Elsewhere(hint),
             // The receiver's own clients go first, or it has not come to this configuration yet.
             Ok(Err(KvRefusal::Busy | KvRefusal::DiskFull | KvRefusal::NotReady { .. })) => Answer::Wait,
@@ -313,15 +356,26 @@ impl Push {
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 shard = %self.shard, config = %self.config, to = %self.to, %why,
-                "the new owner refuses a shard: its rows stay here, frozen"
+                "the new owner does not take a shard: its rows stay here"
             );
         }
     }
 
-    /// Drops the shard here. Whether the command's fate is known; if not, the rows will tell.
-    async fn release(&self) -> bool {
-        let command = Command::Release { shard: self.shard, num: self.config.num };
-        self.replica.execute_freeing(&command, RELEASE_DEADLINE).await.is_ok()
+    fn seal(&self) -> Command {
+        Command::Seal { shard: self.shard, num: self.config.num }
+    }
+
+    fn release(&self) -> Command {
+        Command::Release { shard: self.shard, num: self.config.num }
+    }
+
+    fn reopen(&self) -> Command {
+        Command::Reopen { shard: self.shard, num: self.config.num }
+    }
+
+    /// Brings a command through the own log. Whether its fate is known; if not, the rows will tell.
+    async fn execute(&self, command: Command) -> bool {
+        self.replica.execute_freeing(&command, EXECUTE_DEADLINE).await.is_ok()
     }
 
     async fn pause(&mut self, back_off: &mut Duration) {

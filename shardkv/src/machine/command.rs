@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::{KvRefusal, KvReply, Write};
 use clerk::api::push::{Cursor, PushReply};
-use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId, Ticket};
+use clerk::api::{ConfigNum, Incarnation, ShardId, Ticket};
 use serde::{Deserialize, Serialize};
 
 /// A change of a group's state.
@@ -22,7 +22,7 @@ pub enum Command {
         /// Drawn by the leader that found none.
         incarnation: Incarnation,
     },
-    /// Goes on to this configuration, if it is the next one of the own history and every shard is settled.
+    /// Goes on to this configuration, if it is the next one of the own history.
     Adopt(Sealed),
     /// Opens a session in a shard.
     Open {
@@ -50,8 +50,6 @@ pub enum Command {
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
-        /// The group that hands it over.
-        from: GroupId,
         /// Where the sender believes the cursor is.
         after: Cursor,
         /// Raw rows behind it, ascending.
@@ -63,8 +61,6 @@ pub enum Command {
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
-        /// The group that hands it over.
-        from: GroupId,
         /// The cursor that all rows make.
         end: Cursor,
     },
@@ -85,6 +81,20 @@ pub enum Command {
         ticket: Option<Ticket>,
         /// The clerk's configuration.
         config: ConfigNum,
+    },
+    /// Stops serving a shard that leaves, so that its rows can be sent.
+    Seal {
+        /// The shard.
+        shard: ShardId,
+        /// The move.
+        num: ConfigNum,
+    },
+    /// Takes a sealed shard back that its new owner refused.
+    Reopen {
+        /// The shard.
+        shard: ShardId,
+        /// The move.
+        num: ConfigNum,
     },
 }
 
@@ -160,8 +170,6 @@ pub enum Query {
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
-        /// The group that hands it over.
-        from: GroupId,
     },
     /// The configurations that were adopted.
     History,

@@ -10,14 +10,14 @@ use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::{ConfigNum, GroupId, Incarnation};
 
 use crate::machine::Standing;
-use crate::machine::shard::{self, ShardState};
+use crate::machine::shard;
 
 /// Why a group does not adopt a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// It is of another cluster, or its limits are others.
     OtherCluster,
-    /// It is not the next one of the history that the group follows, or a shard is not settled.
+    /// It is not the next one of the history that the group follows.
     NotNext,
     /// By this group's id it means other data.
     OtherData,
@@ -38,12 +38,12 @@ pub struct Own<'a> {
 ///
 /// # Errors
 /// [`Unfit`].
-pub fn fits(own: Own<'_>, next: &Sealed, shards: impl Iterator<Item = ShardState>) -> Result<(), Unfit> {
+pub fn fits(own: Own<'_>, next: &Sealed) -> Result<(), Unfit> {
     let same_cluster = |adopted: &Sealed| adopted.key == next.key && adopted.params == next.params;
     let named = next.groups.get(&own.group);
     if !own.adopted.is_none_or(same_cluster) {
         Err(Unfit::OtherCluster)
-    } else if !shard::may_adopt(own.adopted.map(Sealed::place), next.num, next.before, shards)
+    } else if !shard::may_adopt(own.adopted.map(Sealed::place), next.num, next.before)
         && !may_begin(own, next)
     {
         Err(Unfit::NotNext)
@@ -103,7 +103,7 @@ mod tests {
 
     fn judged(adopted: Option<&Sealed>, next: Config) -> Result<(), Unfit> {
         let own = Own { group: ME, incarnation: Some(MINE), adopted };
-        fits(own, &Sealed::new(next), std::iter::once(ShardState::Absent))
+        fits(own, &Sealed::new(next))
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A group's replicated state: which configuration it adopted, the state of each shard, and the rows.
 //!
 //! All of it is rows, changed by commands in log order; the struct here only caches what it derives from
-//! them, and `load` rebuilds it. A cached shard (its meta row and sessions) exists for `Serving` shards
-//! alone and is read when it is first needed. Client operations are in `kv`, transitions in `moves`.
+//! them, and `load` rebuilds it. A cached shard (its meta row and sessions) exists for shards that
+//! are served and is read when it is first needed. Client operations are in `kv`, transitions in `moves`.
 //!
 //! Left out on purpose: everything that waits or sends; snapshots and recovery, which are copies of rows.
 
@@ -29,7 +29,6 @@ use raft::types::{EntryId, Index};
 use tokio::sync::watch;
 
 use self::command::{Command, Outcome, Query};
-use self::moves::Claim;
 use self::rows::Meta;
 use self::shard::{Access, ShardState};
 
@@ -86,6 +85,14 @@ impl Standing {
     pub fn judge(&self, shard: ShardId, asked: ConfigNum) -> Result<(), KvRefusal> {
         judge(self.config, &self.shards, shard, asked)
     }
+
+    /// The move by which a shard is awaited here.
+    pub(crate) fn awaits(&self, shard: ShardId) -> Option<ConfigNum> {
+        match self.shards.get(shard.0 as usize) {
+            Some(ShardState::Awaiting { num }) => Some(*num),
+            _ => None,
+        }
+    }
 }
 
 fn judge(
@@ -94,12 +101,12 @@ fn judge(
     shard: ShardId,
     asked: ConfigNum,
 ) -> Result<(), KvRefusal> {
-    let Some(config) = config else { return Err(KvRefusal::NotReady { config: ConfigNum(0) }) };
+    let Some(config) = config else { return Err(KvRefusal::NotReady { config: ConfigNum(0), ask: None }) };
     let state = shards.get(shard.0 as usize).ok_or(KvRefusal::UnknownShard(shard))?;
     match shard::access(*state, config, asked) {
         Access::Serve => Ok(()),
-        Access::WrongGroup => Err(KvRefusal::WrongGroup { config }),
-        Access::NotReady => Err(KvRefusal::NotReady { config }),
+        Access::WrongGroup { ask } => Err(KvRefusal::WrongGroup { config, ask }),
+        Access::NotReady => Err(KvRefusal::NotReady { config, ask: None }),
     }
 }
 
@@ -132,10 +139,6 @@ impl Machine {
         self.config.as_ref().map(|config| config.params)
     }
 
-    pub(crate) fn shards(&self) -> &[ShardState] {
-        &self.shards
-    }
-
     pub(crate) fn state(&self, shard: ShardId) -> Option<ShardState> {
         self.shards.get(shard.0 as usize).copied()
     }
@@ -143,7 +146,8 @@ impl Machine {
     /// Writes a shard's new state and remembers it.
     pub(crate) fn set_state(&mut self, rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
         rows::put_state(rows, shard, state);
-        if !base::mutant!("cache-survives-move") {
+        let goes_on = state.serves() && self.state(shard).is_some_and(ShardState::serves);
+        if !goes_on && !base::mutant!("cache-survives-move") {
             self.served.remove(&shard);
         }
         if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
@@ -203,7 +207,7 @@ impl Machine {
     pub(crate) fn judge(&self, shard: ShardId, asked: ConfigNum) -> Result<Params, KvRefusal> {
         base::mutant!("owner-judged-at-propose-only", return self.params().ok_or(KvRefusal::NotExecuted));
         judge(self.num(), &self.shards, shard, asked)?;
-        self.params().ok_or(KvRefusal::NotReady { config: ConfigNum(0) })
+        self.params().ok_or(KvRefusal::NotReady { config: ConfigNum(0), ask: None })
     }
 
     /// The cache of a shard that is served.
@@ -249,13 +253,15 @@ impl StateMachine for Machine {
             Command::Batch { shard, writes, ticket, config } => {
                 Outcome::Reply(self.batch(rows, shard, writes, ticket, config))
             }
-            Command::Install { shard, config, from, after, rows: chunk } => {
-                Outcome::Push(self.install(rows, shard, Claim { config, from }, &after, chunk))
+            Command::Install { shard, config, after, rows: chunk } => {
+                Outcome::Push(self.install(rows, shard, config, &after, chunk))
             }
-            Command::Activate { shard, config, from, end } => {
-                Outcome::Push(self.activate(rows, shard, Claim { config, from }, &end))
+            Command::Activate { shard, config, end } => {
+                Outcome::Push(self.activate(rows, shard, config, &end))
             }
+            Command::Seal { shard, num } => Outcome::Changed(self.seal(rows, shard, num)),
             Command::Release { shard, num } => Outcome::Changed(self.release(rows, shard, num)),
+            Command::Reopen { shard, num } => Outcome::Changed(self.reopen(rows, shard, num)),
         }
     }
 
@@ -272,9 +278,7 @@ impl StateMachine for Machine {
                 let page = self.scan(rows, shard, after.as_deref(), limit, config);
                 Outcome::Reply(page.and_then(|reply| fits(reply, &room)))
             }
-            Query::Cursor { shard, config, from } => {
-                Outcome::Push(self.cursor(rows, shard, Claim { config, from }))
-            }
+            Query::Cursor { shard, config } => Outcome::Push(self.cursor(rows, shard, config)),
             Query::History => {
                 let adopted = Adopted { configs: rows::configs(rows) };
                 Outcome::Reply(Ok(KvReply::Adopted(Box::new(adopted))))

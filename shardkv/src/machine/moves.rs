@@ -1,6 +1,6 @@
 //! How a shard changes hands, in rows: the verdicts of [`crate::machine::shard`] and what each does to the table.
 //!
-//! Freeze before copy, serve after the own log holds Activate, delete after the receiver's commit is
+//! Seal before the first row is copied, serve after the own log holds Activate, delete after the receiver's commit is
 //! acknowledged (correctness rule 38). All changes of one command are one atomic batch, so a state and
 //! the rows that belong to it cannot be told apart by a crash.
 //!
@@ -9,29 +9,36 @@
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::KvRefusal;
 use clerk::api::push::{Cursor, PushReply};
-use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
+use clerk::api::{ConfigNum, Digest, ShardId};
 use raft::rsm::Rows;
 use raft::storage::{Read, Row, unreadable};
 
 use crate::machine::Machine;
 use crate::machine::history::{self, Own, Unfit};
-use crate::machine::shard::{self, Activate, Install, ShardState};
+use crate::machine::shard::{self, Activate, Here, Install, ShardState};
 use crate::machine::{check, rows};
 
-/// What a push says about the move that it belongs to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim {
-    /// The configuration that moves the shard.
-    pub(crate) config: Place,
-    /// The group that hands it over.
-    pub(crate) from: GroupId,
+/// What a receiver knows of a shard when a push of it comes.
+struct Pushed {
+    state: ShardState,
+    taken: Option<ConfigNum>,
+    cursor: Cursor,
+    adopted: Option<ConfigNum>,
+    digest: Option<Digest>,
+}
+
+impl Pushed {
+    fn here(&self) -> Here<'_> {
+        let Self { state, taken, ref cursor, adopted, digest } = *self;
+        Here { state, taken, cursor, adopted, digest }
+    }
 }
 
 impl Machine {
     /// Goes on to `config`, if it fits ([`history::fits`]).
     pub(crate) fn adopt(&mut self, rows: &mut dyn Rows, config: Sealed) -> bool {
         let own = Own { group: self.group, incarnation: self.incarnation, adopted: self.config.as_ref() };
-        match history::fits(own, &config, self.shards().iter().copied()) {
+        match history::fits(own, &config) {
             Ok(()) => {}
             Err(Unfit::NotNext) => return false,
             Err(why) => {
@@ -47,21 +54,35 @@ impl Machine {
         tracing::info!(group = %self.group, config = %config.place(), "adopts");
         let (me, num) = (self.group, config.num);
         let assignments: Vec<_> = config.assignments().collect();
+        let before = self.config.take();
         self.set_config(rows, config);
-        for (shard, next) in assignments {
-            let before = self.state(shard).unwrap_or_default();
-            let after = before.adopt(me, next);
-            if before == after {
-                continue;
-            }
-            if after == ShardState::Awaiting {
-                // Every life of the shard here starts with an empty cursor.
-                rows::put_cursor(rows, shard, &Cursor::default());
-            }
-            self.set_state(rows, shard, after);
-            tracing::info!(group = %me, config = %num, %shard, ?before, ?after, "shard");
+        for (shard, now) in assignments {
+            let owner = before.as_ref().and_then(|before| before.shards.get(shard.0 as usize)?.owner);
+            let old = self.state(shard).unwrap_or_default();
+            self.change_state(rows, shard, num, old.adopt(me, num, owner, now));
         }
         true
+    }
+
+    /// Goes on to the state `after`, with the rows that belong to it.
+    fn change_state(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum, after: ShardState) {
+        let before = self.state(shard).unwrap_or_default();
+        if before == after {
+            return;
+        }
+        match (before, after) {
+            // Every life of the shard here starts with an empty cursor.
+            (_, ShardState::Awaiting { .. }) => rows::put_cursor(rows, shard, &Cursor::default()),
+            (ShardState::Awaiting { .. }, ShardState::Absent) => {
+                if rows::cursor(rows, shard).rows > 0 {
+                    self.drop_rows(rows, shard);
+                }
+                rows::delete_cursor(rows, shard);
+            }
+            _ => {}
+        }
+        self.set_state(rows, shard, after);
+        tracing::info!(group = %self.group, config = %num, %shard, ?before, ?after, "shard");
     }
 
     /// Where the cursor is: the answer to a question, and to Installs that do not continue it.
@@ -69,15 +90,14 @@ impl Machine {
         &self,
         rows: &dyn Read,
         shard: ShardId,
-        claim: Claim,
+        config: Place,
     ) -> Result<PushReply, KvRefusal> {
-        let (state, here) = self.pushed(rows, shard, claim)?;
-        let (cursor, num) = (rows::cursor(rows, shard), claim.config.num);
-        match shard::install(state, self.num(), claim.config, here, &cursor, &cursor) {
-            Install::Behind => Err(self.behind()),
-            Install::OtherHistory => Err(other_history(num, here)),
-            Install::AlreadyDone => Ok(PushReply::AlreadyDone { num }),
-            Install::Elsewhere | Install::Accept => Ok(PushReply::Cursor { num, cursor }),
+        let pushed = self.pushed(rows, shard, config.num)?;
+        match shard::install(pushed.here(), config, &pushed.cursor) {
+            Install::Elsewhere | Install::Accept => {
+                Ok(PushReply::Cursor { num: config.num, cursor: pushed.cursor })
+            }
+            verdict => self.not_awaited(verdict, config.num, pushed.digest),
         }
     }
 
@@ -85,27 +105,24 @@ impl Machine {
         &mut self,
         rows: &mut dyn Rows,
         shard: ShardId,
-        claim: Claim,
+        config: Place,
         after: &Cursor,
         chunk: Vec<Row>,
     ) -> Result<PushReply, KvRefusal> {
-        let (state, here) = self.pushed(rows, shard, claim)?;
-        let (cursor, num) = (rows::cursor(rows, shard), claim.config.num);
-        match shard::install(state, self.num(), claim.config, here, &cursor, after) {
-            Install::Behind => Err(self.behind()),
-            Install::OtherHistory => Err(other_history(num, here)),
-            Install::AlreadyDone => Ok(PushReply::AlreadyDone { num }),
-            Install::Elsewhere => Ok(PushReply::Cursor { num, cursor }),
+        let pushed = self.pushed(rows, shard, config.num)?;
+        match shard::install(pushed.here(), config, after) {
+            Install::Elsewhere => Ok(PushReply::Cursor { num: config.num, cursor: pushed.cursor }),
             Install::Accept => {
                 let params = self.params().unwrap_or_default();
-                check::chunk(shard, params, &cursor, &chunk).map_err(KvRefusal::Malformed)?;
-                let cursor = rows::advance(cursor, &chunk);
+                check::chunk(shard, params, &pushed.cursor, &chunk).map_err(KvRefusal::Malformed)?;
+                let cursor = rows::advance(pushed.cursor, &chunk);
                 for (key, value) in chunk {
                     rows.put(key, value);
                 }
                 rows::put_cursor(rows, shard, &cursor);
-                Ok(PushReply::Cursor { num, cursor })
+                Ok(PushReply::Cursor { num: config.num, cursor })
             }
+            verdict => self.not_awaited(verdict, config.num, pushed.digest),
         }
     }
 
@@ -113,44 +130,54 @@ impl Machine {
         &mut self,
         rows: &mut dyn Rows,
         shard: ShardId,
-        claim: Claim,
+        config: Place,
         end: &Cursor,
     ) -> Result<PushReply, KvRefusal> {
-        let (state, here) = self.pushed(rows, shard, claim)?;
-        let (cursor, num) = (rows::cursor(rows, shard), claim.config.num);
-        match shard::activate(state, self.num(), claim.config, here, &cursor, end) {
-            Activate::Behind => Err(self.behind()),
-            Activate::OtherHistory => Err(other_history(num, here)),
-            Activate::AlreadyDone => Ok(PushReply::AlreadyDone { num }),
+        let (pushed, num) = (self.pushed(rows, shard, config.num)?, config.num);
+        let verdict = match shard::activate(pushed.here(), config, end) {
+            Activate::Early => Install::Early,
+            Activate::OtherHistory => Install::OtherHistory,
+            Activate::Done => Install::Done,
+            Activate::Refused => Install::Refused,
             Activate::Serve => {
                 rows::delete_cursor(rows, shard);
+                rows::put_taken(rows, shard, num);
                 self.set_state(rows, shard, ShardState::Serving);
                 tracing::info!(group = %self.group, config = %num, %shard, rows = end.rows, "shard arrived");
-                Ok(PushReply::AlreadyDone { num })
+                Install::Done
             }
             Activate::Wipe => {
                 self.drop_rows(rows, shard);
                 rows::put_cursor(rows, shard, &Cursor::default());
                 self.count_wipe();
                 tracing::error!(
-                    group = %self.group, config = %num, %shard, ?cursor, ?end,
+                    group = %self.group, config = %num, %shard, cursor = ?pushed.cursor, ?end,
                     "a bug: the pushed rows are not the sender's; starting over"
                 );
-                Ok(PushReply::Cursor { num, cursor: Cursor::default() })
+                return Ok(PushReply::Cursor { num, cursor: Cursor::default() });
             }
-        }
+        };
+        self.not_awaited(verdict, num, pushed.digest)
     }
 
-    /// Drops a shard and, in the same batch, its rows.
+    /// Stops serving a shard that leaves.
+    pub(crate) fn seal(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) -> bool {
+        let after = shard::seal(self.state(shard).unwrap_or_default(), num);
+        after.map(|after| self.change_state(rows, shard, num, after)).is_some()
+    }
+
+    /// Drops a shard that another group has by now, and, in the same batch, its rows.
     pub(crate) fn release(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) -> bool {
-        let state = self.state(shard).unwrap_or_default();
-        if !shard::release(state, self.num(), num) {
-            return false;
-        }
+        let Some(after) = shard::release(self.state(shard).unwrap_or_default(), num) else { return false };
         self.drop_rows(rows, shard);
-        self.set_state(rows, shard, ShardState::Absent);
-        tracing::info!(group = %self.group, config = %num, %shard, "shard released");
+        self.change_state(rows, shard, num, after);
         true
+    }
+
+    /// Takes a sealed shard back that its new owner refused.
+    pub(crate) fn reopen(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) -> bool {
+        let after = shard::reopen(self.state(shard).unwrap_or_default(), num);
+        after.map(|after| self.change_state(rows, shard, num, after)).is_some()
     }
 
     fn drop_rows(&self, rows: &mut dyn Rows, shard: ShardId) {
@@ -160,35 +187,39 @@ impl Machine {
         }
     }
 
-    /// The state of a shard that is pushed here, and the digest of the own configuration that the push names. A
-    /// group that knows no configuration yet is behind. The configuration in force must say what the sender says:
-    /// that it moves this shard from there to here (correctness rule 58).
-    fn pushed(
-        &self,
-        rows: &dyn Read,
-        shard: ShardId,
-        Claim { config, from }: Claim,
-    ) -> Result<(ShardState, Option<Digest>), KvRefusal> {
-        let Some(mine) = &self.config else { return Err(self.behind()) };
-        let state = self.state(shard).ok_or(KvRefusal::UnknownShard(shard))?;
-        let here = rows::digest(rows, config.num);
-        let assignment = mine.shards.get(shard.0 as usize).copied().unwrap_or_default();
-        if mine.place() == config
-            && state == ShardState::Awaiting
-            && !shard::moves_here(assignment, self.group, from)
-        {
-            let why =
-                format!("configuration {} does not move shard {shard} from group {from} to here", mine.num);
-            return Err(KvRefusal::Malformed(why));
+    /// What is known here of a shard that is pushed by the move `num`. A group that knows no configuration yet has
+    /// not come to any move.
+    fn pushed(&self, rows: &dyn Read, shard: ShardId, num: ConfigNum) -> Result<Pushed, KvRefusal> {
+        if self.config.is_none() {
+            return Err(self.early());
         }
-        Ok((state, here))
+        Ok(Pushed {
+            state: self.state(shard).ok_or(KvRefusal::UnknownShard(shard))?,
+            taken: rows::taken(rows, shard),
+            cursor: rows::cursor(rows, shard),
+            adopted: self.num(),
+            digest: rows::digest(rows, num),
+        })
     }
 
-    fn behind(&self) -> KvRefusal {
-        KvRefusal::NotReady { config: self.num().unwrap_or_default() }
+    /// The answer to a push of a shard that is not awaited for that move.
+    fn not_awaited(
+        &self,
+        verdict: Install,
+        num: ConfigNum,
+        here: Option<Digest>,
+    ) -> Result<PushReply, KvRefusal> {
+        match verdict {
+            Install::Done => Ok(PushReply::Done { num }),
+            Install::Refused => Ok(PushReply::Refused { num }),
+            Install::OtherHistory => {
+                Err(KvRefusal::OtherHistory { here: Place { num, digest: here.unwrap_or_default() } })
+            }
+            Install::Early | Install::Elsewhere | Install::Accept => Err(self.early()),
+        }
     }
-}
 
-fn other_history(num: ConfigNum, here: Option<Digest>) -> KvRefusal {
-    KvRefusal::OtherHistory { here: Place { num, digest: here.unwrap_or_default() } }
+    fn early(&self) -> KvRefusal {
+        KvRefusal::NotReady { config: self.num().unwrap_or_default(), ask: None }
+    }
 }

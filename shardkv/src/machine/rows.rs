@@ -14,6 +14,7 @@
 //! | `0x01` | `j` | number of the first adopted configuration in which the group is named |
 //! | `0x01` | `n` | number of the adopted configuration (4 KiB are not decoded to compare a number) |
 //! | `0x01` | `s`, shard BE u32 | [`ShardState`], unless `Absent` |
+//! | `0x01` | `t`, shard BE u32 | number of the newest move by which the group took the shard; stays when it leaves |
 //! | `0x01` | `u`, shard BE u32 | install [`Cursor`] while `Awaiting` |
 //! | `0x10` | shard BE u32 | [`Meta`] |
 //! | `0x11` | shard BE u32, ... | the shard's sessions (`raft::rsm::sessions`) |
@@ -55,6 +56,10 @@ fn of_shard(kind: &[u8], shard: ShardId) -> Bytes {
 
 fn state_key(shard: ShardId) -> Bytes {
     of_shard(&[GROUP, b's'], shard)
+}
+
+fn taken_key(shard: ShardId) -> Bytes {
+    of_shard(&[GROUP, b't'], shard)
 }
 
 fn cursor_key(shard: ShardId) -> Bytes {
@@ -268,6 +273,15 @@ pub(crate) fn states(rows: &dyn Read) -> Vec<(ShardId, ShardState)> {
             Some((ShardId(u32::from_be_bytes(*shard)), decode("a shard's state", value)))
         }));
     }
+}
+
+/// The newest move by which the group took the shard.
+pub(crate) fn taken(rows: &dyn Read, shard: ShardId) -> Option<ConfigNum> {
+    rows.get(&taken_key(shard)).map(|bytes| decode("the row of the last move of a shard", &bytes))
+}
+
+pub(crate) fn put_taken(rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) {
+    rows.put(taken_key(shard), codec::encode(&num));
 }
 
 pub(crate) fn cursor(rows: &dyn Read, shard: ShardId) -> Cursor {

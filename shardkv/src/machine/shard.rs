@@ -1,24 +1,32 @@
-//! The life of a shard in a group: five states, and every transition a log entry.
+//! The life of a shard in a group: six states, and every transition a log entry.
+//!
+//! Configuration n says who *shall* own a shard. The group that has the rows (the *holder*) serves until its own log
+//! says that it stops (`Seal`). The number of a move is the number of the configuration that changed the owner.
 //!
 //! | state | serves | leaves by |
 //! |---|---|---|
-//! | `Absent` | `WrongGroup` | Adopt, mine: nobody ever owned it -> `Serving`; else -> `Awaiting` |
-//! | `Awaiting` | `NotReady` | Install chunks, then Activate(n, s) -> `Serving` |
-//! | `Serving` | yes | Adopt: another's -> `Handing`; nobody's -> `Parked` |
-//! | `Handing` | `WrongGroup`; rows frozen | Release(n, s) -> `Absent`, rows dropped |
-//! | `Parked` | `NotReady`; rows frozen | Adopt: mine -> `Serving`; another's -> `Handing` |
+//! | `Absent` | `WrongGroup` | Adopt, mine now: nobody ever owned it -> `Serving`; else -> `Awaiting` |
+//! | `Awaiting` | `NotReady` | Install chunks, then Activate -> `Serving`; Adopt, not mine any more -> `Absent` |
+//! | `Serving` | yes | Adopt, another's now -> `Leaving`; nobody's -> `Parked` |
+//! | `Leaving` | yes | Seal -> `Handing`; Adopt, mine again -> `Serving`, another's -> `Leaving`, nobody's -> `Parked` |
+//! | `Handing` | `WrongGroup`; rows frozen | Release -> `Absent`, rows dropped; Reopen -> what the newest Adopt wants |
+//! | `Parked` | `NotReady`; rows frozen | Adopt, mine now -> `Serving`; another's -> `Leaving` |
 //!
-//! A group adopts configuration n+1 only when each of its shards is `Serving`, `Absent` or `Parked`
-//! (correctness rule 36). The owner *pushes*: its leader sends rows in chunks, each behind the cursor the
-//! receiver has reached; at the end it says Activate. A push for (n, s) is answered `NotReady` by a
-//! receiver that is behind n, handled by one that is at n and awaits the shard, and answered
-//! "already done" in every other case: that answer, and nothing else, permits Release(n, s). Transitions
-//! are judged when the log entry is applied, by the exact (shard, configuration number) and the cursor
-//! (rule 37), so repeats, delays, reordering and any number of old leaders are harmless.
+//! Adopting waits for nothing (correctness rule 36). The holder *pushes*: its leader asks the new owner, and only
+//! when that one awaits the shard does it seal. Then it sends rows in chunks, each after the cursor that the receiver
+//! has reached; at the end it says Activate. The receiver's answer to move m of a shard is one of these:
+//!
+//! - it has not come to configuration m yet: `NotReady`;
+//! - it awaits the shard for move m: its cursor;
+//! - it took the shard by move m or a later one: "done", which permits Release(m), and nothing else does;
+//! - it will never take move m, because it lost the assignment first: "refused", which permits Reopen(m).
+//!
+//! Taking and refusing are entries of one log, so "done" and "refused" exclude each other until the move is over.
+//! Transitions are judged when the log entry is applied, by the exact (shard, move) and the cursor (rule 37), so
+//! repeats, delays, reordering and any number of old leaders are harmless.
 //!
 //! A number means something in one history only, so configurations are compared by their digests too: a group
-//! adopts n+1 only if that follows its own n, and of another n nothing is done and nothing is "already done"
-//! (rule 55).
+//! adopts n+1 only if that follows its own n, and of another n nothing is done and nothing is "done" (rule 55).
 //!
 //! Everything here is a pure function: what a model checker explores is the code that runs.
 //! Left out on purpose: sending, rows, and time (`push`, `moves`, `mover`).
@@ -29,66 +37,137 @@ use clerk::api::{ConfigNum, Digest, GroupId};
 use serde::{Deserialize, Serialize};
 
 /// State of a shard in a group, as it lies in the group's rows. Grows only at the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ShardState {
     /// Not here: no rows.
     #[default]
     Absent,
-    /// Owned, and being filled by the group that had it.
-    Awaiting,
+    /// Owned, and to be filled by the group that has it.
+    Awaiting {
+        /// The move.
+        num: ConfigNum,
+    },
     /// Owned and served.
     Serving,
+    /// Served here until the new owner is ready to be given the rows.
+    Leaving {
+        /// The new owner.
+        to: GroupId,
+        /// The move.
+        num: ConfigNum,
+    },
     /// Frozen, and being pushed to its new owner.
     Handing {
-        /// The new owner, of the configuration that was adopted when the shard became this.
+        /// The new owner.
         to: GroupId,
+        /// The move.
+        num: ConfigNum,
+        /// What configurations that were adopted meanwhile want.
+        next: Next,
     },
     /// Frozen; nobody owns it, and its rows are here.
     Parked,
 }
 
+/// What becomes of a sealed shard if its new owner refuses it; and, if it returns here, of one that was released.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Next {
+    /// Its owner did not change meanwhile.
+    #[default]
+    Unchanged,
+    /// It is this group's again.
+    Mine {
+        /// By this configuration.
+        num: ConfigNum,
+    },
+    /// It is another group's.
+    Others {
+        /// That group.
+        to: GroupId,
+        /// By this configuration.
+        num: ConfigNum,
+    },
+    /// It is nobody's.
+    Nobodys,
+}
+
 impl ShardState {
-    /// Whether nothing has to happen before the next configuration.
+    /// Whether the shard is where the newest adopted configuration wants it.
     pub fn settled(self) -> bool {
         matches!(self, Self::Absent | Self::Serving | Self::Parked)
-            || self == Self::Awaiting && base::mutant!("adopt-while-awaiting")
     }
 
-    /// The state after the group `me` adopted a configuration that assigns the shard so. Asked of settled
-    /// states only; cases that the table does not list change nothing.
+    /// Whether clients are served.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Serving | Self::Leaving { .. })
+    }
+
+    /// The move that the shard takes part in.
+    pub fn moving(self) -> Option<ConfigNum> {
+        match self {
+            Self::Awaiting { num } | Self::Leaving { num, .. } | Self::Handing { num, .. } => Some(num),
+            Self::Absent | Self::Serving | Self::Parked => None,
+        }
+    }
+
+    /// The state after the group `me` adopted configuration `num`, which assigns the shard so, after one in which
+    /// `before` owned it.
     #[must_use]
-    pub fn adopt(self, me: GroupId, next: Assignment) -> Self {
-        match (self, next.owner) {
-            (Self::Absent, Some(owner)) if owner == me => match next.last_owner {
+    pub fn adopt(self, me: GroupId, num: ConfigNum, before: Option<GroupId>, now: Assignment) -> Self {
+        if before == now.owner {
+            return self;
+        }
+        match (self, now.owner) {
+            (Self::Absent, Some(owner)) if owner == me => match now.last_owner {
                 None => Self::Serving,
                 Some(_) if base::mutant!("serve-without-rows") => Self::Serving,
-                Some(_) => Self::Awaiting,
+                Some(_) => Self::Awaiting { num },
             },
-            (Self::Serving | Self::Parked, Some(owner)) if owner == me => Self::Serving,
-            (Self::Serving | Self::Parked, Some(to)) => Self::Handing { to },
+            (Self::Awaiting { .. }, _) if base::mutant!("awaiting-survives-its-loss") => self,
+            (Self::Absent | Self::Awaiting { .. }, _) => Self::Absent,
+            (Self::Handing { to, num: sealed, .. }, owner) => {
+                base::mutant!("adopt-forgets-sealed", return self);
+                Self::Handing { to, num: sealed, next: Next::of(me, num, owner) }
+            }
             (Self::Serving, None) if base::mutant!("parked-is-absent") => Self::Absent,
-            (Self::Serving | Self::Parked, None) => Self::Parked,
-            (state, _) => state,
+            (Self::Serving | Self::Leaving { .. } | Self::Parked, owner) => {
+                Next::of(me, num, owner).of_rows().unwrap_or(self)
+            }
+        }
+    }
+}
+
+impl Next {
+    /// What a configuration wants that gives the shard to `owner`, at the group `me`.
+    fn of(me: GroupId, num: ConfigNum, owner: Option<GroupId>) -> Self {
+        match owner {
+            Some(owner) if owner == me => Self::Mine { num },
+            Some(to) => Self::Others { to, num },
+            None => Self::Nobodys,
+        }
+    }
+
+    /// The state of a shard whose rows are here; none: as it was.
+    fn of_rows(self) -> Option<ShardState> {
+        match self {
+            Self::Unchanged => None,
+            Self::Mine { .. } => Some(ShardState::Serving),
+            Self::Others { to, num } => Some(ShardState::Leaving { to, num }),
+            Self::Nobodys => Some(ShardState::Parked),
         }
     }
 }
 
 /// Whether a group at `current` may go on to the configuration `next`, which follows one with the digest
-/// `before`: strictly the next one of its own history, the first being 0, and only when every shard is settled
-/// (correctness rules 36, 55).
-pub fn may_adopt(
-    current: Option<Place>,
-    next: ConfigNum,
-    before: Digest,
-    mut shards: impl Iterator<Item = ShardState>,
-) -> bool {
+/// `before`: strictly the next one of its own history, the first being 0 (correctness rules 36, 55).
+pub fn may_adopt(current: Option<Place>, next: ConfigNum, before: Digest) -> bool {
     let Place { num: expected, digest } = current.map_or(Place::default(), |current| Place {
         num: ConfigNum(current.num.0.saturating_add(1)),
         digest: current.digest,
     });
     let follows = before == digest || base::mutant!("adopt-ignores-digest");
     let skips = next > expected && base::mutant!("skip-configuration");
-    (next == expected && follows || skips) && shards.all(ShardState::settled)
+    next == expected && follows || skips
 }
 
 /// What a client's request meets.
@@ -96,81 +175,97 @@ pub fn may_adopt(
 pub enum Access {
     /// Served.
     Serve,
-    /// Not here.
-    WrongGroup,
+    /// Not here; where it goes, if that is known.
+    WrongGroup {
+        /// The group that gets it.
+        ask: Option<GroupId>,
+    },
     /// Not yet.
     NotReady,
 }
 
-/// Judges a request that carries configuration `asked` at a group that adopted `mine`. A served shard
-/// serves whatever number the request carries; otherwise the number decides first, then the table.
+/// Judges a request that carries configuration `asked` at a group that adopted `mine`. A shard that is served
+/// serves whatever number the request carries, and one that is handed over says where it goes; otherwise the
+/// number decides first, then the table.
 pub fn access(state: ShardState, mine: ConfigNum, asked: ConfigNum) -> Access {
     match state {
-        ShardState::Serving => Access::Serve,
+        ShardState::Serving | ShardState::Leaving { .. } => Access::Serve,
         ShardState::Handing { .. } if base::mutant!("serve-while-handing") => Access::Serve,
+        ShardState::Handing { to, .. } => Access::WrongGroup { ask: Some(to) },
         _ if mine < asked => Access::NotReady,
-        ShardState::Absent | ShardState::Handing { .. } => Access::WrongGroup,
-        ShardState::Awaiting | ShardState::Parked => Access::NotReady,
+        ShardState::Absent => Access::WrongGroup { ask: None },
+        ShardState::Awaiting { .. } | ShardState::Parked => Access::NotReady,
     }
 }
 
-/// What a push for (n, s) meets.
+/// A shard as its receiver has it when a push comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Here<'a> {
+    /// Its state.
+    pub state: ShardState,
+    /// The newest move by which this group took it.
+    pub taken: Option<ConfigNum>,
+    /// How far it is filled.
+    pub cursor: &'a Cursor,
+    /// The configuration that the group adopted last.
+    pub adopted: Option<ConfigNum>,
+    /// The digest of the group's own configuration of the number that the push names.
+    pub digest: Option<Digest>,
+}
+
+/// What a push for a move meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Push {
-    Behind,
+    Early,
     OtherHistory,
     Awaited,
     Done,
+    Refused,
 }
 
-/// `here`: the digest of this group's own configuration of that number.
-fn push(state: ShardState, mine: Option<ConfigNum>, config: Place, here: Option<Digest>) -> Push {
-    let (num, same) = (config.num, here == Some(config.digest) || base::mutant!("push-ignores-digest"));
-    match mine {
-        None => Push::Behind,
-        Some(mine) if mine < num && !base::mutant!("behind-says-done") => Push::Behind,
-        Some(mine) if mine >= num && !same => Push::OtherHistory,
-        Some(_) if state == ShardState::Awaiting && base::mutant!("old-push-accepted") => Push::Awaited,
-        Some(mine) if mine == num && state == ShardState::Awaiting => Push::Awaited,
-        Some(_) => Push::Done,
+fn push(here: Here<'_>, config: Place) -> Push {
+    let num = config.num;
+    let same = here.digest == Some(config.digest) || base::mutant!("push-ignores-digest");
+    match (here.adopted, here.state) {
+        (None, _) => Push::Early,
+        (Some(mine), _) if mine < num && base::mutant!("behind-says-done") => Push::Done,
+        (Some(mine), _) if mine < num => Push::Early,
+        _ if !same => Push::OtherHistory,
+        (_, ShardState::Awaiting { .. }) if base::mutant!("old-push-accepted") => Push::Awaited,
+        (_, ShardState::Awaiting { num: awaited }) if awaited == num => Push::Awaited,
+        // It returns when the present move is over; whether the rows come from there is not known yet.
+        (_, ShardState::Handing { next: Next::Mine { num: next }, .. }) if next == num => Push::Early,
+        _ if here.taken.is_some_and(|taken| taken >= num) => Push::Done,
+        _ if base::mutant!("past-says-done") => Push::Done,
+        _ => Push::Refused,
     }
 }
 
-/// Whether a configuration that assigns a shard so moves it from the group `from` to `me`.
-pub fn moves_here(assignment: Assignment, me: GroupId, from: GroupId) -> bool {
-    assignment.owner == Some(me) && assignment.last_owner == Some(from)
-}
-
-/// Verdict on an Install.
+/// Verdict on an Install, an Offer, or a question about the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Install {
-    /// The group is behind the sender: `NotReady`.
-    Behind,
+    /// The group has not come to the move yet: `NotReady`.
+    Early,
     /// The sender's configuration is not this group's: nothing is done.
     OtherHistory,
-    /// The sender may release.
-    AlreadyDone,
+    /// Taken: the sender may release.
+    Done,
+    /// Never to be taken: the sender may reopen.
+    Refused,
     /// Awaited, but the rows do not continue what is here: the answer is the cursor.
     Elsewhere,
     /// Awaited, and the rows continue what is here.
     Accept,
 }
 
-/// Judges an Install for (`config`, this shard) that continues `after`, at a group that adopted `mine`, whose own
-/// configuration of that number has the digest `here`, and whose cursor for the shard is `cursor`.
-pub fn install(
-    state: ShardState,
-    mine: Option<ConfigNum>,
-    config: Place,
-    here: Option<Digest>,
-    cursor: &Cursor,
-    after: &Cursor,
-) -> Install {
-    match push(state, mine, config, here) {
-        Push::Behind => Install::Behind,
+/// Judges an Install for (`config`, this shard) that continues `after`.
+pub fn install(here: Here<'_>, config: Place, after: &Cursor) -> Install {
+    match push(here, config) {
+        Push::Early => Install::Early,
         Push::OtherHistory => Install::OtherHistory,
-        Push::Done => Install::AlreadyDone,
-        Push::Awaited if after == cursor => Install::Accept,
+        Push::Done => Install::Done,
+        Push::Refused => Install::Refused,
+        Push::Awaited if after == here.cursor => Install::Accept,
         Push::Awaited => Install::Elsewhere,
     }
 }
@@ -178,12 +273,14 @@ pub fn install(
 /// Verdict on an Activate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activate {
-    /// The group is behind the sender: `NotReady`.
-    Behind,
+    /// The group has not come to the move yet: `NotReady`.
+    Early,
     /// The sender's configuration is not this group's: nothing is done.
     OtherHistory,
-    /// The sender may release.
-    AlreadyDone,
+    /// Taken: the sender may release.
+    Done,
+    /// Never to be taken: the sender may reopen.
+    Refused,
     /// All rows are here: serve.
     Serve,
     /// Awaited, and what is here is not what the sender has. Senders say Activate only when the cursor is
@@ -191,29 +288,48 @@ pub enum Activate {
     Wipe,
 }
 
-/// Judges an Activate for (`config`, this shard) of a sender whose rows make the cursor `end`; the rest as for an
-/// Install.
-pub fn activate(
-    state: ShardState,
-    mine: Option<ConfigNum>,
-    config: Place,
-    here: Option<Digest>,
-    cursor: &Cursor,
-    end: &Cursor,
-) -> Activate {
-    match push(state, mine, config, here) {
-        Push::Behind => Activate::Behind,
+/// Judges an Activate for (`config`, this shard) of a sender whose rows make the cursor `end`.
+pub fn activate(here: Here<'_>, config: Place, end: &Cursor) -> Activate {
+    match push(here, config) {
+        Push::Early => Activate::Early,
         Push::OtherHistory => Activate::OtherHistory,
-        Push::Done => Activate::AlreadyDone,
-        Push::Awaited if cursor == end => Activate::Serve,
+        Push::Done => Activate::Done,
+        Push::Refused => Activate::Refused,
+        Push::Awaited if here.cursor == end => Activate::Serve,
         Push::Awaited => Activate::Wipe,
     }
 }
 
-/// Whether a Release for (`num`, this shard) drops the shard: only while it is handed over, and only for
-/// the configuration that hands it over. "Already done(n, s)" permits no other n.
-pub fn release(state: ShardState, mine: Option<ConfigNum>, num: ConfigNum) -> bool {
-    matches!(state, ShardState::Handing { .. }) && mine == Some(num)
+/// The state after Seal(`num`): only a shard that leaves by that move stops being served.
+pub fn seal(state: ShardState, num: ConfigNum) -> Option<ShardState> {
+    match state {
+        ShardState::Leaving { to, num: leaving } if leaving == num => {
+            Some(ShardState::Handing { to, num, next: Next::Unchanged })
+        }
+        _ => None,
+    }
+}
+
+/// The state after Release(`num`), which drops the rows: only while the shard is handed over by that move.
+/// "Done(m)" permits no other m.
+pub fn release(state: ShardState, num: ConfigNum) -> Option<ShardState> {
+    match state {
+        ShardState::Handing { num: handed, next, .. } if handed == num => Some(match next {
+            Next::Mine { num } => ShardState::Awaiting { num },
+            Next::Unchanged | Next::Others { .. } | Next::Nobodys => ShardState::Absent,
+        }),
+        _ => None,
+    }
+}
+
+/// The state after Reopen(`num`): the rows stay here, and the shard becomes what the newest configuration wants.
+pub fn reopen(state: ShardState, num: ConfigNum) -> Option<ShardState> {
+    match state {
+        ShardState::Handing { to, num: handed, next } if handed == num => {
+            Some(next.of_rows().unwrap_or(ShardState::Leaving { to, num }))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use raft::types::EntryId;
 use super::Machine;
 use crate::machine::command::{Command, Outcome, Query};
 use crate::machine::rows;
-use crate::machine::shard::ShardState;
+use crate::machine::shard::{Next, ShardState};
 
 type Reply = Result<KvReply, KvRefusal>;
 
@@ -162,12 +162,16 @@ impl Group {
     }
 
     fn ask(&self, shard: ShardId, config: &Sealed) -> PushVerdict {
-        let (config, from) = (config.place(), last_owner(config, shard));
-        self.machine.query(&self.rows, Query::Cursor { shard, config, from }).push()
+        self.machine.query(&self.rows, Query::Cursor { shard, config: config.place() }).push()
     }
 
     fn state(&self, shard: ShardId) -> ShardState {
         self.machine.state(shard).expect("the shard exists")
+    }
+
+    /// The same, before a configuration is known, too.
+    fn state_of(&self, shard: ShardId) -> ShardState {
+        self.machine.state(shard).unwrap_or_default()
     }
 
     /// The rows that travel with a shard.
@@ -186,7 +190,7 @@ impl Group {
         for (shard, served) in &self.machine.served {
             assert_eq!(served.meta, rows::meta(&self.rows, *shard));
             assert_eq!(served.sessions, Sessions::load(rows::sessions_prefix(*shard), &self.rows));
-            assert_eq!(self.state(*shard), ShardState::Serving, "only served shards are cached");
+            assert!(self.state(*shard).serves(), "only served shards are cached");
         }
         let standing = self.machine.standing();
         let standing = standing.borrow();
@@ -195,29 +199,50 @@ impl Group {
     }
 }
 
-/// The group that hands a shard over in a configuration.
-fn last_owner(config: &Sealed, shard: ShardId) -> GroupId {
-    config.shards.get(shard.0 as usize).and_then(|it| it.last_owner).unwrap_or_default()
-}
-
 fn install(shard: ShardId, config: &Sealed, after: &Cursor, rows: &[Row]) -> Command {
-    let (config, from) = (config.place(), last_owner(config, shard));
-    Command::Install { shard, config, from, after: after.clone(), rows: rows.to_vec() }
+    Command::Install { shard, config: config.place(), after: after.clone(), rows: rows.to_vec() }
 }
 
 fn activate(shard: ShardId, config: &Sealed, end: &Cursor) -> Command {
-    let (config, from) = (config.place(), last_owner(config, shard));
-    Command::Activate { shard, config, from, end: end.clone() }
+    Command::Activate { shard, config: config.place(), end: end.clone() }
+}
+
+fn seal(shard: ShardId, num: u64) -> Command {
+    Command::Seal { shard, num: ConfigNum(num) }
 }
 
 fn release(shard: ShardId, num: u64) -> Command {
     Command::Release { shard, num: ConfigNum(num) }
 }
 
+fn reopen(shard: ShardId, num: u64) -> Command {
+    Command::Reopen { shard, num: ConfigNum(num) }
+}
+
 fn at_cursor(num: u64, cursor: &Cursor) -> PushVerdict {
     Ok(PushReply::Cursor { num: ConfigNum(num), cursor: cursor.clone() })
 }
 
-fn already_done(num: u64) -> PushVerdict {
-    Ok(PushReply::AlreadyDone { num: ConfigNum(num) })
+fn done(num: u64) -> PushVerdict {
+    Ok(PushReply::Done { num: ConfigNum(num) })
+}
+
+fn refused(num: u64) -> PushVerdict {
+    Ok(PushReply::Refused { num: ConfigNum(num) })
+}
+
+fn not_ready(num: u64) -> KvRefusal {
+    KvRefusal::NotReady { config: ConfigNum(num), ask: None }
+}
+
+fn awaiting(num: u64) -> ShardState {
+    ShardState::Awaiting { num: ConfigNum(num) }
+}
+
+fn leaving(to: GroupId, num: u64) -> ShardState {
+    ShardState::Leaving { to, num: ConfigNum(num) }
+}
+
+fn handing(to: GroupId, num: u64, next: Next) -> ShardState {
+    ShardState::Handing { to, num: ConfigNum(num), next }
 }

@@ -23,7 +23,7 @@ async fn a_shard_that_its_new_owner_awaits_is_served_by_its_last_owner_at_once()
         let fake = Fake::new(move |_, ask| match ask {
             Ask::Ctrl(CtrlRequest::Watch { .. }) => Answer::NotSent,
             Ask::Ctrl(_) => told(moved.clone()),
-            Ask::Kv(GroupId(2), _) => kv(Err(KvRefusal::NotReady { config: ConfigNum(2) })),
+            Ask::Kv(GroupId(2), _) => kv(Err(KvRefusal::NotReady { config: ConfigNum(2), ask: None })),
             Ask::Kv(_, KvRequest::Open { .. }) => kv(Ok(KvReply::Opened(SessionId(1)))),
             Ask::Kv(..) => kv(DONE),
         });
@@ -34,6 +34,33 @@ async fn a_shard_that_its_new_owner_awaits_is_served_by_its_last_owner_at_once()
         sent.dedup();
         assert_eq!(sent, [(1, 1)], "both groups got the same ticket");
     }
+}
+
+/// The shards are to go from group 1 to group 2, and group 3 still has them: their last owner never got them.
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_named_as_the_holder_is_asked_at_once_and_first_from_then_on() {
+    let mut moved = (*config(3, Some(2))).clone();
+    moved.shards.iter_mut().for_each(|assignment| assignment.last_owner = Some(GroupId(1)));
+    let (moved, here) = (Sealed::new(moved), ConfigNum(3));
+    let mut served = 0;
+    let fake = Fake::new(move |_, ask| match ask {
+        Ask::Ctrl(_) => told(moved.clone()),
+        Ask::Kv(GroupId(2), _) if served >= 5 => kv(DONE),
+        Ask::Kv(GroupId(2), _) => kv(Err(KvRefusal::NotReady { config: here, ask: Some(GroupId(3)) })),
+        Ask::Kv(GroupId(3), _) if served < 5 => {
+            served += 1;
+            kv(DONE)
+        }
+        Ask::Kv(GroupId(3), _) => kv(Err(KvRefusal::WrongGroup { config: here, ask: Some(GroupId(2)) })),
+        Ask::Kv(..) => panic!("the last owner is asked"),
+    });
+    let (clerk, started) = (with(&fake, false), clock::now());
+    for _ in 0..8 {
+        assert_eq!(clerk.put_if("key", "value", Version(0)).await, Ok(Version(1)));
+    }
+    let groups: Vec<u64> = super::writes(&fake).into_iter().map(|(group, _)| group.0).collect();
+    assert_eq!(groups, [2, 3, 3, 3, 3, 3, 3, 2, 2, 2]);
+    assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
 }
 
 /// Group 2 has the shards, and serves them from the fourth request on; group 1 had them, and answers so.
@@ -49,7 +76,7 @@ async fn put_beside_a_last_owner(answer: fn() -> Answer, sessions: bool) -> Dura
         Ask::Kv(..) => {
             asked += 1;
             let ready = asked > 3;
-            kv(if ready { DONE } else { Err(KvRefusal::NotReady { config: ConfigNum(3) }) })
+            kv(if ready { DONE } else { Err(KvRefusal::NotReady { config: ConfigNum(3), ask: None }) })
         }
     });
     let started = clock::now();

@@ -85,9 +85,10 @@ fn word(role: Role) -> &'static str {
 fn shard_word(state: ShardState) -> String {
     match state {
         ShardState::Absent => "absent".to_owned(),
-        ShardState::Awaiting => "awaiting".to_owned(),
+        ShardState::Awaiting { .. } => "awaiting".to_owned(),
         ShardState::Serving => "serving".to_owned(),
-        ShardState::Handing { to } => format!("handing to {to}"),
+        ShardState::Leaving { to, .. } => format!("leaving to {to}"),
+        ShardState::Handing { to, .. } => format!("handing to {to}"),
         ShardState::Parked => "parked".to_owned(),
     }
 }

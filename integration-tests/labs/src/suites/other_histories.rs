@@ -272,7 +272,7 @@ impl Stage {
         let mine = Own { group, incarnation: Some(own), adopted: None };
         let named = Config { num: ConfigNum(0), ..self.before.config().as_ref().clone() };
         let named = Config { before: Default::default(), ..named };
-        let verdict = fits(mine, &Sealed::new(named), std::iter::empty());
+        let verdict = fits(mine, &Sealed::new(named));
         ensure(verdict == Err(Unfit::OtherData), || format!("a wiped group would adopt: {verdict:?}"))?;
         let others: Vec<GroupId> = GROUPS.into_iter().filter(|it| *it != group).collect();
         self.all_kept(&others).await

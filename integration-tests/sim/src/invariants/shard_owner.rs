@@ -24,9 +24,10 @@ impl Invariant for ShardOwner {
         *best = (standing.changed, standing.shards.clone());
         let group = &turn.seen.group;
         for (shard, state) in standing.shards.iter().enumerate() {
-            let serves =
-                |(_, shards): &(Index, Vec<ShardState>)| shards.get(shard) == Some(&ShardState::Serving);
-            if *state != ShardState::Serving {
+            let serves = |(_, shards): &(Index, Vec<ShardState>)| {
+                shards.get(shard).is_some_and(|state| state.serves())
+            };
+            if !state.serves() {
                 continue;
             }
             let other = self.groups.iter().find(|(name, known)| *name != group && serves(known));

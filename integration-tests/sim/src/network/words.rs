@@ -246,6 +246,7 @@ fn push(request: &PushRequest) -> String {
             rows.len(),
             cursor_text(after)
         ),
+        PushRequest::Offer { shard, from, .. } => format!("group {from} offers shard {shard}"),
         PushRequest::Activate { shard, from, end, .. } => {
             format!(
                 "shard {shard} from group {from} is complete with {} rows: serve it (config {num})",
@@ -258,7 +259,8 @@ fn push(request: &PushRequest) -> String {
 fn push_reply(reply: &PushReply) -> String {
     match reply {
         PushReply::Cursor { num, cursor } => format!("has {} rows (config {num})", cursor.rows),
-        PushReply::AlreadyDone { num } => format!("already done (config {num})"),
+        PushReply::Done { num } => format!("done (config {num})"),
+        PushReply::Refused { num } => format!("refused (config {num})"),
     }
 }
 

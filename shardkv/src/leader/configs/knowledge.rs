@@ -6,9 +6,7 @@ use std::sync::Arc;
 use clerk::api::config::{AddressBook, Assignment, Place, Sealed};
 use clerk::api::ctrl::CtrlRequest;
 use clerk::api::status::History;
-use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
-
-use crate::machine::shard::ShardState;
+use clerk::api::{ConfigNum, Incarnation};
 
 /// Assignments kept in configurations that wait for their turn: bounds their memory.
 const KEPT_ASSIGNMENTS_MAX: usize = 65_536;
@@ -52,28 +50,15 @@ impl Knowledge {
         self.upcoming.get(&next).filter(|config| follows(adopted, next, config)).cloned()
     }
 
-    /// The configurations that `group`, whose shards are in these settled states, may adopt without a pause: the next
-    /// one, and more behind it as long as all shards stay settled, within some bytes.
-    pub(crate) fn run(
-        &self,
-        adopted: Option<Place>,
-        group: GroupId,
-        states: Vec<(ShardId, ShardState)>,
-    ) -> Vec<Sealed> {
-        let mut states: BTreeMap<ShardId, ShardState> = states.into_iter().collect();
+    /// The configurations to adopt now: the next one and those that follow it, within some bytes.
+    pub(crate) fn run(&self, adopted: Option<Place>) -> Vec<Sealed> {
         let (mut run, mut last, mut bytes) = (Vec::new(), adopted, 0);
         // The first one is judged by the caller. One that this build does not understand must not be applied.
         while let Some(config) = self.next(last).filter(|next| run.is_empty() || next.is_understood()) {
             bytes += config.shards.len() * size_of::<Assignment>();
-            let moved = config.assignments().map(|(shard, assignment)| {
-                let before = states.get(&shard).copied().unwrap_or_default();
-                (shard, before.adopt(group, assignment))
-            });
-            states = moved.filter(|(_, state)| *state != ShardState::Absent).collect();
             last = Some(config.place());
             run.push(config);
-            let is_full = bytes >= RUN_BYTES_MAX || run.len() >= KEPT_CONFIGS_MAX;
-            if is_full || !states.values().all(|state| state.settled()) {
+            if bytes >= RUN_BYTES_MAX || run.len() >= KEPT_CONFIGS_MAX {
                 break;
             }
         }

@@ -5,23 +5,32 @@ use clerk::api::config::{Assignment, Place};
 use clerk::api::push::Cursor;
 use clerk::api::{ConfigNum, Digest, GroupId};
 
+use super::ShardState::{Absent, Awaiting, Handing, Leaving, Parked, Serving};
 use super::{
-    Access, Activate, Install, ShardState, access, activate, install, may_adopt, moves_here, release,
+    Access, Activate, Here, Install, Next, ShardState, access, activate, install, may_adopt, release, reopen,
+    seal,
 };
 
 const ME: GroupId = GroupId(1);
 const OTHER: GroupId = GroupId(2);
 const THIRD: GroupId = GroupId(3);
-const STATES: [ShardState; 5] = [
-    ShardState::Absent,
-    ShardState::Awaiting,
-    ShardState::Serving,
-    ShardState::Handing { to: OTHER },
-    ShardState::Parked,
-];
 
-fn at(num: u64) -> Option<ConfigNum> {
-    Some(ConfigNum(num))
+const fn num(num: u64) -> ConfigNum {
+    ConfigNum(num)
+}
+
+fn handing(next: Next) -> ShardState {
+    Handing { to: OTHER, num: num(5), next }
+}
+
+/// Every state, of a move by configuration 5.
+fn states() -> Vec<ShardState> {
+    let nexts =
+        [Next::Unchanged, Next::Mine { num: num(6) }, Next::Others { to: THIRD, num: num(6) }, Next::Nobodys];
+    let mut states =
+        vec![Absent, Awaiting { num: num(5) }, Serving, Leaving { to: OTHER, num: num(5) }, Parked];
+    states.extend(nexts.map(handing));
+    states
 }
 
 fn place(num: u64) -> Place {
@@ -35,73 +44,48 @@ fn cursor(rows: u64) -> Cursor {
 
 #[test]
 fn adopting_moves_each_state_as_the_table_says() {
-    use ShardState::{Absent, Awaiting, Handing, Parked, Serving};
-    let owners = [None, Some(ME), Some(OTHER)];
-    let lasts = [None, Some(ME), Some(THIRD)];
-    for owner in owners {
-        for last_owner in lasts {
-            let next = Assignment { owner, last_owner };
-            let mine_and_new = owner == Some(ME) && last_owner.is_none();
-            let expected = [
-                (
-                    Absent,
-                    if mine_and_new {
-                        Serving
-                    } else if owner == Some(ME) {
-                        Awaiting
-                    } else {
-                        Absent
-                    },
-                ),
-                (Awaiting, Awaiting),
-                (
-                    Serving,
-                    match owner {
-                        None => Parked,
+    let seven = num(7);
+    for before in [Some(ME), Some(OTHER), Some(THIRD), None] {
+        for owner in [Some(ME), Some(OTHER), Some(THIRD), None] {
+            for last_owner in [None, Some(THIRD)] {
+                let now = Assignment { owner, last_owner };
+                for state in states() {
+                    let wanted = match owner {
                         Some(ME) => Serving,
-                        Some(to) => Handing { to },
-                    },
-                ),
-                (Handing { to: OTHER }, Handing { to: OTHER }),
-                (
-                    Parked,
-                    match owner {
+                        Some(to) => Leaving { to, num: seven },
                         None => Parked,
-                        Some(ME) => Serving,
-                        Some(to) => Handing { to },
-                    },
-                ),
-            ];
-            for (before, after) in expected {
-                assert_eq!(before.adopt(ME, next), after, "{before:?} adopts {next:?}");
+                    };
+                    let expected = match (state, owner) {
+                        // Whose owner stays, stays.
+                        _ if before == owner => state,
+                        (Absent, Some(ME)) if last_owner.is_none() => Serving,
+                        (Absent, Some(ME)) => Awaiting { num: seven },
+                        (Absent | Awaiting { .. }, _) => Absent,
+                        (Serving | Leaving { .. } | Parked, _) => wanted,
+                        (Handing { .. }, Some(ME)) => handing(Next::Mine { num: seven }),
+                        (Handing { .. }, Some(to)) => handing(Next::Others { to, num: seven }),
+                        (Handing { .. }, None) => handing(Next::Nobodys),
+                    };
+                    assert_eq!(
+                        state.adopt(ME, seven, before, now),
+                        expected,
+                        "{state:?}: {before:?} {now:?}"
+                    );
+                }
             }
         }
     }
 }
 
 #[test]
-fn only_the_next_configuration_is_adopted_and_only_when_all_shards_are_settled() {
-    let settled = [ShardState::Absent, ShardState::Serving, ShardState::Parked];
-    let here = Some(place(4));
-    let may = |current: Option<Place>, next, shards: &[ShardState]| {
-        let before = current.map(|current| current.digest).unwrap_or_default();
-        may_adopt(current, ConfigNum(next), before, shards.iter().copied())
-    };
-    assert!(may(None, 0, &[]));
-    assert!(!may(None, 1, &[]));
-    assert!(may(here, 5, &settled));
-    for next in [0, 3, 4, 6, 7, u64::MAX] {
-        assert!(!may(here, next, &settled));
-    }
-    for unsettled in [ShardState::Awaiting, ShardState::Handing { to: OTHER }] {
-        assert!(!may(here, 5, &[ShardState::Serving, unsettled]));
-    }
-}
-
-#[test]
-fn only_what_follows_the_own_history_is_adopted() {
-    let may = |current, next, before| may_adopt(current, ConfigNum(next), before, std::iter::empty());
+fn only_what_follows_the_own_history_is_adopted_and_it_waits_for_nothing() {
+    let may = |current, next, before| may_adopt(current, ConfigNum(next), before);
+    assert!(may(None, 0, Digest(0)));
+    assert!(!may(None, 1, Digest(0)));
     assert!(may(Some(place(4)), 5, place(4).digest));
+    for next in [0, 3, 4, 6, 7, u64::MAX] {
+        assert!(!may(Some(place(4)), next, place(4).digest));
+    }
     for before in [place(3).digest, place(5).digest, Digest(0), Digest(1)] {
         assert!(!may(Some(place(4)), 5, before), "{before:?}");
     }
@@ -109,87 +93,124 @@ fn only_what_follows_the_own_history_is_adopted() {
 }
 
 #[test]
-fn a_push_of_another_history_is_neither_taken_nor_done() {
-    let (config, nothing) = (place(5), Cursor::default());
-    for state in STATES {
-        for other in [None, Some(Digest(1)), Some(place(4).digest)] {
-            for mine in [at(5), at(6), at(100)] {
-                let judged = install(state, mine, config, other, &nothing, &nothing);
-                assert_eq!(judged, Install::OtherHistory, "{state:?} {mine:?}");
-                let judged = activate(state, mine, config, other, &nothing, &nothing);
-                assert_eq!(judged, Activate::OtherHistory, "{state:?} {mine:?}");
-            }
-            // Who is not there yet cannot know.
-            assert_eq!(install(state, at(4), config, other, &nothing, &nothing), Install::Behind);
-        }
-    }
-}
-
-#[test]
-fn a_shard_comes_from_its_last_owner_only() {
-    let coming = Assignment { owner: Some(ME), last_owner: Some(OTHER) };
-    assert!(moves_here(coming, ME, OTHER));
-    assert!(!moves_here(coming, ME, THIRD) && !moves_here(coming, OTHER, OTHER));
-    assert!(!moves_here(Assignment { last_owner: None, ..coming }, ME, OTHER));
-}
-
-#[test]
 fn a_served_shard_serves_any_number_and_otherwise_the_number_decides_before_the_table() {
-    for state in STATES {
+    for state in states() {
         for asked in 0..10 {
             let expected = match state {
-                ShardState::Serving => Access::Serve,
+                Serving | Leaving { .. } => Access::Serve,
+                Handing { to, .. } => Access::WrongGroup { ask: Some(to) },
                 _ if asked > 5 => Access::NotReady,
-                ShardState::Absent | ShardState::Handing { .. } => Access::WrongGroup,
-                ShardState::Awaiting | ShardState::Parked => Access::NotReady,
+                Absent => Access::WrongGroup { ask: None },
+                Awaiting { .. } | Parked => Access::NotReady,
             };
-            assert_eq!(access(state, ConfigNum(5), ConfigNum(asked)), expected, "{state:?} asked {asked}");
+            assert_eq!(access(state, num(5), ConfigNum(asked)), expected, "{state:?} asked {asked}");
+        }
+    }
+}
+
+/// The verdict on a push of move `config` at a group in this state that adopted configuration `adopted`.
+fn judged(state: ShardState, taken: Option<u64>, adopted: Option<u64>, config: Place) -> (Install, Activate) {
+    let here = cursor(3);
+    let digest = Some(place(config.num.0).digest);
+    let (taken, adopted) = (taken.map(ConfigNum), adopted.map(ConfigNum));
+    let here = Here { state, taken, cursor: &here, adopted, digest };
+    (install(here, config, &cursor(3)), activate(here, config, &cursor(3)))
+}
+
+#[test]
+fn a_push_is_answered_by_what_the_group_took_and_by_what_it_still_awaits() {
+    for state in states() {
+        for taken in [None, Some(3), Some(4), Some(5), Some(6), Some(9)] {
+            for adopted in [None, Some(0), Some(4)] {
+                let early = (Install::Early, Activate::Early);
+                assert_eq!(judged(state, taken, adopted, place(5)), early, "{state:?}");
+            }
+            for adopted in [Some(5), Some(6), Some(100)] {
+                let expected = match state {
+                    Awaiting { .. } => (Install::Accept, Activate::Serve),
+                    _ if taken >= Some(5) => (Install::Done, Activate::Done),
+                    _ => (Install::Refused, Activate::Refused),
+                };
+                assert_eq!(judged(state, taken, adopted, place(5)), expected, "{state:?} took {taken:?}");
+            }
         }
     }
 }
 
 #[test]
-fn a_push_is_handled_only_by_the_group_that_is_there_and_waits_for_it() {
-    for state in STATES {
-        let (here, end) = (cursor(3), cursor(3));
-        let (config, same) = (place(5), Some(place(5).digest));
-        // A group without any configuration, or one that is behind, knows nothing about (n, s) yet.
-        for mine in [None, at(0), at(4)] {
-            assert_eq!(install(state, mine, config, same, &here, &here), Install::Behind);
-            assert_eq!(activate(state, mine, config, same, &here, &end), Activate::Behind);
-        }
-        // One that is past it answers "already done", whatever the shard is doing by then.
-        for mine in [at(6), at(100)] {
-            assert_eq!(install(state, mine, config, same, &here, &here), Install::AlreadyDone);
-            assert_eq!(activate(state, mine, config, same, &here, &end), Activate::AlreadyDone);
-        }
-        let awaited = state == ShardState::Awaiting;
-        let install_here = |after: &Cursor| install(state, at(5), config, same, &here, after);
-        let activate_here = |end: &Cursor| activate(state, at(5), config, same, &here, end);
-        assert_eq!(install_here(&here), if awaited { Install::Accept } else { Install::AlreadyDone });
-        assert_eq!(activate_here(&end), if awaited { Activate::Serve } else { Activate::AlreadyDone });
-        for other in [
-            Cursor::default(),
-            cursor(2),
-            cursor(4),
-            Cursor { hash: 1, ..cursor(3) },
-            Cursor { rows: 4, ..cursor(3) },
-            Cursor { last: None, ..cursor(3) },
-        ] {
-            assert_eq!(install_here(&other), if awaited { Install::Elsewhere } else { Install::AlreadyDone });
-            assert_eq!(activate_here(&other), if awaited { Activate::Wipe } else { Activate::AlreadyDone });
+fn a_push_of_another_move_than_the_awaited_one_is_not_taken() {
+    let awaiting = Awaiting { num: num(7) };
+    assert_eq!(judged(awaiting, None, Some(7), place(5)), (Install::Refused, Activate::Refused));
+    assert_eq!(judged(awaiting, Some(5), Some(7), place(5)), (Install::Done, Activate::Done));
+    assert_eq!(judged(awaiting, Some(5), Some(7), place(6)), (Install::Refused, Activate::Refused));
+    // It may return here: that is known when the present move is over.
+    let returning = handing(Next::Mine { num: num(6) });
+    assert_eq!(judged(returning, None, Some(6), place(6)), (Install::Early, Activate::Early));
+    assert_eq!(judged(returning, Some(4), Some(6), place(4)), (Install::Done, Activate::Done));
+}
+
+#[test]
+fn a_push_of_another_history_is_neither_taken_nor_done_nor_refused() {
+    let nothing = Cursor::default();
+    for state in states() {
+        for digest in [None, Some(Digest(1)), Some(place(4).digest)] {
+            for adopted in [5, 6, 100] {
+                let here = Here {
+                    state,
+                    taken: Some(num(9)),
+                    cursor: &nothing,
+                    adopted: Some(ConfigNum(adopted)),
+                    digest,
+                };
+                assert_eq!(install(here, place(5), &nothing), Install::OtherHistory, "{state:?}");
+                assert_eq!(activate(here, place(5), &nothing), Activate::OtherHistory, "{state:?}");
+            }
+            // Who is not there yet cannot know.
+            let here = Here { state, taken: None, cursor: &nothing, adopted: Some(num(4)), digest };
+            assert_eq!(install(here, place(5), &nothing), Install::Early);
         }
     }
 }
 
 #[test]
-fn a_shard_is_released_only_while_handed_over_and_only_for_that_configuration() {
-    for state in STATES {
-        let handing = matches!(state, ShardState::Handing { .. });
-        assert_eq!(release(state, at(5), ConfigNum(5)), handing);
-        for num in [0, 4, 6] {
-            assert!(!release(state, at(5), ConfigNum(num)));
+fn rows_are_taken_only_where_they_continue_and_served_only_when_all_are_there() {
+    let (mine, state) = (cursor(3), Awaiting { num: num(5) });
+    let digest = Some(place(5).digest);
+    let here = Here { state, taken: None, cursor: &mine, adopted: Some(num(5)), digest };
+    for other in [
+        Cursor::default(),
+        cursor(2),
+        cursor(4),
+        Cursor { hash: 1, ..cursor(3) },
+        Cursor { rows: 4, ..cursor(3) },
+        Cursor { last: None, ..cursor(3) },
+    ] {
+        assert_eq!(install(here, place(5), &other), Install::Elsewhere);
+        assert_eq!(activate(here, place(5), &other), Activate::Wipe);
+    }
+}
+
+#[test]
+fn a_move_is_sealed_released_and_reopened_only_in_its_state_and_by_its_number() {
+    for state in states() {
+        for asked in [0, 4, 5, 6] {
+            let exact = asked == 5;
+            let sealed = match state {
+                Leaving { .. } if exact => Some(handing(Next::Unchanged)),
+                _ => None,
+            };
+            assert_eq!(seal(state, num(asked)), sealed, "{state:?}");
+            let (released, reopened) = match state {
+                Handing { next, .. } if exact => match next {
+                    Next::Unchanged => (Some(Absent), Some(Leaving { to: OTHER, num: num(5) })),
+                    Next::Mine { num } => (Some(Awaiting { num }), Some(Serving)),
+                    Next::Others { to, num } => (Some(Absent), Some(Leaving { to, num })),
+                    Next::Nobodys => (Some(Absent), Some(Parked)),
+                },
+                _ => (None, None),
+            };
+            assert_eq!(release(state, num(asked)), released, "{state:?}");
+            assert_eq!(reopen(state, num(asked)), reopened, "{state:?}");
         }
-        assert!(!release(state, None, ConfigNum(0)));
     }
 }

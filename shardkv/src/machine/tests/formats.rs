@@ -54,6 +54,10 @@ fn script() -> Vec<(GroupId, Command)> {
             config: ConfigNum(1),
         },
         adopt(2),
+        seal(S, 2),
+        // Of another move: nothing happens.
+        reopen(S, 1),
+        release(S, 1),
     ];
     for command in of_a {
         a.apply(command.clone());
@@ -132,12 +136,12 @@ fn commands_and_rows_of_level_1_mean_what_they_meant() {
         group
     };
     let (mut a, b) = (open(A), open(B));
-    assert_eq!(a.state(S), ShardState::Handing { to: B });
+    assert_eq!(a.state(S), handing(B, 2, Next::Unchanged));
     assert_eq!(a.state(ShardId(1)), ShardState::Serving);
     assert_eq!(a.machine.num(), Some(ConfigNum(2)));
     assert_eq!(a.machine.incarnation, Some(life(A)));
     assert_eq!(a.get(&key_in(ShardId(1), 0)), value("others", 2));
-    assert_eq!(b.state(S), ShardState::Awaiting);
+    assert_eq!(b.state(S), awaiting(2));
     assert_eq!(rows::cursor(&b.rows, S).rows, 1);
     // The history goes on.
     let third = history(PARAMS, &[&[Some(A), Some(A)], &[Some(B), Some(A)], &[Some(A), Some(A)]]).remove(3);

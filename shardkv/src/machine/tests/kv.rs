@@ -290,7 +290,7 @@ fn counters_follow_the_rows() {
 fn a_group_without_a_configuration_is_not_ready_and_keeps_its_first_name() {
     let mut group = Group::unnamed(A, PARAMS);
     let key = key_in(ShardId(0), 0);
-    let not_ready = Err(KvRefusal::NotReady { config: ConfigNum(0) });
+    let not_ready = Err(not_ready(0));
     assert_eq!(group.write(&key, put("a")), not_ready);
     assert_eq!(group.get(&key), not_ready);
     assert_eq!(group.apply(Command::Init { incarnation: Incarnation(5) }), Outcome::Changed(true));
@@ -299,7 +299,7 @@ fn a_group_without_a_configuration_is_not_ready_and_keeps_its_first_name() {
     let configs = history(PARAMS, &[&[Some(A), Some(B)]]);
     assert!(!group.adopt(&configs[1]), "the first one that names it is not the first of all");
     assert!(group.adopt(&configs[0]));
-    assert_eq!(group.write(&key, put("a")), Err(KvRefusal::WrongGroup { config: ConfigNum(0) }));
+    assert_eq!(group.write(&key, put("a")), Err(KvRefusal::WrongGroup { config: ConfigNum(0), ask: None }));
     // A clerk that knows more: this group is behind.
     assert_eq!(group.write_at(1, &key, put("a"), None), not_ready);
     group.check_cache();

@@ -16,15 +16,16 @@ fn two_groups(owners: &[Option<GroupId>]) -> (Group, Group, Vec<Sealed>) {
     (a, b, configs)
 }
 
-/// Carries shard 0 from one to the other in one chunk, and releases it.
+/// Seals shard 0, carries it from one to the other in one chunk, and releases it.
 fn carry(from: &mut Group, to: &mut Group, config: &Sealed) {
     let num = config.num.0;
+    from.apply(seal(S, num));
     let rows = from.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
     if !rows.is_empty() {
         assert_eq!(to.apply(install(S, config, &Cursor::default(), &rows)).push(), at_cursor(num, &end));
     }
-    assert_eq!(to.apply(activate(S, config, &end)).push(), already_done(num));
+    assert_eq!(to.apply(activate(S, config, &end)).push(), done(num));
     assert_eq!(from.apply(release(S, num)), Outcome::Changed(true));
 }
 
@@ -40,17 +41,13 @@ fn values_versions_floor_and_sessions_move_with_the_shard() {
     assert_eq!(a.write(&gone, Write::Delete), written(3));
     assert_eq!(a.write_at(1, &key, append("x"), ticket(session, 1)), written(4));
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
-    assert_eq!((a.state(S), b.state(S)), (ShardState::Handing { to: B }, ShardState::Awaiting));
+    assert_eq!((a.state(S), b.state(S)), (leaving(B, 2), awaiting(2)));
+    assert_eq!(a.write_at(2, &stays, append("t"), None), written(2), "served until it is sealed");
+    assert_eq!(a.apply(seal(S, 2)), Outcome::Changed(true));
     // Frozen at one, not yet at the other; neither is recorded.
-    let num = ConfigNum(2);
-    assert_eq!(
-        a.write_at(2, &key, append("y"), ticket(session, 2)),
-        Err(KvRefusal::WrongGroup { config: num })
-    );
-    assert_eq!(
-        b.write_at(2, &key, append("y"), ticket(session, 2)),
-        Err(KvRefusal::NotReady { config: num })
-    );
+    let elsewhere = KvRefusal::WrongGroup { config: ConfigNum(2), ask: Some(B) };
+    assert_eq!(a.write_at(2, &key, append("y"), ticket(session, 2)), Err(elsewhere));
+    assert_eq!(b.write_at(2, &key, append("y"), ticket(session, 2)), Err(not_ready(2)));
     carry(&mut a, &mut b, &configs[2]);
     assert_eq!(b.write_at(2, &key, append("x"), ticket(session, 1)), written(4), "the session came along");
     assert_eq!(b.write_at(2, &key, append("y"), ticket(session, 2)), written(5));
@@ -58,7 +55,7 @@ fn values_versions_floor_and_sessions_move_with_the_shard() {
     assert_eq!(b.write(&gone, put("new")), written(4), "the floor came along");
     assert_ne!(b.open(S), session, "the counter came along: a name is never used twice");
     assert!(a.pushed(S).is_empty(), "nothing is left at the source");
-    assert_eq!(a.get(&stays), value("s", 1), "the other shard is undisturbed");
+    assert_eq!(a.get(&stays), value("st", 2), "the other shard is undisturbed");
     assert_eq!(rows::meta(&b.rows, S).rows, 2);
     a.check_cache();
     b.check_cache();
@@ -71,6 +68,7 @@ fn chunks_that_are_doubled_reordered_or_cut_differently_are_harmless() {
         a.write(&key_in(S, n), put("value")).expect("written");
     }
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    a.apply(seal(S, 2));
     let rows = a.pushed(S);
     let at = |n: usize| rows::advance(Cursor::default(), &rows[..n]);
     assert_eq!(
@@ -88,14 +86,14 @@ fn chunks_that_are_doubled_reordered_or_cut_differently_are_harmless() {
     assert_eq!(b.apply(install(S, &configs[2], &at(5), &rows[5..6])).push(), at_cursor(2, &at(6)));
     assert_eq!(b.ask(S, &configs[2]), at_cursor(2, &at(6)), "a new mover asks");
     assert_eq!(b.apply(install(S, &configs[2], &at(6), &rows[6..])).push(), at_cursor(2, &at(rows.len())));
-    assert_eq!(b.apply(activate(S, &configs[2], &at(rows.len()))).push(), already_done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &at(rows.len()))).push(), done(2));
     assert_eq!(b.pushed(S), a.pushed(S));
     assert!(b.rows.get(&[0x01, b'u', 0, 0, 0, 0]).is_none(), "Activate deletes the cursor");
     // Whatever arrives late gets the acknowledgement, and changes nothing.
     let before = b.rows.clone();
-    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), already_done(2));
-    assert_eq!(b.apply(activate(S, &configs[2], &at(3))).push(), already_done(2));
-    assert_eq!(b.ask(S, &configs[2]), already_done(2));
+    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &at(3))).push(), done(2));
+    assert_eq!(b.ask(S, &configs[2]), done(2));
     assert_eq!(b.rows, before);
 }
 
@@ -106,11 +104,12 @@ fn an_activate_that_does_not_match_wipes_and_starts_over() {
         a.write(&key_in(S, n), put("value")).expect("written");
     }
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    a.apply(seal(S, 2));
     let rows = a.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
     b.apply(install(S, &configs[2], &Cursor::default(), &rows[..3])).push().expect("a cursor");
     assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), at_cursor(2, &Cursor::default()));
-    assert_eq!(b.state(S), ShardState::Awaiting);
+    assert_eq!(b.state(S), awaiting(2));
     assert!(b.pushed(S).is_empty());
     assert_eq!(b.machine.standing().borrow().wipes, 1);
     carry(&mut a, &mut b, &configs[2]);
@@ -143,26 +142,125 @@ fn a_receiver_that_is_behind_takes_nothing_and_acknowledges_nothing() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
     a.write(&key_in(S, 0), put("value")).expect("written");
     assert!(a.adopt(&configs[2]));
+    a.apply(seal(S, 2));
     let rows = a.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
-    let behind: PushVerdict = Err(KvRefusal::NotReady { config: ConfigNum(1) });
+    let behind: PushVerdict = Err(not_ready(1));
     let before = b.rows.clone();
     assert_eq!(b.ask(S, &configs[2]), behind);
     assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push(), behind);
     assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), behind);
     assert_eq!(b.rows, before);
-    assert_eq!(a.apply(release(S, 1)), Outcome::Changed(false), "another configuration's Release");
-    assert!(!a.adopt(&configs[2]) && a.state(S) == ShardState::Handing { to: B });
+    for entry in [release(S, 1), reopen(S, 1), seal(S, 2), seal(S, 1)] {
+        assert_eq!(a.apply(entry), Outcome::Changed(false), "another move's, or done already");
+    }
+    assert_eq!(a.state(S), handing(B, 2, Next::Unchanged));
 }
 
 #[test]
-fn nothing_is_adopted_while_a_shard_is_on_its_way() {
-    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(B)]);
+fn adopting_waits_for_no_shard_that_is_on_its_way() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(B), Some(A), Some(B)]);
+    let key = key_in(S, 0);
+    a.write(&key, put("value")).expect("written");
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
-    assert!(!a.adopt(&configs[3]) && !b.adopt(&configs[3]));
-    carry(&mut a, &mut b, &configs[2]);
     assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
-    assert_eq!((a.state(S), b.state(S)), (ShardState::Absent, ShardState::Serving));
+    assert_eq!((a.state(S), b.state(S)), (leaving(B, 2), awaiting(2)), "their owner did not change");
+    a.apply(seal(S, 2));
+    assert!(a.adopt(&configs[4]) && a.adopt(&configs[5]));
+    assert_eq!(a.state(S), handing(B, 2, Next::Others { to: B, num: ConfigNum(5) }));
+    let rows = a.pushed(S);
+    let end = rows::advance(Cursor::default(), &rows);
+    b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push().expect("taken");
+    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), done(2));
+    assert!(b.adopt(&configs[4]));
+    assert_eq!(b.state(S), leaving(A, 4), "it serves until A awaits the shard");
+    assert!(b.adopt(&configs[5]));
+    assert_eq!(b.state(S), ShardState::Serving, "and is to keep it");
+    assert_eq!(a.apply(release(S, 2)), Outcome::Changed(true));
+    assert_eq!(a.state(S), ShardState::Absent);
+    assert_eq!(b.get(&key), value("value", 1));
+    assert_eq!(b.ask(S, &configs[5]), refused(5), "nobody has anything to send");
+}
+
+#[test]
+fn a_move_that_is_taken_back_before_the_seal_costs_nothing() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(A), None, Some(B)]);
+    let (key, n) = (key_in(S, 0), |n: usize| &[2, 3, 4, 5][n]);
+    let session = a.open(S);
+    assert_eq!(a.write_at(1, &key, append("a"), ticket(session, 1)), written(1));
+    for at in 0..4 {
+        assert!(a.adopt(&configs[*n(at)]) && b.adopt(&configs[*n(at)]));
+        let expected = [leaving(B, 2), ShardState::Serving, ShardState::Parked, leaving(B, 5)];
+        assert_eq!(a.state(S), expected[at]);
+        let expected = [awaiting(2), ShardState::Absent, ShardState::Absent, awaiting(5)];
+        assert_eq!(b.state(S), expected[at]);
+        a.check_cache();
+        b.check_cache();
+    }
+    assert_eq!(a.write_at(5, &key, append("b"), ticket(session, 2)), written(2));
+    assert_eq!(b.ask(S, &configs[2]), refused(2));
+    carry(&mut a, &mut b, &configs[5]);
+    assert_eq!(b.get(&key), value("ab", 2));
+}
+
+#[test]
+fn what_its_receiver_refuses_is_served_again_and_goes_where_the_newest_configuration_wants_it() {
+    let owners = [Some(A), Some(B), Some(A), Some(B), None, Some(B)];
+    let next_of = |count| match count {
+        0 => (Next::Unchanged, leaving(B, 2)),
+        1 => (Next::Mine { num: ConfigNum(3) }, ShardState::Serving),
+        2 => (Next::Others { to: B, num: ConfigNum(4) }, leaving(B, 4)),
+        _ => (Next::Nobodys, ShardState::Parked),
+    };
+    for count in 0..4 {
+        let (mut a, mut b, configs) = two_groups(&owners);
+        let key = key_in(S, 0);
+        a.write(&key, put("value")).expect("written");
+        assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+        a.apply(seal(S, 2));
+        let rows = a.pushed(S);
+        b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push().expect("taken");
+        assert!(b.adopt(&configs[3]));
+        assert!(b.pushed(S).is_empty(), "what came is dropped with the assignment");
+        let end = rows::advance(Cursor::default(), &rows);
+        assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), refused(2));
+        for config in &configs[3..3 + count] {
+            assert!(a.adopt(config));
+        }
+        let (next, after) = next_of(count);
+        assert_eq!(a.state(S), handing(B, 2, next));
+        assert_eq!(a.apply(reopen(S, 2)), Outcome::Changed(true));
+        assert_eq!(a.state(S), after);
+        for (n, config) in configs.iter().enumerate().skip(3) {
+            // Those that are adopted already are refused.
+            assert_eq!(a.adopt(config), n >= 3 + count);
+            assert_eq!(b.adopt(config), n > 3);
+        }
+        assert_eq!(a.state(S), leaving(B, 6));
+        carry(&mut a, &mut b, &configs[6]);
+        assert_eq!(b.get(&key), value("value", 1));
+        a.check_cache();
+        b.check_cache();
+    }
+}
+
+#[test]
+fn a_shard_that_returns_while_it_is_handed_over_is_awaited_once_its_rows_are_gone() {
+    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B), Some(A)]);
+    let key = key_in(S, 0);
+    a.write(&key, put("value")).expect("written");
+    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    a.apply(seal(S, 2));
+    assert!(a.adopt(&configs[3]));
+    assert_eq!(a.ask(S, &configs[3]), Err(not_ready(3)), "it cannot know yet");
+    carry(&mut a, &mut b, &configs[2]);
+    assert_eq!(a.state(S), awaiting(3));
+    assert!(b.adopt(&configs[3]));
+    assert_eq!(b.write(&key, put("newer")), written(2));
+    carry(&mut b, &mut a, &configs[3]);
+    assert_eq!(a.get(&key), value("newer", 2));
+    // What is true once stays true.
+    assert_eq!((a.ask(S, &configs[3]), b.ask(S, &configs[2])), (done(3), done(2)));
 }
 
 #[test]
@@ -172,14 +270,14 @@ fn a_parked_shard_keeps_its_rows_and_returns_or_moves_on() {
     a.write(&key, put("value")).expect("written");
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     assert_eq!((a.state(S), b.state(S)), (ShardState::Parked, ShardState::Absent));
-    assert_eq!(a.get(&key), Err(KvRefusal::NotReady { config: ConfigNum(2) }));
-    assert_eq!(a.write(&key, put("other")), Err(KvRefusal::NotReady { config: ConfigNum(2) }));
+    assert_eq!(a.get(&key), Err(not_ready(2)));
+    assert_eq!(a.write(&key, put("other")), Err(not_ready(2)));
     assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
     assert_eq!(a.get(&key), value("value", 1));
     for config in &configs[4..] {
         assert!(a.adopt(config) && b.adopt(config));
     }
-    assert_eq!((a.state(S), b.state(S)), (ShardState::Handing { to: B }, ShardState::Awaiting));
+    assert_eq!((a.state(S), b.state(S)), (leaving(B, 5), awaiting(5)));
     carry(&mut a, &mut b, &configs[5]);
     assert_eq!(b.get(&key), value("value", 1));
 }
@@ -190,6 +288,7 @@ fn messages_delayed_over_a_chain_a_b_a_are_refused() {
     let key = key_in(S, 0);
     a.write(&key, put("first")).expect("written");
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
+    a.apply(seal(S, 2));
     let old = a.pushed(S);
     let old_end = rows::advance(Cursor::default(), &old);
     carry(&mut a, &mut b, &configs[2]);
@@ -205,10 +304,12 @@ fn messages_delayed_over_a_chain_a_b_a_are_refused() {
         at_cursor(4, &Cursor::default()),
         "every life starts with an empty cursor"
     );
-    assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &old)).push(), already_done(2));
-    assert_eq!(b.apply(activate(S, &configs[2], &old_end)).push(), already_done(2));
-    assert_eq!(a.apply(release(S, 2)), Outcome::Changed(false));
-    assert_eq!(b.state(S), ShardState::Awaiting);
+    assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &old)).push(), done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &old_end)).push(), done(2));
+    for late in [seal(S, 2), release(S, 2), reopen(S, 2)] {
+        assert_eq!(a.apply(late), Outcome::Changed(false));
+    }
+    assert_eq!(b.state(S), awaiting(4));
     carry(&mut a, &mut b, &configs[4]);
     assert_eq!(b.get(&key), value("third", 3));
     assert_eq!(b.apply(release(S, 2)), Outcome::Changed(false));
@@ -293,18 +394,7 @@ fn a_push_of_another_history_changes_nothing_and_is_not_done() {
     assert!(b.adopt(&configs[3]));
     // Past it, too: "already done" would let a group of another history drop its rows.
     assert!(other(b.ask(S, &others[2])) && other(b.apply(activate(S, &others[2], &end)).push()));
-    assert_eq!(b.ask(S, &configs[2]), already_done(2));
-}
-
-#[test]
-fn rows_come_only_from_the_group_that_the_configuration_takes_the_shard_from() {
-    let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
-    assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
-    let (config, end) = (configs[2].place(), Cursor::default());
-    let before = b.rows.clone();
-    let stranger = Command::Activate { shard: S, config, from: GroupId(9), end };
-    assert!(matches!(b.apply(stranger).push(), Err(KvRefusal::Malformed(_))));
-    assert_eq!((b.state(S), &b.rows), (ShardState::Awaiting, &before));
+    assert_eq!(b.ask(S, &configs[2]), done(2));
 }
 
 #[test]

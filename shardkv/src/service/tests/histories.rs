@@ -56,10 +56,16 @@ async fn what_was_heard_of_lost_controllers_and_not_adopted_is_forgotten() {
     let world = two_groups().await;
     world.publish([Some(A); 4]);
     world.settled(1).await;
-    // Group A hands everything to a group that is not there, and hears of one more configuration.
-    world.publish([Some(GroupId(103)); 4]);
+    // It hears of one more configuration, which it does not adopt: by its name that means other data.
     world.publish([Some(B); 4]);
-    until(&world, A, |status| status.config == ConfigNum(2)).await;
+    world.settled(2).await;
+    world.configs.send_modify(|configs| {
+        let before = configs.last().expect("configuration 2").clone();
+        let groups = [(A, Incarnation(9)), (B, Incarnation(9))].into_iter().collect();
+        let (num, digest) = (ConfigNum(3), before.digest());
+        let next = Config { num, groups, before: digest, ..before.config().as_ref().clone() };
+        configs.push(Sealed::new(next));
+    });
     let held = |world: &World| world.service(A).knowledge.borrow().newest.as_ref().map(|it| it.num);
     while held(&world) != Some(ConfigNum(3)) {
         clock::sleep(Duration::from_millis(10)).await;

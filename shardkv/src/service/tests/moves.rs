@@ -37,7 +37,7 @@ async fn shards_follow_the_configurations_with_their_rows_and_sessions() {
     assert_eq!(world.service(A).wipes() + world.service(B).wipes(), 0);
     assert_eq!(
         world.service(A).handle(A, append(1, &piece, None, 2)).await,
-        Err(KvRefusal::WrongGroup { config: ConfigNum(2) })
+        Err(KvRefusal::WrongGroup { config: ConfigNum(2), ask: None })
     );
 }
 
@@ -82,4 +82,68 @@ async fn a_move_goes_on_after_a_power_cut_without_any_client() {
         assert_eq!(world.ask(B, get).await, expected);
     }
     assert_eq!(world.service(B).wipes(), 0);
+}
+
+/// Reads a key at a group, without asking again.
+async fn get(world: &World, group: GroupId, n: usize) -> KvResult {
+    let request = KvRequest::Get { key: key(n), config: world.newest() };
+    world.service(group).handle(group, request).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_is_served_until_its_new_owner_awaits_it_and_has_room() {
+    let world = two_groups().await;
+    world.publish([Some(B); 4]);
+    world.settled(1).await;
+    let piece = Bytes::from_static(b"x");
+    world.ask(B, append(0, &piece, None, 1)).await.expect("written");
+    world.full.send_replace(true);
+    clock::sleep(Duration::from_millis(100)).await;
+    world.publish([Some(A); 4]);
+    for version in 2..100 {
+        let written = world.service(B).handle(B, append(0, &piece, None, 2)).await;
+        assert_eq!(written, Ok(KvReply::Written { version: Version(version) }));
+        clock::sleep(Duration::from_millis(50)).await;
+    }
+    let status = world.status(B).await;
+    assert_eq!((status.config, status.settled, status.shards.len()), (ConfigNum(2), false, 4));
+    assert!(status.shards.iter().all(|shard| shard.phase == ShardPhase::Leaving));
+    assert!(status.shards.iter().all(|shard| shard.num == Some(ConfigNum(2))));
+    // Who asks the new owner is sent to the group that has the shard.
+    let elsewhere = KvRefusal::NotReady { config: ConfigNum(2), ask: Some(B) };
+    assert_eq!(get(&world, A, 0).await, Err(elsewhere));
+    world.full.send_replace(false);
+    world.settled(2).await;
+    let expected = Ok(KvReply::Value { value: Some("x".repeat(99).into()), version: Version(99) });
+    assert_eq!(get(&world, A, 0).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_receiver_holds_up_nothing_but_its_own_shards() {
+    let world = two_groups().await;
+    let (a, b, dead) = (Some(A), Some(B), Some(GroupId(103)));
+    world.publish([a; 4]);
+    world.settled(1).await;
+    let piece = Bytes::from_static(b"x");
+    for n in 0..40 {
+        world.ask(A, append(n, &piece, None, 1)).await.expect("written");
+    }
+    world.publish([dead, dead, a, a]);
+    world.publish([dead, dead, b, a]);
+    let served = |status: &KvStatus| -> Vec<(u32, ShardPhase)> {
+        status.shards.iter().map(|shard| (shard.shard.0, shard.phase)).collect()
+    };
+    until(&world, B, |status| served(status) == [(2, ShardPhase::Serving)]).await;
+    let leaving = [(0, ShardPhase::Leaving), (1, ShardPhase::Leaving), (3, ShardPhase::Serving)];
+    until(&world, A, |status| served(status) == leaving).await;
+    for n in 0..40 {
+        let group = if shard_of(&key(n), 4) == ShardId(2) { B } else { A };
+        let expected = Ok(KvReply::Value { value: Some(piece.clone()), version: Version(1) });
+        assert_eq!(get(&world, group, n).await, expected, "key {n} at group {group}");
+    }
+    // One is given to a group that lives, and one is taken back.
+    world.publish([b, a, b, a]);
+    world.settled(4).await;
+    assert_eq!(served(&world.status(A).await), [(1, ShardPhase::Serving), (3, ShardPhase::Serving)]);
+    assert_eq!(world.service(A).wipes() + world.service(B).wipes(), 0);
 }

@@ -114,5 +114,5 @@ async fn a_chunk_that_would_make_too_large_an_entry_is_refused_before_the_log() 
     );
     // One that is small enough goes on to be judged by what the shard is: here served already.
     let judged = world.push_to(A, B, chunk(20)).await;
-    assert_eq!(judged, Ok(PushReply::AlreadyDone { num: ConfigNum(1) }));
+    assert_eq!(judged, Ok(PushReply::Refused { num: ConfigNum(1) }));
 }

@@ -118,7 +118,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("pusher-not-checked", &["other_histories"], "a group with other data pushes under the id of one that joined (rule 58)"),
     of("init-while-recovering", &["other_histories"], "controllers that should be recovered found a new cluster (rule 59)"),
     // Shards
-    of("adopt-while-awaiting", &["shard_moves", "move_model"], "a group adopts the next configuration while it still awaits a shard (rule 36)"),
+    of("awaiting-survives-its-loss", &["shard_moves", "move_model"], "a group still takes a shard that it is not to have any more (rule 37)"),
+    of("adopt-forgets-sealed", &["shard_moves", "move_model"], "what becomes of a sealed shard is what an old configuration wanted (rule 36)"),
+    of("past-says-done", &["shard_moves", "move_model"], "a receiver that never took a shard says that it has it (rule 37)"),
     of("serve-without-rows", MOVES, "a shard is served before its rows arrived (rule 38)"),
     of("serve-while-handing", MOVES, "a shard is served while it is handed over (rule 38)"),
     of("parked-is-absent", MOVES, "a shard that nobody owns is forgotten by the group that has its rows"),

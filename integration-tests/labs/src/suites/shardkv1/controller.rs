@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure};
 use base::clock;
 use clerk::api::config::Config;
+use clerk::api::status::ShardStatus;
 use clerk::api::{ConfigNum, GroupId};
 use clerk::ctrl::{Changed, CtrlClerk};
 use clerk::group::GroupClient;
@@ -117,7 +118,10 @@ impl Controller {
         let client = GroupClient::new(connection, group, servers, self.store.lab.derive(&self.name));
         let statuses = client.statuses().await;
         let mut answers = statuses.iter().filter_map(|(_, status)| status.as_ref().ok());
-        answers.any(|status| status.config > num || (status.config == num && status.settled))
+        answers.any(|status| {
+            let moves = |shard: &ShardStatus| shard.num.is_some_and(|move_| move_ <= num);
+            status.config >= num && !status.shards.iter().any(moves)
+        })
     }
 
     /// Cuts this admin off from every server, or ends that.
