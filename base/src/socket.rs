@@ -1,7 +1,7 @@
 //! Every socket of the system is made here: one `dial`, one `listen`.
 //!
 //! A server has one TCP port. The first frame of a connection is a [`Hello`]: which cluster and
-//! group the caller means, who calls whom, and for which [`Service`]. The server checks it once
+//! group the caller means, who calls whom, and for which [`Purpose`]. The server checks it once
 //! (correctness rule 48, [`admit()`]) and answers [`Welcome`] or a refusal in words. Until then a
 //! caller may send 4 KiB and take three seconds, so strangers cost nearly nothing. After that
 //! clients and servers use tarpc, and peers one-way frames: a four-byte length and a checksum, then
@@ -38,7 +38,7 @@ use tokio::net::TcpStream;
 
 pub use admit::{Known, Refusal, admit, admit_answer, admit_server};
 pub use crowd::{Kind, Places};
-pub use hello::{Hello, LEVEL, Service, Welcome};
+pub use hello::{Hello, LEVEL, Purpose, Welcome};
 pub use here::{Here, Key};
 pub use listen::{Arrival, BindError, Counters, Limits, Listener};
 pub use refusals::{Reason, Refusals};

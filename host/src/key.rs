@@ -16,13 +16,12 @@ pub struct KeyKeeper {
 }
 
 impl KeyKeeper {
-    /// Takes note of the key as soon as `key_of`, asked whenever the replica has gone on, does not say 0: first in the
+    /// Takes note of the key as soon as `key_of`, asked whenever the replica has gone on, knows it: first in the
     /// data directory, then for all connections. A key that contradicts the known one ends the process: these data
     /// belong to two clusters.
-    pub async fn follow(self, mut replica: watch::Receiver<Status>, key_of: impl Fn() -> u64) {
+    pub async fn follow(self, mut replica: watch::Receiver<Status>, key_of: impl Fn() -> Option<u64>) {
         loop {
-            let key = key_of();
-            if key != 0 {
+            if let Some(key) = key_of() {
                 return self.learn(key);
             }
             if replica.changed().await.is_err() {

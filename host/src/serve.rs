@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base::process;
-use base::socket::{Arrival, Listener, Service as Purpose};
+use base::socket::{Arrival, Listener, Purpose};
 use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
 
@@ -23,7 +23,7 @@ where
     let serve = move |arrival: Arrival| {
         let (transport, handle) = (Arc::clone(&transport), handle.clone());
         let connection = async move {
-            match arrival.hello().service {
+            match arrival.hello().purpose {
                 Purpose::PeerControl | Purpose::PeerBulk => transport.serve_peer(arrival).await,
                 Purpose::Client | Purpose::Push => handle(arrival).await,
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use base::socket::{Hello, Service, dial};
+use base::socket::{Hello, Purpose, dial};
 use bytes::Bytes;
 use clerk::api::config::shard_of;
 use clerk::api::kv::{KvReply, KvRequest};
@@ -224,7 +224,7 @@ fn garbage_rows_end_no_server() {
         assert!(matches!(answer, Err(CallError::Refused { .. })), "{answer:?}");
         let hello = Hello {
             cluster: status.cluster.clone(),
-            service: Service::Push,
+            purpose: Purpose::Push,
             group: 102,
             from_group: 101,
             incarnation: 5,

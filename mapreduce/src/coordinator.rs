@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base::clock::{self, Instant};
 use base::socket::wire;
-use base::socket::{Arrival, Here, Listener, Refusal, Service, Stream};
+use base::socket::{Arrival, Here, Listener, Purpose, Refusal, Stream};
 use tarpc::context::Context;
 use tokio::sync::watch;
 
@@ -171,7 +171,7 @@ pub fn name_of(job: u64) -> String {
 }
 
 async fn on_arrival(arrival: Arrival, here: Arc<Here>, coordinator: Arc<Coordinator>) {
-    if arrival.hello().service != Service::Client {
+    if arrival.hello().purpose != Purpose::Client {
         return arrival.refuse(&Refusal::NoShards).await;
     }
     if let Some(stream) = arrival.admit(&here).await {

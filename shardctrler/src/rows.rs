@@ -58,9 +58,9 @@ pub fn newest(rows: &dyn Read) -> Option<ConfigNum> {
     rows.get(NEWEST).map(|value| read(&value))
 }
 
-/// The key of the cluster; 0 before the first configuration.
-pub fn cluster_key(rows: &dyn Read) -> u64 {
-    newest(rows).and_then(|newest| config(rows, newest)).map_or(0, |config| config.key)
+/// The key of the cluster, from the first configuration on.
+pub fn cluster_key(rows: &dyn Read) -> Option<u64> {
+    newest(rows).and_then(|newest| config(rows, newest)).map(|config| config.key)
 }
 
 /// The number of the oldest configuration; 0, unless the controllers were recovered.

@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use base::socket::{Arrival, Here, Listener, Refusal, Service as Purpose};
+use base::socket::{Arrival, Here, Listener, Purpose, Refusal};
 use clerk::api::rpc;
 use raft::transport::tcp::TcpTransport;
 
@@ -28,7 +28,7 @@ pub async fn serve(
 }
 
 async fn on_arrival(arrival: Arrival, here: Arc<Here>, service: Arc<Service>) {
-    if arrival.hello().service == Purpose::Push {
+    if arrival.hello().purpose == Purpose::Push {
         return arrival.refuse(&Refusal::NoShards).await;
     }
     let Some(stream) = arrival.admit(&here).await else { return };

@@ -211,7 +211,7 @@ impl Service {
         {
             return Ok(());
         }
-        let key = rows::cluster_key(table);
+        let key = rows::cluster_key(table).unwrap_or(0);
         Err(CtrlRefusal::OtherHistory { here: Place { num: after.num, digest }, key })
     }
 
@@ -235,7 +235,7 @@ fn book_after(table: &dyn Read, known: u64) -> AddressBook {
     if version > known || known == 0 {
         return rows::book(table);
     }
-    AddressBook { version, key: rows::cluster_key(table), ..AddressBook::default() }
+    AddressBook { version, key: rows::cluster_key(table).unwrap_or(0), ..AddressBook::default() }
 }
 
 /// Follows what the replica applies until it stops.

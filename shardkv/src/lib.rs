@@ -16,7 +16,7 @@ mod status;
 
 pub use machine::{check, command, history, judge, rows, shard};
 
-/// The key of the cluster that a group's rows belong to; 0 while the group does not know it.
-pub fn cluster_key(table: &dyn raft::storage::Read) -> u64 {
-    rows::config(table).map_or(0, |config| config.key)
+/// The key of the cluster that a group's rows belong to, once the group knows it.
+pub fn cluster_key(table: &dyn raft::storage::Read) -> Option<u64> {
+    rows::config(table).map(|config| config.key)
 }

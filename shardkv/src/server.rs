@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use base::socket::{Arrival, Here, Known, Listener, Service as Purpose, admit};
+use base::socket::{Arrival, Here, Known, Listener, Purpose, admit};
 use clerk::api::push::Sender;
 use clerk::api::{GroupId, Incarnation, rpc};
 use raft::transport::tcp::TcpTransport;
@@ -24,7 +24,7 @@ pub async fn serve(
     let handle = move |arrival: Arrival| {
         let (here, service) = (Arc::clone(&here), Arc::clone(&service));
         async move {
-            match arrival.hello().service {
+            match arrival.hello().purpose {
                 Purpose::Push => serve_push(arrival, &here, service).await,
                 _ => serve_client(arrival, &here, service).await,
             }

@@ -12,7 +12,7 @@
 //! Left out on purpose: changes of membership. [`Known::is_member`] is where they will be checked.
 
 use super::here::fit;
-use super::{Hello, Here, Key, Reason, Service, Welcome};
+use super::{Hello, Here, Key, Purpose, Reason, Welcome};
 
 /// What a server knows of a caller, or of a server that it called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,10 +131,10 @@ pub fn admit(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> {
     if hello.to != 0 && hello.to != here.node {
         return Err(Refusal::OtherReceiver { group: here.group, here: here.node, asked: hello.to });
     }
-    match hello.service {
-        Service::Client => Ok(()),
-        Service::Push => admit_pusher(hello, known),
-        Service::PeerControl | Service::PeerBulk => admit_peer(hello, here, known),
+    match hello.purpose {
+        Purpose::Client => Ok(()),
+        Purpose::Push => admit_pusher(hello, known),
+        Purpose::PeerControl | Purpose::PeerBulk => admit_peer(hello, here, known),
     }
 }
 
@@ -225,7 +225,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::{Known, Reason, Refusal, admit, admit_answer, admit_server};
-    use crate::socket::{Hello, Here, Key, Refusals, Service, Welcome};
+    use crate::socket::{Hello, Here, Key, Purpose, Refusals, Welcome};
 
     const KEY: u64 = 0xaaaa;
     const FOUNDERS: u64 = 0xf0;
@@ -248,7 +248,7 @@ mod tests {
         Hello {
             cluster: "blue".into(),
             key: KEY,
-            service: Service::PeerControl,
+            purpose: Purpose::PeerControl,
             group: 101,
             from: 2,
             to: 1,
@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn push() -> Hello {
-        Hello { service: Service::Push, from_group: 102, incarnation: 33, ..client() }
+        Hello { purpose: Purpose::Push, from_group: 102, incarnation: 33, ..client() }
     }
 
     const MET: Known = Known { is_member: true, incarnation: Some(22), boot: Some(222) };
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn who_fits_is_let_in_and_each_difference_is_refused_by_name() {
-        let bulk = |hello: Hello| Hello { service: Service::PeerBulk, ..hello };
+        let bulk = |hello: Hello| Hello { purpose: Purpose::PeerBulk, ..hello };
         let pushing = Known { incarnation: Some(33), ..STRANGER };
         let cases = [
             (peer(), MET, None),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::ledger::{Account, Bounds, Ledger, What};
-use super::{Hello, Service};
+use super::{Hello, Purpose};
 use crate::clock;
 
 /// A connection that has kept the rest of a frame, or an unread answer, waiting for this long is
@@ -60,12 +60,12 @@ impl Kind {
 
     /// The kind of the connection that `hello` begins.
     pub(super) fn of(hello: &Hello) -> Self {
-        match hello.service {
-            Service::PeerControl | Service::PeerBulk => Self::Peers,
-            Service::Push => Self::Groups,
-            Service::Client if hello.from_group != 0 => Self::Groups,
-            Service::Client if hello.watches => Self::Watchers,
-            Service::Client => Self::Clients,
+        match hello.purpose {
+            Purpose::PeerControl | Purpose::PeerBulk => Self::Peers,
+            Purpose::Push => Self::Groups,
+            Purpose::Client if hello.from_group != 0 => Self::Groups,
+            Purpose::Client if hello.watches => Self::Watchers,
+            Purpose::Client => Self::Clients,
         }
     }
 }
@@ -348,7 +348,7 @@ mod tests {
 
     use super::{Bounds, Crowd, Kind, Place, STUCK, What};
     use crate::clock;
-    use crate::socket::{Hello, Room, Service};
+    use crate::socket::{Hello, Purpose, Room};
 
     fn crowd(clients: usize) -> Arc<Crowd> {
         let bounds = Bounds { connection: 1000, server: 3000 };
@@ -454,13 +454,13 @@ mod tests {
         let open = Kind::ALL.map(|kind| crowd.places(kind).open);
         assert_eq!(open, [0, 1, 0, 0, 0]);
         drop(client);
-        let of = |service, watches, from_group| {
-            Kind::of(&Hello { service, watches, from_group, ..Hello::default() })
+        let of = |purpose, watches, from_group| {
+            Kind::of(&Hello { purpose, watches, from_group, ..Hello::default() })
         };
-        assert_eq!(of(Service::Client, false, 0), Kind::Clients);
-        assert_eq!(of(Service::Client, true, 0), Kind::Watchers);
-        assert_eq!(of(Service::Client, true, 101), Kind::Groups);
-        assert_eq!(of(Service::Push, false, 101), Kind::Groups);
-        assert_eq!(of(Service::PeerBulk, false, 0), Kind::Peers);
+        assert_eq!(of(Purpose::Client, false, 0), Kind::Clients);
+        assert_eq!(of(Purpose::Client, true, 0), Kind::Watchers);
+        assert_eq!(of(Purpose::Client, true, 101), Kind::Groups);
+        assert_eq!(of(Purpose::Push, false, 101), Kind::Groups);
+        assert_eq!(of(Purpose::PeerBulk, false, 0), Kind::Peers);
     }
 }

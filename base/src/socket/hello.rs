@@ -20,7 +20,7 @@ const MAGIC: &[u8; 4] = b"clrk";
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Service {
+pub enum Purpose {
     /// Requests of clients, and of groups that ask controllers.
     #[default]
     Client,
@@ -32,16 +32,16 @@ pub enum Service {
     Push,
 }
 
-impl Service {
+impl Purpose {
     const ALL: [(Self, u64); 4] =
         [(Self::Client, 1), (Self::PeerControl, 2), (Self::PeerBulk, 3), (Self::Push, 4)];
 
     fn number(self) -> u64 {
-        Self::ALL.iter().find(|(service, _)| *service == self).map_or(0, |(_, number)| *number)
+        Self::ALL.iter().find(|(purpose, _)| *purpose == self).map_or(0, |(_, number)| *number)
     }
 
     fn of(number: u64) -> Option<Self> {
-        Self::ALL.iter().find(|(_, other)| *other == number).map(|(service, _)| *service)
+        Self::ALL.iter().find(|(_, other)| *other == number).map(|(purpose, _)| *purpose)
     }
 }
 
@@ -57,7 +57,7 @@ pub struct Hello {
     /// The key of the cluster that the caller means (correctness rule 51); 0: not known yet.
     pub key: u64,
     /// The purpose of the connection.
-    pub service: Service,
+    pub purpose: Purpose,
     /// The group that the caller means; 0: the controllers.
     pub group: u64,
     /// The replica that calls; 0: a client.
@@ -84,7 +84,7 @@ impl Default for Hello {
             level: LEVEL,
             cluster: String::new(),
             key: 0,
-            service: Service::Client,
+            purpose: Purpose::Client,
             group: 0,
             from: 0,
             to: 0,
@@ -225,7 +225,7 @@ impl Hello {
     pub(super) fn encode(&self) -> Vec<u8> {
         Writer::new(HELLO, self.wire, self.level)
             .text(F_CLUSTER, &self.cluster)
-            .number(F_SERVICE, self.service.number())
+            .number(F_SERVICE, self.purpose.number())
             .number(F_GROUP, self.group)
             .number(F_FROM, self.from)
             .number(F_TO, self.to)
@@ -244,15 +244,15 @@ impl Hello {
             return Err(NoHello::Other(other_wire("this server", "the caller", reader.wire)));
         }
         let number = |tag| reader.number(tag).ok_or(NoHello::Malformed);
-        let service = number(F_SERVICE)?;
-        let service = Service::of(service)
-            .ok_or_else(|| NoHello::Other(format!("this server has no service {service}: it is older")))?;
+        let purpose = number(F_SERVICE)?;
+        let purpose = Purpose::of(purpose)
+            .ok_or_else(|| NoHello::Other(format!("this server has no service {purpose}: it is older")))?;
         Ok(Self {
             wire: reader.wire,
             level: reader.level,
             cluster: reader.text(F_CLUSTER).ok_or(NoHello::Malformed)?,
             key: number(F_KEY)?,
-            service,
+            purpose,
             group: number(F_GROUP)?,
             from: number(F_FROM)?,
             to: number(F_TO)?,
@@ -314,14 +314,14 @@ fn other_wire(here: &str, there: &str, found: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Hello, NoHello, Service, Welcome};
+    use super::{Answer, Hello, NoHello, Purpose, Welcome};
     use crate::socket::DialError;
 
     fn full() -> Hello {
         Hello {
             cluster: "blue".to_owned(),
             key: 1,
-            service: Service::Push,
+            purpose: Purpose::Push,
             group: 2,
             from: 3,
             to: 4,

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::admit::{Known, Refusal, admit};
 use super::crowd::{Crowd, Kind, Place, Places};
-use super::hello::{Answer, Hello, LEVEL, NoHello, Service, Welcome};
+use super::hello::{Answer, Hello, LEVEL, NoHello, Purpose, Welcome};
 use super::here::{Guard, Here};
 use super::ledger::Bounds;
 use super::refusals::{Reason, Refusals};
@@ -350,7 +350,7 @@ impl Arrival {
     /// Lets a client in if it means this server ([`admit()`]); otherwise refuses it, and there is
     /// no stream. A client that names no cluster is told the name, and gets no stream either.
     pub async fn admit(mut self, here: &Here) -> Option<Stream> {
-        if self.hello.cluster.is_empty() && self.hello.service == Service::Client {
+        if self.hello.cluster.is_empty() && self.hello.purpose == Purpose::Client {
             let told = Answer::Cluster { name: here.cluster.clone(), key: here.key.get() };
             let _ = answer(&mut self.stream.tcp, &told).await;
             return None;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::{
-    Arrival, BindError, Counters, DialError, Hello, Here, Kind, Limits, Listener, Places, Service, dial, wire,
+    Arrival, BindError, Counters, DialError, Hello, Here, Kind, Limits, Listener, Places, Purpose, dial, wire,
 };
 use crate::clock;
 
@@ -126,7 +126,7 @@ async fn a_caller_that_knows_only_the_address_is_told_the_cluster() {
     assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok(("blue".to_owned(), 0)));
     let nameless = Hello { cluster: String::new(), ..hello() };
     assert!(matches!(dial(&server.address, &nameless, LIMIT).await, Err(DialError::Refused(_))));
-    let peer = Hello { service: Service::PeerControl, ..nameless };
+    let peer = Hello { purpose: Purpose::PeerControl, ..nameless };
     assert!(matches!(dial(&server.address, &peer, LIMIT).await, Err(DialError::Refused(_))));
     assert_eq!(server.counters.accepted(), 0);
 }
@@ -287,7 +287,7 @@ async fn clients_beyond_the_limit_are_told_and_peers_still_get_in() {
         }
     };
     clock::timeout(LIMIT, busy).await.expect("too many, while the first one is worked for");
-    let peer = Hello { service: Service::PeerControl, from: 2, to: 1, ..hello() };
+    let peer = Hello { purpose: Purpose::PeerControl, from: 2, to: 1, ..hello() };
     let error = dial(&server.address, &peer, LIMIT).await.expect_err("this server has no peers");
     assert!(matches!(error, DialError::Refused(_)), "there is room for it: {error}");
     waits.abort();

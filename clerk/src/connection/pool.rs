@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::wire::{self, ClientTransport};
-use base::socket::{self, DialError, FRAME_BYTES_MAX, Hello, Refusals, Service, Stream, admit_server, dial};
+use base::socket::{self, DialError, FRAME_BYTES_MAX, Hello, Purpose, Refusals, Stream, admit_server, dial};
 use dashmap::DashMap;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -68,8 +68,8 @@ pub struct Options {
     /// Whether the first key that is met is kept, if none is known. Default: yes. A server's key comes from its
     /// group's log instead.
     pub keeps_key: bool,
-    /// The group of the server that calls; 0: a client.
-    pub from_group: u64,
+    /// The group of the server that calls; none: a client.
+    pub from_group: Option<GroupId>,
     /// Where refusals are counted and told. Default: somewhere that nobody sees.
     pub refusals: Arc<Refusals>,
     /// Time for a connection and its handshake. Default 1 s.
@@ -89,7 +89,7 @@ impl Options {
             cluster: cluster.into(),
             key: socket::Key::default(),
             keeps_key: true,
-            from_group: 0,
+            from_group: None,
             refusals: Arc::default(),
             connect_timeout: Duration::from_secs(1),
             frame_bytes_max: FRAME_BYTES_MAX,
@@ -100,7 +100,7 @@ impl Options {
 
     /// For a server, which has a key of its own and tells in its status who refuses it.
     pub fn of_server(here: &socket::Here, refusals: Arc<Refusals>) -> Self {
-        let (key, from_group) = (here.key.clone(), here.group);
+        let (key, from_group) = (here.key.clone(), Some(GroupId(here.group)));
         Self { key, keeps_key: false, from_group, refusals, ..Self::of(&here.cluster) }
     }
 }
@@ -313,12 +313,13 @@ impl<C: Client> Pool<C> {
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
         let (cluster, known, group) = (options.cluster.clone(), options.key.get(), key.group.0);
-        let (from_group, watches) = (options.from_group, key.watch);
+        let from_group = options.from_group.unwrap_or(GroupId::CONTROLLERS).0;
+        let watches = key.watch;
         let hello = Hello { cluster, key: known, group, from_group, watches, ..Hello::default() };
         let hello = match key.sender {
             None => hello,
             Some(Sender { group: GroupId(from_group), incarnation: Incarnation(incarnation) }) => {
-                Hello { service: Service::Push, from_group, incarnation, ..hello }
+                Hello { purpose: Purpose::Push, from_group, incarnation, ..hello }
             }
         };
         let task = tokio::spawn(open(address.clone(), hello, options));

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::socket::{Hello, Service, dial};
+use base::socket::{Hello, Purpose, dial};
 use bytes::Bytes;
 use clerk::api::config::shard_of;
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
@@ -188,10 +188,10 @@ fn nonsense_after_a_good_handshake_closes_the_connection() {
                 });
             }
             // A caller that claims to be a peer, and is not.
-            for service in [Service::PeerControl, Service::PeerBulk] {
+            for purpose in [Purpose::PeerControl, Purpose::PeerBulk] {
                 let cluster = status.cluster.clone();
                 let hello =
-                    Hello { cluster, service, group, from: 7, to: 1, incarnation: 7, ..Hello::default() };
+                    Hello { cluster, purpose, group, from: 7, to: 1, incarnation: 7, ..Hello::default() };
                 let refused = client.run(dial(address, &hello, Duration::from_secs(5)));
                 assert!(refused.is_err(), "{address} took a peer that it does not know");
             }

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::wire::FrameReader;
-use base::socket::{Arrival, FRAME_BYTES_MAX, Hello, Here, Known, Refusal, Refusals, Service, admit};
+use base::socket::{Arrival, FRAME_BYTES_MAX, Hello, Here, Known, Purpose, Refusal, Refusals, admit};
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -183,14 +183,14 @@ impl TcpTransport {
         let mut lanes = BTreeMap::new();
         let mut tasks = Vec::new();
         for (&peer, address) in members.iter().filter(|(member, _)| member.0 != side.here.node) {
-            let mut start = |service, bytes_max| {
+            let mut start = |purpose, bytes_max| {
                 let lane = Arc::new(Lane::new(bytes_max));
-                let sender = Sender::new(&side, Arc::clone(&lane), peer, address.clone(), service, seed);
+                let sender = Sender::new(&side, Arc::clone(&lane), peer, address.clone(), purpose, seed);
                 tasks.push(AbortOnDropHandle::new(tokio::spawn(sender.run())));
                 lane
             };
-            let control = start(Service::PeerControl, limits.control_bytes_max);
-            let bulk = start(Service::PeerBulk, limits.bulk_bytes_max);
+            let control = start(Purpose::PeerControl, limits.control_bytes_max);
+            let bulk = start(Purpose::PeerBulk, limits.bulk_bytes_max);
             lanes.insert(peer, Lanes { control, bulk });
         }
         Self { side, lanes, _tasks: tasks }

@@ -198,7 +198,7 @@ impl Rival {
     /// The keys that the servers of the group know.
     fn group(&self) -> impl Iterator<Item = u64> {
         let seen = self.cluster.seen().into_iter().filter(|seen| *seen.group == *Self::GROUP);
-        seen.map(|seen| shardkv::cluster_key(&*seen.probe.table))
+        seen.map(|seen| shardkv::cluster_key(&*seen.probe.table).unwrap_or(0))
     }
 
     /// Its clients ask the servers of a group of the first cluster; returns how often they were

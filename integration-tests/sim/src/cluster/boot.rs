@@ -90,10 +90,10 @@ impl Cluster {
             founders: passport.founders,
         };
         let alive = Arc::new(AtomicBool::new(true));
-        let key_of: fn(&dyn Read) -> u64 = match &kind {
+        let key_of: fn(&dyn Read) -> Option<u64> = match &kind {
             Kind::Ctrl => shardctrler::rows::cluster_key,
             Kind::Kv(_) => shardkv::cluster_key,
-            Kind::Toy | Kind::Bare(_) => |_| 0,
+            Kind::Toy | Kind::Bare(_) => |_| None,
         };
         let member =
             Boot { cluster: self, name, peers: peers.clone(), here, met: passport.met, key_of, seed, alive };
@@ -125,7 +125,7 @@ struct Boot<'a> {
     here: Here,
     met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
     /// The key of the cluster in its rows.
-    key_of: fn(&dyn Read) -> u64,
+    key_of: fn(&dyn Read) -> Option<u64>,
     seed: u64,
     alive: Arc<AtomicBool>,
 }
@@ -165,7 +165,7 @@ impl Boot<'_> {
         let members = self.peers.keys().copied().collect();
         let (table, key_of) = (Arc::clone(replica.table()), self.key_of);
         let mut identity = Identity::new(self.here.clone(), members, Arc::clone(&self.met));
-        identity.key_of = Some(Box::new(move || key_of(&*table)));
+        identity.key_of = Some(Box::new(move || key_of(&*table).unwrap_or(0)));
         let server = Server::with_identity(handler, Some(inbox), Some(identity));
         let drop_tasks = Box::new(move || {
             replica.kill();

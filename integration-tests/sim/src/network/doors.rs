@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use base::socket::{
-    Hello, Here, Key, Known, Refusal, Refusals, Service, Welcome, admit, admit_answer, admit_server,
+    Hello, Here, Key, Known, Purpose, Refusal, Refusals, Welcome, admit, admit_answer, admit_server,
 };
 use raft::types::NodeId;
 
@@ -63,7 +63,7 @@ impl Identity {
         Hello {
             cluster: self.here.cluster.clone(),
             key: self.here.key.get(),
-            service: Service::PeerControl,
+            purpose: Purpose::PeerControl,
             group,
             from: node,
             to: to.0,

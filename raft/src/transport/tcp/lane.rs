@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base::socket::wire::FrameWriter;
-use base::socket::{DialError, Hello, Service, admit_answer, dial};
+use base::socket::{DialError, Hello, Purpose, admit_answer, dial};
 use base::{clock, seed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -117,7 +117,7 @@ pub(super) struct Sender {
     lane: Arc<Lane>,
     peer: NodeId,
     address: String,
-    service: Service,
+    purpose: Purpose,
     jitter: StdRng,
     /// Failures since the last frame that was taken.
     failures: u32,
@@ -131,11 +131,11 @@ impl Sender {
         lane: Arc<Lane>,
         peer: NodeId,
         address: String,
-        service: Service,
+        purpose: Purpose,
         seed: u64,
     ) -> Self {
-        let jitter = StdRng::seed_from_u64(seed::derive(seed, &format!("{service:?} {peer}")));
-        Self { side: Arc::clone(side), lane, peer, address, service, jitter, failures: 0, trouble: None }
+        let jitter = StdRng::seed_from_u64(seed::derive(seed, &format!("{purpose:?} {peer}")));
+        Self { side: Arc::clone(side), lane, peer, address, purpose, jitter, failures: 0, trouble: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -168,7 +168,7 @@ impl Sender {
                     link = Some(open);
                     self.failures = 0;
                     if self.trouble.take().is_some() {
-                        tracing::info!(peer = %self.peer, lane = ?self.service, "peer reached again");
+                        tracing::info!(peer = %self.peer, lane = ?self.purpose, "peer reached again");
                     }
                 }
                 Err(why) => self.rest(why).await,
@@ -179,7 +179,7 @@ impl Sender {
     /// Waits until there is something to say. On the control lane that is so after a while in any case: that this
     /// process runs.
     async fn wait(&self) {
-        if self.service == Service::PeerControl {
+        if self.purpose == Purpose::PeerControl {
             let beat = self.side.limits.alive_timeout / 4;
             let _ = clock::timeout(beat, self.lane.wait_filled()).await;
         } else {
@@ -199,7 +199,7 @@ impl Sender {
         Hello {
             cluster: here.cluster.clone(),
             key: here.key.get(),
-            service: self.service,
+            purpose: self.purpose,
             group: here.group,
             from: here.node,
             to: self.peer.0,
@@ -251,7 +251,7 @@ impl Sender {
         self.side.counters.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
         self.side.inbox.unreachable(self.peer);
         if self.trouble.as_ref() != Some(&why) {
-            tracing::warn!(peer = %self.peer, address = self.address, lane = ?self.service, why, "peer not reached");
+            tracing::warn!(peer = %self.peer, address = self.address, lane = ?self.purpose, why, "peer not reached");
             self.trouble = Some(why);
         }
         let longest = REST_MIN.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);

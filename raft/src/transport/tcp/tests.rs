@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base::clock;
 use base::socket::wire::FrameWriter;
-use base::socket::{self, Arrival, DialError, Hello, Here, Key, Listener, Reason, Refusals, Service, dial};
+use base::socket::{self, Arrival, DialError, Hello, Here, Key, Listener, Purpose, Reason, Refusals, dial};
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -276,7 +276,7 @@ async fn strangers_are_refused_in_words_and_not_remembered() {
 fn hello_of_two() -> Hello {
     Hello {
         cluster: "blue".into(),
-        service: Service::PeerControl,
+        purpose: Purpose::PeerControl,
         group: 101,
         from: 2,
         to: 1,
@@ -380,9 +380,9 @@ async fn a_second_process_of_a_peer_is_refused_by_name_and_the_first_one_goes_on
         twin.transport.send(ONE, message(9));
         clock::sleep(Duration::from_millis(50)).await;
     }
-    for service in [Service::PeerControl, Service::PeerBulk] {
-        let hello = Hello { service, boot: 221, ..hello_of_two() };
-        assert!(matches!(dial(&one.address, &hello, LIMIT).await, Err(DialError::Refused(_))), "{service:?}");
+    for purpose in [Purpose::PeerControl, Purpose::PeerBulk] {
+        let hello = Hello { purpose, boot: 221, ..hello_of_two() };
+        assert!(matches!(dial(&one.address, &hello, LIMIT).await, Err(DialError::Refused(_))), "{purpose:?}");
     }
     assert!(one.refusals.of(Reason::Twin) >= 3);
     let mut one = one;

@@ -29,7 +29,7 @@ fn recovered_controllers_go_on_with_the_history_that_the_groups_hold() {
     assert_eq!(verdict, Ok(CtrlReply::Recovered(newest.place())));
     assert_eq!(new.newest().0, newest);
     assert!(new.newest().1.version > book.version + (1 << 31), "no version of the book returns");
-    assert_eq!(rows::cluster_key(&new.rows), KEY);
+    assert_eq!(rows::cluster_key(&new.rows), Some(KEY));
     new.session = new.open();
     assert!(new.session.0 > 1 << 32, "no name of a session returns: {:?}", new.session);
     let (num, moves) = changed(new.change(join([103])));
