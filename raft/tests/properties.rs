@@ -62,9 +62,10 @@ impl Run {
         };
         // In some runs elections never end: timeouts are shorter than most answers take.
         let storm = random.random_bool(0.4);
-        let config = match storm {
-            true => Config { heartbeat_ticks: 1, election_ticks_min: 2, election_ticks_max: 4, ..config },
-            false => config,
+        let config = if storm {
+            Config { heartbeat_ticks: 1, election_ticks_min: 2, election_ticks_max: 4, ..config }
+        } else {
+            config
         };
         let mut cluster = Cluster::new(size, config);
         cluster.instant = false;
@@ -93,9 +94,10 @@ impl Run {
     /// A server that takes inputs, if the one drawn does; leaders are drawn more often for clients.
     fn draw(&mut self, for_client: bool) -> Option<NodeId> {
         let leaders = self.cluster.leaders();
-        let ids = match for_client && !leaders.is_empty() && self.random.random_bool(0.9) {
-            true => leaders,
-            false => self.cluster.ids(),
+        let ids = if for_client && !leaders.is_empty() && self.random.random_bool(0.9) {
+            leaders
+        } else {
+            self.cluster.ids()
         };
         let id = ids[self.random.random_range(0..ids.len())];
         self.cluster.is_free(id).then_some(id)
@@ -164,9 +166,10 @@ impl Run {
             return None;
         }
         // Mostly in order, sometimes any.
-        let at = match self.random.random_bool(self.order) {
-            true => self.random.random_range(0..waiting.min(4)),
-            false => self.random.random_range(0..waiting),
+        let at = if self.random.random_bool(self.order) {
+            self.random.random_range(0..waiting.min(4))
+        } else {
+            self.random.random_range(0..waiting)
         };
         let to = self.cluster.deliver_only(at);
         self.cluster.is_free(to).then_some(to)

@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one run is expensive, and every file that it writes is looked at")]
 fn a_bench_measures_and_records_what_happened() {
     let _machine = together();
     let cluster = shared();

@@ -117,6 +117,7 @@ fn configurations_are_asked_for_and_changed() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one cluster whose servers go and return")]
 fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let _machine = together();
     let cluster = Cluster::up(&["--groups", "2", "--shards", "8"]);

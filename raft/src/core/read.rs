@@ -56,9 +56,8 @@ impl Raft {
             return;
         }
         let own = leader.round;
-        let answered = |voter: NodeId| match voter == me {
-            true => own,
-            false => leader.followers.get(&voter).map_or(0, |follower| follower.round),
+        let answered = |voter: NodeId| {
+            if voter == me { own } else { leader.followers.get(&voter).map_or(0, |follower| follower.round) }
         };
         let confirmed = self.membership.reached(answered).unwrap_or(0);
         let confirmed = if base::mutant!("read-without-round") { own } else { confirmed };

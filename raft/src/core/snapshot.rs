@@ -153,9 +153,10 @@ impl Raft {
         follower.silent_ticks = 0;
         let stream = follower.stream_mut();
         let Some(stream) = stream.filter(|stream| stream.snapshot == Some(snapshot)) else { return };
-        match resume {
-            true => stream.on_resume(cursor),
-            false => stream.on_staged(cursor),
+        if resume {
+            stream.on_resume(cursor)
+        } else {
+            stream.on_staged(cursor)
         }
         self.order_chunk(from);
     }

@@ -136,16 +136,18 @@ impl Sessions {
             Some((&COUNTER, [])) => {
                 let Counter { names, operations, .. } =
                     codec::decode(value, value.len()).map_err(malformed)?;
-                match names.max(operations) < COUNTERS_MAX {
-                    true => Ok(None),
-                    false => Err(format!("counters of sessions beyond all reason: {names}, {operations}")),
+                if names.max(operations) < COUNTERS_MAX {
+                    Ok(None)
+                } else {
+                    Err(format!("counters of sessions beyond all reason: {names}, {operations}"))
                 }
             }
             Some((&REFUSED, [])) => {
                 let Refused { count, since, .. } = codec::decode(value, value.len()).map_err(malformed)?;
-                match count.max(since) < COUNTERS_MAX {
-                    true => Ok(None),
-                    false => Err(format!("refused sessions beyond all reason: {count}, {since}")),
+                if count.max(since) < COUNTERS_MAX {
+                    Ok(None)
+                } else {
+                    Err(format!("refused sessions beyond all reason: {count}, {since}"))
                 }
             }
             Some((&SESSION, id)) if id.len() == 8 => {
@@ -194,9 +196,10 @@ impl Sessions {
         let before = if is_over { Refused { since: operations, ..Refused::default() } } else { self.refused };
         let count = before.count + 1;
         let makes_room = idle + count >= lately || count >= REFUSALS;
-        self.refused = match makes_room {
-            true => Refused { since: operations, ..Refused::default() },
-            false => Refused { count, ..before },
+        self.refused = if makes_room {
+            Refused { since: operations, ..Refused::default() }
+        } else {
+            Refused { count, ..before }
         };
         rows.put(self.refused_key(), codec::encode(&self.refused));
         makes_room

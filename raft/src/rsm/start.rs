@@ -153,6 +153,7 @@ pub(crate) fn start_rule(
 ///
 /// # Errors
 /// [`StartError`], before anything runs.
+#[expect(clippy::too_many_lines, reason = "wiring: each queue and each task is named once")]
 pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<S>, StartError> {
     let Parts { me, membership, config, mut log, table, transport, mailbox, threads, disk_low } = parts;
     config.validate()?;

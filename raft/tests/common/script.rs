@@ -68,6 +68,7 @@ impl Script {
         if quiet { Vec::new() } else { lines }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm a command")]
     fn command(&mut self, words: &[&str]) -> Vec<String> {
         let cluster = self.cluster.as_mut().expect("a script begins with a cluster");
         match *words {

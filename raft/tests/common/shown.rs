@@ -70,9 +70,10 @@ pub(crate) fn shown_message(message: &Message) -> String {
         Body::Chunk(chunk) => format!("chunk {}", shown_chunk(chunk)),
         Body::ChunkReply { snapshot, cursor, resume } => {
             let cursor = cursor.as_ref().map_or("nothing".to_owned(), |key| row_number(key));
-            match resume {
-                true => format!("of {snapshot} there is {cursor}, go on from there"),
-                false => format!("staged of {snapshot}: {cursor}"),
+            if *resume {
+                format!("of {snapshot} there is {cursor}, go on from there")
+            } else {
+                format!("staged of {snapshot}: {cursor}")
             }
         }
     };

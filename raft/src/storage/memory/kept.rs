@@ -69,9 +69,10 @@ impl Kept for Handle {
     fn first(&self) -> Index {
         let inner = self.disk.lock();
         let kept = inner.archive.entries.front().map(|entry| entry.id.index);
-        match inner.life == self.life {
-            true => kept.unwrap_or(inner.restored.marker.index.next()),
-            false => Index::NEVER,
+        if inner.life == self.life {
+            kept.unwrap_or(inner.restored.marker.index.next())
+        } else {
+            Index::NEVER
         }
     }
 

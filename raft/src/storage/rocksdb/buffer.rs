@@ -298,19 +298,13 @@ impl Buffer {
 
     /// Makes what was read a generation once it is a quarter of what is kept.
     fn age_if_many(&mut self) -> Vec<Arc<Rows>> {
-        match self.read.bytes > self.cache_bytes / 4 {
-            true => self.age(),
-            false => Vec::new(),
-        }
+        if self.read.bytes > self.cache_bytes / 4 { self.age() } else { Vec::new() }
     }
 
     /// Makes what was read a generation.
     fn age(&mut self) -> Vec<Arc<Rows>> {
         let read = std::mem::take(&mut self.read);
-        match read.map.is_empty() {
-            true => Vec::new(),
-            false => self.keep(Arc::new(read)),
-        }
+        if read.map.is_empty() { Vec::new() } else { self.keep(Arc::new(read)) }
     }
 
     fn keep(&mut self, rows: Arc<Rows>) -> Vec<Arc<Rows>> {

@@ -30,9 +30,10 @@ pub(super) struct Names {
 pub(super) fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> {
     let another = |found| {
         let (path, supported) = (path.display().to_string(), FORMAT);
-        match found > supported {
-            true => OpenError::NewerFormat { path, found, supported },
-            false => OpenError::OlderFormat { path, found, supported },
+        if found > supported {
+            OpenError::NewerFormat { path, found, supported }
+        } else {
+            OpenError::OlderFormat { path, found, supported }
         }
     };
     match codec::decode::<Names>(bytes, 64) {

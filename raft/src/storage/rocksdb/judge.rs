@@ -48,11 +48,12 @@ pub fn judge(path: &Path, judge: &mut dyn JudgeRows) -> Result<JudgedTable, Open
     while let Some((key, value)) = rows.item() {
         if let Some(key) = key.strip_prefix(&live) {
             judged.rows += 1;
-            let verdict = match key == APPLIED_KEY {
-                true => codec::decode(value, 64)
+            let verdict = if key == APPLIED_KEY {
+                codec::decode(value, 64)
                     .map(|applied| judged.applied = applied)
-                    .map_err(|error| error.to_string()),
-                false => judge.row(key, value),
+                    .map_err(|error| error.to_string())
+            } else {
+                judge.row(key, value)
             };
             if let Err(why) = verdict {
                 wrong += 1;

@@ -153,9 +153,10 @@ impl Store {
         let (first, last) = (row_key(generation, first), row_key(generation, last));
         let among: u64 = self.db.get_approximate_sizes(&[Range::new(&first, &last)]).iter().sum();
         // RocksDB's rows are compressed.
-        match among > bytes(heaviest) as u64 / 16 {
-            true => vec![sorted],
-            false => pieces.into_iter().filter(|rows| !rows.is_empty()).collect(),
+        if among > bytes(heaviest) as u64 / 16 {
+            vec![sorted]
+        } else {
+            pieces.into_iter().filter(|rows| !rows.is_empty()).collect()
         }
     }
 
