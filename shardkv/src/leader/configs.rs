@@ -25,6 +25,7 @@ mod knowledge;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::backoff::BackOff;
 use base::clock;
 use clerk::api::config::Place;
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
@@ -79,7 +80,7 @@ pub(crate) struct ConfigWatcher {
 /// Where a follower is in its round of the controllers.
 struct Round {
     at: usize,
-    back_off: Duration,
+    back_off: BackOff,
     /// Controllers that refused, one after the other.
     refused: usize,
     /// Questions that were given up, one after the other, because somebody named a newer configuration.
@@ -92,7 +93,8 @@ impl ConfigWatcher {
             return;
         }
         let at = self.random.random_range(0..self.controllers.len());
-        let mut round = Round { at, back_off: BACK_OFF_MIN, refused: 0, given_up: 0 };
+        let mut round =
+            Round { at, back_off: BackOff::new(BACK_OFF_MIN, BACK_OFF_MAX), refused: 0, given_up: 0 };
         loop {
             let adopted = self.standing.borrow().place;
             let question = self.knowledge.borrow().question(adopted);
@@ -146,7 +148,8 @@ impl ConfigWatcher {
     }
 
     async fn on_news(&mut self, round: &mut Round, adopted: Option<Place>, news: News) {
-        (round.back_off, round.refused) = (BACK_OFF_MIN, 0);
+        round.back_off.reset();
+        round.refused = 0;
         let (newest, key) = (news.newest, news.book.key);
         let own = self.standing.borrow().key;
         if own.is_some_and(|own| key != 0 && key != own) {
@@ -174,9 +177,7 @@ impl ConfigWatcher {
     async fn next(&mut self, round: &mut Round, hint: Option<Address>) {
         let hinted = hint.and_then(|hint| self.controllers.iter().position(|it| *it == hint));
         round.at = hinted.unwrap_or((round.at + 1) % self.controllers.len());
-        let share = self.random.random_range(0.5..1.0);
-        clock::sleep(round.back_off.mul_f64(share)).await;
-        round.back_off = (round.back_off * 2).min(BACK_OFF_MAX);
+        clock::sleep(round.back_off.pause(&mut self.random)).await;
     }
 
     /// What the controllers' leader says of the configuration that this group adopted.

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base::backoff::BackOff;
 use base::socket::wire::FrameWriter;
 use base::socket::{DialError, Hello, Purpose, admit_answer, dial};
 use base::{clock, seed};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 
 use super::{BATCH_MESSAGES_MAX, Batch, Side, graciously};
@@ -119,8 +120,8 @@ pub(super) struct Sender {
     address: String,
     purpose: Purpose,
     jitter: StdRng,
-    /// Failures since the last frame that was taken.
-    failures: u32,
+    /// Rests after failures; short again after a frame that was taken.
+    back_off: BackOff,
     /// The last failure reported; each is logged once.
     trouble: Option<String>,
 }
@@ -135,7 +136,8 @@ impl Sender {
         seed: u64,
     ) -> Self {
         let jitter = StdRng::seed_from_u64(seed::derive(seed, &format!("{purpose:?} {peer}")));
-        Self { side: Arc::clone(side), lane, peer, address, purpose, jitter, failures: 0, trouble: None }
+        let back_off = BackOff::new(REST_MIN, REST_MAX);
+        Self { side: Arc::clone(side), lane, peer, address, purpose, jitter, back_off, trouble: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -166,7 +168,7 @@ impl Sender {
             match outcome {
                 Ok(open) => {
                     link = Some(open);
-                    self.failures = 0;
+                    self.back_off.reset();
                     if self.trouble.take().is_some() {
                         tracing::info!(peer = %self.peer, lane = ?self.purpose, "peer reached again");
                     }
@@ -254,9 +256,7 @@ impl Sender {
             tracing::warn!(peer = %self.peer, address = self.address, lane = ?self.purpose, why, "peer not reached");
             self.trouble = Some(why);
         }
-        let longest = REST_MIN.saturating_mul(1 << self.failures.min(10)).min(REST_MAX);
-        self.failures = self.failures.saturating_add(1);
-        let rest = longest.mul_f64(self.jitter.random_range(0.5..1.0));
+        let rest = self.back_off.pause(&mut self.jitter);
         tokio::select! {
             biased;
             () = self.lane.peer_is_back.notified() => {}
