@@ -1,5 +1,5 @@
-//! Pauses between tries that failed: each up to twice as long as the one before, and with jitter, so that callers who
-//! failed together do not return together.
+//! Pauses between retries: each up to twice as long as the one before, and with jitter, so that
+//! callers who failed together do not return together.
 
 use std::time::Duration;
 

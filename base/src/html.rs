@@ -1,4 +1,5 @@
-//! What all HTML pages of ours begin with: text as HTML, and the head of a page that needs no other file.
+//! The beginning of all our HTML pages: text as HTML, and the head of a page that needs no other
+//! file.
 //!
 //! Left out on purpose: everything that a page shows.
 

@@ -3,10 +3,10 @@
 //! * [`clock`]: the only access to time, so that a simulation can own it;
 //! * [`codec`]: the only place that names bincode, with limits and a version byte;
 //! * [`socket`]: the one `dial`/`listen` pair that makes every socket;
-//! * [`backoff`]: pauses between tries that failed;
+//! * [`backoff`]: pauses between retries;
 //! * [`seed`]: generators derived from (seed, name), so that runs can be replayed;
 //! * [`html`]: text as HTML, and the head of a page;
-//! * [`mutants`]: planted bugs, asleep in every normal build;
+//! * [`mutants`]: planted bugs, disabled in every normal build;
 //! * [`process`]: settings, log, signals and the end of a program.
 //!
 //! ```

@@ -1,14 +1,16 @@
-//! What every program has in common around its work: settings, log, signals, and its end.
+//! What every program has in common apart from its work: settings, log, signals, and its end.
 //!
-//! * [`load`] reads settings (command line over file); a bad one is one line on stderr and exit 1.
-//! * [`run`] runs a main future on a single-threaded runtime. Whatever fails on the way ends in [`fail`]: one line on
-//!   stderr, the same in the log, exit 1.
+//! * [`load`] reads settings (the command line overrides the file); a bad one is one line on stderr
+//!   and exit 1.
+//! * [`run`] runs a main future on a single-threaded runtime. Any failure on the way ends in
+//!   [`fail`]: one line on stderr, the same in the log, exit 1.
 //! * [`start_log`] opens a log that is rotated.
-//! * [`end`] ends what must not go on, at once and with a status that names the cause (correctness rule 29). A panic
-//!   anywhere ends a process, too: half a replica must not go on voting.
+//! * [`end`] ends a process that must not continue, at once and with a status that names the cause
+//!   (correctness rule 29). A panic anywhere also ends a process: half a replica must not go on
+//!   voting.
 //!
-//! Left out on purpose: daemonizing and supervision (the command line and systemd do that), reloading settings while
-//! running, and what only servers need (crate `host`).
+//! Left out on purpose: daemonizing and supervision (the command line and systemd do that),
+//! reloading settings while running, and what only servers need (crate `host`).
 
 mod fatal;
 mod log;

@@ -2,14 +2,15 @@
 //! (correctness rule 44).
 //!
 //! Any number of clerks share one cache. However many of their operations meet a newer number, one
-//! question is under way at a time, and all wait for its answer. It goes to the controllers' leader. If that
-//! does not answer soon, any controller and any group are asked as well: each knows some configuration, and
-//! the groups that it names correct a clerk whose configuration is old. So a clerk that begins works as long
-//! as one controller, or one server of a group whose place it was told, answers. A shard without an owner is
-//! waited for by watching the controllers, again one watch for all.
+//! question is in flight at a time, and all wait for its answer. It goes to the controllers'
+//! leader. If that does not answer soon, any controller and any group are asked as well: each knows
+//! some configuration, and the groups that it names correct a clerk whose configuration is old. So
+//! a new clerk works as long as one controller, or one server of a group whose address it was
+//! given, answers. If a shard has no owner, the cache watches the controllers, again with one watch
+//! for all.
 //!
-//! The questions run in tasks of their own with a short life, so that an operation that gives up
-//! leaves the others their answer.
+//! Each question runs in its own short-lived task, so that an operation that gives up does not take
+//! the answer from the others.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -37,7 +38,7 @@ const ALONE: Duration = Duration::from_millis(150);
 const ASK_GROUP: Duration = Duration::from_millis(500);
 /// Servers of groups that are asked at the same time.
 const GROUP_SERVERS: usize = 4;
-/// Between two questions of one operation that brought nothing new.
+/// The pause between two questions of one operation that brought nothing new.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A configuration and the addresses of the groups.
@@ -162,8 +163,8 @@ impl ConfigCache {
         Error::Unavailable { why: format!("no answer in time from {controllers}") }
     }
 
-    /// Asks for something newer than `than`; comes back with it, or when the answer brought nothing
-    /// new, or at `until`.
+    /// Asks for something newer than `than`; returns when it has arrived, when the answer brought
+    /// nothing new, or at `until`.
     pub async fn refresh(&self, than: ConfigNum, until: Instant) {
         let asked = self.fly(|shared| &shared.query, Shared::ask, Some(than));
         let _ = clock::timeout(until.since(clock::now()), asked).await;
@@ -180,12 +181,13 @@ impl ConfigCache {
         let _ = clock::timeout(until.since(clock::now()), asked).await;
     }
 
-    /// Takes in what somebody said; whatever is older, or of another cluster, changes nothing.
+    /// Takes in what a server reported; an older configuration, or one of another cluster, changes
+    /// nothing.
     pub fn learn(&self, config: Sealed, book: AddressBook) {
         self.shared.learn(Some(config), book, false);
     }
 
-    /// Starts a question if none of its kind is under way, and waits until that lands, or a view newer
+    /// Starts a question if none of its kind is in flight, and waits until it ends, or a view newer
     /// than `than` is there.
     async fn fly<F>(&self, flight: fn(&Shared) -> &Flight, ask: fn(Arc<Shared>) -> F, than: Option<ConfigNum>)
     where
@@ -240,7 +242,8 @@ impl Shared {
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// Takes what any controller and any group knows: better than nothing, and never older than what is known.
+    /// Takes what any controller and any group knows: better than nothing, and never older than
+    /// what is known.
     async fn ask_others(&self) {
         let _ = clock::timeout(QUERY, join(self.ask_controllers(), self.ask_groups())).await;
     }
@@ -297,8 +300,8 @@ impl Shared {
         }
     }
 
-    /// What the controllers' leader says now replaces also another configuration of the same number: one that
-    /// was made before the controllers lost their data.
+    /// The present answer of the controllers' leader also replaces another configuration of the
+    /// same number, which was made before the controllers lost their data.
     fn learn(&self, config: Option<Sealed>, book: AddressBook, of_leader: bool) {
         self.view.send_if_modified(|view| match (view, config) {
             (None, None) => false,

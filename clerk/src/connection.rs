@@ -1,8 +1,8 @@
 //! How a request reaches a server and its answer comes back.
 //!
-//! Everything above speaks through [`Connection`]: over sockets that is [`TarpcConnection`], in a simulation the
-//! simulated network. Both bring back an answer, or a [`CallError`] that tells whether the server can have
-//! acted (correctness rule 27).
+//! All other code uses [`Connection`]: over sockets that is [`TarpcConnection`], in a simulation
+//! the simulated network. Both return an answer, or a [`CallError`] that says whether the server
+//! can have acted (correctness rule 27).
 
 mod find;
 mod pool;
@@ -22,7 +22,7 @@ use crate::api::{Address, GroupId};
 /// A call that brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The server was not reached: surely nothing was done.
+    /// The server was not reached: definitely nothing was done.
     #[error("{address}: not reached: {why}")]
     NotSent {
         /// The server.
@@ -30,7 +30,8 @@ pub enum CallError {
         /// The reason.
         why: String,
     },
-    /// The server has too much to do: surely nothing was done, and it may be done there a little later.
+    /// The server has too much to do: definitely nothing was done, and it may be done there a
+    /// little later.
     #[error("{address}: busy: {why}")]
     Busy {
         /// The server.
@@ -38,7 +39,7 @@ pub enum CallError {
         /// Its words.
         why: String,
     },
-    /// The request left and no answer came: nobody can tell what was done.
+    /// The request left and no answer came: it is not known what was done.
     #[error("{address}: no answer: {why}")]
     Lost {
         /// The server.
@@ -46,7 +47,7 @@ pub enum CallError {
         /// The reason.
         why: String,
     },
-    /// The server belongs to something else, or speaks another version: do not try again.
+    /// The server belongs to another cluster or group, or uses another version: do not try again.
     #[error("{address}: {why}")]
     Refused {
         /// The server.

@@ -28,7 +28,7 @@ const STATUS: Duration = Duration::from_secs(1);
 /// Total time of a request, unless told otherwise.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Why the controller gave no answer to go on with.
+/// Why a request to the controller has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It refused; nothing was changed.
@@ -37,7 +37,7 @@ pub enum Error {
     /// Whether the change was made is not known.
     #[error("whether the change was made is not known: query the configuration before repeating it")]
     Unknown,
-    /// No controller answered in time; surely nothing was changed.
+    /// No controller answered in time; definitely nothing was changed.
     #[error("the controllers are not available: {why}")]
     Unavailable {
         /// What each of them said.
@@ -156,8 +156,8 @@ impl CtrlClerk {
         changed(self.read(&CtrlRequest::Plan(change)).await?)
     }
 
-    /// Waits up to two seconds at any controller for something newer than what is known; then
-    /// answers what there is, perhaps nothing.
+    /// Waits up to two seconds at any controller for news; then answers with what there is,
+    /// possibly nothing.
     ///
     /// # Errors
     /// [`Error`].
@@ -170,11 +170,11 @@ impl CtrlClerk {
         }
     }
 
-    /// The newest configuration with groups that some controller knows, whether or not it leads, perhaps an old one: the
-    /// first that tells one is believed.
+    /// The newest configuration with groups that some controller knows, whether or not it leads,
+    /// possibly an old one: the first answer is believed.
     ///
     /// # Errors
-    /// What a controller said, if none knows one.
+    /// What a controller answered, if none knows one.
     pub async fn hearsay(&self) -> Result<(Sealed, AddressBook), CallError> {
         match self.addresses() {
             [] => Err(knows_nothing(&Address::new())),
@@ -216,7 +216,8 @@ impl CtrlClerk {
                 None => Session { id: self.open(until).await?, last: 0 },
             };
             open.last += 1;
-            // Before the request leaves: a change that is cut short must not lend its number to the next.
+            // Before the request leaves: a change that is cut short must not pass its number to the
+            // next.
             *session = Some(open);
             let ticket = Ticket { session: open.id, seq: Seq(open.last) };
             let request = CtrlRequest::Change { ticket, change: change.clone() };
@@ -242,8 +243,8 @@ impl CtrlClerk {
         }
     }
 
-    /// Tells controllers that were started to be recovered what to go on from; the configuration they are at.
-    /// Harmless if they know it already.
+    /// Tells controllers that were started to be recovered what to continue from; returns the
+    /// configuration they are at. Harmless if they know it already.
     ///
     /// # Errors
     /// [`Error`].
@@ -308,7 +309,7 @@ impl CtrlClerk {
     }
 }
 
-/// A controller that knows nothing must not be the first whose word counts.
+/// A controller that knows nothing must not count as the first answer.
 fn knows_nothing(controller: &Address) -> CallError {
     CallError::Refused {
         address: controller.clone(),

@@ -1,14 +1,14 @@
 //! One replicated group as its clients see it: a request in, the leader's answer out.
 //!
-//! Only the leader answers most requests, and who leads changes. So the last leader is remembered;
-//! another server's hint is followed; a server that was not reached is passed over; and when every
+//! Only the leader answers most requests, and the leader changes. So the last leader is remembered,
+//! another server's hint is followed, and a server that was not reached is passed over. When every
 //! server was tried in vain, a pause with jitter begins the next round (correctness rule 44).
 //!
-//! The request is the same on every attempt, with its ticket if it has one (rule 26). What the
-//! attempts may have done so far stands in [`Attempts`], which outlives this call: the same operation
-//! may go on to another group, and who gives up must know whether it was perhaps done (rule 27).
+//! The request is the same on every attempt, with its ticket if it has one (rule 26). [`Attempts`]
+//! holds what the attempts may have done so far. It outlives this call: the same operation may turn
+//! to another group, and a caller that gives up must know whether it may have been done (rule 27).
 //!
-//! Groups and controllers differ in their words only, so both are asked by one loop (`Servers`).
+//! Groups and controllers differ only in their messages, so one loop asks both (`Servers`).
 //!
 //! Left out on purpose: what a refusal means for a shard; that is for [`crate::kv`].
 
@@ -29,15 +29,17 @@ use crate::api::{Address, GroupId, Incarnation};
 use crate::connection::{CallError, Connection};
 use crate::statuses;
 
-/// Without a leader for so long, the caller is told: the group may have left, or moved elsewhere.
+/// After this time without a leader, the caller gets an error: the group may have left, or moved
+/// elsewhere.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// Longest wait for the first attempt's answer; each lost one doubles it. Longer for a group that lately was slow: with
-/// many clients its queue is long, and who asks again too soon makes it longer.
+/// Longest wait for the first attempt's answer; each lost one doubles it. It is longer for a group
+/// that was slow lately: with many clients its queue is long, and retrying too early lengthens the
+/// queue.
 const CALL_MIN: Duration = Duration::from_secs(1);
 const CALL_MAX: Duration = Duration::from_secs(8);
 /// But not longer than this: it may have gone silent since.
 const CALL_SLOW_MAX: Duration = Duration::from_secs(4);
-/// What answers took longer ago than this says nothing.
+/// Answer times that are older than this say nothing.
 const LATELY: Duration = Duration::from_secs(10);
 /// A status comes from a server's own rows, at once.
 const STATUS: Duration = Duration::from_secs(1);
@@ -63,7 +65,7 @@ impl Attempts {
     }
 }
 
-/// Why a group gave no answer to go on with.
+/// Why a group gave no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError<R: std::error::Error> {
     /// The leader refused.
@@ -78,7 +80,7 @@ pub enum AskError<R: std::error::Error> {
         /// What each server said.
         why: String,
     },
-    /// Every server belongs to something else.
+    /// Every server belongs to another cluster or group.
     #[error("{why}")]
     Foreign {
         /// In the words of one of them.
@@ -89,16 +91,16 @@ pub enum AskError<R: std::error::Error> {
 /// What a refusal means for the search for a leader.
 pub(crate) enum Judged<R> {
     NotLeader(Option<Address>),
-    /// Surely not done; the same server may do it a little later.
+    /// Definitely not done; the same server may do it a little later.
     Again(R),
     Unknown,
     Final(R),
 }
 
-/// What a call brings: an answer, a refusal, or neither.
+/// The result of a call: an answer, a refusal, or neither.
 pub(crate) type Called<L> = Result<Result<<L as Language>::Reply, <L as Language>::Refusal>, CallError>;
 
-/// The words in which the servers of a group are asked.
+/// The messages for the servers of a group.
 pub(crate) trait Language: Send + Sync {
     type Request: Clone + Send + Sync;
     type Reply: Send;
@@ -128,7 +130,7 @@ pub(crate) struct Servers<L> {
 /// What is remembered between requests.
 struct Place {
     leader: Option<Address>,
-    /// How long answers took, at most, or were waited for in vain, and when that was learned; an eighth of it is
+    /// The longest recent answer time, or vain wait, and when it was learned; an eighth of it is
     /// forgotten with every answer.
     slow: Option<(Duration, Instant)>,
     random: StdRng,
@@ -192,7 +194,8 @@ impl<L: Language> Servers<L> {
             if left.is_zero() {
                 return Err(search.in_vain());
             }
-            // A short time left may be too short for an answer, and is no reason to be told.
+            // A short remaining time may be too short for an answer, and is no reason to doubt the
+            // server.
             search.hurries = left < call_limit;
             let target = search.target().clone();
             let answer = self.call(&target, request.clone(), left.min(call_limit)).await;
@@ -230,7 +233,7 @@ impl<L: Language> Servers<L> {
             }
             if let Some(pause) = self.with_place(|place| search.go_on(step, &mut place.random)) {
                 if search.is_foreign() || clock::now().after(pause) >= give_up {
-                    // One that is busy for so long may have lost its leadership.
+                    // A leader that is busy for this long may have lost its leadership.
                     self.forget(&target);
                     return Err(search.in_vain());
                 }
@@ -239,8 +242,8 @@ impl<L: Language> Servers<L> {
         }
     }
 
-    /// The next request begins with another server than the last one: a leader whose disk hangs knows of no successor,
-    /// and goes on refusing as if it led.
+    /// The next request begins with another server than the last one: a leader whose disk hangs
+    /// knows of no successor, and goes on refusing as if it led.
     pub(crate) fn doubt(&self) {
         self.with_place(|place| {
             let others: Vec<&Address> =
@@ -387,7 +390,8 @@ impl GroupClient {
         self.servers.ask(request, until, Duration::ZERO, attempts).await
     }
 
-    /// Begins the next request with another server than the one that answered last: what that one says may be old.
+    /// Begins the next request with another server than the one that answered last, whose answer
+    /// may be old.
     pub fn doubt(&self) {
         self.servers.doubt();
     }
@@ -406,11 +410,11 @@ impl GroupClient {
         join_all(asked).await
     }
 
-    /// The life of the group's data and the key of the cluster that it belongs to, from whichever server knows
-    /// both; waits for a new group to draw the one and to learn the other.
+    /// The incarnation of the group's data and the key of its cluster, from any server that knows
+    /// both. Waits for a new group to draw the one and learn the other.
     ///
     /// # Errors
-    /// What the servers said last.
+    /// The last answers of the servers.
     pub async fn data(&self, until: Instant) -> Result<(Incarnation, u64), String> {
         const PAUSE: Duration = Duration::from_millis(100);
         let mut why = "no server's address is known".to_owned();

@@ -7,21 +7,22 @@
 //! Settled shards are served without any controller.
 //!
 //! With sessions (the default) every write is exactly once: its (session, number) stays the same on
-//! every attempt, also in another group, because sessions move with their shard (correctness rules
-//! 26, 39). A clerk holds a pool of sessions for each shard, so its clones may be used by many tasks at
-//! once; a session has one write under way at a time. If the session expired and no attempt may have
-//! been executed, a new session is opened; else the outcome is unknown.
+//! every attempt, even in another group, because sessions move with their shard (correctness rules
+//! 26, 39). A clerk holds a pool of sessions for each shard, so its clones may be used by many
+//! tasks at once; a session has one write in flight at a time. If the session expired and no
+//! attempt may have been executed, a new session is opened; otherwise the outcome is unknown.
 //!
-//! Without sessions a conditional put is executed at most once by its version alone, for no version
-//! returns. When one of its attempts was lost and a later one meets another version, the first may have
-//! been the reason: [`Error::Maybe`]. Other writes are sent again only if they surely were not executed,
-//! and a create (version 0) is one of them: a delete makes the key absent again.
+//! Without sessions a conditional put is executed at most once through its version alone, because
+//! no version returns. When one of its attempts was lost and a later one meets another version, the
+//! first may have been the reason: [`Error::Maybe`]. Other writes are sent again only if they were
+//! definitely not executed. A create (version 0) is one of them: a delete makes the key absent
+//! again.
 //!
 //! A time-out is never called a failure (rule 27): [`Error::Unknown`] if any attempt may have been
-//! executed, [`Error::Unavailable`] if surely none was.
+//! executed, [`Error::Unavailable`] if definitely none was.
 //!
-//! Left out on purpose: transactions over several keys; a scan over several shards is several pages that
-//! are not one atomic read (rule 45).
+//! Left out on purpose: transactions over several keys; a scan over several shards is several pages
+//! that are not one atomic read (rule 45).
 
 mod batch;
 mod route;
@@ -48,7 +49,7 @@ use crate::group::{Attempts, GroupClient};
 /// Settings of a [`Clerk`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Decides its jitter. Clerks of one process should differ in it.
+    /// Seed of its jitter. Clerks of one process should use different seeds.
     pub seed: u64,
     /// Total time of an operation. Default 10 s.
     pub deadline: Duration,
@@ -106,12 +107,12 @@ pub enum Error {
         limit: u32,
     },
     /// The disk of the key's group is nearly full: not done.
-    #[error("a disk of the key's group is nearly full; reads and deletes go on")]
+    #[error("a disk of the key's group is nearly full; reads and deletes still work")]
     DiskFull,
     /// No such shard.
     #[error("shard {0} does not exist in this cluster")]
     UnknownShard(ShardId),
-    /// Nobody did it within the deadline: surely not done.
+    /// Nobody did it within the deadline: definitely not done.
     #[error("not done in time: {why}")]
     Unavailable {
         /// What was heard last.
@@ -167,7 +168,7 @@ enum Fault {
     Refused(KvRefusal),
     /// An attempt left, and there must not be another.
     Unknown,
-    /// Out of time: what was heard, and the group that said nothing.
+    /// Out of time: what was heard, and the group that did not answer.
     Late(String, Option<GroupId>),
     Controllers(ctrl::Error),
 }
@@ -191,7 +192,8 @@ impl Clerk {
         Self::with_cache(connection, cache, options)
     }
 
-    /// A clerk that shares what others know of configurations: the way to have many in a process.
+    /// A clerk that shares a cache of configurations with others: the way to have many in a
+    /// process.
     pub fn with_cache(connection: Arc<dyn Connection>, cache: ConfigCache, options: Options) -> Self {
         let random = StdRng::seed_from_u64(base::seed::derive(options.seed, "clerk"));
         let shared = Shared {
@@ -227,7 +229,7 @@ impl Clerk {
         }
     }
 
-    /// Sets the value of a key; its new version.
+    /// Sets the value of a key; returns its new version.
     ///
     /// # Errors
     /// [`Error`].
@@ -235,10 +237,11 @@ impl Clerk {
         self.write(key.into(), Write::Put { value: value.into(), expected: None }).await
     }
 
-    /// Sets the value of a key if its version is `expected` (0: if it is absent); its new version.
+    /// Sets the value of a key if its version is `expected` (0: if it is absent); returns its new
+    /// version.
     ///
-    /// Whoever reads and tries again when another writer was faster should wait a random moment first: writers that
-    /// race in step lose to the same one each time.
+    /// A caller that reads and retries after a faster writer should wait a random moment first:
+    /// writers that race in step lose to the same one each time.
     ///
     /// # Errors
     /// [`Error`], among them [`Error::VersionMismatch`].
@@ -251,7 +254,7 @@ impl Clerk {
         self.write(key.into(), Write::Put { value: value.into(), expected: Some(expected) }).await
     }
 
-    /// Adds to the end of a key's value, of a missing key: sets it; its new version.
+    /// Appends to a key's value; for a missing key, sets it. Returns the new version.
     ///
     /// # Errors
     /// [`Error`].
@@ -259,7 +262,7 @@ impl Clerk {
         self.write(key.into(), Write::Append { piece: piece.into() }).await
     }
 
-    /// Removes a key; the version that was deleted, 0 if there was nothing.
+    /// Removes a key; returns the version that was deleted, 0 if there was nothing.
     ///
     /// # Errors
     /// [`Error`].
@@ -267,8 +270,8 @@ impl Clerk {
         self.write(key.into(), Write::Delete).await
     }
 
-    /// At most `limit` rows of a shard behind the key `after`, in the order (slot, key). Each page is
-    /// linearizable by itself; several are not one atomic read (correctness rule 45).
+    /// At most `limit` rows of a shard after the key `after`, in the order (slot, key). Each page
+    /// on its own is linearizable; several are not one atomic read (correctness rule 45).
     ///
     /// # Errors
     /// [`Error`]; never one of unknown outcome.
@@ -319,7 +322,8 @@ impl Clerk {
         let params = self.params(until).await?;
         check_key(&key, params).and_then(|()| write.check(params)).map_err(refused)?;
         let shard = shard_of(&key, params.shard_count);
-        // Absence returns with a delete: a create that was done, and deleted by somebody, could be done again.
+        // A deleted key is absent again: a create that was done, and deleted by somebody, could be
+        // done again.
         let at_most_once = matches!(write, Write::Put { expected: Some(version), .. } if version.0 > 0);
         let request =
             |ticket, config| KvRequest::Write { key: key.clone(), write: write.clone(), ticket, config };
@@ -409,7 +413,7 @@ fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<KvReply
     match result {
         Ok(reply) => Ok(reply),
         Err(Fault::Unknown) => Err(Error::Unknown),
-        // Not recorded results: they say nothing of earlier attempts.
+        // Results that are not recorded: they say nothing about earlier attempts.
         Err(Fault::Refused(KvRefusal::DiskFull | KvRefusal::LostData { .. })) if attempts.may_have_acted => {
             Err(Error::Unknown)
         }

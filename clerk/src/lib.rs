@@ -14,12 +14,13 @@
 //! # }
 //! ```
 //!
-//! A leaf: no Raft and no RocksDB in its tree, no command line. Servers import it for [`api`] alone.
+//! A leaf: no Raft and no RocksDB in its tree, no command line. Servers import it for [`api`]
+//! alone.
 //!
-//! From below: [`connection`] brings one request to one server. [`group`] brings it to the leader of a group. [`ctrl`]
-//! is the shard controller's client, [`cache`] what a process knows of configurations, and [`kv`] the clerk: keys in,
-//! outcomes out. [`lock`] is a lock built on it. [`statuses`] asks single servers how they are. The program is the
-//! crate `clerk-cli`.
+//! From the bottom up: [`connection`] brings one request to one server. [`group`] brings it to the
+//! leader of a group. [`ctrl`] is the shard controller's client, [`cache`] what a process knows of
+//! configurations, and [`kv`] the clerk: keys in, outcomes out. [`lock`] is a lock built on it.
+//! [`statuses`] asks single servers how they are. The program is the crate `clerk-cli`.
 
 #![warn(missing_docs)]
 

@@ -1,18 +1,18 @@
 //! A lock over the store, built on conditional puts alone (6.5840 2025 and 2026, Lab 2).
 //!
-//! The lock is one key. Free: it is absent or its value is empty. Held: the value is the token of one
-//! acquisition, which nobody else ever writes. [`Lock::acquire`] puts its token on condition of the version
-//! at which it saw the lock free, so of many only one gets it. A put of unknown outcome is settled by
-//! reading: the token is there, or it is not; if not, the next try carries the same token, so it does no
-//! harm when both happen to arrive.
+//! The lock is one key. Free: it is absent or its value is empty. Held: the value is the token of
+//! one acquisition, which nobody else ever writes. [`Lock::acquire`] puts its token on condition of
+//! the version at which it saw the lock free, so only one of many gets it. A put of unknown outcome
+//! is settled by reading: the token is there, or it is not. If not, the next try carries the same
+//! token, so it does no harm if both arrive.
 //!
-//! What a lock cannot do: stop a holder that was so slow that an operator gave its lock to another. For that
-//! there is [`Held::fence`], the version that the acquisition made: it grows with every acquisition, also
-//! over deletes. Whoever stores something under the lock should store the fence with it and refuse smaller
-//! ones.
+//! What a lock cannot do: stop a holder that was so slow that an operator gave its lock to another.
+//! [`Held::fence`] is for that: it is the version that the acquisition made, and it grows with
+//! every acquisition, even across deletes. A client that stores something under the lock should
+//! store the fence with it and refuse smaller ones.
 //!
-//! Left out on purpose: time limits on holding (a store cannot tell a dead holder from a slow one), and
-//! fairness.
+//! Left out on purpose: time limits on holding (a store cannot tell a dead holder from a slow one),
+//! and fairness.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,14 +25,14 @@ use rand::{RngExt, SeedableRng};
 use crate::api::Version;
 use crate::kv::{Clerk, Error};
 
-/// Between two looks at a lock that somebody holds.
+/// The pause between two looks at a lock that another client holds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(60);
 
 /// Why a lock was not acquired or not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else held it all the time, or nobody answered; it is not held now and will not be.
+    /// Another client held it all the time, or nobody answered; it is not held now and will not be.
     #[error("the lock was not acquired in time: {why}")]
     TimedOut {
         /// What was seen last.
@@ -73,9 +73,9 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// The lock kept at `key`, which nothing else may write. `seed` decides tokens and pauses: every user of
-    /// a lock needs another one. The first token is a function of the seed, so a user who starts again with the seed he
-    /// had acquires a lock that he still holds.
+    /// The lock kept at `key`, which nothing else may write. `seed` decides tokens and pauses:
+    /// every user of a lock needs a different one. The first token is a function of the seed, so a
+    /// user that restarts with its old seed acquires a lock that it still holds.
     pub fn new(clerk: Clerk, key: impl Into<Bytes>, seed: u64) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(base::seed::derive(seed, "lock")));
         Self { clerk, key: key.into(), random }
@@ -84,7 +84,7 @@ impl Lock {
     /// Acquires the lock, and waits for at most `within` while others hold it.
     ///
     /// # Errors
-    /// [`LockError`]; only after [`LockError::Unknown`] the lock may be held all the same.
+    /// [`LockError`]; only after [`LockError::Unknown`] the lock may still be held.
     pub async fn acquire(&self, within: Duration) -> Result<Held, LockError> {
         let until = clock::now().after(within);
         let token = Bytes::from(format!("{:032x}", self.draw(|random| random.random::<u128>())));
@@ -114,7 +114,7 @@ impl Lock {
         }
     }
 
-    /// Gives the lock back. Tries until it is surely given back or `within` is over.
+    /// Releases the lock. Retries until it is certainly released or `within` is over.
     ///
     /// # Errors
     /// [`LockError`]: after [`LockError::Unknown`] it may still be held.
@@ -140,8 +140,8 @@ impl Lock {
         }
     }
 
-    /// Frees the lock whoever holds it: for operators who know that the holder is gone. The next fence is
-    /// larger than the holder's.
+    /// Frees the lock, no matter who holds it: for operators who know that the holder is gone. The
+    /// next fence is larger than the holder's.
     ///
     /// # Errors
     /// [`LockError::Store`].

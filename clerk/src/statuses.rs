@@ -1,4 +1,5 @@
-//! What servers say of themselves: any server answers at once, from its own rows.
+//! What servers report of themselves: any server answers at once, from its own rows.
+//!
 
 use std::time::Duration;
 

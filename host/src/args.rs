@@ -1,4 +1,4 @@
-//! The settings that all servers share, and Raft's settings that they make.
+//! The settings that all servers share, and the Raft settings that follow from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,36 +11,37 @@ use crate::descriptors::Wished;
 /// The settings that all servers share; each binary flattens them into its own.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ServerArgs {
-    /// Name of the cluster; whoever names another one is refused.
+    /// Name of the cluster; callers that name another one are refused
     #[arg(long, value_name = "NAME")]
     pub cluster: String,
     /// Which of the members this server is.
     #[arg(long)]
     pub id: u64,
-    /// All servers of the group, this one included. Their ids are part of the data and stay; addresses may change.
+    /// All servers of the group, including this one. Their ids are part of the data and stay;
+    /// addresses may change
     #[arg(long, value_name = "1=HOST:PORT,2=HOST:PORT,...")]
     pub members: Members,
     /// The address to listen on: one port for clients and members.
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: String,
-    /// Where everything is kept.
+    /// The directory of all data of this server
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// The first start of this server, with an empty data directory. Without this it is refused: a member that lost its
-    /// data must not come back as if it had never voted, under whatever id.
+    /// The first start of this server, with an empty data directory. Without this it is refused: a
+    /// member that lost its data must not come back as if it had never voted, under any id
     #[arg(long)]
     pub new: bool,
-    /// A leader is heard this often.
+    /// Milliseconds between two heartbeats of a leader
     #[arg(long, value_name = "MS", default_value_t = 100)]
     pub heartbeat_ms: u64,
     /// Shortest time without a leader after which a server asks for votes; the longest is twice this.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     pub election_ms: u64,
-    /// Bytes of log in memory that start a compaction at the latest [default: 16 MiB].
+    /// Upper bound on the bytes of log in memory before a compaction [default: 16 MiB]
     #[arg(long, value_name = "BYTES")]
     pub log_bytes_max: Option<usize>,
-    /// Free bytes on the disk below which only what frees space is accepted [default: 256 MiB, or a
-    /// twentieth of the disk where that is less].
+    /// Free bytes on the disk below which the server accepts only what frees space [default: 256
+    /// MiB, or a twentieth of the disk if that is less]
     #[arg(long, value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
     /// Connections of clients at once; beyond, idle ones make room [default: what the limit of file descriptors allows,
@@ -53,11 +54,12 @@ pub struct ServerArgs {
     /// Connections of servers of other groups at once [default: the same, at most 512].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub groups_max: Option<u32>,
-    /// Judge --data-dir instead, which no server may have open: prints what is sound and what is not as JSON, changes
-    /// nothing, needs no other setting, and exits with 1 if something is not.
+    /// Checks --data-dir instead of serving; no server may have it open. Prints as JSON what is
+    /// sound and what is not, changes nothing, needs no other setting, and exits with 1 if
+    /// something is damaged
     #[arg(long)]
     pub check: bool,
-    /// A TOML file with these settings under the same names; the command line counts more.
+    /// A TOML file with these settings under the same names; the command line takes precedence
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -73,7 +75,7 @@ impl ServerArgs {
         }
     }
 
-    /// Checks what can be checked without touching anything.
+    /// Checks everything that can be checked without touching anything.
     ///
     /// # Errors
     /// One line that names the setting.
@@ -137,7 +139,7 @@ fn check_address(address: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The Raft settings that the command line makes.
+/// The Raft settings that follow from the command line.
 pub fn raft_config(args: &ServerArgs) -> Config {
     let config = Config { seed: rand::random(), ..Config::default() };
     let config = config.with_timers(args.heartbeat_ms, args.election_ms);

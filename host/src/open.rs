@@ -1,5 +1,5 @@
-//! What a server opens at its start, in the order in which it may fail (port, directory, stores), so that a mistake
-//! is reported in one line before anything runs.
+//! Opens everything that a server needs at its start, in the order in which it may fail (port,
+//! directory, stores), so that a mistake is reported in one line before anything runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,43 +20,44 @@ use crate::descriptors::Descriptors;
 use crate::disk::{Disk, watch_disk};
 use crate::key::KeyKeeper;
 
-/// What a server needs beside its replica.
+/// What a server needs besides its replica.
 pub struct Host {
     /// The one port, on which clients and peers arrive.
     pub listener: Listener,
-    /// Who this server is.
+    /// The identity of this server.
     pub here: Here,
-    /// Where the members of its group are, this server among them.
+    /// The addresses of the members of its group, including this server.
     pub members: BTreeMap<NodeId, Address>,
-    /// The way to its peers, to which arriving peers are handed.
+    /// The transport to its peers, which also takes arriving peers.
     pub transport: Arc<TcpTransport>,
     /// What to start the replica with.
     pub parts: Parts,
-    /// What its status shows beside its replica.
+    /// What its status shows besides its replica.
     pub facts: Facts,
     /// Connections that it may open to controllers and other groups.
     pub calls: usize,
-    /// Where the key of the cluster is kept.
+    /// Keeps the key of the cluster.
     pub keeper: KeyKeeper,
 }
 
-/// What a server shows of itself beside its replica.
+/// What a server shows of itself besides its replica.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Its process.
     pub pid: u32,
-    /// What happened to its connections: what it refused, and who refuses it, for one.
+    /// The counters of its connections, including refusals in both directions.
     pub counters: Arc<Counters>,
     /// File descriptors that its process may have; 0: not known.
     pub descriptors: usize,
-    /// The disk that its data lies on.
+    /// The disk with its data.
     pub disk: Arc<Disk>,
 }
 
 /// Messages of peers that wait for the replica.
 const MAILBOX_MESSAGES_MAX: usize = 16_384;
 
-/// The data directory, as the transport sees it: with which data each peer was met (correctness rule 32).
+/// The data directory, as the transport sees it: the incarnation with which each peer was met
+/// (correctness rule 32).
 struct Met(Arc<DataDir>);
 
 impl Peers for Met {
@@ -77,19 +78,20 @@ pub type HostError = Box<dyn std::error::Error + Send + Sync>;
 /// Opens everything for a server of `group`.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem.
 pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> {
     args.validate()?;
     let config = raft_config(args);
     config.validate()?;
     let descriptors = Descriptors::raise(args.members.0.len(), args.connections())?;
-    // The port first: a busy one is told before anything is written.
+    // The port first: a busy one is reported before anything is written.
     let listener = Listener::bind(&args.listen, descriptors.connections).await?;
     let members = args.members.0.keys().copied().map(NodeId).collect();
     let identity = Identity { cluster: args.cluster.clone(), group: group.0, node: NodeId(args.id), members };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
-    // The process gives the lock back when it ends, not before: what holds the stores is dropped in no order, and as
-    // long as one of them is open another process may neither open the directory nor delete it.
+    // The process releases the lock when it ends, not before. The owners of the stores are dropped
+    // in no fixed order, and as long as one store is open another process may neither open the
+    // directory nor delete it.
     std::mem::forget(Arc::clone(&directory));
     start_log(&args.data_dir.join("log"))?;
     let log_options = LogOptions::for_limit(config.log_bytes_max);
@@ -125,7 +127,7 @@ pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> 
     Ok(Host { listener, here, members, transport, parts, facts, calls: descriptors.calls, keeper })
 }
 
-/// Who this server is, in a process that has just begun.
+/// The identity of this server, in a process that has just begun.
 fn here(args: &ServerArgs, group: GroupId, directory: &DataDir) -> Here {
     Here {
         cluster: args.cluster.clone(),

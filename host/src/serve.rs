@@ -1,4 +1,4 @@
-//! What both servers do with their port, and for how long.
+//! How both servers use their port, and for how long.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,8 +12,8 @@ use tracing::Instrument;
 
 use crate::open::HostError;
 
-/// Takes what arrives at `listener`: peers go to `transport`, all others to `handle`. Never ends on its own; dropping it
-/// closes every connection.
+/// Takes connections from `listener`: peers go to `transport`, all others to `handle`. Never ends
+/// on its own; dropping it closes every connection.
 pub async fn accept<F, Fut>(listener: Listener, transport: Arc<TcpTransport>, handle: F) -> Infallible
 where
     F: Fn(Arrival) -> Fut + Clone + Send + 'static,

@@ -1,4 +1,4 @@
-//! What a server says of its replica, in the words of the wire.
+//! A server's report on its replica, in the types of the wire.
 
 use clerk::api::status::{Connections, DiskStatus, ReplicaStatus, Role};
 use raft::rsm::{self, Status};
@@ -6,7 +6,7 @@ use raft::rsm::{self, Status};
 use crate::disk::Disk;
 use crate::open::Facts;
 
-/// A replica's status in the words of the wire.
+/// A replica's status in the types of the wire.
 pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
     let refusals = facts.counters.refusals();
     ReplicaStatus {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 
-/// Reads the settings of this process. `--help` and `--version` are answered; a bad setting ends the
+/// Reads the settings of this process. Answers `--help` and `--version`; a bad setting ends the
 /// process with one line.
 pub fn load<T: clap::Parser>() -> T {
     match parse::<T>(std::env::args_os().collect()) {
@@ -30,7 +30,7 @@ pub enum Refused {
     Bad(String),
 }
 
-/// Understands `arguments`, the first of which is the program's name.
+/// Parses `arguments`, the first of which is the program's name.
 ///
 /// # Errors
 /// [`Refused`].

@@ -29,7 +29,7 @@ pub(crate) async fn leave(context: &Context, leave: &args::Leave) -> Result<(), 
     let reach = context.reach().await?;
     let groups: BTreeSet<GroupId> = leave.groups.iter().copied().collect();
     let asked = Change::Leave { groups: groups.clone(), force: leave.force };
-    // A group that left before and was stopped since is not waited for.
+    // A group that left before and has been stopped since is not waited for.
     let before = survey(&reach, context.data_until()).await;
     let answers = |group: &GroupId| before.groups.get(group).and_then(speaker).is_some();
     let leaving = groups.into_iter().filter(|group| before.is_joined(*group) || answers(group)).collect();
@@ -42,7 +42,7 @@ pub(crate) async fn give(context: &Context, give: &args::Give) -> Result<(), Fai
     change(context, &reach, asked, BTreeSet::new(), give.waiting).await
 }
 
-/// Where the groups that join are, and which data they have.
+/// The addresses of the joining groups, and their data.
 pub(crate) async fn newcomers(
     context: &Context,
     reach: &Reach,
@@ -67,8 +67,8 @@ pub(crate) async fn newcomers(
         if is_named && !partial {
             let answers = client.statuses().await;
             check_servers(*group, incarnation, &answers).map_err(|why| {
-                Failure::new("wrong_servers", format!("the servers named of group {group} are not all it has: {why}"))
-                    .next("name every server of the group, all of them running; or add --partial to use the list as it is")
+                Failure::new("wrong_servers", format!("the list does not name exactly the servers of group {group}: {why}"))
+                    .next("name every server of the group, all of them running; or add --partial to use the list anyway")
             })?;
         }
         groups.insert(*group, NewGroup { key, incarnation, addresses });
@@ -76,8 +76,8 @@ pub(crate) async fn newcomers(
     Ok(groups)
 }
 
-/// Whether a list names all servers of a group and nobody else, as far as they tell. An incomplete list would do until
-/// the servers in it are down.
+/// Checks that a list names all servers of the group and no others, as far as they report. An
+/// incomplete list would work until the servers in it are down.
 fn check_servers(
     group: GroupId,
     incarnation: Incarnation,
@@ -106,7 +106,7 @@ fn check_servers(
 async fn known_addresses(ctrl: &CtrlClerk, group: GroupId) -> Result<Vec<Address>, Failure> {
     let (_, mut book) = ctrl.query(None).await?;
     book.groups.remove(&group).map(|group| group.addresses).ok_or_else(|| {
-        Failure::new("unknown_group", format!("where group {group} runs is not known")).next(format!(
+        Failure::new("unknown_group", format!("the servers of group {group} are not known")).next(format!(
             "name its servers: clerk join {group}=HOST:PORT,...  (or start it: clerk add-group)"
         ))
     })
@@ -132,8 +132,8 @@ async fn change(
     let changed = reach.ctrl(context.data_until()).change(asked).await?;
     let num = changed.config;
     on_interrupt(
-        format!("configuration {num} is made, and its moves go on without this command"),
-        "`clerk status` shows how far they are",
+        format!("configuration {num} is made, and its moves continue without this command"),
+        "`clerk status` shows their progress",
     );
     let settled =
         if waiting.no_wait { None } else { Some(settle(reach, num, &leaving, until, context.output).await) };
@@ -151,7 +151,7 @@ async fn change(
         Some(Err(pending)) => {
             let message = format!("configuration {num} is not settled in time: {}", shown(&pending));
             let failure =
-                Failure::not_settled(message).next("it goes on: `clerk status` shows how far it is");
+                Failure::not_settled(message).next("it continues: `clerk status` shows its progress");
             Err(failure.answered())
         }
         _ => Ok(()),

@@ -30,7 +30,7 @@ use crate::output::Format;
   clerk help join              each verb explains itself"
 )]
 pub(crate) struct Args {
-    /// Where a local cluster lives [default: CLERK_DIR, or ./clerk-data].
+    /// Directory of a local cluster [default: CLERK_DIR, or ./clerk-data].
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "controllers")]
     pub(crate) dir: Option<PathBuf>,
     /// The controllers of a cluster elsewhere [default: CLERK_CONTROLLERS].
@@ -39,7 +39,8 @@ pub(crate) struct Args {
     /// How answers are printed.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
-    /// Total time in seconds [default: 10 for keys, 120 for what waits until it has settled].
+    /// Total time in seconds [default: 10 for keys, 120 for commands that wait until it has
+    /// settled].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
     #[command(subcommand)]
@@ -48,7 +49,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Starts a cluster on this machine, or what is down of it, and waits until it is healthy.
+    /// Starts a cluster on this machine, or those of its servers that are down, and waits until it
+    /// is healthy.
     #[command(after_help = "Example:\n  clerk up --groups 2 --replicas 3")]
     Up(Up),
     /// Stops servers: all, or those named.
@@ -66,7 +68,8 @@ pub(crate) enum Verb {
     /// Prints the end of servers' logs.
     #[command(after_help = "Example:\n  clerk logs 101.1 --lines 50")]
     Logs(Logs),
-    /// Judges the data directory of a server that does not run: log, table, identity. Changes nothing.
+    /// Checks the data directory of a server that does not run: log, table, identity. Changes
+    /// nothing.
     #[command(
         after_help = "Examples:\n  clerk check clerk-data/101.1\n  clerk check /var/lib/shardkv -o json"
     )]
@@ -80,40 +83,40 @@ pub(crate) enum Verb {
         clerk put picture - < picture.png\n  clerk put dash - --literal"
     )]
     Put(Put),
-    /// Adds to the end of a key's value.
+    /// Appends to a key's value.
     #[command(after_help = "Example:\n  clerk append greeting ', world'")]
     Append(Append),
     /// Removes a key.
     #[command(after_help = "Example:\n  clerk delete greeting")]
     Delete(Delete),
-    /// Puts every record of a file: key, tab, value; \t, \n and \\ within them. A file that is not whole is refused
-    /// before anything is written; what comes through a pipe, when its end has come.
+    /// Puts every record of a file: key, tab, value; \t, \n and \\ within them. An incomplete file
+    /// is refused before anything is written; from a pipe, at its end.
     #[command(
         after_help = "Examples:\n  clerk load airports.tsv\n  clerk dump | clerk --dir other load -\n  \
             clerk load cut-short.tsv --partial"
     )]
     Load(Load),
-    /// Prints every record, sorted by key, between a first and a last line by which `load` knows that it has all of
-    /// them. Not one atomic read: others may write meanwhile.
+    /// Prints every record, sorted by key, between a first and a last line that show `load` that
+    /// the dump is complete. Not one atomic read: others may write meanwhile.
     #[command(after_help = "Example:\n  clerk dump > backup.tsv")]
     Dump,
-    /// Compares what is stored with what was loaded and with the record of a bench.
+    /// Compares the store with the loaded records and with the record of a bench.
     #[command(hide = true)]
     Verify(Verify),
-    /// Lets groups take part; shards move to them.
+    /// Lets groups join; shards move to them.
     #[command(after_help = "Examples:\n  clerk join 103 --dry-run\n  clerk join 103\n  \
         clerk join 104=a:7104,b:7104,c:7104")]
     Join(Join),
-    /// Takes groups out; their shards move to the others. Waits until their servers may be stopped.
+    /// Removes groups; their shards move to the others. Waits until their servers may be stopped.
     #[command(after_help = "Examples:\n  clerk leave 101\n  clerk leave 101 102 --force")]
     Leave(Leave),
     /// Moves one shard. Pins nothing: the next join or leave may move it again.
     #[command(after_help = "Example:\n  clerk move 7 102")]
     Move(Give),
-    /// Prints a configuration: who serves which shard, and where the groups are.
+    /// Prints a configuration: which group serves which shard, and the groups' addresses.
     #[command(after_help = "Examples:\n  clerk query\n  clerk query 3")]
     Query(Query),
-    /// Prints all configurations there were.
+    /// Prints all configurations so far.
     #[command(after_help = "Example:\n  clerk history")]
     History,
     /// Prints the shards that are on their way: how far each is, and what it waits for.
@@ -135,7 +138,7 @@ pub(crate) enum Verb {
     Completions(Completions),
 }
 
-const RECOVER_HELP: &str = "Every group that the newest configuration names has to answer. Nothing is changed \
+const RECOVER_HELP: &str = "Every group that the newest configuration names must answer. Nothing is changed \
 before that.
 
 A cluster of this machine: the remains of the controllers are stopped, their directories renamed, new ones started.
@@ -178,7 +181,7 @@ pub(crate) struct Down {
     /// `101.2`, `101`, `ctrl.1`, `ctrl` or `all` [default: all].
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<Name>,
-    /// Deletes the data of the whole cluster, too.
+    /// Also deletes the data of the whole cluster.
     #[arg(long, conflicts_with = "names")]
     pub(crate) purge: bool,
 }
@@ -220,7 +223,7 @@ pub(crate) struct Logs {
 pub(crate) struct Get {
     /// The key.
     pub(crate) key: OsString,
-    /// Prints the value's bytes alone, without a newline.
+    /// Prints only the value's bytes, without a newline.
     #[arg(long)]
     pub(crate) raw: bool,
 }
@@ -232,7 +235,7 @@ pub(crate) struct Put {
     /// Its value; `-`: from standard input.
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
-    /// Takes VALUE as it is, also `-`.
+    /// Uses VALUE literally, even `-`.
     #[arg(long)]
     pub(crate) literal: bool,
     /// Only if the key has this version; 0: only if it is absent.
@@ -244,10 +247,10 @@ pub(crate) struct Put {
 pub(crate) struct Append {
     /// The key.
     pub(crate) key: OsString,
-    /// What is added; `-`: from standard input.
+    /// The text to append; `-`: from standard input.
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
-    /// Takes VALUE as it is, also `-`.
+    /// Uses VALUE literally, even `-`.
     #[arg(long)]
     pub(crate) literal: bool,
 }
@@ -262,8 +265,8 @@ pub(crate) struct Delete {
 pub(crate) struct Load {
     /// The file; `-`: standard input.
     pub(crate) file: PathBuf,
-    /// Takes the whole lines of a file that is not whole: a dump without its last line, or with another number of
-    /// records or another checksum than that says; a last line without a newline is left out.
+    /// Loads the complete lines of an incomplete file: a dump without its last line, or one whose
+    /// number of records or checksum does not match. A last line without a newline is left out.
     #[arg(long)]
     pub(crate) partial: bool,
 }
@@ -277,20 +280,21 @@ pub(crate) struct Check {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// What was loaded.
+    /// The file that was loaded.
     #[arg(long, value_name = "FILE")]
     pub(crate) records: Option<PathBuf>,
-    /// What a bench recorded.
+    /// A record that a bench made.
     #[arg(long, value_name = "FILE")]
     pub(crate) history: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Join {
-    /// Groups, with their servers unless they are known. Of a group that is joined, another list corrects the one known.
+    /// Groups, with their servers unless they are known. For a group that has joined, a different
+    /// list corrects the known one.
     #[arg(value_name = "GROUP[=HOST:PORT,...]", required = true)]
     pub(crate) groups: Vec<Joining>,
-    /// Takes a list that lacks servers of its group, or names some that do not answer.
+    /// Accepts a list that lacks servers of its group, or names some that do not answer.
     #[arg(long)]
     pub(crate) partial: bool,
     #[command(flatten)]
@@ -302,7 +306,7 @@ pub(crate) struct Leave {
     /// The groups.
     #[arg(value_name = "GROUP", required = true, value_parser = group)]
     pub(crate) groups: Vec<GroupId>,
-    /// Also if no group remains: all shards wait at their last holders.
+    /// Even if no group remains: all shards wait at their last holders.
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
@@ -322,17 +326,18 @@ pub(crate) struct Give {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RecoverControllers {
-    /// Groups and their servers, if this is no cluster of this machine; one that runs is enough.
+    /// Groups and their servers, if this is not a cluster of this machine; one running group is
+    /// enough.
     #[arg(value_name = "GROUP=HOST:PORT,...")]
     pub(crate) groups: Vec<Joining>,
-    /// A group that is lost for ever: what it alone knows is given up.
+    /// A group that is lost forever: configurations that it alone knows are given up.
     #[arg(long, value_name = "GROUP", value_parser = group)]
     pub(crate) without: Vec<GroupId>,
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Waiting {
-    /// Only tells what would move.
+    /// Only shows what would move.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Does not wait until it has settled.

@@ -1,15 +1,16 @@
-//! `bench`: loads the cluster, measures it, and says what happened.
+//! `bench`: loads the cluster, measures it, and reports the results.
 //!
-//! Clients work in a closed loop, each with one operation under way, or by a schedule (`pace`). A run is
-//! a sequence of phases: keys written beforehand, a warm-up, and those that were asked for; of which only the
-//! last count (`plan`, `engine`). While it runs, the cluster is watched for elections and new configurations,
-//! and the processes for what they use (`watch`). The result is one document (`result`), from which everything
-//! else is made: what people read (`text`), the page with charts (`html`), and comparisons (`compare`).
+//! Clients work in a closed loop, each with one operation in flight, or by a schedule (`pace`). A
+//! run is a sequence of phases: keys written beforehand, a warm-up, and the requested phases. Only
+//! the last kind counts (`plan`, `engine`). Meanwhile a watcher looks for elections and new
+//! configurations, and measures the processes (`watch`). The result is one document (`result`),
+//! from which everything else is made: the text for people (`text`), the page with charts (`html`),
+//! and comparisons (`compare`).
 //!
 //! Every written value and piece is unique, and keys carry the run's id, so the record of a run
-//! (`--history`) can be judged by itself: its state starts empty. An operation of unknown outcome has no
-//! return, and its client goes on under a new id. Ctrl-C ends the run at once; what was under way then is
-//! unknown, and the record is whole.
+//! (`--history`) can be judged alone: its state starts empty. An operation of unknown outcome has
+//! no return, and its client continues under a new id. Ctrl-C ends the run at once; operations in
+//! flight are then unknown, and the record is complete.
 //!
 //! Left out on purpose: load from several machines at once, think times, and scans.
 

@@ -1,18 +1,18 @@
 //! Many records: `load` and `dump`.
 //!
-//! A load keeps many puts under way, but puts of one shard keep the order of the file: a key that appears
-//! twice ends with its last value. Shards are spread over workers, each with one put at a time, so a
-//! load opens one session a shard.
+//! A load keeps many puts in flight, but puts of one shard keep the order of the file: a key that
+//! appears twice ends with its last value. Shards are spread over workers, each with one put at a
+//! time, so a load opens one session per shard.
 //!
-//! What is read ahead and under way has a bound in bytes, not in records: a record has its share of the budget from
-//! when it is read until it is stored.
+//! Records that are read ahead or in flight have a bound in bytes, not in number: a record holds
+//! its share of the budget from when it is read until it is stored.
 //!
-//! What is wrong with a file is found before anything is written: it is read twice. What comes through a pipe can
-//! be read only once, so what is found there is told with the number of records that were loaded before it.
+//! Errors in a file are found before anything is written: it is read twice. A pipe can be read only
+//! once, so an error there comes with the number of records that were loaded before it.
 //!
-//! A dump reads some shards at a time, page by page, and sorts by key. Each page is a consistent read;
-//! the whole is not (correctness rule 45). Shards of groups that do not answer are left out and named, and what is
-//! printed then has no last line: it is not a whole dump.
+//! A dump reads some shards at a time, page by page, and sorts by key. Each page is a consistent
+//! read; the dump as a whole is not (correctness rule 45). Shards of groups that do not answer are
+//! left out and named, and the output then has no last line: it is incomplete.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -47,7 +47,7 @@ const WORKERS: u32 = 64;
 const AHEAD: usize = 16;
 /// Bytes of records that are read ahead or under way; a larger record goes alone.
 const BUDGET_BYTES_MAX: u32 = 8 << 20;
-/// What a record weighs besides its bytes.
+/// The overhead of a record, besides its bytes.
 const RECORD_BYTES: u64 = 256;
 const PAGE_ROWS: u32 = 4096;
 /// Shards read at the same time.
@@ -76,7 +76,7 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
             lane
         })
         .collect();
-    // Reading a pipe may take for ever; it must not hold up the puts.
+    // Reading a pipe may take forever; it must not delay the puts.
     let (sender, lines) = mpsc::channel(WORKERS as usize);
     let (partial, runtime) = (load.partial, Handle::current());
     let budget = Arc::new(Semaphore::new(BUDGET_BYTES_MAX as usize));
@@ -97,7 +97,7 @@ pub(crate) async fn load(context: &Context, load: &args::Load) -> Result<(), Fai
     })?;
     let missing = reader.await.context("cannot read the file")?;
     if let Some(missing) = &missing {
-        context.output.note(format!("not a whole file: {missing}"));
+        context.output.note(format!("the file is incomplete: {missing}"));
     }
     let seconds = started.elapsed().as_secs_f64();
     let document = json!({"loaded": records, "seconds": seconds, "missing": missing});
@@ -110,7 +110,7 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|data| data.is_file())
 }
 
-/// Reads a whole file and loads nothing, so that one that is not whole changes nothing.
+/// Reads the file once without loading anything, so that an incomplete file changes nothing.
 async fn check(load: &args::Load) -> Result<(), Failure> {
     let (file, partial) = (open(&load.file)?.0, load.partial);
     let read = tokio::task::spawn_blocking(move || each_record(file, partial, |_| true).map(drop));
@@ -120,15 +120,16 @@ async fn check(load: &args::Load) -> Result<(), Failure> {
     })
 }
 
-/// What to do with a file that is not whole.
+/// The advice for an incomplete file.
 fn or_partial(failure: Failure) -> Failure {
     match failure.code {
-        "incomplete" => failure.next("load a whole file; --partial takes the whole lines that are there"),
+        "incomplete" => failure.next("load a complete file; --partial loads the complete lines that are there"),
         _ => failure,
     }
 }
 
-/// Gives each record to the worker of its shard; how many there were, and what ended it before the end.
+/// Gives each record to the worker of its shard; returns how many there were, and what ended it
+/// early.
 async fn deal(
     mut lines: mpsc::Receiver<Result<Line, Failure>>,
     lanes: Vec<mpsc::Sender<Line>>,
@@ -211,7 +212,7 @@ pub(crate) async fn dump(context: &Context) -> Result<(), Failure> {
     let unread = read_all(&clerk, &bar, sort).await?;
     bar.finish_and_clear();
     let (is_json, failure) = (context.output.is_json(), in_part(&unread));
-    // On a thread of its own: the reader may pause for ever, and Ctrl-C has to be heard.
+    // On a separate thread: the reader may pause forever, and Ctrl-C has to work.
     let printed = tokio::task::spawn_blocking(move || print(sorter, &unread, is_json)).await;
     printed.context("cannot print")?.context("cannot sort")?;
     failure.map_or(Ok(()), Err)
@@ -227,8 +228,8 @@ pub(crate) struct Unread {
 pub(crate) fn in_part(unread: &[Unread]) -> Option<Failure> {
     let first = unread.first()?;
     let shards: Vec<ShardId> = unread.iter().map(|unread| unread.shard).collect();
-    let message = format!("not a whole dump: shards {} are missing: {}", ranges(&shards), first.why);
-    let next = "`clerk status` shows who is down; `load --partial` takes what was printed";
+    let message = format!("the dump is incomplete: shards {} are missing: {}", ranges(&shards), first.why);
+    let next = "`clerk status` shows who is down; `load --partial` loads what was printed";
     Some(Failure::in_part("incomplete", message).next(next).answered())
 }
 
@@ -258,14 +259,15 @@ fn print(sorter: Sorter, unread: &[Unread], is_json: bool) -> std::io::Result<()
         stream.write(if separator == ",\n" { b"\n]" } else { b"{\"rows\":[]" });
         stream.write(format!(",\"missing\":{}}}\n", Value::Array(missing)).as_bytes());
     } else if unread.is_empty() {
-        // Only now: what ends before here is not a whole dump.
+        // Only now: output that ends before this line is an incomplete dump.
         stream.write(records.trailer().as_bytes());
     }
     stream.finish();
     Ok(())
 }
 
-/// Hands every row of every shard to `each`, in no particular order; the shards that it could not read, ascending.
+/// Passes every row of every shard to `each`, in no particular order; returns the shards that it
+/// could not read, ascending.
 pub(crate) async fn read_all(
     clerk: &Clerk,
     bar: &ProgressBar,
@@ -291,8 +293,8 @@ pub(crate) async fn read_all(
     Ok(unread)
 }
 
-/// Groups that did not answer, and why: nobody waits for all their shards in vain. One that answers and does not serve a
-/// shard yet is asked for the others.
+/// Groups that did not answer, with the reason, so that their other shards are not waited for in
+/// vain. A group that answers and does not serve a shard yet is asked for the others.
 type Silent = Mutex<BTreeMap<GroupId, String>>;
 
 async fn page(clerk: &Clerk, silent: &Silent, shard: ShardId, after: Option<Bytes>) -> Result<Page, Unread> {
@@ -319,7 +321,7 @@ fn pages<'a>(
         let Some(after) = after else { return Ok(None) };
         let page = page(clerk, silent, shard, after).await?;
         let last = page.items.last().map(|item| item.key.clone());
-        // An empty page that is not the last one would be asked for again for ever.
+        // An empty page that is not the last one would be asked for again forever.
         let next = (!page.done && last.is_some()).then_some(last);
         Ok(Some((page.items, next)))
     })

@@ -1,4 +1,5 @@
-//! `check`: judges a server's data directory. The server's own program does it: it knows what it wrote.
+//! `check`: checks a server's data directory. The server's own program does it: it knows what it
+//! wrote.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,10 +1,10 @@
 //! Clusters on this machine: server processes started, stopped and watched.
 //!
-//! A command that was interrupted is finished by the next one: half a purge ([`Directory`]), half a start (`health`), and
-//! the join of a new cluster's groups, which is made once and never again.
+//! The next command finishes an interrupted one: half a purge ([`Directory`]), half a start
+//! (`health`), and the join of a new cluster's groups, which is made once and never again.
 //!
-//! Left out on purpose: restarting servers that die (that is what the replicas are for), and machines
-//! other than this one.
+//! Left out on purpose: restarting servers that die (that is what the replicas are for), and
+//! machines other than this one.
 
 mod health;
 mod stop;
@@ -38,7 +38,7 @@ pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Starts a cluster, or what is down of it, and waits until it is healthy.
+/// Starts a cluster, or those of its servers that are down, and waits until it is healthy.
 pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, Failure> {
     let directory = Directory::new(&context.directory);
     let until = context.settle_until();
@@ -59,13 +59,14 @@ pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, 
     health::wait_for_leaders(context, &reach, until).await?;
     if !cluster.joined {
         let joined = join_first_groups(&reach, &cluster, until).await?;
-        // Before anything is waited for: a group that is told to leave must not be joined again by a later `up`.
+        // Before any waiting: a group that an administrator removes must not be joined again by a
+        // later `up`.
         cluster.joined = true;
         directory.save(&cluster)?;
         let settled = settle(&reach, joined, &BTreeSet::new(), until, context.output).await;
         settled.map_err(|pending| {
             Failure::not_settled(format!("the groups run, but are not settled: {}", shown(&pending)))
-                .next("`clerk status` shows how far they are")
+                .next("`clerk status` shows their progress")
         })?;
     }
     if cluster.learn_key(reach.key.get()) {
@@ -74,8 +75,8 @@ pub(crate) async fn bring_up(context: &Context, up: &args::Up) -> Result<Reach, 
     Ok(reach)
 }
 
-/// A new cluster's groups join, all in one configuration, which is the first. If there is a first one already, they
-/// did when an earlier `up` was interrupted. The newest configuration.
+/// A new cluster's groups join, all in one configuration, which is the first. If a first one exists
+/// already, an interrupted `up` made it. Returns the newest configuration.
 async fn join_first_groups(
     reach: &Reach,
     cluster: &Cluster,
@@ -126,7 +127,7 @@ pub(crate) async fn start_group(
     let replicas = replicas.unwrap_or(cluster.replicas);
     match cluster.addresses(group).len() as u64 {
         0 => cluster.add_group(group, replicas)?,
-        // Started before, perhaps not to its end: go on with it.
+        // Started before, perhaps not completely: continue with it.
         count if count == replicas => {}
         count => {
             return Err(Failure::usage(format!("group {group} has {count} servers already")));
@@ -141,8 +142,9 @@ pub(crate) async fn start_group(
     Ok((reach, names))
 }
 
-/// Replaces the controllers by new ones that make no cluster of their own and wait to be recovered. What is left of
-/// the old ones is stopped, and their directories are renamed; where they lie now. Harmless if that was done already.
+/// Replaces the controllers by new ones that make no cluster and wait to be recovered. The remains
+/// of the old ones are stopped, and their directories are renamed; returns the new paths. Harmless
+/// if that was done already.
 pub(crate) async fn controllers_anew(
     context: &Context,
     directory: &Directory,

@@ -1,8 +1,7 @@
-//! Which cluster is meant, and the way to it.
+//! The chosen cluster, and how to reach it.
 //!
-//! A cluster is named by its controllers or by the directory of a local one. What stands on the command
-//! line counts more than the environment, and of that CLERK_CONTROLLERS more than CLERK_DIR. Verbs
-//! about local processes know directories only.
+//! A cluster is named by its controllers or by the directory of a local one. Precedence: command
+//! line, CLERK_CONTROLLERS, CLERK_DIR. Verbs about local processes use only directories.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +66,7 @@ impl Context {
         }
     }
 
-    /// Time of one operation on keys, of a command that makes many.
+    /// The time limit of one operation on keys, for commands that make many.
     pub(crate) fn operation_timeout(&self) -> Duration {
         self.timeout.unwrap_or(DATA_TIMEOUT)
     }
@@ -82,7 +81,7 @@ impl Context {
         self.started.after(self.timeout.unwrap_or(SETTLE_TIMEOUT))
     }
 
-    /// The way to the cluster that is meant.
+    /// Connects to the chosen cluster.
     pub(crate) async fn reach(&self) -> Result<Reach, Failure> {
         match &self.controllers {
             None => {
@@ -93,7 +92,8 @@ impl Context {
         }
     }
 
-    /// The same, also if the file of a local cluster is gone or cannot be read, as long as servers of it run.
+    /// The same, even if the file of a local cluster is gone or cannot be read, as long as servers
+    /// of it run.
     pub(crate) async fn reach_what_runs(&self) -> Result<Reach, Failure> {
         match &self.controllers {
             None => Ok(Reach::local(Directory::new(&self.directory).load_or_find(self.output)?)),
@@ -101,14 +101,14 @@ impl Context {
         }
     }
 
-    /// A clerk of the cluster that is meant, for one operation.
+    /// A clerk of the chosen cluster, for one operation.
     pub(crate) async fn clerk(&self) -> Result<Clerk, Failure> {
         let reach = self.reach().await?;
         Ok(reach.clerk(self.data_until().since(clock::now())))
     }
 }
 
-/// The way to a cluster.
+/// Access to a cluster.
 pub(crate) struct Reach {
     pub(crate) cluster: String,
     /// Of the cluster: from its file or its controllers, or else the first that is met (correctness rule 51).
@@ -125,7 +125,7 @@ impl Reach {
         Self { local: Some(cluster.clone()), ..Self::of(cluster.cluster, key, controllers) }
     }
 
-    /// The same way with connections of its own, for another runtime.
+    /// The same access with separate connections, for another runtime.
     pub(crate) fn again(&self) -> Self {
         let fresh = Self::of(self.cluster.clone(), self.key.clone(), self.controllers.clone());
         Self { local: self.local.clone(), ..fresh }

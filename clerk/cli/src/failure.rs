@@ -1,5 +1,5 @@
-//! What went wrong, in the words of the contract: a code for programs, a sentence for people, what to do
-//! next, and the exit code.
+//! What went wrong, in the terms of the contract: a code for programs, a sentence for people, what
+//! to do next, and the exit code.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,7 +21,7 @@ pub(crate) struct Failure {
     /// What to do; may be empty.
     pub(crate) next: String,
     pub(crate) exit: i32,
-    /// The answer was printed all the same: only the exit code is left to give.
+    /// The answer was printed anyway: only the exit code is left to give.
     pub(crate) answered: bool,
 }
 
@@ -31,7 +31,7 @@ impl Failure {
         Self { code, message: message.into(), next: String::new(), exit: FAILED, answered: false }
     }
 
-    /// Called wrongly, exit 2.
+    /// Wrong usage, exit 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { exit: USAGE, ..Self::new("usage", message) }
     }
@@ -60,7 +60,7 @@ impl Failure {
 
 static INTERRUPT: Mutex<(String, String)> = Mutex::new((String::new(), String::new()));
 
-/// Sets what is said, and what to do next, when Ctrl-C comes from here on.
+/// Sets the message and the next step for a Ctrl-C from here on.
 pub(crate) fn on_interrupt(message: impl Into<String>, next: impl Into<String>) {
     *INTERRUPT.lock().unwrap_or_else(PoisonError::into_inner) = (message.into(), next.into());
 }
@@ -93,7 +93,7 @@ impl From<kv::Error> for Failure {
                 Self::new("value_too_large", message)
             }
             kv::Error::InvalidKey { .. } => Self::new("invalid_key", message),
-            kv::Error::DiskFull => Self::new("disk_full", message).next("free space; it recovers by itself"),
+            kv::Error::DiskFull => Self::new("disk_full", message).next("free space; it recovers on its own"),
             kv::Error::UnknownShard(_) => Self::new("unknown_shard", message),
             kv::Error::Unavailable { .. } => Self::new("unavailable", message).next(STATUS),
             kv::Error::Refused { .. } => Self::new("refused", message),

@@ -59,7 +59,7 @@ pub(crate) async fn append(context: &Context, append: &args::Append) -> Result<(
     Ok(())
 }
 
-/// Deleting what is not there is done, too: version 0 tells.
+/// Deleting a missing key succeeds too: version 0 shows it.
 pub(crate) async fn delete(context: &Context, delete: &args::Delete) -> Result<(), Failure> {
     before_a_write();
     let (key, clerk) = (bytes(&delete.key), context.clerk().await?);
@@ -86,13 +86,14 @@ fn during_a_write() {
     );
 }
 
-/// The argument itself; `-`: standard input, as much as a value may have, unless the argument is meant literally.
+/// The argument itself; `-`: standard input, up to the limit of a value, unless the argument is
+/// meant literally.
 async fn value(argument: &OsString, literal: bool, clerk: &Clerk) -> Result<Bytes, Failure> {
     if literal || argument != "-" {
         return Ok(bytes(argument));
     }
     let limit = clerk.limits().await?.value_bytes_max;
-    // On a thread of its own: nothing may come for ever, and Ctrl-C has to be heard.
+    // On a separate thread: input may never come, and Ctrl-C has to work.
     let read = tokio::task::spawn_blocking(move || read_at_most(std::io::stdin().lock(), limit));
     let value = read.await.context("cannot read standard input")?;
     value.context("cannot read standard input")?.ok_or_else(|| {
@@ -102,7 +103,7 @@ async fn value(argument: &OsString, literal: bool, clerk: &Clerk) -> Result<Byte
     })
 }
 
-/// All of it; none: it has more than `limit` bytes, and only a byte more than that was read.
+/// All of it; none: it has more than `limit` bytes, and only one byte more than that was read.
 fn read_at_most(reader: impl Read, limit: u32) -> std::io::Result<Option<Bytes>> {
     let mut value = Vec::new();
     reader.take(u64::from(limit) + 1).read_to_end(&mut value)?;

@@ -1,4 +1,4 @@
-//! A cluster on this machine as files and processes: what is below every verb about it.
+//! A cluster on this machine as files and processes: the base of every verb about it.
 //!
 //! ```text
 //! D/cluster.json   the cluster's id and sizes, and every server with its port
@@ -6,10 +6,11 @@
 //! D/NAME/          a server's data directory; NAME/log is its log, NAME/out what it printed
 //! ```
 //!
-//! A server is up when a process holds the lock of its data directory; the lock's text is that process.
-//! Only such a process is ever signalled, through a handle that another process with the same number
-//! cannot take over. A new server is started with `--new` until it has made its directory once, and never
-//! again: one that lost its data must not come back as if it had never voted (correctness rule 32).
+//! A server is up when a process holds the lock of its data directory; the lock's text is that
+//! process. Only such a process is ever signalled, through a handle that another process with the
+//! same number cannot take over. A new server is started with `--new` until it has made its
+//! directory once, and never again: one that lost its data must not come back as if it had never
+//! voted (correctness rule 32).
 
 mod directory;
 mod file;

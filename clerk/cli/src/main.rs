@@ -1,8 +1,8 @@
 //! `clerk`: the command line of the cluster.
 //!
-//! One verb a call. Standard output carries the answer alone, as a table or text for people or as one
-//! JSON document for programs; everything else (progress, warnings, what is waited for) goes to standard
-//! error. The exit code says how it went (docs/cli.md, the contract for scripts).
+//! One verb per call. Standard output carries only the answer, as a table or text for people or as
+//! one JSON document for programs. Everything else (progress, warnings, what is waited for) goes to
+//! standard error. The exit code shows the outcome (docs/cli.md, the contract for scripts).
 //!
 //! Left out on purpose: a shell with many commands in one connection, and settings in files.
 
@@ -64,7 +64,7 @@ fn main() {
 }
 
 async fn run(args: Args, output: Output) -> Result<(), Failure> {
-    // The load generator ends by itself on a signal, so that its record is whole.
+    // The load generator handles signals itself, so that its record is complete.
     if matches!(args.verb, Verb::Bench(_)) {
         return perform(args, output).await;
     }

@@ -1,7 +1,7 @@
 //! What the command line prints, and how it ends.
 //!
-//! A reader that goes away (`clerk dump | head`) is no failure: the program ends quietly. Nothing here is
-//! coloured; the help is, on terminals, unless NO_COLOR says otherwise.
+//! A reader that goes away (`clerk dump | head`) is not a failure: the program ends quietly.
+//! Nothing here is coloured; the help is, on terminals, unless NO_COLOR is set.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     format: Format,
-    /// Without lines that tell what is going on: somebody else shows one.
+    /// Without progress lines: another part of the program shows one.
     quiet: bool,
 }
 
@@ -37,7 +37,7 @@ impl Output {
         Self { format, quiet: false }
     }
 
-    /// The same without lines that tell what is going on.
+    /// The same without progress lines.
     pub(crate) fn quiet(self) -> Self {
         Self { quiet: true, ..self }
     }
@@ -59,7 +59,7 @@ impl Output {
         write_all(bytes);
     }
 
-    /// Says something to the person who waits; programs read standard output only.
+    /// Prints a note for the person who waits; programs read only standard output.
     pub(crate) fn note(self, text: impl AsRef<str>) {
         // Nothing helps where standard error is closed.
         let _ = writeln!(io::stderr(), "{}", text.as_ref());

@@ -1,7 +1,7 @@
 //! Files of records, as `load` reads them and `dump` writes them.
 //!
-//! A record is one line (its form: [`crate::escape`]). A dump has two lines more, and neither has a tab, so neither
-//! can be a record:
+//! A record is one line (its form: [`crate::escape`]). A dump has two lines more, and neither has a
+//! tab, so neither can be a record:
 //!
 //! ```text
 //! # clerk dump 1                          the format of the file
@@ -9,11 +9,12 @@
 //! # end of dump: 1 records, crc32 4f8a0c31    CRC-32 (that of zlib) over all bytes between these two lines
 //! ```
 //!
-//! So a dump that was cut short, or changed on its way, is found. Plain records need neither line: that is what
-//! scripts write. But the last line must end with a newline in every file, else nobody knows whether it is whole.
+//! So a dump that was cut short, or changed in transit, is noticed. Plain records, as scripts write
+//! them, need neither line. But the last line must end with a newline in every file, because it may
+//! otherwise be incomplete.
 //!
-//! Left out on purpose: checksums of single records, and a time or a name in the first line: equal stores make
-//! equal dumps.
+//! Left out on purpose: checksums of single records, and a time or a name in the first line: equal
+//! stores make equal dumps.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -85,7 +86,8 @@ pub(crate) struct Record {
     pub(crate) bytes: u64,
 }
 
-/// What is missing of a file of records, if anything: only a reader that takes parts gets to know it this way.
+/// What is missing from a file of records, if anything. Only a reader that accepts partial files
+/// sees it this way.
 pub(crate) type Missing = Option<String>;
 
 /// What was read so far.
@@ -97,11 +99,12 @@ struct Reading {
     missing: Missing,
 }
 
-/// Hands each record to `each`, until that says stop. With `partial`, what is missing at the end of the file is no
-/// failure; a line that is no record is one in any case.
+/// Passes each record to `each`, until that says stop. With `partial`, a missing part at the end of
+/// the file is not a failure; a line that is not a record always is.
 ///
 /// # Errors
-/// `bad_input` for what is no record, `incomplete` for a file that is not whole: the records before were handed on.
+/// `bad_input` for a line that is not a record, `incomplete` for an incomplete file: the records
+/// before were passed on.
 pub(crate) fn each_record(
     file: Box<dyn Read + Send>,
     partial: bool,
@@ -186,7 +189,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The file is not whole: a failure, or with `partial` something to tell.
+    /// The file is incomplete: a failure, or with `partial` something to report.
     fn lacks(&mut self, what: String) -> Result<(), Failure> {
         if !self.partial {
             return Err(Failure::new("incomplete", what));

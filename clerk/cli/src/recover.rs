@@ -1,12 +1,13 @@
-//! `recover-controllers`: new controllers in the place of those that all lost their data.
+//! `recover-controllers`: new controllers replace those that all lost their data.
 //!
-//! The history of configurations lies with the groups, too: each keeps what it adopted, as its maker wrote it. So
-//! every group is asked, and new controllers go on from the newest configuration that a group holds, with the same
-//! cluster key and the same chain of digests; the groups follow them as they followed the old ones.
+//! The groups also hold the history of configurations: each keeps what it adopted, as its maker
+//! wrote it. So every group is asked, and new controllers continue from the newest configuration
+//! that a group holds, with the same cluster key and the same chain of digests. The groups follow
+//! them as they followed the old ones.
 //!
-//! Nothing is changed before all that is needed is there. What could be lost is a configuration that a silent group
-//! alone knows, so each group that the newest configuration names has to answer, unless `--without` gives it up.
-//! Groups that hold two histories are never reconciled by guessing.
+//! Nothing changes before everything that is needed is there. A configuration that only a silent
+//! group knows could be lost, so each group that the newest configuration names has to answer,
+//! unless `--without` gives it up. Groups that hold two histories are never reconciled by guessing.
 //!
 //! Left out on purpose: controllers of which a majority is lost and the rest still has its data.
 
@@ -93,7 +94,7 @@ fn answer(context: &Context, plan: &Plan, digest: Digest, aside: &[String]) {
         let mut text =
             format!("the controllers are recovered at configuration {num} ({digest}), cluster {key}\n");
         for path in aside {
-            text += &format!("what was left of the old ones lies in {path}\n");
+            text += &format!("the remains of the old ones are in {path}\n");
         }
         text + "more: clerk status\n"
     });
@@ -110,8 +111,9 @@ async fn works(reach: &Reach, plan: &Plan) -> bool {
     }
 }
 
-/// Controllers that are merely stopped have not lost anything: a majority that has its data has to start, not to be
-/// replaced. If they lead, and say something else than the groups, they were set back or made anew.
+/// Controllers that are merely stopped have lost nothing: a majority that has its data has to be
+/// started, not replaced. If they lead, and contradict the groups, they were set back or newly
+/// made.
 async fn refuse_if_they_only_sleep(
     context: &Context,
     reach: &Reach,
@@ -132,7 +134,8 @@ async fn descends(reach: &Reach, plan: &Plan) -> bool {
     asked.is_ok_and(|(config, _)| config.place() == plan.newest.place())
 }
 
-/// Replaces the local controllers by new ones that wait; where what was left of the old ones lies now.
+/// Replaces the local controllers by new ones that wait; returns where the remains of the old ones
+/// are now.
 async fn start_anew(context: &Context) -> Result<Vec<String>, Failure> {
     on_interrupt(
         "interrupted: the controllers may be replaced already, and wait to be recovered",

@@ -12,14 +12,14 @@ use crate::output::Output;
 use crate::survey::survey;
 
 const PERIOD: Duration = Duration::from_millis(150);
-/// Without any change for so long, it is said what is waited for.
+/// After this time without any change, the command says what it waits for.
 const STALL: Duration = Duration::from_secs(3);
 const REASONS: usize = 3;
 /// A survey in less time than this may take a slow server for a dead one.
 const HURRY: Duration = Duration::from_secs(1);
 
-/// Waits until configuration `num` is settled and `leaving` may be stopped. What is missing at `until`
-/// is the error.
+/// Waits until configuration `num` is settled and `leaving` may be stopped. The error says what is
+/// missing at `until`.
 pub(crate) async fn settle(
     reach: &Reach,
     num: ConfigNum,

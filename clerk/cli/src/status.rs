@@ -1,4 +1,4 @@
-//! `status`: every server and shard, whoever is down.
+//! `status`: every server and shard, no matter which servers are down.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -26,7 +26,7 @@ struct Server<'a> {
     committed: u64,
 }
 
-/// What a server knows of configurations, and what it had to throw away.
+/// A server's knowledge of configurations, and what it had to discard.
 #[derive(Clone, Copy, Default)]
 struct Known {
     config: ConfigNum,
@@ -156,7 +156,7 @@ fn names(group: u64, ids: &[u64]) -> Vec<String> {
     ids.iter().map(|id| local::name(group, *id)).collect()
 }
 
-/// What an operator has to hear of a server: nothing, of most.
+/// What an operator must know about a server: usually nothing.
 fn alarm_line(server: &Server<'_>) -> Option<String> {
     let status = server.status?;
     let alarm =
@@ -171,7 +171,7 @@ fn alarm_line(server: &Server<'_>) -> Option<String> {
     });
     let wipes = server.known.wipes;
     let wiped =
-        (wipes > 0).then(|| format!("{wipes} shards arrived with other rows than were sent, and began anew"));
+        (wipes > 0).then(|| format!("{wipes} shards arrived with other rows than were sent, and started over"));
     let said: Vec<String> = bad.into_iter().chain(full).chain(wiped).chain(alarm).collect();
     (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }
@@ -278,7 +278,7 @@ fn refusals<'a>(servers: impl Iterator<Item = Server<'a>>) -> String {
         }
         if !status.refused_peers.is_empty() {
             let peers: Vec<String> = status.refused_peers.iter().map(u64::to_string).collect();
-            let _ = writeln!(text, "{name} does not listen any more to the members {}", peers.join(", "));
+            let _ = writeln!(text, "{name} no longer listens to the members {}", peers.join(", "));
         }
     }
     if text.is_empty() { text } else { format!("\n{text}") }
@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(server_document(101, &up), expected);
         let line = "ALARM 101.2: its table is bad and waits for a snapshot; \
                     the disk of /data is nearly full: 9 bytes are free, less than the 10 that are kept, so only what \
-                    frees space is accepted; 2 shards arrived with other rows than were sent, and began anew; \
+                    frees space is accepted; 2 shards arrived with other rows than were sent, and started over; \
                     1 alarms, the newest: it rings\n";
         assert_eq!(alarm_line(&up).as_deref(), Some(line));
         let down = server_document(101, &Server { status: None, known: Known::default(), ..up });

@@ -1,7 +1,7 @@
-//! What every server says about itself, gathered at one moment, and what follows from it.
+//! What every server reports about itself, gathered at one moment, and the conclusions.
 //!
-//! Nothing here is linearizable: it is for people, for `status`, and for waiting until something has
-//! settled, which comes true once and stays.
+//! Nothing here is linearizable: it is for people, for `status`, and for waiting until something
+//! has settled, which stays true once it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -99,13 +99,14 @@ impl Survey {
         self.config.as_ref().is_some_and(|config| config.groups.contains_key(&group))
     }
 
-    /// What is still to happen until configuration `num` (or a later one) is settled, in words, the most
-    /// telling first; empty: it is settled. `leaving`: groups that have to be drained and heard.
+    /// What must still happen until configuration `num` (or a later one) is settled, in words, the
+    /// most telling first; empty: it is settled. `leaving`: groups that have to be drained and
+    /// heard.
     pub(crate) fn pending(&self, num: ConfigNum, leaving: &BTreeSet<GroupId>) -> Vec<String> {
         let Some(config) = self.config.as_ref().filter(|config| config.num >= num) else {
             return vec![format!("configuration {num} is not known yet: do the controllers have a leader?")];
         };
-        // What keeps everything else from happening comes first.
+        // Causes that block everything else come first.
         let (mut causes, mut pending) = (Vec::new(), Vec::new());
         let mut controllers =
             self.controllers.iter().filter_map(|(_, status)| status.as_ref().ok()).peekable();
@@ -322,9 +323,9 @@ pub(crate) mod tests {
         let stopped = survey(to.clone(), vec![one(), (2, Vec::new())]);
         assert!(stopped.pending(ConfigNum(3), &NONE).is_empty());
         assert_eq!(stopped.pending(ConfigNum(3), &leaving).len(), 1);
-        let behind = survey(to.clone(), vec![one(), (2, answers(2, 2, &[]))]);
-        assert!(behind.pending(ConfigNum(3), &NONE).is_empty());
-        assert_eq!(behind.pending(ConfigNum(3), &leaving).len(), 1);
+        let lagging = survey(to.clone(), vec![one(), (2, answers(2, 2, &[]))]);
+        assert!(lagging.pending(ConfigNum(3), &NONE).is_empty());
+        assert_eq!(lagging.pending(ConfigNum(3), &leaving).len(), 1);
         let draining = survey(to, vec![one(), (2, answers(2, 3, &[(0, Handing)]))]);
         assert!(!draining.pending(ConfigNum(3), &NONE).is_empty());
         let parked = survey(config(4, &[None]), vec![(1, answers(1, 4, &[(0, Parked)]))]);

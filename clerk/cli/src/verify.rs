@@ -1,7 +1,8 @@
-//! Compares the store with what was put into it: every loaded record is there as it was, and of the
-//! recorded appends every acknowledged one is there exactly once, and no piece twice. For `make demo`.
+//! Compares the store with what was put into it: every loaded record must be there unchanged, every
+//! acknowledged append of the record exactly once, and no piece twice. For `make demo`.
 //!
-//! The records must be of keys that nobody else wrote; so are those of a bench, whose keys carry an id.
+//! The records must be of keys that nobody else wrote. That holds for those of a bench, whose keys
+//! carry an id.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,5 @@
-//! The command line as a program, as far as it goes without servers: exit codes, where answers go, and
-//! what is said when something is missing. (The contract on a real cluster: integration-tests.)
+//! The command line as a program, as far as it works without servers: exit codes, where answers go,
+//! and the errors when something is missing. (The contract on a real cluster: integration-tests.)
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

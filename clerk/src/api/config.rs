@@ -1,8 +1,9 @@
 //! Configurations: which group serves which shard, and where groups are.
 //!
-//! All configurations of a cluster form one history: each carries the digest of the one before, so equal
-//! digests mean equal configurations from number 0 on (correctness rule 55). The digest is taken over the
-//! bytes that the maker wrote, and they are kept and sent on as they are ([`Sealed`]).
+//! All configurations of a cluster form one history: each carries the digest of the one before, so
+//! equal digests mean equal configurations from number 0 on (correctness rule 55). The digest is
+//! taken over the bytes that the maker wrote, and these bytes are kept and forwarded unchanged
+//! ([`Sealed`]).
 
 mod sealed;
 
@@ -28,7 +29,8 @@ pub struct Params {
     pub key_bytes_max: u32,
     /// Longest value in bytes, at most 32 MiB.
     pub value_bytes_max: u32,
-    /// Sessions a shard (or the controller) keeps; beyond, the one used longest ago is dropped.
+    /// Sessions that a shard (or the controller) keeps; beyond, the least recently used one is
+    /// dropped.
     pub sessions_max: u32,
 }
 
@@ -40,8 +42,8 @@ pub const VALUE_BYTES_LIMIT: u32 = 32 << 20;
 pub const SESSIONS_LIMIT: u32 = 1 << 20;
 
 impl Params {
-    /// What of these limits no cluster may have: they come from the network, and are calculated with
-    /// (correctness rule 49).
+    /// Refuses limits that no cluster may have: they come from the network, and the code calculates
+    /// with them (correctness rule 49).
     ///
     /// # Errors
     /// In words.
@@ -71,13 +73,13 @@ impl Default for Params {
 pub struct Assignment {
     /// The group that serves the shard in this configuration.
     pub owner: Option<GroupId>,
-    /// The newest owner in any *earlier* configuration, kept while there is none: the place where
-    /// the rows are.
+    /// The newest owner in any *earlier* configuration, kept while there is none: the group that
+    /// has the rows.
     pub last_owner: Option<GroupId>,
 }
 
-/// Group ids that a cluster remembers, those that left included: the address book travels with every
-/// answer, so it has to end somewhere (correctness rule 22b).
+/// Group ids that a cluster remembers, including those that left. The address book is sent with
+/// every answer, so it must be bounded (correctness rule 22b).
 pub const GROUPS_MAX: u32 = 1024;
 /// Servers of one group.
 pub const ADDRESSES_MAX: usize = 9;
@@ -120,11 +122,11 @@ pub struct Config {
     /// The assignment of each shard; position = [`ShardId`].
     #[serde(deserialize_with = "base::codec::bounded::<{ SLOTS as usize }, _, _>")]
     pub shards: Vec<Assignment>,
-    /// The groups that are joined, each with the life of its data.
+    /// The groups that have joined, each with the incarnation of its data.
     #[serde(deserialize_with = "few_groups")]
     pub groups: BTreeMap<GroupId, Incarnation>,
-    /// Room for later fields. Who only looks passes over them; who acts by a configuration does not
-    /// ([`Sealed::is_understood`]).
+    /// Room for later fields. Code that only reads skips them; code that acts by a configuration
+    /// must not ([`Sealed::is_understood`]).
     pub more: Skipped,
 }
 
@@ -136,7 +138,7 @@ impl Config {
         Self { num: ConfigNum(0), key, before, params, shards, groups, more: Skipped::NONE }
     }
 
-    /// What of it contradicts itself, or goes beyond what there may be.
+    /// Refuses a configuration that contradicts itself, or exceeds a limit.
     ///
     /// # Errors
     /// In words.
@@ -177,8 +179,8 @@ impl Config {
     }
 }
 
-/// Where the groups are. Versioned by itself: the newest is used, whatever configuration is being
-/// settled.
+/// The addresses of the groups. It has its own version: the newest is used, whatever configuration
+/// is being settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressBook {
     /// Grows with every change.
@@ -195,7 +197,7 @@ pub struct AddressBook {
 /// What the controllers know of a group besides its shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
-    /// The life of its data. A group whose own differs lost its data (correctness rule 57).
+    /// The incarnation of its data. A group with another one lost its data (correctness rule 57).
     pub incarnation: Incarnation,
     /// Its servers.
     #[serde(deserialize_with = "base::codec::bounded::<ADDRESSES_READ, _, _>")]
@@ -217,7 +219,7 @@ impl AddressBook {
         self.groups.get(&group).map_or(&[], |group| &group.addresses)
     }
 
-    /// The life of a group's data that the cluster knows.
+    /// The incarnation of a group's data that the cluster knows.
     pub fn incarnation(&self, group: GroupId) -> Option<Incarnation> {
         self.groups.get(&group).map(|group| group.incarnation)
     }
@@ -229,7 +231,7 @@ pub struct NewGroup {
     /// The key of the cluster that its data belongs to. It comes with configuration 0, from the group's own
     /// controllers; 0, "not known yet", is refused.
     pub key: u64,
-    /// The life of its data: an id once used is accepted only with its first incarnation.
+    /// The incarnation of its data: an id once used is accepted only with its first incarnation.
     pub incarnation: Incarnation,
     /// Its servers.
     #[serde(deserialize_with = "base::codec::bounded::<ADDRESSES_READ, _, _>")]

@@ -1,4 +1,4 @@
-//! What the shard controller is asked and answers.
+//! The shard controller's requests and answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +55,8 @@ pub enum CtrlRequest {
         after: Option<ConfigNum>,
     },
     /// Waits up to two seconds for configurations after a number, or an address book newer than the
-    /// version; then answers what there is. Any replica answers, from what it has applied. It refuses if
-    /// its own configuration of that number is another one.
+    /// version; then answers with what there is. Any replica answers, from what it has applied. It
+    /// refuses if its own configuration of that number is another one.
     Watch {
         /// Those with a larger number.
         after: ConfigNum,
@@ -65,14 +65,14 @@ pub enum CtrlRequest {
         /// The version of the address book that is known.
         book: u64,
     },
-    /// How this replica is.
+    /// The status of this replica.
     Status,
-    /// To controllers that were started to be recovered, all others having lost their data: go on with the
+    /// To controllers that were started to be recovered, after all lost their data: continue the
     /// history that the groups hold.
     Recover(Box<Recovery>),
 }
 
-/// What new controllers go on from after all of them lost their data.
+/// What new controllers continue from after all of them lost their data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
     /// The end of the history, without a gap: from the configuration that the slowest group needs next, or
@@ -114,7 +114,7 @@ pub enum CtrlReply {
     Configs(Box<News>),
     /// To [`CtrlRequest::Status`].
     Status(Box<CtrlStatus>),
-    /// To [`CtrlRequest::Recover`]: the newest configuration, from which it goes on.
+    /// To [`CtrlRequest::Recover`]: the newest configuration, from which it continues.
     Recovered(Place),
 }
 
@@ -130,16 +130,16 @@ pub enum CtrlRefusal {
     /// Whether it was done is not known.
     #[error("the controller cannot tell whether this was done: query the configuration before repeating it")]
     Unknown,
-    /// Surely not done; try again.
+    /// Definitely not done; try again.
     #[error("not done, try again")]
     NotExecuted,
     /// Too much at once.
     #[error("the controller is busy, try again")]
     Busy,
     /// Its disk is nearly full.
-    #[error("the controller's disk is nearly full: free space, it recovers by itself")]
+    #[error("the controller's disk is nearly full: free space, it recovers on its own")]
     DiskFull,
-    /// The session was dropped; what it asked is not executed.
+    /// The session was dropped; its request is not executed.
     #[error("the session expired: open a new one, and query the configuration before repeating a change")]
     SessionExpired,
     /// The session has gone past this number.
@@ -159,7 +159,8 @@ pub enum CtrlRefusal {
     /// Group 0 means "no group", and a group needs servers.
     #[error("group {0} cannot join: ids start at 1, and a group needs at least one server address")]
     InvalidGroup(GroupId),
-    /// Not answered any more: a joined group may be given other servers. Its place keeps the numbers of the others.
+    /// No longer used: a joined group may be given other servers. It keeps its place, so that the
+    /// numbers of the others stay.
     #[error("group {0} is joined already with other servers: leave it first, or use a new id")]
     OtherServers(GroupId),
     /// The id belonged to a group with other data (correctness rule 57).
@@ -201,7 +202,7 @@ pub enum CtrlRefusal {
         /// The key of this cluster.
         own: u64,
     },
-    /// The caller's configuration is not this cluster's: one of them was made anew, or set back.
+    /// The caller's configuration is not this cluster's: one of them was newly made, or set back.
     #[error(
         "configuration {} is another one here (digest {}, cluster key {key:016x}): these controllers were made \
          anew or set back; `clerk status` shows what the groups hold", .here.num, .here.digest

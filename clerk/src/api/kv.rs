@@ -1,4 +1,4 @@
-//! What a replica group is asked and answers by clients.
+//! Requests of clients to a replica group, and its answers.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,8 +7,8 @@ use super::config::{AddressBook, Params, Place, Sealed};
 use super::status::KvStatus;
 use super::{Address, ConfigNum, GroupId, Incarnation, SessionId, ShardId, Ticket, Version};
 
-/// Rows of one request or answer: more than fit the bytes of a chunk or a page, few enough that a frame
-/// made of tiny ones stays small in memory (correctness rule 47).
+/// Rows of one request or answer: more than fit the bytes of a chunk or a page, but few enough that
+/// a frame of tiny ones stays small in memory (correctness rule 47).
 pub(super) const ELEMENTS_MAX: usize = 1 << 16;
 
 /// Configurations of one answer.
@@ -57,8 +57,8 @@ impl Write {
         }
     }
 
-    /// Refuses what is too large on its own, before it travels or is logged. An append may still make too large a
-    /// value: the result is judged where it is made.
+    /// Refuses a write that is too large on its own, before it is sent or logged. An append may
+    /// still make too large a value: the result is judged where it is made.
     ///
     /// # Errors
     /// [`KvRefusal::ValueTooLarge`].
@@ -83,7 +83,7 @@ pub fn check_key(key: &[u8], params: Params) -> Result<(), KvRefusal> {
     Ok(())
 }
 
-/// What a group is asked. Requests about a shard carry the clerk's configuration number.
+/// Requests to a group. Requests about a shard carry the clerk's configuration number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvRequest {
     /// Opens a session in a shard.
@@ -112,11 +112,11 @@ pub enum KvRequest {
         /// Newest configuration the clerk knows.
         config: ConfigNum,
     },
-    /// A page of a shard's rows, in the order (slot, key). Each page is linearizable by itself.
+    /// A page of a shard's rows, in the order (slot, key). Each page on its own is linearizable.
     Scan {
         /// The shard.
         shard: ShardId,
-        /// Keys behind this one in that order; none: from the start.
+        /// Keys after this one in that order; none: from the start.
         after: Option<Bytes>,
         /// At most this many rows; a page is also cut at about 1 MiB.
         limit: u32,
@@ -125,10 +125,11 @@ pub enum KvRequest {
     },
     /// The newest configuration and address book this replica knows of. Any replica answers.
     Config,
-    /// How this replica is. Any replica answers.
+    /// The status of this replica. Any replica answers.
     Status,
-    /// Changes keys of one shard, in order and at one point: nobody sees a part of it. Each write is judged by
-    /// itself. One command with one number, exactly once with a ticket; without one, at least once.
+    /// Changes keys of one shard, in order and at one point: nobody sees a part of it. Each write
+    /// is judged separately. One command with one number, exactly once with a ticket; without one,
+    /// at least once.
     Batch {
         /// The shard of every key.
         shard: ShardId,
@@ -175,8 +176,8 @@ pub enum KvReply {
         /// Its version.
         version: Version,
     },
-    /// To [`KvRequest::Write`]: the key's version now (of a deleted key: the version that was deleted, 0 if
-    /// there was nothing).
+    /// To [`KvRequest::Write`]: the key's version now (for a deleted key: the version that was
+    /// deleted, 0 if there was nothing).
     Written {
         /// The version.
         version: Version,
@@ -193,7 +194,7 @@ pub enum KvReply {
     Config(Sealed, AddressBook),
     /// To [`KvRequest::Status`].
     Status(Box<KvStatus>),
-    /// To [`KvRequest::Batch`]: what became of each write, in their order.
+    /// To [`KvRequest::Batch`]: the outcome of each write, in their order.
     Batch {
         /// As for a write alone: the key's version, or the refusal.
         #[serde(deserialize_with = "base::codec::bounded::<BATCH_WRITES_MAX, _, _>")]
@@ -220,7 +221,8 @@ pub enum KvRefusal {
         /// The group that gets the shard from this one.
         ask: Option<GroupId>,
     },
-    /// The shard is on its way here, or this group is behind the clerk; try again soon.
+    /// The shard is on its way here, or this group is behind the clerk's configuration; try again
+    /// soon.
     #[error("the shard is not ready here yet (configuration {config})")]
     NotReady {
         /// The configuration that this group adopted last.
@@ -250,7 +252,7 @@ pub enum KvRefusal {
         /// Bytes allowed.
         limit: u32,
     },
-    /// The session was dropped; what it asked is not executed now, but an earlier try may have been.
+    /// The session was dropped; its request is not executed now, but an earlier try may have been.
     #[error("the session expired")]
     SessionExpired,
     /// The session has gone past this number.
@@ -259,14 +261,14 @@ pub enum KvRefusal {
     /// Whether it was done is not known.
     #[error("the group cannot tell whether this was done")]
     Unknown,
-    /// Surely not done; try again.
+    /// Definitely not done; try again.
     #[error("not done, try again")]
     NotExecuted,
     /// Too much at once, or too many sessions that are used: not done.
     #[error("the group has too much to do, or the shard all the sessions that it may have: try again")]
     Busy,
-    /// The disk is nearly full: not done. Reads and deletes go on.
-    #[error("a disk of this group is nearly full: free space, it recovers by itself")]
+    /// The disk is nearly full: not done. Reads and deletes still work.
+    #[error("a disk of this group is nearly full: free space, it recovers on its own")]
     DiskFull,
     /// No such shard.
     #[error("shard {0} does not exist in this cluster")]
@@ -274,14 +276,15 @@ pub enum KvRefusal {
     /// The request contradicts itself.
     #[error("refused: {0}")]
     Malformed(String),
-    /// To a push: the configuration that it names is another one here. One of the two groups follows
-    /// controllers that were made anew or set back.
+    /// To a push: the configuration that it names is another one here. One of the two groups
+    /// follows controllers that were newly made or set back.
     #[error("configuration {} is another one in this group (digest {}): nothing was done", .here.num, .here.digest)]
     OtherHistory {
         /// The one here.
         here: Place,
     },
-    /// The group's data is not the data that joined the cluster: nothing of it is served (correctness rule 57).
+    /// The group's data is not the data that joined the cluster: none of it is served (correctness
+    /// rule 57).
     #[error(
         "group {group} lost its data: the cluster knows it as {:016x}, and it has {:016x}, so nothing was done; \
          stop its servers and start them on the data directories that it joined with",
@@ -291,9 +294,9 @@ pub enum KvRefusal {
     LostData {
         /// The group.
         group: GroupId,
-        /// The life of its data that the cluster knows.
+        /// The incarnation of its data that the cluster knows.
         registered: Incarnation,
-        /// The life of the data that is there.
+        /// The incarnation of the present data.
         own: Incarnation,
     },
     /// The values that a batch would make are too large together: nothing of it was done.

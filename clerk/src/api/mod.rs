@@ -1,5 +1,5 @@
-//! The language of the cluster: the ids, the configuration, and what clients, groups and
-//! controllers say to each other. Everything here travels; enums grow only at the end.
+//! The language of the cluster: the ids, the configuration, and the messages of clients, groups and
+//! controllers. Everything here is sent over the network; enums grow only at the end.
 
 pub mod config;
 pub mod ctrl;
@@ -74,14 +74,15 @@ impl GroupId {
 }
 
 impl ConfigNum {
-    /// Numbers end before this one: what comes from outside is calculated with (correctness rule 49).
+    /// Numbers end before this one: the code calculates with numbers from outside (correctness rule
+    /// 49).
     pub const LIMIT: Self = Self(1 << 62);
 }
 
 /// Where a server listens: `host:port` (in a simulation, a name).
 pub type Address = String;
 
-/// What bytes their maker wrote: xxh3 over them. Written as 16 hexadecimal digits.
+/// The hash (xxh3) of the bytes that their maker wrote. Written as 16 hexadecimal digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Digest(pub u64);

@@ -1,8 +1,8 @@
-//! What the group that hands a shard over says to the group that gets it.
+//! Messages from the group that hands a shard over to the group that gets it.
 //!
-//! It speaks over connections of their own, whose first frame names the sender and the life of its data: on a
-//! client's connection no rows can arrive (correctness rule 58). Every request names the configuration that
-//! moves the shard by number and digest.
+//! They use separate connections, whose first frame names the sender and the incarnation of its
+//! data: a client's connection cannot carry rows (correctness rule 58). Every request names the
+//! configuration that moves the shard by number and digest.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,10 +20,10 @@ pub struct Sender {
     pub incarnation: Incarnation,
 }
 
-/// What a group is asked that gets a shard.
+/// Requests to a group that gets a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushRequest {
-    /// Rows behind the cursor.
+    /// Rows after the cursor.
     Install {
         /// The shard.
         shard: ShardId,
@@ -33,7 +33,7 @@ pub enum PushRequest {
         from: GroupId,
         /// The cursor that the sender believes the receiver has.
         after: Cursor,
-        /// Raw rows behind it, ascending. Empty: a question about the cursor.
+        /// Raw rows after it, ascending. Empty: a question about the cursor.
         #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
         rows: Vec<(Bytes, Bytes)>,
     },

@@ -1,12 +1,13 @@
-//! The three services as they are called over the network, and the server's side of a client connection.
+//! The three services as they are called over the network, and the server's side of a client
+//! connection.
 //!
-//! A connection's requests are handled concurrently, up to a bound, and answered in whatever order they
-//! finish: the caller tells answers apart, and who needs an order waits for one answer before the next
-//! request (correctness rule 46). When a connection ends, its unfinished requests are dropped; what they
-//! asked may or may not happen.
+//! A connection's requests are handled concurrently, up to a bound, and answered in the order in
+//! which they finish. The caller tells answers apart; a caller that needs an order waits for one
+//! answer before the next request (correctness rule 46). When a connection ends, its unfinished
+//! requests are dropped; they may or may not take effect.
 //!
-//! Left out on purpose: what the requests mean. The handler is a plain function over the transport-free
-//! service, the same one that a simulation calls.
+//! Left out on purpose: the meaning of the requests. The handler is a plain function over the
+//! transport-free service, the same one that a simulation calls.
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,11 +21,12 @@ use super::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use super::kv::{KvRefusal, KvReply, KvRequest};
 use super::push::{PushReply, PushRequest};
 
-/// Requests of one connection handled at the same time. Callers keep below it by themselves; beyond it
-/// the answer is "busy", and nothing is done.
+/// Requests of one connection handled at the same time. Our callers stay below it; beyond it the
+/// answer is "busy", and nothing is done.
 pub const IN_FLIGHT_MAX: usize = 2048;
 
-/// A client connection that is silent for so long is closed; the pool at the other end opens another.
+/// A client connection that is silent for this long is closed; the pool at the other end opens
+/// another.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// A server of a replica group.
@@ -64,7 +66,7 @@ impl<F> OfGroup<F> {
         if group != self.group {
             return Err(KvRefusal::Malformed(format!("this is group {}, not {group}", self.group)));
         }
-        // On the heap at once: the future is large, and what tarpc makes of it is moved several times.
+        // Boxed early: the future is large, and tarpc moves it several times.
         Box::pin((self.handle)(request)).await
     }
 }

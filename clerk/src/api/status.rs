@@ -1,4 +1,4 @@
-//! What servers say about themselves.
+//! What servers report about themselves.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,10 +47,11 @@ pub struct ReplicaStatus {
     pub wal_syncs: u64,
     /// Connections that it refused since it started, by reason (correctness rule 48).
     pub refused: BTreeMap<String, u64>,
-    /// The servers that do not let it in, or are not what they should be, by address, and why.
+    /// The servers that do not let it in, or are not what they should be, by address, with the
+    /// reason.
     pub refused_by: BTreeMap<String, String>,
-    /// The entry (`index@term`) up to which this server must have its log again before it counts as before: it lost a part
-    /// of it (correctness rule 62).
+    /// The entry (`index@term`) up to which this server must have its log again before it is a full
+    /// member: it lost a part of it (correctness rule 62).
     pub owes: Option<String>,
     /// Messages of peers that it refused since it started.
     pub refused_messages: u64,
@@ -75,7 +76,7 @@ pub struct DiskStatus {
     pub directory: String,
     /// Bytes that are free.
     pub free_bytes: u64,
-    /// With less free only what frees space is accepted (correctness rule 35).
+    /// With less free space it accepts only what frees space (correctness rule 35).
     pub reserve_bytes: u64,
     /// Whether that is so.
     pub low: bool,
@@ -92,9 +93,9 @@ pub struct Connections {
     pub accepted: u64,
     /// Idle ones that it closed for others (correctness rule 101).
     pub made_room: u64,
-    /// Turned away: there were too many that it worked for, or no Hello came.
+    /// Turned away: there were too many with requests in progress, or no Hello came.
     pub turned_away: u64,
-    /// Closed because of bytes that make no sense.
+    /// Closed because of invalid bytes.
     pub malformed: u64,
     /// Bytes that wait on them (correctness rule 103).
     pub waiting_bytes: u64,
@@ -185,11 +186,12 @@ pub struct ShardStatus {
     pub progress: Option<u64>,
 }
 
-/// How the configurations that a group adopted compare with those of the controllers, as far as a replica
-/// has heard (correctness rule 56). In all cases but the first the group adopts nothing and serves on.
+/// How the configurations that a group adopted compare with those of the controllers, as far as a
+/// replica has heard (correctness rule 56). In all cases but the first the group adopts nothing and
+/// keeps serving.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum History {
-    /// They are the beginning of the controllers', or nothing else was heard.
+    /// They are a prefix of the controllers', or nothing else was heard.
     #[default]
     Same,
     /// The controllers have not made the configuration that the group adopted.
@@ -256,7 +258,7 @@ pub struct KvStatus {
     pub replica: ReplicaStatus,
     /// Its group.
     pub group: GroupId,
-    /// The life of its data; none until the first leader drew it.
+    /// The incarnation of its data; none until the first leader drew it.
     pub incarnation: Option<Incarnation>,
     /// The configuration adopted.
     pub config: ConfigNum,
@@ -264,16 +266,16 @@ pub struct KvStatus {
     pub digest: Option<Digest>,
     /// The key of the cluster that the group belongs to; none before configuration 0.
     pub key: Option<u64>,
-    /// How what the group adopted compares with the controllers'.
+    /// How the group's history compares with the controllers'.
     pub history: History,
-    /// The life of the group's data that the cluster knows, if it is another one: the group lost its data
-    /// and serves nothing (correctness rule 57).
+    /// The incarnation of the group's data that the cluster knows, if it is another one: the group
+    /// lost its data and serves nothing (correctness rule 57).
     pub lost: Option<Incarnation>,
     /// Every shard is where that configuration wants it.
     pub settled: bool,
     /// The shards held.
     pub shards: Vec<ShardStatus>,
-    /// The members of its group, by id, where this replica was told that they are.
+    /// The members of its group, by id, with the addresses that this replica was started with.
     pub members: BTreeMap<u64, Address>,
     /// Pushes of shards to it whose end did not match, since it started: each is a bug.
     pub wipes: u64,

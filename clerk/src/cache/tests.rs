@@ -27,7 +27,7 @@ fn follower(newest: u64) -> CtrlStatus {
     CtrlStatus { replica, config: ConfigNum(newest), digest: None, key: Some(7), recovering: false }
 }
 
-/// A cache that was told of three controllers and of two groups.
+/// A cache that knows three controllers and two groups.
 fn cache(fake: &Arc<Fake>) -> ConfigCache {
     let controllers = ["a", "b", "c"].map(str::to_owned).to_vec();
     let groups = [1, 2].map(|group| (GroupId(group), vec![format!("group {group}")]));
@@ -41,7 +41,7 @@ fn soon() -> Instant {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_clerk_begins_with_what_any_one_controller_knows() {
-    // The first one is new and knows nothing, and says so first.
+    // The first one is new and knows nothing, and answers first.
     let fake = Fake::new(|server, ask| match ask {
         Ask::Ctrl(CtrlRequest::Status) if server == "a" => {
             Answer::Ctrl(Ok(CtrlReply::Status(Box::new(follower(0)))))
@@ -79,7 +79,7 @@ async fn a_new_clerk_begins_with_what_any_one_group_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_says_what_each_controller_said() {
+async fn an_operation_that_gives_up_says_what_each_controller_said() {
     let said = |answer: fn() -> Answer, limit: Duration| async move {
         let fake = Fake::new(move |_, ask| match ask {
             Ask::Ctrl(_) => answer(),

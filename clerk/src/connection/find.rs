@@ -1,6 +1,6 @@
-//! Which cluster is it? A caller that knows only where controllers are asks them.
+//! Finds the cluster: a caller that knows only the addresses of controllers asks them.
 //!
-//! Every connection says the name and the key of the cluster it means, so both have to be known before the first
+//! Every connection names the cluster and its key, so both have to be known before the first
 //! request.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::api::Address;
 
-/// Between two rounds of asking.
+/// The pause between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// No controller said which cluster it belongs to.
@@ -22,8 +22,8 @@ pub struct NotFound {
     pub said: Vec<String>,
 }
 
-/// Asks all `controllers` for the name and the key of their cluster, until `until`. The first answer counts; one that
-/// refuses to tell is not asked again.
+/// Asks all `controllers` for the name and the key of their cluster, until `until`. The first
+/// answer counts; a controller that refuses is not asked again.
 ///
 /// # Errors
 /// [`NotFound`].

@@ -1,27 +1,27 @@
-//! Connections over TCP, kept open and opened again.
+//! Connections over TCP, kept open and reopened.
 //!
-//! tarpc's client never reconnects and believes any deadline (correctness rule 46), so around it stands
-//! this pool: per address and group one connection for ordinary calls, and one for watches, which may be
-//! quiet for seconds.
+//! tarpc's client never reconnects and believes any deadline (correctness rule 46), so this pool
+//! wraps it: per address and group one connection for ordinary calls, and one for watches, which
+//! may be quiet for seconds.
 //!
 //! * Callers of an address without a connection wait for one and the same dial, at most
 //!   `connect_timeout`: a dead address costs nobody more.
-//! * A connection that ended is noticed at once by the task that drives it; the next call dials.
-//! * A connection on which a call ended without an answer, and nothing at all was heard since that call
-//!   began, is given up: the host may be gone without a word, and TCP would notice only after minutes.
-//!   Calls that still wait on it may finish.
-//! * Calls in flight on a connection and addresses in the pool are bounded; the address used longest ago
-//!   makes room.
+//! * The task that drives a connection notices at once when it ends; the next call dials.
+//! * If a call ends without an answer, and nothing at all was heard on its connection since it
+//!   began, the connection is given up: the host may have vanished, and TCP would notice only after
+//!   minutes. Other calls that wait on it may finish.
+//! * Calls in flight on a connection and addresses in the pool are bounded; the least recently used
+//!   address makes room.
 //!
-//! `NotSent` is answered only where the request surely did not leave: no connection, no room, no time. `Busy` is a
-//! server's word. Everything else without an answer is `Lost`.
+//! `NotSent` means that the request definitely did not leave: no connection, no room, no time.
+//! `Busy` is a server's answer. Every other call without an answer is `Lost`.
 //!
-//! Each connection names the cluster, and its key as soon as that is known (correctness rule 51): a client takes the
-//! first key it meets and keeps it; a server has its own, which no connection changes. A connection that was made
-//! before the key was known is made again.
+//! Each connection names the cluster, and its key as soon as that is known (correctness rule 51). A
+//! client takes the first key that it meets and keeps it; a server has its own, which no connection
+//! changes. A connection that was made before the key was known is made again.
 //!
-//! Left out on purpose: retries and back-off (the caller knows what may be repeated), and connections to
-//! one address in parallel (one carries what a server can answer).
+//! Left out on purpose: retries and back-off (the caller knows what may be repeated), and parallel
+//! connections to one address (one can carry what a server can answer).
 
 use std::future::Future;
 use std::io;
@@ -55,7 +55,7 @@ const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// A call that ended sooner than this without an answer says nothing about its connection.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// A client that met a server that does not know the key of its cluster yet asks again after so long.
+/// A client that met a server without the key of its cluster asks again after this time.
 const ASK_KEY_AGAIN: Duration = Duration::from_millis(500);
 
 /// Settings of a [`TarpcConnection`].
@@ -257,7 +257,7 @@ impl<C: Client> Pool<C> {
     async fn live(&self, key: &Key) -> Result<Arc<Live<C>>, CallError> {
         let slot = self.slot(key);
         // A dial that all its callers left may have ended long ago, and its connection too: then
-        // the second turn dials anew.
+        // the second turn dials again.
         for _ in 0..2 {
             let dialing = {
                 let mut dialing = slot.dialing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,8 +277,8 @@ impl<C: Client> Pool<C> {
         Err(CallError::NotSent { address: key.address.clone(), why: "the connection ended at once".into() })
     }
 
-    /// A connection that was made before the key was known is made again: by who knows it now, or, if nobody knew, to ask
-    /// whether the server does by now.
+    /// A connection that was made before the key was known is made again, if the key is known now,
+    /// or, if neither side knew it, to ask whether the server does by now.
     fn is_usable(&self, live: &Live<C>) -> bool {
         let key = self.options.key.get();
         let asks_again = self.options.keeps_key && key == 0 && live.opened.elapsed() >= ASK_KEY_AGAIN;
@@ -297,7 +297,7 @@ impl<C: Client> Pool<C> {
         slot
     }
 
-    /// Forgets the connection used longest ago, if there are too many. Calls on it go on.
+    /// Forgets the least recently used connection, if there are too many. Calls on it continue.
     fn make_room(&self) {
         if self.slots.len() < self.options.connections_max {
             return;
@@ -309,7 +309,8 @@ impl<C: Client> Pool<C> {
         }
     }
 
-    /// Dials in a task of its own, so that a caller who gives up leaves the others their dial.
+    /// Dials in a separate task, so that a caller who gives up does not take the dial from the
+    /// others.
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
         let (cluster, known, group) = (options.cluster.clone(), options.key.get(), key.group.0);

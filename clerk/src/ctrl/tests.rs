@@ -58,7 +58,7 @@ async fn a_change_keeps_its_ticket_on_every_attempt_and_the_next_has_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_session_is_replaced_if_surely_nothing_was_done() {
+async fn an_expired_session_is_replaced_if_definitely_nothing_was_done() {
     let fake = scripted(vec![expired()]);
     assert!(clerk(&fake).change(leave(1)).await.is_ok());
     assert_eq!(tickets(&fake), [(1, 1), (2, 1)]);

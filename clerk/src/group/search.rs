@@ -23,7 +23,7 @@ pub(super) fn draw(random: &mut StdRng, bound: usize) -> usize {
     if bound == 0 { 0 } else { random.random_range(0..bound) }
 }
 
-/// What the last attempt brought.
+/// The result of the last attempt.
 pub(super) enum Step {
     /// Another server leads, perhaps the one named.
     Hinted(Option<Address>),
@@ -33,7 +33,7 @@ pub(super) enum Step {
     Busy(String),
     /// The server did not answer.
     Unreached(String),
-    /// The server belongs to something else.
+    /// The server belongs to another cluster or group.
     Foreign(String),
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Search<'a> {
     left: usize,
     /// Servers that did not help in this round.
     failed: Vec<Address>,
-    /// Of those, the ones that belong to something else.
+    /// The number of those that belong to another cluster or group.
     foreign: usize,
     /// The last full round met nothing else.
     all_foreign: bool,
@@ -68,7 +68,7 @@ pub(super) struct Search<'a> {
     pub(super) hurries: bool,
     /// What each server said last; one that was not asked yet said nothing.
     said: BTreeMap<&'a Address, String>,
-    /// What was said last by whomever.
+    /// The last answer of any server.
     last: String,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Search<'a> {
         self.last = why;
     }
 
-    /// The error of a search that is given up: what each server said.
+    /// The error of an unsuccessful search: what each server answered.
     pub(super) fn in_vain<R: std::error::Error>(&self) -> AskError<R> {
         let said: Vec<&str> = self.said.values().map(String::as_str).collect();
         let why = if said.is_empty() { self.last.clone() } else { said.join("; ") };

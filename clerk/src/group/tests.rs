@@ -76,7 +76,7 @@ async fn a_leader_that_is_busy_is_asked_again_and_a_busy_follower_is_passed_over
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_busy_for_a_second_may_lead_no_more() {
+async fn a_leader_that_is_busy_for_a_second_may_lead_no_more() {
     let leads = Arc::new(AtomicBool::new(true));
     let still = Arc::clone(&leads);
     let fake = Fake::new(move |to, _| match (to, still.load(Ordering::Relaxed)) {
@@ -106,7 +106,7 @@ async fn an_election_is_waited_for_with_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_leader_the_caller_is_told_after_a_second() {
+async fn without_a_leader_the_caller_gets_an_error_after_a_second() {
     let fake = Fake::new(|_, _| Answer::NotSent);
     let (started, mut attempts) = (clock::now(), Attempts::repeatable());
     assert!(matches!(ask(&group(&fake), &mut attempts).await, Err(AskError::NoLeader { .. })));

@@ -1,5 +1,5 @@
-//! Many writes at once: one request a shard, all shards at once. Each request is one write with one ticket, so it is
-//! exactly once like any other.
+//! Many writes at once: one request per shard, all shards at once. Each request is one write with
+//! one ticket, so it is exactly once like any other.
 //!
 //! Left out on purpose: atomicity over several requests.
 
@@ -18,7 +18,7 @@ use crate::api::{ShardId, Version};
 #[derive(Default)]
 struct Part {
     writes: Vec<(Bytes, Write)>,
-    /// Where each stood in the batch.
+    /// The position of each write in the batch.
     places: Vec<usize>,
     bytes: usize,
 }
@@ -38,12 +38,12 @@ fn add_to_parts(parts: &mut Vec<Part>, place: usize, key: Bytes, write: Write) {
 }
 
 impl Clerk {
-    /// Many writes in few requests: one a shard (more if they are many or large), all shards at once.
-    /// Returns what became of each, in the order of `writes`.
+    /// Many writes in few requests: one per shard (more if they are many or large), all shards at
+    /// once. Returns the outcome of each, in the order of `writes`.
     ///
-    /// The writes to one shard keep their order. Those of one request take effect together, each judged by
-    /// itself, and together they are exactly once; requests to several shards are independent of each other.
-    /// Keys that share a `{hash tag}` share a shard.
+    /// The writes to one shard keep their order. Those of one request take effect together, each
+    /// judged separately, and together they are exactly once; requests to several shards are
+    /// independent of each other. Keys that share a `{hash tag}` share a shard.
     ///
     /// # Errors
     /// For each write as if it had been alone.
@@ -81,7 +81,8 @@ impl Clerk {
         results
     }
 
-    /// Brings a part of a batch to its shard, in halves if it would make too much there; what became of each write.
+    /// Sends a part of a batch to its shard, in halves if it would make too much there; returns the
+    /// outcome of each write.
     fn write_part(
         &self,
         shard: ShardId,

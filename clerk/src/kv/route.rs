@@ -1,4 +1,4 @@
-//! The way of a request to the group that serves its shard.
+//! How a request finds the group that serves its shard.
 //!
 //! The owner in the newest known configuration is asked first, or the group that served the shard last. A shard is
 //! served by the group that has it until its new owner is ready, whatever configurations were made meanwhile. So a
@@ -37,7 +37,7 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Counts one; whether it is time to doubt the server.
+    /// Counts one; returns whether it is time to doubt the server.
     fn add(&mut self, config: ConfigNum) -> bool {
         if self.config != config {
             *self = Self { config, count: 0 };
@@ -48,7 +48,7 @@ impl Refusals {
 }
 
 impl Clerk {
-    /// Brings a request to the leader of the group that serves `shard`, wherever that is by then.
+    /// Sends a request to the leader of the group that serves `shard`, wherever that is by then.
     pub(super) async fn route(
         &self,
         shard: ShardId,
@@ -155,7 +155,8 @@ impl Clerk {
             Err(AskError::Refused(refusal)) => {
                 match self.learn_from(&refusal, view.config.num, until).await {
                     true => Ok(None),
-                    // It serves the shard, or it lost its data: then only the owner's word counts.
+                    // It serves the shard, or it lost its data: then only the owner's answer
+                    // counts.
                     false if matches!(refusal, KvRefusal::LostData { .. }) => Ok(None),
                     false => Err(Fault::Refused(refusal)),
                 }

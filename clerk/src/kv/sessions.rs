@@ -1,8 +1,9 @@
-//! The sessions of a clerk: a pool for each shard, one write under way in each.
+//! The sessions of a clerk: a pool for each shard, one write in flight in each.
 //!
-//! A write takes a session out of the pool and brings it back when it ends, whatever its outcome. A
+//! A write takes a session out of the pool and returns it when it ends, whatever its outcome. A
 //! write whose outcome is unknown may still arrive later: before the session's next number it is
-//! executed, behind it refused as stale. Either is what "unknown" means, so the session goes on.
+//! executed, after it refused as stale. Either is what "unknown" means, so the session stays
+//! usable.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -45,7 +46,7 @@ pub(super) struct Lease<'a> {
 }
 
 impl Lease<'_> {
-    /// The ticket of the next write. To be taken once.
+    /// The ticket of the next write. Call it once.
     pub(super) fn next_ticket(&mut self) -> Ticket {
         let session = self.session.as_mut().expect("a lease that was forgotten is not used");
         session.last += 1;

@@ -234,7 +234,7 @@ async fn a_write_that_was_cut_short_lends_its_number_to_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_session_is_replaced_only_if_surely_nothing_was_done() {
+async fn an_expired_session_is_replaced_only_if_definitely_nothing_was_done() {
     let expired = || kv(Err(KvRefusal::SessionExpired));
     let fake = one_group(vec![expired()]);
     assert_eq!(with(&fake, true).append("key", "piece").await, Ok(Version(1)));
@@ -338,7 +338,7 @@ fn batches(fake: &Fake) -> Vec<(ShardId, Vec<Bytes>, Option<Ticket>)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_one_request_a_shard_and_its_results_stand_where_its_writes_stood() {
+async fn a_batch_is_one_request_a_shard_and_its_results_keep_the_order_of_its_writes() {
     let mut opened = 0;
     let fake = Fake::new(move |_, ask| match ask {
         Ask::Ctrl(_) => told(config(1, Some(1))),
@@ -376,7 +376,7 @@ async fn a_batch_is_one_request_a_shard_and_its_results_stand_where_its_writes_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_batch_goes_in_parts_one_behind_the_other_and_a_lost_part_keeps_its_ticket() {
+async fn a_large_batch_goes_in_parts_one_after_the_other_and_a_lost_part_keeps_its_ticket() {
     let mut lost = false;
     let mut versions = 0;
     let fake = Fake::new(move |_, ask| match ask {
@@ -405,7 +405,7 @@ async fn a_large_batch_goes_in_parts_one_behind_the_other_and_a_lost_part_keeps_
 
 /// Rule 105.
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_would_make_too_much_is_sent_in_halves_with_tickets_of_their_own() {
+async fn a_batch_that_would_make_too_much_is_sent_in_halves_with_separate_tickets() {
     let fake = Fake::new(move |_, ask| match ask {
         Ask::Ctrl(_) => told(config(1, Some(1))),
         Ask::Kv(_, KvRequest::Open { .. }) => kv(Ok(KvReply::Opened(SessionId(1)))),

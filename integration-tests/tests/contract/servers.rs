@@ -219,7 +219,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let waiting = waiting.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&waiting.stderr);
     assert_eq!(waiting.status.code(), Some(130), "{said}");
-    assert!(said.contains("go on without this command"), "{said}");
+    assert!(said.contains("continue without this command"), "{said}");
     cluster.ok(&["start", "102"]);
     let status = cluster.await_health();
     assert!(status.groups[1].shards.iter().any(|shard| shard.shard.to_string() == of_101), "{status:?}");

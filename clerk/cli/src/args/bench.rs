@@ -1,5 +1,5 @@
-//! The arguments of `bench`. What clients do can be said on the command line, in a workload file, and for
-//! a phase; [`Settings`] is the one shape of all three, and `bench::plan` puts them together.
+//! The arguments of `bench`. The load can be described on the command line, in a workload file, and
+//! for a phase. [`Settings`] is the one form of all three, and `bench::plan` combines them.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,75 +21,74 @@ pub(crate) enum BenchVerb {
     /// Compares two saved results, figure by figure.
     #[command(after_help = "Example:\n  clerk bench compare before.json after.json")]
     Compare(Compare),
-    /// Measures what more groups bring, on a cluster of its own on this machine: the same load against each
-    /// number of groups, which join while it runs.
+    /// Measures what more groups bring, on a new cluster on this machine: the same load against
+    /// each number of groups, which join while it runs.
     #[command(after_help = "Examples:\n  clerk bench scaling --groups 1,2,4\n  \
         clerk bench scaling --groups 1,2,4 --replica-cpu 0.1 --reads 0 --html scaling.html")]
     Scaling(Box<Scaling>),
 }
 
-/// A run against the cluster that is meant.
+/// A run against the chosen cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// A phase: its name, and what differs in it from the other options. Phases follow each other in the
-    /// order given.
+    /// A phase: its name, and its own options. Phases run in the order given.
     #[arg(long = "phase", value_name = "NAME[,OPTION=VALUE...]")]
     pub(crate) phases: Vec<PhaseSpec>,
-    /// Options and phases from a TOML file; the command line counts more.
+    /// Options and phases from a TOML file; the command line takes precedence.
     #[arg(long, value_name = "FILE")]
     pub(crate) workload: Option<PathBuf>,
-    /// Records every operation, one JSON object a line.
+    /// Records every operation, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) history: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) files: Files,
 }
 
-/// Where results go.
+/// The files for results.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Files {
     /// Saves the result as JSON: the document of `-o json`.
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
-    /// Writes a report with charts, one HTML file that needs no other.
+    /// Writes a report with charts, a self-contained HTML file.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 }
 
-/// What clients do. What is not said comes from the next place: phase, command line, file, default.
+/// What clients do. A missing value comes from the next source: phase, command line, file, default.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Settings {
-    /// Clients, each with one operation under way [default: 64].
+    /// Clients, each with one operation in flight [default: 64].
     #[arg(long, value_name = "COUNT")]
     pub(crate) clients: Option<u64>,
-    /// How long, of each phase [default: 10].
+    /// Seconds of each phase [default: 10].
     #[arg(long, value_name = "SECONDS")]
     pub(crate) seconds: Option<f64>,
-    /// Open loop: so many operations begin each second, whether or not earlier ones have ended, and
-    /// latency counts from when each was to begin. Without it, a client begins its next operation when
-    /// its last one has ended.
+    /// Open loop: this many operations begin each second, whether or not earlier ones have ended,
+    /// and latency counts from when each was due. Without it, a client begins its next operation
+    /// when its last one has ended.
     #[arg(long, value_name = "OPERATIONS")]
     pub(crate) rate: Option<f64>,
-    /// With --rate: operations that may be due while all clients are busy; beyond, they are dropped and
+    /// With --rate: operations that may be due while all clients are busy; more are dropped and
     /// counted [default: those of 5 seconds].
     #[arg(long, value_name = "COUNT")]
     pub(crate) backlog: Option<u64>,
-    /// Gets, of a hundred operations. What is left of the hundred are puts [default: 50].
+    /// Percentage of gets. The rest of the operations are puts [default: 50].
     #[arg(long, value_name = "PERCENT")]
     pub(crate) reads: Option<u32>,
-    /// Appends, of a hundred [default: 0].
+    /// Percentage of appends [default: 0].
     #[arg(long, value_name = "PERCENT")]
     pub(crate) appends: Option<u32>,
-    /// Conditional puts, of a hundred [default: 0].
+    /// Percentage of conditional puts [default: 0].
     #[arg(long, value_name = "PERCENT")]
     pub(crate) cas: Option<u32>,
-    /// Deletes, of a hundred [default: 0].
+    /// Percentage of deletes [default: 0].
     #[arg(long, value_name = "PERCENT")]
     pub(crate) deletes: Option<u32>,
-    /// Bytes of a value, and of a piece that is appended [default: 256].
+    /// Bytes of a value, and of an appended piece [default: 256].
     #[arg(long, value_name = "BYTES")]
     pub(crate) value_bytes: Option<u64>,
     /// Keys that a put writes in one call, each of them an operation; the latency is the call's [default: 1].
@@ -107,7 +106,7 @@ pub(crate) struct Settings {
     /// Writes every key once before anything is measured, so that gets find a value.
     #[arg(long)]
     pub(crate) preload: bool,
-    /// Loads the cluster so long, as in the first phase, before anything is measured.
+    /// Seconds of load, as in the first phase, before anything is measured.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) warmup: Option<f64>,
     /// A name for the run in reports and comparisons.
@@ -119,10 +118,10 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DistributionName {
-    /// All alike.
+    /// All equally often.
     #[default]
     Uniform,
-    /// A few often, most rarely; the frequent ones lie anywhere in the key space.
+    /// A few often, most rarely; the frequent ones are spread over the key space.
     Zipfian,
 }
 
@@ -154,7 +153,7 @@ impl FromStr for PhaseSpec {
     }
 }
 
-/// A word as a number where it is one.
+/// A word as a number if it is one.
 fn value_of(text: &str) -> toml::Value {
     let integer = text.parse::<i64>().ok().map(toml::Value::Integer);
     let float = || text.parse::<f64>().ok().map(toml::Value::Float);
@@ -169,7 +168,7 @@ pub(crate) fn one_line(error: &toml::de::Error) -> String {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Compare {
-    /// The result that is the measure.
+    /// The reference result.
     #[arg(value_name = "A.json")]
     pub(crate) a: PathBuf,
     /// The result that is compared with it.
@@ -193,11 +192,11 @@ pub(crate) struct Scaling {
     /// Shards.
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub(crate) shards: u32,
-    /// Limits every server of a group to so much of a processor (Linux control groups), so that the servers,
-    /// not the machine, are the limit.
+    /// Limits every server of a group to this share of a processor (Linux control groups), so that
+    /// the servers, not the machine, are the limit.
     #[arg(long, value_name = "PROCESSORS")]
     pub(crate) replica_cpu: Option<f64>,
-    /// Lets the cluster run on afterwards, without limits.
+    /// Leaves the cluster running afterwards, without limits.
     #[arg(long)]
     pub(crate) keep: bool,
     #[command(flatten)]

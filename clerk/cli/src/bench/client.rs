@@ -1,8 +1,8 @@
 //! One client: asks, waits, counts, and asks again.
 //!
-//! What it does between two operations is kept small, because it shares a machine with the servers more often
-//! than not: keys and values are written into one buffer, which is used again as soon as nobody holds it, and
-//! the record of an operation is made only where one was asked for.
+//! The work between two operations is kept small, because the client usually shares a machine with
+//! the servers. Keys and values are written into one buffer, which is reused as soon as nobody
+//! holds it, and an operation is recorded only if that was asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ use super::plan::Load;
 use super::record::{Entry, Op, Outcome};
 use super::run::Run;
 
-/// After a refusal that came at once, so that a closed loop does not spin.
+/// The pause after an immediate refusal, so that a closed loop does not spin.
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 
 /// What the clients of a phase do, and when.
@@ -33,7 +33,7 @@ pub(super) struct Work {
     pub(super) keys: Keys,
     pub(super) source: Source,
     pub(super) end: Instant,
-    /// Ends the phase before its end; operations under way are waited for.
+    /// Ends the phase early; operations in flight are waited for.
     pub(super) stop: CancellationToken,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Source {
     Closed,
     /// A schedule.
     Open(Backlog),
-    /// Every key once, so many.
+    /// Every key once, `count` keys.
     Once { next: AtomicU64, count: u64 },
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Client {
     /// Versions it has seen, where conditional puts need them.
     seen: BTreeMap<u64, u64>,
     buffer: BytesMut,
-    /// So many operations are under way; the record of a single one, if there is one.
+    /// The number of operations in flight; the record of a single one, if there is one.
     asking: u64,
     entry: Option<Entry>,
 }
@@ -133,7 +133,7 @@ impl Client {
         Some(Task { op, index, more, due })
     }
 
-    /// Does one operation and notes what became of it; whether it was refused.
+    /// Does one operation and notes its outcome; returns whether it was refused.
     async fn perform(&mut self, Task { op, index, due, .. }: Task) -> bool {
         self.number += 1;
         let (key, value) = self.write_out(op, index);
@@ -159,8 +159,8 @@ impl Client {
         outcome == Outcome::Fail && version.is_none()
     }
 
-    /// Puts several keys in one call, each an operation of its own; whether one was refused. Nothing is recorded: a
-    /// history knows one operation of a client at a time.
+    /// Puts several keys in one call, each a separate operation; returns whether one was refused.
+    /// Nothing is recorded: a history has one operation of a client at a time.
     async fn perform_batch(&mut self, Task { index, more, due, .. }: Task) -> bool {
         let mut writes = Vec::with_capacity(1 + more.len());
         for index in std::iter::once(index).chain(more) {
@@ -182,7 +182,7 @@ impl Client {
         refused
     }
 
-    /// The key, and what is written: unique, and no part of anything else that is written.
+    /// The key, and the written text: unique, and not part of any other written text.
     fn write_out(&mut self, op: Op, index: u64) -> (Bytes, Option<Bytes>) {
         const ROOM: usize = 64;
         let Self { run, work, buffer, id, number, .. } = self;

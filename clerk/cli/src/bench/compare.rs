@@ -1,8 +1,8 @@
 //! `bench compare`: two saved results, figure by figure.
 //!
-//! One run each proves little: on a machine that others use, too, figures of the very same program differ by a
-//! tenth or two. So every figure is judged against a threshold (`--noise`), what differs in the settings is said
-//! first, and short runs are named.
+//! One run each proves little: on a machine that others also use, figures of the very same program
+//! differ by a tenth or two. So every figure is judged against a threshold (`--noise`), differing
+//! settings are listed first, and short runs are named.
 
 use std::fmt::Write as _;
 
@@ -133,7 +133,7 @@ fn figures(phase: &str, a: &Figures, b: &Figures) -> Vec<Row> {
     rows.into_iter().map(row).filter(some).collect()
 }
 
-/// What is not the same in both runs, apart from the figures.
+/// Everything that differs between both runs, apart from the figures.
 fn differences(a: &Report, b: &Report) -> Vec<String> {
     let facts = |report: &Report| {
         let (machine, cluster, run) = (&report.machine, &report.cluster, &report.run);
@@ -166,7 +166,7 @@ fn cautions(names: &[String; 2], a: &Report, b: &Report) -> Vec<String> {
             cautions.push(format!("{name} ran {:.1} s: short runs vary more", report.figures.seconds));
         }
         if report.figures.dropped > 0 {
-            cautions.push(format!("{name} did not reach its rate: its latencies leave out what never began"));
+            cautions.push(format!("{name} did not reach its rate: its latencies leave out operations that never began"));
         }
         if !report.marks.is_empty() {
             let count = report.marks.len();
@@ -217,7 +217,7 @@ fn people(names: &[String; 2], rows: &[Row], differs: &[String], cautions: &[Str
     list(&mut text, "mind:", cautions);
     let _ = writeln!(
         text,
-        "\nDifferences below {noise} % are called noise here (no word behind them). One run each proves little: \
+        "\nDifferences below {noise} % are called noise here (they have no mark). One run each proves little: \
          repeat both, in turns, and compare the medians."
     );
     text

@@ -171,7 +171,7 @@ impl Engine {
         Work { load: load.clone(), keys: Keys::new(load, self.keys), source, end: start.after(length), stop }
     }
 
-    /// Waits until all clients have ended, and shows how they are doing.
+    /// Waits until all clients have ended, and shows their progress.
     async fn supervise(&mut self, name: &str, work: &Work, mut clients: JoinSet<()>) -> Result<(), Failure> {
         const SHOW: Duration = Duration::from_millis(500);
         let bar = self.output.spinner();
@@ -254,7 +254,7 @@ fn machine() -> Machine {
     }
 }
 
-/// The newest configuration's number, as far as anybody tells.
+/// The newest configuration's number, as far as anybody reports.
 async fn config_num(clerk: &Clerk) -> u64 {
     const LIMIT: Duration = Duration::from_secs(2);
     let known = || clerk.cache().current().map(|view| view.config.num);

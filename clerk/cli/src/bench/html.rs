@@ -1,5 +1,5 @@
-//! The page of a run: one HTML file with its charts in it, readable without anything else, by somebody who
-//! never saw this tool; light or dark as the reader's system is.
+//! The page of a run: one self-contained HTML file with charts, readable by somebody who never saw
+//! this tool; light or dark like the reader's system.
 
 pub(super) mod chart;
 pub(super) mod page;
@@ -294,7 +294,7 @@ pub(super) fn settings(report: &Report) -> String {
 
 pub(super) const GLOSSARY: &str = "<dl>
 <dt>operation</dt><dd>One get, put, append, conditional put or delete of one key. Only what the cluster acknowledged \
-is counted: a write then lies, synced, on the disks of a majority of the key's group.</dd>
+is counted: a write is then synced to the disks of a majority of the key's group.</dd>
 <dt>p50, p99, p99.9</dt><dd>Half of the operations were at most as slow as p50; of a hundred, one was slower than p99; \
 of a thousand, one was slower than p99.9.</dd>
 <dt>closed loop, open loop</dt><dd>With \"N clients\", a client begins an operation when its last one has ended: a slow \

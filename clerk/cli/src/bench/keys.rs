@@ -1,9 +1,10 @@
-//! Which key an operation is about.
+//! The key of an operation.
 //!
-//! A zipfian distribution chooses rank k in proportion to 1 / k^skew. It is drawn by rejection-inversion
-//! (Hörmann and Derflinger 1996): the sum over ranks is replaced by an integral with a closed form, so
-//! that neither the start nor a draw depends on how many keys there are. Ranks are then scattered over
-//! the keys by a permutation, so that the frequent ones are no neighbours and lie in many shards.
+//! A zipfian distribution chooses rank k in proportion to 1 / k^skew. It is drawn by
+//! rejection-inversion (Hörmann and Derflinger 1996): an integral with a closed form replaces the
+//! sum over ranks, so that neither the start nor a draw depends on the number of keys. A
+//! permutation then scatters ranks over the keys, so that frequent keys are not neighbours and are
+//! in many shards.
 
 use rand::RngExt;
 use rand::rngs::StdRng;

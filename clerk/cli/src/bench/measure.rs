@@ -1,8 +1,9 @@
 //! Counts and latencies of a run: in total, by phase, and by second.
 //!
-//! What ends in a second is counted in its window; a full window goes into the series and into its phase.
-//! The last window of a phase is rarely a whole second: a short one is joined to the window before it, so
-//! that no point of the series stands on a few milliseconds.
+//! An operation is counted in the window of the second in which it ends; a full window goes into
+//! the series and into its phase. The last window of a phase is rarely a full second: a short one
+//! is joined to the window before it, so that no point of the series covers only a few
+//! milliseconds.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use hdrhistogram::Histogram;
 use super::record::Op;
 use super::result::{Figures, Latencies, Second};
 
-/// Longest latency told apart, in microseconds: an hour.
+/// The longest distinguishable latency, in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 const DIGITS: u8 = 3;
 const WINDOW: Duration = Duration::from_secs(1);
-/// A window at least so long stands by itself.
+/// A window of at least this length stays separate.
 const WINDOW_MIN: Duration = Duration::from_millis(500);
-/// An operation that begins so much later than it was due is late.
+/// An operation that begins this much later than it was due is late.
 const LATE: Duration = Duration::from_millis(1);
 
 pub(super) struct Measure {
@@ -222,7 +223,8 @@ impl Measure {
         Some(&mut phase.current)
     }
 
-    /// The phase ends; `end` is when it was to end. Its figures. A pause at its end counts like any other.
+    /// Ends the phase, which was to end at `end`; returns its figures. A pause at its end counts
+    /// like any other.
     pub(super) fn end(&mut self, now: Instant, end: Instant, dropped: u64) -> Figures {
         self.gap(now.min(end));
         if let Some(window) = self.window(now) {
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_at_the_end_counts_but_not_what_comes_behind_it() {
+    async fn a_pause_at_the_end_counts_but_not_what_comes_after_it() {
         let start = clock::now();
         let mut measure = Measure::new(start);
         measure.begin("load", true, start);

@@ -1,13 +1,14 @@
 //! The open loop: operations begin by a schedule, whether or not earlier ones have ended.
 //!
-//! Operation n of a phase is due n / rate seconds after the phase began. Operations that are due wait in a
-//! backlog for a client; whoever takes one is told when it was due, and its latency counts from there. So
-//! a pause of the cluster is felt by every operation that should have begun in it, not only by those that
-//! had begun before (no coordinated omission). Only as many may wait as the backlog holds; more are dropped,
-//! and dropped or left over at the end they are counted, for what was never done has no latency.
+//! Operation n of a phase is due n / rate seconds after the phase began. Due operations wait in a
+//! backlog for a client. The client learns when its operation was due, and latency counts from
+//! there. So a pause of the cluster is felt by every operation that should have begun in it, not
+//! only by those that had begun before (no coordinated omission). The backlog limits how many may
+//! wait; more are dropped. Dropped and left-over operations are counted separately, because an
+//! operation that was never done has no latency.
 //!
-//! tokio's timers have steps of a millisecond, which is longer than an operation takes; the schedule is kept
-//! by a timer of the kernel's.
+//! tokio's timers have steps of a millisecond, which is longer than an operation takes; a kernel
+//! timer keeps the schedule.
 //!
 //! Left out on purpose: arrivals at random times.
 

@@ -1,5 +1,5 @@
-//! What a run does: the options of the command line, a workload file and its phases, put together and
-//! checked once, whatever place a value came from.
+//! What a run does: the options of the command line, a workload file and its phases, combined and
+//! checked once, wherever a value came from.
 //!
 //! ```toml
 //! keys = 100000
@@ -205,8 +205,8 @@ pub(super) fn plan(
     })
 }
 
-/// `first`, and where it says nothing, `then`. How a loop runs and how keys are chosen are each one
-/// choice of two values: who makes it says all of it.
+/// `first`, and where it has no value, `then`. The kind of loop and the choice of keys are each two
+/// values that belong together: they are taken from one source.
 fn over(first: &Settings, then: &Settings) -> Settings {
     let (first, then) = (first.clone(), then.clone());
     Settings {

@@ -1,10 +1,10 @@
 //! Processor time and memory of processes on this machine, from Linux's /proc.
 //!
-//! A server says which process it is, but only to those who can reach it, and perhaps on another machine. So
-//! a process counts as a server only if its program is one of ours and it is the one that listens at the
-//! server's address, and that address belongs to this machine.
+//! A server reports its process id, but that process may be on another machine. So a process counts
+//! as a server only if its program is one of ours, it listens at the server's address, and that
+//! address belongs to this machine.
 //!
-//! Left out on purpose: other systems, which say such things in other ways.
+//! Left out on purpose: other systems, which report such things differently.
 
 use std::collections::BTreeSet;
 use std::net::{TcpListener, ToSocketAddrs};
@@ -98,8 +98,8 @@ impl Proc {
     }
 }
 
-/// When a process began, and its user and system time, in ticks. Its name may hold anything, so the fields are
-/// counted from behind it.
+/// When a process began, and its user and system time, in ticks. Its name may contain anything, so
+/// the fields are counted from its end.
 fn times(stat: &str) -> Option<(u64, u64)> {
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();

@@ -1,12 +1,13 @@
 //! `bench scaling`: what more groups bring.
 //!
-//! A cluster of its own is brought up, and the same closed loop runs against 1, 2, 4 groups, without ever ending:
-//! in between the next groups join, and their shards move while clients use them. On a machine with few cores more
-//! groups only share what there is; with `--replica-cpu` each server gets a fixed share of a processor, as if it had
-//! a small machine of its own, so that what is measured is the system, not the machine.
+//! It starts a new cluster and runs the same closed loop against 1, 2, 4 groups, without a break:
+//! in between the next groups join, and their shards move while clients use them. On a machine with
+//! few cores more groups only share the same cores. With `--replica-cpu` each server gets a fixed
+//! share of a processor, as if it had its own small machine, so that the system is measured, not
+//! the machine.
 //!
-//! All groups run from the start; those that have not joined yet have nothing to do. Each measurement begins some
-//! seconds after the shards have arrived.
+//! All groups run from the start; those that have not joined yet have nothing to do. Each
+//! measurement begins some seconds after the shards have arrived.
 
 mod caps;
 mod page;
@@ -30,8 +31,8 @@ use crate::failure::{self, Failure, on_interrupt};
 use crate::settle::{settle, shown};
 
 const FORMAT: &str = "clerk-bench-scaling/1";
-/// For each group of the last step: all groups have to be busy all the time, and one with few operations under way makes
-/// small batches, each of which costs more.
+/// Clients for each group of the last step: all groups have to be busy all the time, and a group
+/// with few operations in flight makes small batches, each of which costs more.
 const CLIENTS_PER_GROUP: u64 = 1024;
 const WARMUP_SECONDS: f64 = 2.0;
 const CPU_MIN: f64 = 0.01;
@@ -59,7 +60,7 @@ struct Step {
     #[serde(flatten)]
     figures: Figures,
     server_cpu_us_per_operation: Option<f64>,
-    /// Of the server that was held back most: of a hundred periods, those in which it had used up its share.
+    /// Of the server that was limited most: percentage of periods in which it used up its share.
     throttled_percent: Option<f64>,
 }
 

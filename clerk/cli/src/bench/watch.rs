@@ -1,9 +1,9 @@
-//! What happens to the cluster while a run loads it: elections, configurations, servers that go and come,
-//! and what the processes use.
+//! What happens to the cluster during a run: elections, configurations, servers that go and come,
+//! and the resources of the processes.
 //!
-//! All of it is found by asking, a few times a second, in a thread with connections of its own, so that neither
-//! the questions nor the files of /proc delay an operation that is measured. A mark's time is when it was
-//! seen: a fifth of a second after it happened, or later while nobody answers.
+//! The watcher asks a few times a second, in a thread with its own connections, so that neither the
+//! questions nor the files of /proc delay a measured operation. A mark's time is when it was seen:
+//! a fifth of a second after it happened, or later while nobody answers.
 
 mod marks;
 mod usage;

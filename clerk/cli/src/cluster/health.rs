@@ -1,10 +1,10 @@
-//! Starting servers and waiting until they answer.
+//! Starts servers and waits until they answer.
 //!
-//! The process that holds a data directory may serve, may still be stopping (after a SIGTERM, or an interrupted
-//! `down`), or may still be starting (an interrupted `up`). Only its answer tells which. So a server is up when the
-//! process that holds its directory answers. If no process holds the directory, a new one is started; if another process
-//! took the directory first and has ended since, a new one is started again. All waiting ends with the time of the
-//! command.
+//! The process that holds a data directory may serve, may still be stopping (after a SIGTERM, or an
+//! interrupted `down`), or may still be starting (an interrupted `up`). Only its answer shows
+//! which. So a server is up when the process that holds its directory answers. If no process holds
+//! the directory, a new one is started; if another process took the directory first and has ended
+//! since, a new one is started again. All waiting ends with the time of the command.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Child;
@@ -26,13 +26,13 @@ const PERIOD: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_secs(1);
 /// Lines of a log that explain a failed start.
 const LINES: usize = 10;
-/// A process that was found running counts as up when it has answered so often: one that was told to stop may still
-/// answer once.
+/// A process that was found running counts as up after this many answers: one that was told to stop
+/// may still answer once.
 const ANSWERS: u32 = 2;
 /// What to do when a server belongs to another cluster.
 const STRANGER: &str =
     "stop the process at that address; a group that is new belongs to the cluster of its controllers";
-/// A process that ends may have its port so long after its directory.
+/// A process that ends may keep its port this long after it has released its directory.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts those of `names` that are down, and waits until all of them answer; the names of those that were started.
@@ -75,8 +75,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a process that ended with these words may be followed by another one: it met one that has the directory,
-    /// or one that gave the directory back and has its port for a moment longer.
+    /// Whether another process may follow one that ended with these words: it met a process that
+    /// has the directory, or one that released the directory and has its port for a moment longer.
     fn may_try_again(&mut self, words: &[String]) -> bool {
         let says = |what: &str| words.iter().any(|line| line.contains(what));
         says("one process at a time")

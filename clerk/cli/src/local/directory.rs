@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{Cluster, FORMAT};
 use crate::failure::Failure;
 
-/// Another command works on the same cluster at most so long.
+/// The longest wait for another command that works on the same cluster.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_PERIOD: Duration = Duration::from_millis(50);
 
@@ -31,7 +31,8 @@ pub(crate) struct Directory {
     path: PathBuf,
 }
 
-/// Keeps other commands from starting and stopping servers. Dropped where no cluster is, it leaves nothing of its own.
+/// Keeps other commands from starting and stopping servers. If it is dropped where there is no
+/// cluster, it leaves no file.
 pub(crate) struct Lock {
     directory: Directory,
     /// The directory was made with it.
@@ -58,7 +59,8 @@ impl Lock {
     }
 }
 
-/// A cluster as it stands in its file: the checksum tells that nothing in it went bad or was changed by hand (rule 60).
+/// A cluster as its file describes it: the checksum shows that nothing in it was damaged or edited
+/// by hand (rule 60).
 #[derive(Serialize, Deserialize)]
 struct Checked {
     cluster: Cluster,
@@ -87,7 +89,7 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Renames a server's data directory, if there is one, to a name that nobody has; that name.
+    /// Renames a server's data directory, if there is one, to an unused name; returns that name.
     pub(crate) fn set_aside(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
         let data = self.of(name);
         if !data.exists() {
@@ -108,10 +110,10 @@ impl Directory {
         self.file().exists()
     }
 
-    /// The cluster that is there.
+    /// The cluster in the directory.
     ///
     /// # Errors
-    /// `no_cluster`, also of one that is being deleted; `bad_cluster_file`.
+    /// `no_cluster`, also for one that is being deleted; `bad_cluster_file`.
     pub(crate) fn load(&self) -> Result<Cluster, Failure> {
         let cluster = self.read()?;
         if cluster.purging {
@@ -150,7 +152,7 @@ impl Directory {
         let Checked { cluster, checksum: wanted } =
             serde_json::from_value(value).map_err(|error| bad(&format!("damaged: {error}")))?;
         if checksum(&cluster).map_err(|error| bad(&error))? != wanted {
-            return Err(bad(&"its checksum does not match: it went bad, or was changed by hand"));
+            return Err(bad(&"its checksum does not match: it was damaged, or edited by hand"));
         }
         cluster.consistent().map_err(|what| bad(&what))?;
         Ok(cluster)
@@ -211,7 +213,8 @@ impl Directory {
         Ok(lock.is_there()?.then_some(lock))
     }
 
-    /// Deletes the data of a cluster whose servers are stopped. Interrupted, it is finished by the next [`Self::lock`].
+    /// Deletes the data of a cluster whose servers are stopped. If it is interrupted, the next
+    /// [`Self::lock`] finishes it.
     pub(crate) fn purge(&self, cluster: Cluster) -> Result<(), Failure> {
         let names = cluster.names();
         self.save(&Cluster { purging: true, ..cluster })?;

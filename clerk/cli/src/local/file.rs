@@ -46,14 +46,15 @@ pub(crate) struct Cluster {
     pub(crate) format: u32,
     /// Its id, which every connection names.
     pub(crate) cluster: String,
-    /// Its key in hexadecimal digits, once its controllers have told it. (Too wide for the numbers of many JSON readers.)
+    /// Its key in hexadecimal digits, once its controllers have sent it. (Too wide for the numbers
+    /// of many JSON readers.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
     pub(crate) shards: u32,
-    /// Sessions of a shard; none: as many as controllers allow by themselves.
+    /// Sessions of a shard; none: the controllers' default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sessions_max: Option<u32>,
-    /// Servers of a group, unless told otherwise.
+    /// Servers of a group, by default.
     pub(crate) replicas: u64,
     /// Groups it began with.
     pub(crate) groups: u64,
@@ -62,7 +63,7 @@ pub(crate) struct Cluster {
     /// The controllers were replaced by new ones, which wait for the history that the groups hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) recovering: bool,
-    /// Its data are being deleted: nothing of it may be started any more.
+    /// Its data are being deleted: none of its servers may be started any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) purging: bool,
     pub(crate) servers: BTreeMap<String, Server>,
@@ -118,7 +119,8 @@ impl Cluster {
         found
     }
 
-    /// What of it contradicts itself, in words: a file may have been written by hand, with its checksum.
+    /// How it contradicts itself, in words: a file may have been written by hand, with its
+    /// checksum.
     pub(crate) fn consistent(&self) -> Result<(), String> {
         let has_port = |server: &Server| port_of(server).is_some_and(|port| port > 0);
         let misnamed = self.servers.iter().find(|(key, server)| **key != name(server.group, server.id));
@@ -145,7 +147,7 @@ impl Cluster {
         self.servers.insert(name(group, id), server);
     }
 
-    /// Adds a group on the next free ports behind those in use.
+    /// Adds a group on the next free ports after those in use.
     pub(crate) fn add_group(&mut self, group: u64, replicas: u64) -> Result<(), Failure> {
         let last = self.servers.values().filter_map(port_of).max().unwrap_or(PORTS.start);
         let mut ports = (last.saturating_add(1)..u16::MAX).filter(|port| is_free(*port));
@@ -278,8 +280,8 @@ fn given_ports(base: u16, count: usize) -> Result<Vec<u16>, Failure> {
     }
 }
 
-/// A range of free ports. The search begins at random, so that clusters that are planned at the same time,
-/// or are down while others are planned, hardly ever meet.
+/// A range of free ports. The search begins at random, so that clusters that are planned at the
+/// same time, or are down while others are planned, hardly ever collide.
 fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
     let blocks = (PORTS.end - PORTS.start) / PORT_STEP;
     let first = rand::random_range(0..blocks);

@@ -1,8 +1,9 @@
-//! Servers of a cluster whose file is gone or cannot be read, as their processes tell.
+//! Servers of a cluster whose file is gone or cannot be read, found through their processes.
 //!
-//! Each was started with the name of its cluster, the members of its group and the controllers, so any of them that
-//! runs is enough to know its whole group. Servers that are known this way can be looked at and stopped; they are never
-//! started, for nothing tells which of them ran before.
+//! Each was started with the name of its cluster, the members of its group and the controllers, so
+//! any running server of a group is enough to know the whole group. Servers that are found this way
+//! can be shown and stopped; they are never started, because nothing shows which of them ran
+//! before.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -89,7 +90,7 @@ impl Arguments {
         })
     }
 
-    /// The controllers that it was told of, numbered as they stand.
+    /// The controllers that it was started with, numbered in their order.
     fn controllers(&self) -> impl Iterator<Item = Server> {
         let addresses = self.text("controllers").split(',').filter(|address| !address.is_empty());
         (1..).zip(addresses).map(|(id, address)| Server {

@@ -1,5 +1,5 @@
-//! Server processes: started on their own, found by the lock of their data directory, signalled without
-//! ever meeting another process.
+//! Server processes: started independently, found by the lock of their data directory, and
+//! signalled without any risk of hitting another process.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::MetadataExt;
@@ -26,9 +26,9 @@ pub(crate) fn holder(data: &Path) -> Option<u32> {
     locks.lines().any(|line| holds(line, named, inode)).then_some(named)
 }
 
-/// Whether a line of /proc/locks says that `pid` holds a lock (flock) on the file `inode`:
-/// `1: FLOCK  ADVISORY  WRITE 4127 00:1a:4563 0 EOF`. The device is not compared: file systems on top of
-/// others show two. That the lock's text names the same process makes up for it.
+/// Whether a line of /proc/locks says that `pid` holds a lock (flock) on the file `inode`: `1:
+/// FLOCK  ADVISORY  WRITE 4127 00:1a:4563 0 EOF`. The device is not compared: stacked file systems
+/// show two. The lock's text names the same process, which makes up for it.
 fn holds(line: &str, pid: u32, inode: u64) -> bool {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, _, holder, file, ..] = fields[..] else { return false };
@@ -41,8 +41,8 @@ pub(crate) fn signal(data: &Path, signal: Signal) -> Result<bool, Failure> {
     let Some(pid) = holder(data) else { return Ok(false) };
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(number) = number else { return Ok(false) };
-    // From here on the handle means this process, whoever gets its number later; and if it is no longer
-    // the one that holds the directory, it is left alone.
+    // From here on the handle means this process, even if another one gets its number; if it no
+    // longer holds the directory, it is left alone.
     let failed = |error: Errno| Failure::new("io", format!("cannot signal process {pid}: {error}"));
     let handle = match pidfd_open(number, PidfdFlags::empty()) {
         Ok(handle) => handle,
@@ -59,7 +59,7 @@ pub(crate) fn signal(data: &Path, signal: Signal) -> Result<bool, Failure> {
     }
 }
 
-/// The server programs: beside this one, wherever links to it lie.
+/// The server programs: beside this one, wherever links to it are.
 pub(crate) fn program(name: &str) -> Result<PathBuf, Failure> {
     let here = std::env::current_exe().and_then(|path| path.canonicalize());
     let here = here.context("cannot find this program itself")?;
@@ -67,12 +67,12 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, Failure> {
     if path.is_file() {
         Ok(path)
     } else {
-        let message = format!("{} is missing: it has to lie beside clerk", path.display());
+        let message = format!("{} is missing: it must be in the same directory as clerk", path.display());
         Err(Failure::new("missing_program", message).next("make build"))
     }
 }
 
-/// Starts a server as a process group of its own, so that Ctrl-C here does not reach it.
+/// Starts a server in its own process group, so that Ctrl-C here does not reach it.
 pub(crate) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<Child, Failure> {
     std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
     let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
@@ -86,9 +86,9 @@ pub(crate) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<C
     if is_new(server, &data) {
         command.arg("--new");
     }
-    // A server gets its three standard files and nothing else of what this process was given: it would hold the
-    // lock or the pipe of whatever started this process for as long as it runs. (What is opened here is closed by
-    // itself when another program starts.)
+    // A server inherits only its three standard files. Anything else, such as the lock or pipe of
+    // the program that started this process, would stay open as long as the server runs. (Files
+    // opened here close on their own when another program starts.)
     close_fds::set_fds_cloexec(STANDARD_FILES, &[]);
     command.stdin(Stdio::null()).stdout(out_file).stderr(err_file).current_dir("/").process_group(0);
     Ok(command.spawn().with_context(|| format!("cannot start {}", path.display()))?)

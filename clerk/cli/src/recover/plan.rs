@@ -1,4 +1,4 @@
-//! What new controllers go on from, decided from what the groups said.
+//! What new controllers continue from, decided from the groups' answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ pub(super) fn plan(
         if heard.adopted.is_err() {
             let failure = Failure::new("unavailable", silent(*group, heard) + ": nothing was changed");
             return Err(failure.next(format!(
-                "start its servers; if it is lost for ever, add --without {group}: configurations that it alone \
+                "start its servers; if it is lost forever, add --without {group}: configurations that it alone \
                  knows are lost then"
             )));
         }
@@ -152,8 +152,8 @@ fn begins<'a>(
     Err(Failure::new("gap", message).next(format!("give it up: --without {group}")))
 }
 
-/// The newest address book, with every group in it that one of the configurations names: a group that is late adopts
-/// each of them, and may send rows to groups that left since.
+/// The newest address book, including every group that one of the configurations names: a lagging
+/// group adopts each of them, and may send rows to groups that left since.
 fn book<'a>(
     heard: impl Iterator<Item = (&'a GroupId, &'a Heard)>,
     places: &BTreeMap<GroupId, Vec<Address>>,
@@ -168,7 +168,7 @@ fn book<'a>(
             continue;
         }
         let Some(addresses) = places.get(group) else {
-            let message = format!("where group {group} runs is not known: nothing was changed");
+            let message = format!("the servers of group {group} are not known: nothing was changed");
             return Err(Failure::new("unknown_group", message)
                 .next(format!("name its servers: clerk recover-controllers {group}=HOST:PORT,...")));
         };

@@ -1,10 +1,11 @@
 //! A configuration as the bytes that its maker wrote, with their digest.
 //!
-//! Whoever gets it keeps these bytes, sends them on, and compares their digest: a build that knows fewer
-//! fields than the maker's must not make another configuration of it by writing it again. The bytes are
-//! decoded, and checked, once, when they arrive.
+//! A receiver keeps these bytes, forwards them, and compares their digest. A build that knows fewer
+//! fields than the maker's must not turn it into another configuration by writing it again. The
+//! bytes are decoded, and checked, once, when they arrive.
 //!
-//! Left out on purpose: any judgement whether a configuration fits here (the groups and the controllers).
+//! Left out on purpose: whether a configuration fits here (the groups and the controllers decide
+//! that).
 
 use std::fmt;
 use std::ops::Deref;
@@ -63,7 +64,7 @@ impl Sealed {
         &self.config
     }
 
-    /// Whether this build knows every field. Who acts by a configuration must not pass over one.
+    /// Whether this build knows every field. Code that acts by a configuration must not skip one.
     pub fn is_understood(&self) -> bool {
         codec::encode(&*self.config) == self.bytes
     }

@@ -264,7 +264,7 @@ async fn a_port_that_accepts_and_says_nothing_costs_the_connect_timeout() {
 }
 
 #[tokio::test]
-async fn calls_beyond_the_bound_wait_and_surely_do_nothing_when_their_time_is_up() {
+async fn calls_beyond_the_bound_wait_and_definitely_do_nothing_when_their_time_is_up() {
     let server = server(ANY, 101).await;
     let pool = TarpcConnection::new(Options { in_flight_max: 1, ..Options::of("blue") });
     let holds = pool.kv(&server.address, GROUP, get("slow"), DEADLINE);

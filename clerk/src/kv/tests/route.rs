@@ -1,4 +1,5 @@
-//! Where a request goes when its shard is on the move, and what is said when there is no time left.
+//! Where a request goes when its shard is moving, and what the error says when there is no time
+//! left.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::api::{ConfigNum, GroupId, SessionId, Version};
 use crate::fake::{Answer, Ask, Fake};
 use crate::kv::{Error, Options};
 
-/// A group takes one configuration after the other: while it waits for a shard, it is behind, and a shard that it gets
-/// later is served where it was.
+/// A group takes one configuration after the other: while it waits for a shard, it lags, and a
+/// shard that it gets later is served where it was.
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_its_new_owner_awaits_is_served_by_its_last_owner_at_once() {
     for owner in [Some(2), None] {

@@ -1,4 +1,5 @@
-//! Charts over time as inline SVG: lines, the phases behind them, and marks where something happened.
+//! Charts over time as inline SVG: lines, the phases in the background, and marks where something
+//! happened.
 
 use std::fmt::Write as _;
 
@@ -242,7 +243,7 @@ impl Chart<'_> {
         for (x, y) in alone {
             let _ = writeln!(html, "<circle class=\"point {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.2\"/>");
         }
-        // What a pointer reads.
+        // The texts that a pointer shows.
         for (at, value) in &line.points {
             if let Some(value) = value {
                 let (x, y, name) = (self.x(*at), scale.y(*value), escape(&line.name));

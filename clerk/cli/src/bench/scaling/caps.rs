@@ -1,12 +1,13 @@
 //! Limits on the processor time of single processes, through Linux's control groups.
 //!
-//! Both versions are spoken: version 1, where the processor controller has a tree of its own, and version 2,
-//! where one tree has all controllers. A group for each process is made below this program's own, or below the
-//! nearest of its ancestors where that is allowed; in version 2 a group that holds processes may not divide its
-//! resources, so there it is often the parent. Nothing is limited but the processes named, and every group is
-//! removed in the end.
+//! Both versions are supported: version 1, where the processor controller has its own tree, and
+//! version 2, where one tree has all controllers. A group for each process is made below this
+//! program's own, or below the nearest of its ancestors where that is allowed. In version 2 a group
+//! that holds processes may not divide its resources, so there it is often the parent. Only the
+//! named processes are limited, and every group is removed at the end.
 //!
-//! A limit of a tenth is two of every twenty milliseconds: short enough that a pause is no missed heartbeat.
+//! A limit of a tenth is two of every twenty milliseconds: short enough that a pause is not a
+//! missed heartbeat.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -192,10 +193,10 @@ impl Tree {
     fn of(mounts: &str, own: &str) -> Option<Self> {
         let mounted = |version: Version| {
             mounts.lines().find_map(|line| {
-                let (before, behind) = line.split_once(" - ")?;
+                let (before, rest) = line.split_once(" - ")?;
                 let before: Vec<&str> = before.split(' ').collect();
-                let behind: Vec<&str> = behind.split(' ').collect();
-                let ([_, _, _, root, point, ..], [kind, _, options]) = (&before[..], &behind[..]) else {
+                let rest: Vec<&str> = rest.split(' ').collect();
+                let ([_, _, _, root, point, ..], [kind, _, options]) = (&before[..], &rest[..]) else {
                     return None;
                 };
                 let meant = match version {
@@ -282,7 +283,7 @@ mod tests {
         two.limit("101.2", 8).unwrap();
         assert_eq!(read("101.2", "cpu.max"), "2000 20000");
         assert_eq!(std::fs::read_to_string(place.join("cgroup.subtree_control")).unwrap(), "+cpu");
-        // Ordinary files are no control groups: those cannot be removed, so nobody waits for it.
+        // Ordinary files are not control groups: those cannot be removed, so nobody waits for them.
         (one.groups, two.groups) = (Vec::new(), Vec::new());
     }
 

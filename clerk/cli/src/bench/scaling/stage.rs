@@ -1,11 +1,12 @@
-//! A cluster for one measurement: brought up in a directory of its own, perhaps with limited processes, and gone
-//! afterwards, however the measurement ends.
+//! A cluster for one measurement: started in its own directory, optionally with limited processes,
+//! and gone afterwards, however the measurement ends.
 //!
-//! Every server is a child of this process, and this process starts nothing else, so the end is simple: all its
-//! children are killed and waited for, also one that has just been started and holds no lock yet. The data are
-//! worth nothing by then.
+//! Every server is a child of this process, and this process starts nothing else, so the end is
+//! simple: all its children are killed and waited for, even one that has just started and holds no
+//! lock yet. The data are worth nothing by then.
 //!
-//! Left out on purpose: a clean end after SIGKILL of this program itself. `clerk down --dir D --purge` is for that.
+//! Left out on purpose: a clean end after SIGKILL of this program itself. `clerk down --dir D
+//! --purge` is for that.
 
 use std::path::{Path, PathBuf};
 
@@ -27,9 +28,9 @@ const FIRST_GROUP: u64 = 101;
 pub(super) struct Stage {
     pub(super) context: Context,
     pub(super) caps: Option<Caps>,
-    /// Stays behind, running and without limits.
+    /// Stays, running and without limits.
     keep: bool,
-    /// Goes with it, if it was not given.
+    /// Deleted with it, if the user did not name it.
     temporary: Option<TempDir>,
 }
 
@@ -98,7 +99,7 @@ impl Stage {
     }
 }
 
-/// The group that comes behind `before` others.
+/// The group after `before` others.
 pub(super) fn group_id(before: u64) -> GroupId {
     GroupId(FIRST_GROUP + before)
 }
@@ -109,7 +110,7 @@ impl Drop for Stage {
             return;
         }
         for pid in children() {
-            // It has ended by itself, or is waited for: either way it is gone.
+            // It has ended on its own, or is waited for: either way it is gone.
             let _ = kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::empty());
         }
