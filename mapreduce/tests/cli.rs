@@ -86,7 +86,7 @@ fn bad_input_ends_with_its_name_and_what_to_do() {
     assert!(said.contains("nothing") && said.contains("No such file"), "{said}");
     let said = ends(&mr(place.path(), &["run", "wc", "."]), 1);
     assert!(said.contains("not a file"), "{said}");
-    // Whoever opened it would wait for a writer.
+    // A process that opened it would wait for a writer.
     assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
     let said = ends(&mr(place.path(), &["run", "wc", "good", "pipe"]), 1);
     assert!(said.contains("pipe: not a file"), "{said}");

@@ -2,9 +2,10 @@
 //!
 //! Run it: `cargo run -p raft --example counter`
 //!
-//! What a service writes is [`Counter`]: what commands do to rows. What it gets is a handle whose
-//! `execute` returns once the command is on a majority, whoever leads, and whose `query` reads what
-//! the last acknowledged command left. Then a leader is stopped, and nothing is lost.
+//! A service is a state machine, here [`Counter`]: it says what commands do to rows. In return it
+//! gets a handle. `execute` returns once a majority has the command, whichever server leads.
+//! `query` reads what the last acknowledged command left. Then a leader is stopped, and nothing is
+//! lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ use raft::storage::memory::MemoryDisk;
 use raft::transport::{Inbox, Transport, mailbox};
 use raft::types::{EntryId, Membership, NodeId};
 
-/// The service. All its state is one row, so snapshots and recovery are not its business.
+/// The service. All its state is one row, so it needs no code for snapshots and recovery.
 struct Counter;
 
 const KEY: &[u8] = b"count";
@@ -47,11 +48,11 @@ impl StateMachine for Counter {
     }
 }
 
-/// A network: everybody's inbox.
+/// A network: the inbox of every server.
 #[derive(Clone, Default)]
 struct Network(Arc<Mutex<BTreeMap<NodeId, Inbox>>>);
 
-/// One server's way into it.
+/// One server's access to it.
 struct Link {
     from: NodeId,
     network: Network,
@@ -65,7 +66,7 @@ impl Transport for Link {
     }
 }
 
-/// Runs `call` against whoever leads.
+/// Runs `call` on the present leader.
 async fn on_leader<T, F: AsyncFn(&Replica<Counter>) -> Result<T, ExecuteError>>(
     servers: &BTreeMap<NodeId, Replica<Counter>>,
     call: F,

@@ -1,7 +1,9 @@
-//! What takes its time beside the driver and the applier: compaction's chores, and reading what followers lack.
+//! Slow work beside the driver and the applier: compaction's chores, and reading what followers
+//! lack.
 //!
-//! Two tasks, for one waits for disks and nobody waits for it, while a follower waits for what is read. They get orders
-//! from the driver and tell it what became of them; neither knows of the other.
+//! Two tasks: the flusher waits for disks and nobody waits for it; the streamer serves followers
+//! that wait for every read. They get orders from the driver and report back to it; neither knows
+//! of the other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use crate::driver::Event;
 use crate::storage::{Kept, Read, ScanLimit, Table, applied};
 use crate::types::{Entry, EntryId, Index, Membership, NodeId};
 
-/// What compaction needs done by somebody for whom nobody waits.
+/// The work of compaction that nobody waits for.
 pub(crate) enum Chore {
     /// Make the table durable at least up to here, if it is not.
     Flush(Index),
@@ -51,7 +53,7 @@ impl Flusher {
     }
 }
 
-/// What is to be read for a follower.
+/// A read for a follower.
 pub(crate) enum ReadOrder {
     /// A chunk of a snapshot.
     Chunk(StreamOrder),
@@ -79,7 +81,7 @@ struct View {
     sums: VecDeque<(Option<Bytes>, u32)>,
 }
 
-/// More than there are chunks on their way to a follower.
+/// More than the chunks in flight to a follower.
 const SUMS_MAX: usize = 32;
 
 impl Streamer {

@@ -1,11 +1,14 @@
-//! Judging a data directory offline (correctness rule 72): what a start would make of it, part by part, and what to do.
+//! Checks a data directory offline (correctness rule 72): what a start would make of it, part by
+//! part, and what to do.
 //!
-//! Nothing is changed, not even the lock's text: a directory that is suspected must be left as it was found. But the
-//! lock is held meanwhile, so that nobody starts on it. Everything is read: the text files with their checksums, all
-//! records of the log and the checksum of each entry, all rows of the table. What the rows mean is judged by the
-//! state machine, through [`JudgeRows`]. Then whether log and table fit.
+//! Nothing is changed, not even the lock's text: suspected damage must be left as it was found. But
+//! the lock is held meanwhile, so that no server starts on it. Everything is read: the text files
+//! with their checksums, all records of the log and the checksum of each entry, all rows of the
+//! table. The state machine judges what the rows mean, through [`JudgeRows`]. Then it checks
+//! whether log and table fit.
 //!
-//! Left out on purpose: repairing, and comparing with the other servers of the group. A running group does both.
+//! Left out on purpose: repairing, and comparing with the other servers of the group. A running
+//! group does both.
 
 use std::path::Path;
 
@@ -31,15 +34,15 @@ pub trait JudgeRows {
     fn end(&mut self) -> Result<(), String>;
 }
 
-/// How a part of a directory is.
+/// The state of a part of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.
     Sound,
-    /// A start mends it.
+    /// The next start repairs it.
     Repairable,
-    /// A start refuses it, or would end over it.
+    /// A start refuses it, or would fail later.
     Damaged,
 }
 
@@ -48,7 +51,7 @@ pub enum Verdict {
 pub struct Part {
     /// Its name.
     pub part: &'static str,
-    /// How it is.
+    /// Its state.
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
@@ -56,7 +59,7 @@ pub struct Part {
     pub next: &'static str,
 }
 
-/// Whose the directory is, as far as that can be read.
+/// The server that the directory belongs to, as far as that can be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Server {
     /// Name of the cluster.
@@ -73,12 +76,12 @@ pub struct Server {
     pub incarnation: u64,
 }
 
-/// What a directory is worth.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Where it is.
     pub directory: String,
-    /// Whose it is.
+    /// The server that it belongs to.
     pub server: Option<Server>,
     /// Whether all parts are sound.
     pub sound: bool,
@@ -111,10 +114,10 @@ const KEEP: &str = "keep this directory as it is; the rest of the group goes on 
 const REPAIRED: &str =
     "start the server: it drops what is damaged, keeps its promises, and is filled again by its leader";
 
-/// Judges the data directory `path`.
+/// Checks the data directory `path`.
 ///
 /// # Errors
-/// [`OpenError`] when it cannot be judged: there is none, or a process has it open.
+/// [`OpenError`] when it cannot be checked: there is none, or a process has it open.
 pub fn directory(path: &Path, rows: &mut dyn JudgeRows) -> Result<Report, OpenError> {
     let mut report = Report::new(path);
     let Inspected { identity, peers, lock: _lock } = inspect(path)?;
@@ -149,8 +152,8 @@ fn check_log(report: &mut Report, path: &Path) -> Option<Restored> {
     };
     let Restored { hard_state, marker, entries, .. } = &judged.restored;
     let last = entries.last().map_or(*marker, |entry| entry.id);
-    let found = format!("term {}, entries behind {marker} to {last}", hard_state.term);
-    // The payload as a whole was checked by the record, too: both have to be wrong for a reader to miss it.
+    let found = format!("term {}, entries after {marker} to {last}", hard_state.term);
+    // The record's checksum also covers the payload: both have to be wrong for a reader to miss it.
     let bad = entries.iter().find(|entry| !entry.is_whole());
     match (bad, &judged.damage) {
         (Some(entry), _) => {
@@ -195,8 +198,8 @@ fn check_start(report: &mut Report, mut log: Restored, table: &JudgedTable) {
     }
 }
 
-/// If this process was started with `--check`: judges the directory that `--data-dir` names, prints the report as one
-/// document of JSON, and ends, with 0 if all is sound and 1 if not.
+/// If this process was started with `--check`: checks the directory that `--data-dir` names, prints
+/// the report as one document of JSON, and exits, with 0 if everything is sound and 1 if not.
 pub fn answer_if_asked(rows: &mut dyn JudgeRows) {
     let Some(path) = base::process::check_asked() else { return };
     let report = directory(&path, rows).unwrap_or_else(|error| base::process::fail(&error));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// A snapshot that is staged is dropped when nothing of it comes for so long.
+/// A staged snapshot is dropped when no chunk of it arrives for this long.
 pub(crate) const STAGING_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Settings of one replica.
@@ -11,20 +11,20 @@ pub(crate) const STAGING_IDLE_MAX: Duration = Duration::from_secs(60);
 pub struct Config {
     /// Length of a tick. Default 25 ms.
     pub tick: Duration,
-    /// A leader is heard every so many ticks. Default 4 (100 ms; rule 8).
+    /// Ticks between two heartbeats of a leader. Default 4 (100 ms; rule 8).
     pub heartbeat_ticks: u32,
     /// Shortest election timeout. Default 20 ticks (500 ms).
     pub election_ticks_min: u32,
     /// Longest election timeout; at least twice the shortest. Default 40 ticks (1 s).
     pub election_ticks_max: u32,
-    /// For the shortest election timeout after its start a server votes for nobody (correctness rule 63). Default yes;
-    /// no is for tests that have no time.
+    /// A server votes for nobody during the shortest election timeout after its start (correctness
+    /// rule 63). Default yes; no is for tests that cannot wait.
     pub quiet_start: bool,
     /// Entries of one Append together, in bytes. Default 1 MiB. A single larger entry travels alone.
     pub append_bytes_max: usize,
-    /// Bytes of Appends on their way to one follower and not yet answered. Default 8 MiB.
+    /// Bytes of Appends in flight to one follower. Default 8 MiB.
     pub in_flight_bytes_max: usize,
-    /// Appends on their way to one follower and not yet answered. Default 256.
+    /// Appends in flight to one follower. Default 256.
     pub in_flight_messages_max: usize,
     /// Bytes of entries that a leader holds and that are not committed. Beyond: `Busy`. Default 32 MiB.
     pub uncommitted_bytes_max: usize,
@@ -35,12 +35,14 @@ pub struct Config {
     pub pending_reads_max: usize,
     /// Bytes of committed entries handed to the applier and not yet applied. Default 16 MiB.
     pub apply_backlog_bytes_max: usize,
-    /// Bytes of log in memory that start a compaction at the latest; each begins at a length of its own, up to a third of what it
-    /// drops earlier. Default 16 MiB.
+    /// Upper bound on the bytes of log in memory before a compaction. Each compaction begins at a
+    /// random length below the bound, by up to a third of what it drops, so that replicas do not
+    /// compact in step. Default 16 MiB.
     pub log_bytes_max: usize,
     /// Bytes of log that a compaction leaves for slow followers. Default a quarter of the above.
     pub log_keep_bytes: usize,
-    /// Bytes of log at which the slowest follower is no longer waited for. Default four times the first.
+    /// Bytes of log at which compaction no longer waits for the slowest follower. Default four
+    /// times the first.
     pub log_bytes_hard_max: usize,
     /// Rows of one snapshot chunk together, in bytes. Default 512 KiB.
     pub chunk_bytes: usize,
@@ -94,8 +96,8 @@ impl Default for Config {
 pub struct InvalidConfig(String);
 
 impl Config {
-    /// Sets the timers from milliseconds: a heartbeat, and the shortest election timeout, which the
-    /// longest is twice of.
+    /// Sets the timers from milliseconds: a heartbeat, and the shortest election timeout; the
+    /// longest is twice the shortest.
     #[must_use]
     pub fn with_timers(mut self, heartbeat_ms: u64, election_ms: u64) -> Self {
         let tick_ms = (heartbeat_ms / 4).max(1);
@@ -107,7 +109,7 @@ impl Config {
         self
     }
 
-    /// Sets the log limit and what hangs on it.
+    /// Sets the log limit and the settings that depend on it.
     #[must_use]
     pub fn with_log_bytes_max(mut self, bytes: usize) -> Self {
         self.log_bytes_max = bytes;
@@ -119,7 +121,7 @@ impl Config {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// [`InvalidConfig`] with the two that do not.
+    /// [`InvalidConfig`] names the two that do not.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let rules = [
             (!self.tick.is_zero(), "the tick must be longer than zero"),
@@ -130,7 +132,7 @@ impl Config {
             ),
             (
                 self.election_ticks_max >= 2 * self.election_ticks_min,
-                "the longest election timeout must be at least twice the shortest, or votes split for ever",
+                "the longest election timeout must be at least twice the shortest, or votes split forever",
             ),
             (
                 self.log_keep_bytes < self.log_bytes_max && self.log_bytes_max < self.log_bytes_hard_max,

@@ -1,13 +1,13 @@
 //! Drives a core: rounds of inputs, and the one law of effects.
 //!
 //! A *round* takes up to N peer messages, then up to M proposals and reads (two queues, so that
-//! clients cannot crowd out peers), then at most one tick (missed ones collapse), and then carries out
-//! one Ready: `appends -> save -> send -> apply`. That is group commit without further machinery; and a
-//! stalled disk wakes up reading its heartbeats before its clock.
+//! clients cannot crowd out peers), then at most one tick (missed ticks collapse), and then carries
+//! out one Ready: `appends -> save -> send -> apply`. That is group commit without further
+//! machinery. After a disk stall the driver reads its heartbeats before its clock.
 //!
-//! Beside the driver run the applier ([`crate::rsm`]) and what flushes the table before a compaction and reads
-//! snapshot chunks ([`crate::background`]). The driver waits for none of them. What it has for the applier it
-//! hands over once a round: a wake-up costs more than an item.
+//! Beside the driver run the applier ([`crate::rsm`]) and the tasks that flush the table before a
+//! compaction and read snapshot chunks ([`crate::background`]). The driver waits for none of them.
+//! It passes work to the applier once per round: a wake-up costs more than an item.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,7 +32,7 @@ use crate::storage::{Applied, Kept, Log, Run};
 use crate::transport::{Incoming, Mailbox, Transport};
 use crate::types::{EntryId, Index, NodeId};
 
-/// Who waits for a proposal or a read.
+/// A caller that waits for a proposal or a read.
 pub(crate) trait Waiter: Send + 'static {
     /// Tells it that nothing was done, and why.
     fn refuse(self, error: ExecuteError);
@@ -41,7 +41,7 @@ pub(crate) trait Waiter: Send + 'static {
     fn placed(&mut self, _id: EntryId) {}
 }
 
-/// What clients of the replica want.
+/// Requests of the replica's clients.
 pub(crate) enum Request<P, Q> {
     /// A command.
     Propose { command: Bytes, freeing: bool, waiter: P },
@@ -51,27 +51,28 @@ pub(crate) enum Request<P, Q> {
     Compact,
 }
 
-/// What the applier gets, in order.
+/// The applier's items, in order.
 pub(crate) enum Item<P, Q> {
     /// From the core.
     Apply(Apply),
-    /// Who waits for the entry; the entry itself arrives behind it (architecture: idea 5).
+    /// The caller that waits for the entry; the entry itself arrives after it (architecture: idea
+    /// 5).
     Proposed(EntryId, P),
-    /// Who waits for the read; its confirmation arrives behind it.
+    /// The caller that waits for the read; its confirmation arrives after it.
     Asked(ReadId, Q),
 }
 
-/// What the applier and the tasks beside it tell the driver.
+/// Reports to the driver from the applier and the tasks beside it.
 pub(crate) enum Event {
-    /// Handed items of so many bytes are dealt with. Told now and then, not for every item.
+    /// This many bytes of entries have been applied. Reported in batches.
     AppliedBytes(usize),
-    /// Everything given of this snapshot is staged.
+    /// Every chunk of this snapshot so far is staged.
     Staged(EntryId),
     /// The table is the one of this snapshot.
     Installed(EntryId),
     /// This snapshot was not ahead of what is applied.
     NotInstalled(EntryId),
-    /// So many confirmed reads were answered. Told now and then.
+    /// This many confirmed reads were answered. Reported in batches.
     AnsweredReads(usize),
     /// A chunk for a follower was read.
     Chunk(NodeId, Chunk),
@@ -79,11 +80,11 @@ pub(crate) enum Event {
     Entries(RunOrder, Option<Run>),
     /// The table is durable up to here.
     Durable(Index),
-    /// The table had this hash behind the entry at this position.
+    /// The table had this hash after the entry at this position.
     Hashed(Index, u64),
 }
 
-/// Things worth counting. Shared with the handle.
+/// Counters that are shared with the handle.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) refused_messages: AtomicU64,
@@ -102,10 +103,10 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) requests: mpsc::Receiver<Request<P, Q>>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     pub(crate) applier: mpsc::UnboundedSender<Vec<Item<P, Q>>>,
-    /// Who waits for what, to be handed to the applier with the next thing it has to do.
+    /// Waiting callers, to be passed to the applier with its next item.
     pub(crate) handing: Vec<Item<P, Q>>,
     pub(crate) chores: mpsc::UnboundedSender<Chore>,
-    /// What is to be read for followers.
+    /// Reads for followers.
     pub(crate) reads: mpsc::UnboundedSender<ReadOrder>,
     pub(crate) disk_low: watch::Receiver<bool>,
     pub(crate) status: Arc<watch::Sender<Status>>,
@@ -117,11 +118,11 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) random: StdRng,
     /// The newest alarm, in words.
     pub(crate) last_alarm: Option<Arc<str>>,
-    /// The table is bad: whoever answers clients asks here (correctness rule 69).
+    /// The table is bad: code that answers clients checks this (correctness rule 69).
     pub(crate) table_bad: Arc<AtomicBool>,
     /// What was applied at the last tick.
     pub(crate) rested: Applied,
-    /// The core checks itself in every round: simulations.
+    /// The core checks itself in every round: for simulations.
     pub(crate) is_checked: bool,
 }
 
@@ -132,19 +133,19 @@ pub(crate) struct Compaction {
     /// Log bytes after the last attempt: try again when they have grown noticeably.
     bytes_then: usize,
     ticks_since: u32,
-    /// Log bytes to begin at. Below the limit, by chance: the logs of a group grow alike, and a majority should have its
-    /// disks and processors free while one replica flushes its table.
+    /// Log bytes at which to begin. Random, below the limit: the logs of a group grow alike, and
+    /// while one replica flushes its table a majority should have its disks and processors free.
     begin_at: usize,
 }
 
 impl Compaction {
-    /// The one behind an attempt that left `bytes_then` of log.
+    /// The next compaction after an attempt that left `bytes_then` of log.
     pub(crate) fn next(bytes_then: usize, config: &Config, random: &mut StdRng) -> Self {
         let early = random.random_range(0..=(config.log_bytes_max - config.log_keep_bytes) / 3);
         Self { under_way: false, bytes_then, ticks_since: 0, begin_at: config.log_bytes_max - early }
     }
 
-    /// Whether a log of so many bytes is to be compacted now.
+    /// Whether a log of `bytes` bytes is to be compacted now.
     fn is_due(&self, bytes: usize, config: &Config) -> bool {
         let grown = bytes > self.bytes_then.saturating_add(config.log_keep_bytes / 4);
         let is_long = bytes > self.begin_at && !base::mutant!("compact-never");
@@ -176,7 +177,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             },
             incoming = self.mailbox.receive(), if self.mailbox_open => match incoming {
                 Some(incoming) => self.on_incoming(incoming),
-                // No transport can reach this replica any more; alone it may go on.
+                // No transport can reach this replica any more; it continues alone.
                 None => self.mailbox_open = false,
             },
             request = self.requests.recv() => match request {
@@ -210,7 +211,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         self.compaction.ticks_since = self.compaction.ticks_since.saturating_add(1);
         self.raft.tick();
         self.kept.keep_from(self.raft.wanted());
-        // Nothing was left to apply for a tick: everybody in the group comes to rest at the same position.
+        // Nothing was left to apply for a tick: all servers of the group come to rest at the same
+        // position.
         let applied = self.status.borrow().applied;
         if applied == self.rested && applied.id.index == self.raft.commit() {
             self.raft.hashed(applied.id.index, applied.hash);
@@ -248,7 +250,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             Incoming::Unreachable(peer) => self.raft.unreachable(peer),
             Incoming::Message(from, message) => match self.raft.step(from, message) {
                 Ok(()) => {}
-                // Rule 13: going on would make the damage worse.
+                // Rule 13: continuing would make the damage worse.
                 Err(Refused::SafetyViolation(what)) => {
                     end(Fatal::Safety, &what);
                 }
@@ -310,7 +312,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             self.transport.send(envelope.to, envelope.message);
         }
         if let Some(save) = ready.save {
-            // (Before the save that may let go of them.)
+            // (Before the save that may drop them.)
             self.kept.keep_from(self.raft.wanted());
             let start = clock::now();
             self.log.save(&save).await;
@@ -324,7 +326,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         for envelope in ready.send {
             self.transport.send(envelope.to, envelope.message);
         }
-        // Waiters alone give the applier nothing to do: they go with the next of these.
+        // Waiters alone give the applier nothing to do: they go with the next item.
         if !ready.apply.is_empty() {
             self.handing.extend(ready.apply.into_iter().map(Item::Apply));
             let _ = self.applier.send(std::mem::take(&mut self.handing));
@@ -387,7 +389,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
     }
 
     fn start_compaction(&mut self) {
-        // First: looking for the point walks the log, and while a flush is under way every round comes here.
+        // First: searching for the point walks the log, and during a flush every round comes here.
         if self.compaction.under_way {
             return;
         }
@@ -420,7 +422,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn replicas_begin_compactions_at_lengths_of_their_own_and_none_beyond_the_limit() {
+    fn replicas_begin_compactions_at_different_lengths_and_none_beyond_the_limit() {
         let config = Config::default();
         // The first length, to a part in a thousand, at which one begins.
         let begins_at = |seed| {

@@ -1,4 +1,4 @@
-//! The nouns of the paper (section 5, Figure 2), each with a type of its own.
+//! The nouns of the paper (section 5, Figure 2), each with its own type.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,8 +24,8 @@ impl Term {
     /// everybody (correctness rule 10).
     pub const LIMIT: Self = Self(1 << 62);
 
-    /// No message may raise a server's term by more than this, unless the server is at term 0 (correctness rule
-    /// 10): elections, one a second, take 136 years to get so far.
+    /// No message may raise a server's term by more than this, unless the server is at term 0
+    /// (correctness rule 10): at one election a second this takes 136 years.
     pub const JUMP_MAX: u64 = 1 << 32;
 
     /// The term after this one.
@@ -55,7 +55,7 @@ impl Index {
     }
 }
 
-/// Names one entry for all time: (term, index). The derived order, term first, *is* the voting rule
+/// Identifies one entry forever: (term, index). The derived order, term first, *is* the voting rule
 /// of 5.4.1: of two logs the one whose last id is greater is more up to date.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryId {
@@ -75,7 +75,7 @@ impl EntryId {
     }
 }
 
-/// What an entry carries. Grows only at the end: entries live on disks.
+/// The content of an entry. Grows only at the end: entries are stored on disks.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// The entry a leader appends at the start of its term (8; correctness rule 12).
@@ -111,12 +111,13 @@ impl fmt::Debug for Payload {
 /// One entry of the replicated log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name.
+    /// Its id.
     pub id: EntryId,
     /// What it carries.
     pub payload: Payload,
-    /// CRC32 of the payload, by the leader that made the entry. It stays with the entry on every disk and every
-    /// way, so that a bit that flips anywhere is noticed before the entry is applied (correctness rule 66).
+    /// CRC32 of the payload, by the leader that made the entry. It stays with the entry on every
+    /// disk and connection, so that a bit that flips anywhere is noticed before the entry is
+    /// applied (correctness rule 66).
     pub sum: u32,
     /// Room for later fields.
     pub more: Denied,
@@ -134,8 +135,8 @@ impl Entry {
         self.payload.sum() == self.sum
     }
 
-    /// Bytes this entry is counted with wherever bytes are limited: its payload and a fixed share
-    /// for what surrounds it.
+    /// The bytes that this entry counts wherever bytes are limited: its payload and a fixed
+    /// overhead.
     pub fn weight(&self) -> usize {
         const OVERHEAD_BYTES: usize = 48;
         OVERHEAD_BYTES
@@ -161,7 +162,7 @@ pub struct HardState {
     pub vote: Option<NodeId>,
 }
 
-/// Who counts in a group. Fixed for now, but part of snapshots from the start.
+/// The members of a group. Fixed for now, but part of snapshots from the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// The voting servers.

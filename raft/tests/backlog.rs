@@ -1,5 +1,5 @@
-//! Rule 77: commit does not run away from apply. What a server holds in memory while its applier hangs, and that it goes on
-//! when the applier does.
+//! Rule 77: commit does not run away from apply. Tests what a server holds in memory while its
+//! applier hangs, and that it continues when the applier does.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn command_of(bytes: usize) -> Payload {
     Payload::Command(Bytes::from(vec![0; bytes]))
 }
 
-/// What the driver does, with an applier that hangs: what it was handed.
+/// Acts as the driver, with an applier that hangs: returns what it got.
 fn effects(raft: &mut Raft) -> (Vec<Message>, usize) {
     let (mut sent, mut handed) = (Vec::new(), 0);
     loop {
@@ -91,7 +91,7 @@ fn a_leader_whose_applier_hangs_is_busy_before_its_memory_is_full() {
     let limit = config.unapplied_bytes_max;
     assert!((limit..=limit + 2 * MIB).contains(&raft.log().bytes()), "{} bytes", raft.log().bytes());
     assert!(busy > 200, "{busy} times busy");
-    // It is told of a part, and takes commands again.
+    // It hears of a part, and takes commands again.
     raft.applied_bytes(handed);
     effects(&mut raft);
     assert!(raft.unapplied_bytes() < limit);
@@ -106,7 +106,7 @@ fn a_follower_whose_applier_hangs_takes_no_more_and_answers_on() {
     let mut prev = EntryId::ZERO;
     let mut handed = 0;
     for round in 1..=256 {
-        // As a leader does that does not listen.
+        // Like a leader that does not listen.
         let entry = Entry::new(EntryId::new(1, prev.index.0 + 1), command_of(MIB));
         let next = entry.id;
         let append = Body::Append {
@@ -131,7 +131,7 @@ fn a_follower_whose_applier_hangs_takes_no_more_and_answers_on() {
         prev = last;
     }
     assert!(raft.log().bytes() <= config.unapplied_bytes_max + 2 * MIB, "{} bytes", raft.log().bytes());
-    // A quarter of the window is worth a word that nobody asked for.
+    // A quarter of the window is worth an unasked message.
     raft.applied_bytes(handed.min(MIB));
     assert_eq!(effects(&mut raft).0, []);
     raft.applied_bytes(handed - MIB);
@@ -168,7 +168,7 @@ fn a_follower_whose_table_is_bad_takes_entries_until_its_log_is_full() {
     assert!((limit..limit + 2 * MIB).contains(&bytes), "{bytes} bytes");
 }
 
-/// A log that an overload left behind is long. A start holds it against the same limit.
+/// An overload leaves a long log. A start applies the same limit to it.
 #[test]
 fn a_start_with_a_long_log_commits_it_piece_by_piece() {
     const ENTRIES: u64 = 200;
@@ -231,7 +231,7 @@ fn one_slow_applier_of_three_slows_nobody_and_two_slow_everybody() {
         let config = Config {
             unapplied_bytes_max: 20 * weight,
             apply_backlog_bytes_max: 20 * weight,
-            // (A log that is compacted lets nobody fall behind for ever.)
+            // (In a compacted log nobody can lag forever.)
             ..small_config(1)
         };
         let mut cluster = Cluster::new(3, config);

@@ -1,5 +1,5 @@
-//! A table that went wrong is found, answers nobody, and is replaced (correctness rule 69): whole replicas over memory
-//! disks, on a clock that stands still while anything can happen.
+//! A table that was damaged is found, answers nobody, and is replaced (correctness rule 69): whole
+//! replicas over memory disks, on a clock that stands still while anything can happen.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -134,7 +134,7 @@ impl Group {
         }
     }
 
-    /// The row is another one behind the server's back.
+    /// Changes the row without the server's knowledge.
     fn corrupt(&self, id: NodeId) {
         let other = |_: &Bytes| Bytes::copy_from_slice(&1_000_000_u64.to_be_bytes());
         assert!(self.disks[&id].corrupt_row(SUM, other));

@@ -1,4 +1,4 @@
-//! Judging a data directory changes nothing and misses nothing (correctness rule 72).
+//! Checking a data directory changes nothing and misses nothing (correctness rule 72).
 
 use std::collections::BTreeMap;
 use std::fs;

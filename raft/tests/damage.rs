@@ -1,5 +1,5 @@
-//! What a replica does when its disk fails it (rules 29, 30): it ends, or it does not start; it never goes
-//! on with less than it promised.
+//! What a replica does when its disk fails (rules 29, 30): it ends, or it does not start; it never
+//! continues with less than it promised.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -55,7 +55,7 @@ fn process(name: &str, limits: &str, directory: &Path) -> Output {
     Command::new("sh").args(["-c", &script]).arg(program).env(DIRECTORY, directory).output().unwrap()
 }
 
-/// The other process of the test below; nothing when run by itself.
+/// The child process of the test below; does nothing when run alone.
 #[tokio::test]
 async fn writes_until_the_disk_fails() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
@@ -83,9 +83,9 @@ fn a_write_that_fails_ends_the_process_and_loses_nothing_acknowledged() {
     assert!(kept >= acknowledged, "{acknowledged} acknowledged, {kept} kept");
 }
 
-/// The other process of the test below; nothing when run by itself.
+/// The child process of the test below; does nothing when run alone.
 #[tokio::test]
-async fn dies_behind_a_save() {
+async fn dies_after_a_save() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let mut log = open_log(Path::new(&directory), &options()).unwrap();
     log.load().unwrap();
@@ -114,7 +114,7 @@ fn keeps_its_promises(path: &Path) -> bool {
 fn a_process_that_died_left_everything_and_a_file_less_is_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    process("dies_behind_a_save", "ulimit -c 0", path);
+    process("dies_after_a_save", "ulimit -c 0", path);
     assert_eq!(load(path).unwrap().entries.len(), 30);
     let manifest = std::fs::read_to_string(path.join("manifest")).unwrap();
     let numbers = manifest.lines().filter_map(|line| line.strip_prefix("file ")?.split_once(' '));
@@ -157,7 +157,7 @@ impl Transport for Nobody {
     fn send(&self, _to: NodeId, _message: Message) {}
 }
 
-/// The other process of the test below; nothing when run by itself.
+/// The child process of the test below; does nothing when run alone.
 #[tokio::test]
 async fn applies_an_entry_that_went_bad_in_memory() {
     if std::env::var_os(DIRECTORY).is_none() {
@@ -186,7 +186,7 @@ async fn applies_an_entry_that_went_bad_in_memory() {
     println!("still there");
 }
 
-/// Rule 66: what changed in memory behind the last check is not applied.
+/// Rule 66: an entry that changed in memory after the last check is not applied.
 #[test]
 fn an_entry_that_changed_in_memory_ends_the_process_before_it_is_applied() {
     let directory = tempfile::tempdir().unwrap();
@@ -197,7 +197,7 @@ fn an_entry_that_changed_in_memory_ends_the_process_before_it_is_applied() {
     assert!(out.contains("applied 1") && !out.contains("applied 3") && !out.contains("still there"), "{out}");
 }
 
-/// The other process of the test below; nothing when run by itself.
+/// The child process of the test below; does nothing when run alone.
 #[test]
 fn reads_a_whole_table() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
@@ -217,7 +217,7 @@ fn put(at: u64) -> Change {
     Change::Put(key, value)
 }
 
-/// The other process of the test below; nothing when run by itself.
+/// The child process of the test below; does nothing when run alone.
 #[tokio::test]
 async fn fills_a_table_until_the_disk_fails() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };

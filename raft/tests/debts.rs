@@ -1,5 +1,6 @@
-//! A server that lost a part of its log, knowing it or not (rules 62, 63): it keeps what it promised, is filled again, and
-//! never helps anybody to lead who lacks what was committed with its help.
+//! A server that lost a part of its log, knowing it or not (rules 62, 63): it keeps what it
+//! promised, gets its entries again, and never helps a candidate to lead that lacks what was
+//! committed with its help.
 
 mod common;
 
@@ -103,7 +104,8 @@ fn a_damaged_follower_is_filled_again_whatever_it_lost() {
     }
 }
 
-/// No answer of a server that owes counts for more than it says, also for one that agreed further before.
+/// An answer of a server that owes counts for exactly what it says, even if the server agreed
+/// further before.
 #[test]
 fn a_leader_takes_back_what_it_knew_of_a_server_that_owes() {
     let mut cluster = committed_by_one_and_two(5, small_config(1));
@@ -167,7 +169,8 @@ fn a_server_that_was_set_back_learns_it_from_its_leader() {
     }
 }
 
-/// Who was set back has an older vote, too: for the shortest election timeout it gives none, and stands for nothing.
+/// A server that was set back has an older vote too: during the shortest election timeout it gives
+/// none, and does not stand for election.
 #[test]
 fn a_server_that_has_just_started_votes_for_nobody() {
     let members = Membership::of([ONE, TWO, THREE]);

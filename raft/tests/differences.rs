@@ -1,4 +1,5 @@
-//! What a server does when another's word does not fit what it knows itself (correctness rules 10, 13, 65, 67 to 69).
+//! What a server does when a message does not fit its own knowledge (correctness rules 10, 13, 65,
+//! 67 to 69).
 
 mod common;
 
@@ -59,7 +60,7 @@ fn whatever_contradicts_what_is_committed_here_proves_that_safety_is_broken() {
         ("an older one at the marker", append(id(1, 9), vec![entry(1, 10, "w"), entry(1, 11, "x")])),
         ("the marker is not before the carried ones", append(id(4, 10), vec![entry(4, 11, "x")])),
         ("a later term below the marker", append(id(4, 8), vec![entry(4, 9, "v")])),
-        ("terms that fall behind what is committed", append(id(3, 13), vec![entry(5, 14, "")])),
+        ("terms that fall below what is committed", append(id(3, 13), vec![entry(5, 14, "")])),
         ("terms that fall far beyond the log", append(id(3, 20), Vec::new())),
         ("another payload under a committed name", append(id(3, 11), vec![entry(4, 12, "other")])),
         ("another payload under any name", append(id(4, 12), vec![entry(4, 13, "other")])),
@@ -163,7 +164,7 @@ fn alarms(cluster: &mut Cluster, id: NodeId) -> Vec<Alarm> {
     seen.into_iter().filter_map(alarm).collect()
 }
 
-/// Rule 67: somebody has entries that this leader lacks; whoever has them may lead.
+/// Rule 67: a server has entries that this leader lacks; it may come to lead.
 #[test]
 fn a_leader_that_lacks_what_a_follower_has_lets_others_lead() {
     let (leader, other) = (NodeId(1), NodeId(2));
@@ -176,7 +177,7 @@ fn a_leader_that_lacks_what_a_follower_has_lets_others_lead() {
     let claimed = Index(99);
     let last = cluster.raft(leader).log().last();
     assert_eq!(alarms(&mut cluster, leader), [Alarm::BeyondLog { peer: other, claimed, last }]);
-    // For ten of the longest election timeouts it does not even ask, whoever else is there.
+    // For ten of the longest election timeouts it does not even ask, even if nobody else is there.
     cluster.isolate(leader);
     let patience = cluster.config.election_ticks_max;
     for _ in 0..10 * patience - 1 {
@@ -188,7 +189,8 @@ fn a_leader_that_lacks_what_a_follower_has_lets_others_lead() {
     assert!(matches!(cluster.raft(leader).role(), Role::PreCandidate { .. }));
 }
 
-/// Rule 67, the case it is for: the leader's disk forgot what it acknowledged, and one other server has it.
+/// Rule 67, the case it is made for: the leader's disk forgot what it acknowledged, and one other
+/// server has it.
 #[test]
 fn a_follower_that_has_what_its_leader_lost_comes_to_lead() {
     let (forgetful, keeper, third) = (NodeId(1), NodeId(2), NodeId(3));
@@ -235,9 +237,9 @@ fn lead_again(cluster: &mut Cluster, id: NodeId) {
     }
 }
 
-/// Rule 67: one liar does not depose leaders for ever.
+/// Rule 67: one liar does not depose leaders forever.
 #[test]
-fn who_alone_claims_too_much_three_times_is_not_believed_any_more() {
+fn a_follower_that_alone_claims_too_much_three_times_is_not_believed_any_more() {
     let (leader, liar) = (NodeId(1), NodeId(2));
     let mut cluster = Cluster::new(3, small_config(1));
     for claims in 1..=3 {
@@ -278,7 +280,7 @@ fn what_two_followers_claim_is_believed_however_often() {
 
 /// Rule 67: a follower that is elected each time with what it claims is no liar.
 #[test]
-fn who_wins_an_election_with_what_it_claims_is_believed_again() {
+fn a_follower_that_wins_an_election_with_what_it_claims_is_believed_again() {
     let (leader, honest) = (NodeId(1), NodeId(2));
     let mut cluster = Cluster::new(3, small_config(1));
     for claims in 1..=4 {
@@ -348,9 +350,10 @@ fn hashes_of_positions_beyond_the_log_are_not_remembered() {
     assert_eq!(alarms(&mut cluster, leader), [Alarm::PeerTable { peer: differing, at: last }]);
 }
 
-/// Rule 68: who sees two leaders of one term acknowledges nothing more in it, not even behind a restart.
+/// Rule 68: a server that sees two leaders of one term acknowledges nothing more in it, not even
+/// after a restart.
 #[test]
-fn who_sees_two_leaders_of_a_term_leaves_it() {
+fn a_server_that_sees_two_leaders_of_a_term_leaves_it() {
     let (leader, other, witness) = (NodeId(1), NodeId(2), NodeId(3));
     for seen_by in [leader, witness] {
         let mut cluster = Cluster::new(3, small_config(1));

@@ -1,4 +1,5 @@
-//! The log held against a naive version of itself: all entries ever, and how many of them are gone.
+//! The log compared with a naive version of itself: all entries ever, and how many of them are
+//! gone.
 
 use proptest::prelude::*;
 use raft::core::log::Log;
@@ -76,9 +77,9 @@ impl Naive {
             let id = ids.iter().find(|id| id.index == at).copied();
             assert_eq!(log.id_at(at), id);
             assert_eq!(log.entry(at), self.entries.iter().find(|entry| entry.id.index == at));
-            let behind =
+            let rest =
                 self.entries.iter().filter(|entry| entry.id.index > at).map(Entry::weight).sum::<usize>();
-            assert_eq!(log.bytes_after(at), behind);
+            assert_eq!(log.bytes_after(at), rest);
             for term in (0..=self.last().term.0 + 1).map(Term) {
                 let fits = ids.iter().rev().find(|id| id.index <= at && id.term <= term);
                 assert_eq!(log.last_not_above(at, term), fits.copied().unwrap_or(self.marker));

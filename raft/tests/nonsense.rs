@@ -1,8 +1,9 @@
-//! Rule 49: whatever peers say, in whatever role this server is, it neither panics nor comes to contradict itself.
+//! Rule 49: whatever peers send, in whatever role this server is, it neither panics nor contradicts
+//! itself.
 //!
-//! Random messages about positions near the end of the receiver's own log, where its decisions are made, mixed with time,
-//! proposals and compactions. (Random bytes are another matter: the codec's.) `SEEDS=200000 cargo test -p raft --test
-//! nonsense` for long runs, `SEED=n` for one.
+//! Random messages about positions near the end of the receiver's own log, where its decisions are
+//! made, mixed with time, proposals and compactions. (Random bytes are tested with the codec.)
+//! `SEEDS=200000 cargo test -p raft --test nonsense` for long runs, `SEED=n` for one.
 
 mod common;
 
@@ -65,7 +66,7 @@ impl Run {
         EntryId::new(term, index)
     }
 
-    fn entries_behind(&mut self, mut at: EntryId) -> Vec<Entry> {
+    fn entries_after(&mut self, mut at: EntryId) -> Vec<Entry> {
         let mut next = |random: &mut StdRng| {
             at = EntryId {
                 term: Term(at.term.0 + u64::from(random.random_ratio(1, 3))),
@@ -95,7 +96,7 @@ impl Run {
                 let differs = self.mark();
                 Body::Append {
                     prev,
-                    entries: self.entries_behind(prev),
+                    entries: self.entries_after(prev),
                     commit: self.near().index,
                     round,
                     acked: EntryId::ZERO,

@@ -1,6 +1,6 @@
-//! Random schedules over small clusters of pure cores: everything a network, a disk, an applier and a
-//! power supply may do, in any order. After every step the properties of Figure 3 are checked, and what
-//! reads promise. Then everything heals, and progress is required.
+//! Random schedules over small clusters of pure cores: everything that a network, a disk, an
+//! applier and a power supply may do, in any order. After every step the properties of Figure 3 and
+//! the promises of reads are checked. Then everything heals, and progress is required.
 //!
 //! `SEEDS=n` runs n schedules, `SEED=x` runs the one of that seed.
 

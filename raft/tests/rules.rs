@@ -14,7 +14,7 @@ use raft::types::{EntryId, Index, Membership, NodeId, Term};
 
 use common::{Cluster, entry, message, small_config};
 
-/// Rule 50. Rows of a group with other members are another group's, whoever sends them.
+/// Rule 50. Rows of a group with other members belong to another group, from any sender.
 #[test]
 fn a_chunk_of_another_membership_is_refused_and_changes_nothing() {
     let members = Membership::of([1, 2, 3].map(NodeId));
@@ -45,8 +45,8 @@ fn only_links(cluster: &mut Cluster, links: &[(u64, u64)]) {
     }
 }
 
-/// Rule 5. Pre-vote without check-quorum leaves an old leader in place that nobody but one hears;
-/// check-quorum without pre-vote lets whoever is cut off depose leader after leader.
+/// Rule 5. Pre-vote without check-quorum leaves an old leader in place that only one server hears;
+/// check-quorum without pre-vote lets a server that is cut off depose leader after leader.
 #[test]
 fn a_partial_partition_ends_with_one_lasting_leader() {
     // Size, leader when it begins, links that are left, and who may lead at its end.
@@ -145,7 +145,7 @@ fn each_attempt_draws_its_own_timeout() {
     assert!(drawn.len() > 5, "100 attempts drew only {drawn:?}");
 }
 
-/// Rule 8: the documented numbers, and no range so narrow that votes split for ever.
+/// Rule 8: the documented numbers, and no range so narrow that votes split forever.
 #[test]
 fn timers_have_their_documented_values_and_must_fit() {
     let timers = |config: &Config| {
@@ -206,14 +206,14 @@ fn the_applier_gets_what_its_credit_covers_and_the_rest_later() {
 /// The flusher does not wait for the streamer: the log may be compacted beyond a view that a chunk was read from.
 #[test]
 fn a_chunk_that_a_compaction_overtook_is_not_sent_and_the_stream_starts_over() {
-    let (leader, behind) = (NodeId(1), NodeId(3));
+    let (leader, lagging) = (NodeId(1), NodeId(3));
     let mut cluster = Cluster::new(3, Config { log_keep_bytes: 0, ..small_config(1) });
     cluster.elect(leader);
     let command = |cluster: &mut Cluster, text: &str| {
         cluster.propose(leader, text);
         cluster.deliver_all();
     };
-    cluster.isolate(behind);
+    cluster.isolate(lagging);
     command(&mut cluster, "a");
     let silent = cluster.config.election_ticks_max + 2;
     cluster.pass(silent);
@@ -240,6 +240,6 @@ fn a_chunk_that_a_compaction_overtook_is_not_sent_and_the_stream_starts_over() {
     cluster.instant = true;
     cluster.effects(leader, None);
     cluster.pass(silent);
-    let (led, followed) = (cluster.raft(leader).log().last(), cluster.raft(behind).log().last());
+    let (led, followed) = (cluster.raft(leader).log().last(), cluster.raft(lagging).log().last());
     assert_eq!(led, followed);
 }

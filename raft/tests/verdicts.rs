@@ -1,5 +1,5 @@
-//! What whoever waits for a command, a read or a start is told (rules 22b, 23, 27, 28, 31): whole
-//! replicas over memory disks, on a clock that stands still while anything can happen.
+//! The answers to callers that wait for a command, a read or a start (rules 22b, 23, 27, 28, 31):
+//! whole replicas over memory disks, on a clock that stands still while anything can happen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -193,7 +193,7 @@ async fn a_read_without_majority_ends_with_its_deadline_or_with_the_leadership()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_sees_what_was_acknowledged_before_it_on_whoever_leads() {
+async fn a_read_sees_what_was_acknowledged_before_it_on_any_leader() {
     let (servers, network) = group(3, Config::default()).await;
     for round in 1..=10 {
         let id = leader(&servers).await;
@@ -221,14 +221,15 @@ async fn requests_beyond_the_queue_are_busy_at_once() {
     assert_eq!(answers.iter().filter(|answer| **answer == Err(ExecuteError::Busy)).count(), 3);
 }
 
-/// A disk whose log holds entries of `terms` behind `marker`, and whose table was applied up to `applied`.
+/// A disk whose log holds entries of `terms` after `marker`, and whose table was applied up to
+/// `applied`.
 async fn disk(marker: EntryId, terms: &[u64], applied: EntryId, installed: bool) -> MemoryDisk {
     let disk = MemoryDisk::new();
     let (mut log, table) = disk.open();
-    let behind = marker.index.0 + 1;
+    let first = marker.index.0 + 1;
     let entries = terms
         .iter()
-        .zip(behind..)
+        .zip(first..)
         .map(|(term, index)| Entry::new(EntryId::new(*term, index), Payload::Empty))
         .collect();
     let hard_state = Some(HardState { term: Term(9), vote: None });
@@ -254,7 +255,7 @@ async fn disk(marker: EntryId, terms: &[u64], applied: EntryId, installed: bool)
 async fn a_replica_starts_only_where_log_and_table_fit() {
     let at = EntryId::new;
     let none = EntryId::ZERO;
-    // Marker, terms behind it, applied, whether a snapshot made the table; and whether that fits.
+    // Marker, terms after it, applied, whether a snapshot made the table; and whether that fits.
     let cases: [(EntryId, &[u64], EntryId, bool, bool); 9] = [
         (none, &[], none, false, true),
         (none, &[1, 1, 2], at(1, 2), false, true),

@@ -1,12 +1,14 @@
-//! Replica groups that serve shards of a linearizable key/value store and move them between each other.
+//! Replica groups that serve shards of a linearizable key/value store and move them between each
+//! other.
 //!
 //! Three parts, each importing only those before it:
 //!
-//! 1. [`machine`]: the replicated state. [`shard`] has the five states of a shard and how it moves, [`history`] which
-//!    configurations are adopted, [`command`] what goes through the log, [`rows`] where everything lies, [`check`] what
-//!    other groups may make rows of; then `kv` has the client operations and `moves` the transitions.
+//! 1. [`machine`]: the replicated state. [`shard`] has the five states of a shard and how it moves,
+//!    [`history`] which configurations are adopted, [`command`] the commands of the log, [`rows`]
+//!    where everything is stored, [`check`] which rows other groups may push; then `kv` has the
+//!    client operations and `moves` the transitions.
 //! 2. `leader`: the background work of a leader (`configs`, `mover`, `push`).
-//! 3. [`service`], the face of a replica, and [`server`], its sockets.
+//! 3. [`service`], the interface of a replica, and [`server`], its sockets.
 
 mod leader;
 pub mod machine;

@@ -27,7 +27,7 @@ struct Args {
     controllers: Vec<Address>,
 }
 
-// Requests, rows and messages are many small pieces, made on one thread and freed on another.
+// Requests, rows and messages are many small pieces, allocated on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -36,7 +36,7 @@ fn main() {
     let args = process::load::<Args>();
     process::run(async move {
         let host = host::open(&args.server, GroupId(args.group)).await?;
-        // Made only now: a span from before there is a log appears in none.
+        // Made only now: a span from before the log exists appears in no log.
         let span = tracing::info_span!("server", group = args.group, node = args.server.id);
         serve(&args, host).instrument(span).await
     });

@@ -1,7 +1,7 @@
-//! The sockets of a replica: what arrives at its one port goes to the service or to its peers' inbox.
+//! The sockets of a replica: connections to its one port go to the service or to its peers' inbox.
 //!
-//! Left out on purpose: everything a request means (`service`), and everything about starting a process
-//! (`main`).
+//! Left out on purpose: the meaning of requests (`service`), and everything about starting a
+//! process (`main`).
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -123,7 +123,9 @@ async fn check(load: &args::Load) -> Result<(), Failure> {
 /// The advice for an incomplete file.
 fn or_partial(failure: Failure) -> Failure {
     match failure.code {
-        "incomplete" => failure.next("load a complete file; --partial loads the complete lines that are there"),
+        "incomplete" => {
+            failure.next("load a complete file; --partial loads the complete lines that are there")
+        }
         _ => failure,
     }
 }

@@ -170,8 +170,8 @@ fn alarm_line(server: &Server<'_>) -> Option<String> {
         )
     });
     let wipes = server.known.wipes;
-    let wiped =
-        (wipes > 0).then(|| format!("{wipes} shards arrived with other rows than were sent, and started over"));
+    let wiped = (wipes > 0)
+        .then(|| format!("{wipes} shards arrived with other rows than were sent, and started over"));
     let said: Vec<String> = bad.into_iter().chain(full).chain(wiped).chain(alarm).collect();
     (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }

@@ -90,7 +90,7 @@ async fn nobody_there_is_unavailable_but_a_lost_change_is_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_goes_to_whoever_answers() {
+async fn a_watch_goes_to_any_controller_that_answers() {
     let fake = Fake::new(|to, _| match to {
         "b" => {
             let (configs, book) = (Vec::new(), AddressBook::default());

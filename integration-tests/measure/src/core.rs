@@ -163,7 +163,7 @@ mod tests {
     use super::Trio;
 
     #[test]
-    fn three_cores_commit_what_is_proposed_and_compact_behind_it() {
+    fn three_cores_commit_what_is_proposed_and_compact_after_it() {
         let mut trio = Trio::elected();
         let committed = trio.commit(200_000, 256);
         assert!((200_000..200_256).contains(&committed), "{committed}");

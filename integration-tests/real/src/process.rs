@@ -29,7 +29,7 @@ mod tests {
     use super::{cpu_time, ticks};
 
     #[test]
-    fn the_times_are_found_behind_a_name_with_blanks_and_brackets() {
+    fn the_times_are_found_after_a_name_with_blanks_and_brackets() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 1 1 1 1";
         assert_eq!(ticks(stat), Some(300));
         assert_eq!(ticks("7 (cut off) S 1"), None);

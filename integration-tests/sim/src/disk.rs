@@ -169,7 +169,7 @@ impl Disk {
         if temper == Temper::Moody {
             // (The other runs show what snapshots do.)
             let mut random = world.generator(&format!("log files of {name}"));
-            memory.keep_behind([0, 0, 8 << 10, 1 << 20][random.random_range(0..4)]);
+            memory.keep_for_others([0, 0, 8 << 10, 1 << 20][random.random_range(0..4)]);
         }
         Self {
             world: world.clone(),

@@ -1,6 +1,8 @@
-//! What an operator must hear of: signs that a promise of the group, or of a member's disk, does not hold.
+//! What an operator must know: signs that a promise of the group, or of a member's disk, does not
+//! hold.
 //!
-//! An alarm changes nothing by itself. What the core does about its cause stands where it is raised.
+//! An alarm itself changes nothing. The code that raises it says what the core does about the
+//! cause.
 
 use crate::types::{EntryId, Index, NodeId, Term};
 
@@ -13,23 +15,23 @@ pub enum Alarm {
          made up entries; this server steps down and does not stand for ten election timeouts"
     )]
     BeyondLog {
-        /// Who says so.
+        /// The follower that says so.
         peer: NodeId,
-        /// Up to where.
+        /// Its claimed position.
         claimed: Index,
-        /// Where the leader's log ends.
+        /// The end of the leader's log.
         last: EntryId,
     },
-    /// One follower alone said so three times (correctness rule 67).
+    /// One follower alone made that claim three times (correctness rule 67).
     #[error(
         "{peer} alone has said three times that it agrees beyond this leader's log: its messages are refused from now on; \
          check its disk and memory, then restart this server"
     )]
     PeerRefused {
-        /// Who.
+        /// The follower.
         peer: NodeId,
     },
-    /// The own table is not what most servers have (correctness rule 69).
+    /// This server's table differs from those of most servers (correctness rule 69).
     #[error(
         "this server's table differs from those of most servers at position {at}: it answers no client and does not lead until a \
          snapshot has replaced the table; its log is sound. If this returns, check the disk and the memory"
@@ -38,12 +40,12 @@ pub enum Alarm {
         /// Where the difference showed.
         at: Index,
     },
-    /// A follower's table is not what most servers have (correctness rule 69).
+    /// A follower's table differs from those of most servers (correctness rule 69).
     #[error(
         "the table of {peer} differs from those of most servers at position {at}: it is told to replace it"
     )]
     PeerTable {
-        /// Whose.
+        /// The follower.
         peer: NodeId,
         /// Where the difference showed.
         at: Index,
@@ -57,7 +59,7 @@ pub enum Alarm {
         /// Where the difference showed.
         at: Index,
     },
-    /// Two servers say that they lead one term (correctness rule 68).
+    /// Two servers claim to lead one term (correctness rule 68).
     #[error(
         "{one} and {other} both lead term {term}: somebody voted twice or speaks for another server; this server leaves that \
          term"
@@ -65,9 +67,9 @@ pub enum Alarm {
     TwoLeaders {
         /// The term.
         term: Term,
-        /// The leader known first.
+        /// The leader that was known first.
         one: NodeId,
-        /// The one that came to it.
+        /// The other one.
         other: NodeId,
     },
 }

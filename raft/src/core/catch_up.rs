@@ -1,16 +1,21 @@
-//! A follower that lacks entries which are not in memory any more gets them from the log's files, where they are kept for it.
+//! A follower that lacks entries which are no longer in memory gets them from the log's files,
+//! which keep them for it.
 //!
-//! What a leader keeps, beyond memory, is what some follower may ask for next: what it lacks, whether it is heard or not, and what
-//! was written since the snapshot that is streamed to it. So who was away for a while goes on where it was, and a stream ends
-//! with a follower that can go on from the log, however much was written meanwhile. The log's limit on bytes (rule 79) is above
-//! all that: beyond it the oldest entries go, and who lacks those gets a snapshot.
+//! Beyond memory, a leader keeps the entries that some follower may ask for next: what it lacks,
+//! whether it is silent or not, and what was written since the snapshot that is streamed to it. So
+//! a follower that was away for a while continues where it was, and after a stream a follower can
+//! continue from the log, however much was written meanwhile. The log's limit on bytes (rule 79)
+//! takes precedence: beyond it the oldest entries go, and a follower that lacks those gets a
+//! snapshot.
 //!
-//! The entries are read elsewhere, one piece at a time for each follower ([`RunOrder`]). They are compacted, so committed: whoever leads
-//! may send them, whatever happened since the order. Probing, window and room are those of the entries in memory.
+//! The entries are read on another thread, one piece at a time for each follower ([`RunOrder`]).
+//! They are compacted, so they are committed: any leader may send them, whatever happened since the
+//! order. Probing, window and room work as for entries in memory.
 //!
-//! Left out on purpose: followers keep no more than their memory holds, so a new leader gives a snapshot to who had been away for long
-//! before it was elected. And writes are not slowed down for anybody: who takes less than is written falls back until the oldest that it
-//! lacks is gone, gets a snapshot, and falls back again.
+//! Left out on purpose: followers keep only what is in their memory, so a new leader sends a
+//! snapshot to a follower that had been away for long before its election. Writes are not slowed
+//! down for anybody: a follower that takes less than is written lags until the oldest entry that it
+//! lacks is gone, gets a snapshot, and lags again.
 
 use super::Raft;
 use super::message::{Body, Envelope, Message};
@@ -28,7 +33,7 @@ impl Raft {
         self.kept = first;
     }
 
-    /// The first entry, also of those at or below the marker, that the log's files are to keep.
+    /// The first entry, even at or below the marker, that the log's files have to keep.
     pub fn wanted(&self) -> Index {
         let Role::Leader(leader) = &self.role else { return Index::NEVER };
         if self.disk_low {
@@ -38,15 +43,15 @@ impl Raft {
         let wanted = leader.followers.values().map(|follower| match &follower.feed {
             Feed::Snapshot(Stream { snapshot: Some(snapshot), .. }) => snapshot.index,
             Feed::Snapshot(_) => Index::NEVER,
-            // (With its name: the entry that the next one follows.)
+            // (With its id: the entry that the next one follows.)
             _ => follower.matched.max(since),
         });
         base::mutant!("kept-for-nobody", return Index::NEVER);
         wanted.min().unwrap_or(Index::NEVER)
     }
 
-    /// Whether what follows the entry at `prev` can be had from memory or files.
-    pub(super) fn has_behind(&self, prev: Index) -> bool {
+    /// Whether the entries after `prev` are in memory or files.
+    pub(super) fn has_after(&self, prev: Index) -> bool {
         prev >= self.log.marker().index || prev >= self.kept || prev == Index(0) && self.kept <= Index(1)
     }
 
@@ -58,7 +63,7 @@ impl Raft {
         let Some(follower) = leader.followers.get_mut(&order.to) else { return };
         follower.is_reading = false;
         if follower.open_bytes(&self.config).is_none() || follower.next.previous() != order.prev {
-            // It went on from elsewhere meanwhile, or is to get nothing now.
+            // It continued from elsewhere meanwhile, or must get nothing now.
             return;
         }
         let Some(Run { prev, entries }) = run else { return self.become_stream(order.to) };
@@ -73,8 +78,9 @@ impl Raft {
 }
 
 impl Progress {
-    /// The entry before the next one, where that is not in memory: the last that was sent from a file. Otherwise a heartbeat names the
-    /// marker, and what the follower says to that tells nothing.
+    /// The entry before the next one, if that is not in memory: the last one that was sent from a
+    /// file. Otherwise a heartbeat would name the marker, and the follower's answer to that would
+    /// say nothing.
     pub(super) fn prev_or(&self, marker: EntryId) -> EntryId {
         if self.tail.index == self.next.previous() { self.tail } else { marker }
     }

@@ -1,37 +1,41 @@
-//! What the servers of a group say of their tables' hashes, as their leader hears it (correctness rule 69).
+//! The table hashes that the servers of a group report, as their leader receives them (correctness
+//! rule 69).
 //!
-//! A hash is chained over every change that was ever made to a table, so a table that once differed differs at every
-//! later position, too: a claim that is lost is made up for by the next. One invariant: nobody is in a minority of a
-//! position at which no majority of all voters has one and the same hash.
+//! A hash is chained over every change that was ever made to a table, so a table that once differed
+//! differs at every later position too: the next report makes up for a lost one. One invariant: a
+//! server is in a minority only at a position where a majority of all voters has one and the same
+//! hash.
 //!
-//! Left out on purpose: who was right where there is no majority. Nobody can tell.
+//! Left out on purpose: who is right without a majority. Nobody can tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{Index, Membership, NodeId};
 
-/// Positions of which something is remembered, and hashes that a server keeps of its own table.
+/// The number of positions that are remembered, and of hashes that a server keeps of its own table.
 pub(super) const KEPT_MAX: usize = 256;
 
 /// Claims by position.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_index: BTreeMap<Index, BTreeMap<NodeId, u64>>,
-    /// Positions at which servers differ and nobody is in a majority, and ticks since that began.
+    /// The position at which servers differ and there is no majority, and the ticks since that
+    /// began.
     split: Option<(Index, u32)>,
 }
 
 /// How the tables of a group compare at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// No majority has told the same yet, or all who have told agree.
+    /// No majority has reported the same hash yet, or all reports agree.
     Open,
     /// A majority has this hash, and these have others.
     Minority(u64, Vec<NodeId>),
 }
 
 impl Claims {
-    /// `node` says that its table had `hash` after the entry at `index`. Says how the tables compare there.
+    /// `node` reports that its table had `hash` after the entry at `index`. Returns how the tables
+    /// compare there.
     pub(super) fn note(&mut self, index: Index, node: NodeId, hash: u64, members: &Membership) -> Judgement {
         let told = self.by_index.entry(index).or_default();
         told.insert(node, hash);
@@ -40,7 +44,7 @@ impl Claims {
         match (&judgement, self.split) {
             (Judgement::Minority(..), _) => self.split = None,
             (Judgement::Open, None) if differ => self.split = Some((index, 0)),
-            // All that have told agree again, later on.
+            // All reports agree again at a later position.
             (Judgement::Open, Some((at, _))) if index > at && told.len() > 1 && !differ => self.split = None,
             (Judgement::Open, _) => {}
         }
@@ -50,7 +54,8 @@ impl Claims {
         judgement
     }
 
-    /// A tick passed. Where servers have differed for `patience` ticks and no majority shows, that position, once.
+    /// A tick passed. Returns, once, a position at which servers have differed for `patience` ticks
+    /// without a majority.
     pub(super) fn tick(&mut self, patience: u32) -> Option<Index> {
         let (at, ticks) = self.split.as_mut()?;
         *ticks = ticks.saturating_add(1);
@@ -91,12 +96,12 @@ mod tests {
         assert_eq!(note_all(5, &[(1, 7), (2, 7), (3, 8), (4, 9)]), Judgement::Open);
         assert_eq!(note_all(5, &[(1, 7), (2, 7), (3, 8), (4, 9), (5, 7)]), minority(7, &[3, 4]));
         assert_eq!(note_all(3, &[(1, 7), (2, 7), (3, 7)]), Judgement::Open);
-        // Who is no voter is judged, and judges nobody.
+        // A server that is not a voter is judged, and judges nobody.
         assert_eq!(note_all(2, &[(1, 7), (9, 8), (8, 8)]), Judgement::Open);
     }
 
     #[test]
-    fn a_split_that_lasts_is_told_once_and_one_that_is_decided_never() {
+    fn a_split_that_lasts_is_reported_once_and_one_that_is_decided_never() {
         let members = Membership::of([1, 2, 3].map(NodeId));
         let mut claims = Claims::default();
         claims.note(Index(256), NodeId(1), 7, &members);
@@ -121,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_is_called_wrong_is_in_a_true_minority(hashes in proptest::collection::vec(0_u64..3, 1..8)) {
+        fn a_server_that_is_called_wrong_is_in_a_true_minority(hashes in proptest::collection::vec(0_u64..3, 1..8)) {
             let told: Vec<(u64, u64)> = (1..).zip(hashes.iter().copied()).collect();
             if let Judgement::Minority(hash, wrong) = note_all(hashes.len() as u64, &told) {
                 let right = hashes.iter().filter(|other| **other == hash).count();

@@ -1,14 +1,16 @@
 //! A server that lost a part of its log (correctness rules 62, 63).
 //!
-//! It has acknowledged entries that it does not have any more: its log was damaged and repaired as far as possible, or
-//! it was set back to an older state and learns so from its leader. What it *promised* with its acknowledgements it
-//! keeps all the same: until its log reaches the last entry that it had promised, in voting order, it votes only for
-//! candidates whose logs do, and does not stand for election itself. For what was committed with its help is in each
-//! such log. It follows, and is sent what it lacks as any follower is; the save with which its log reaches the promise
-//! ends it.
+//! It has acknowledged entries that it no longer has: its log was damaged and repaired as far as
+//! possible, or it was set back to an older state and learns so from its leader. It still keeps
+//! what it *promised* with its acknowledgements. Until its log reaches the last entry that it
+//! promised, in voting order, it votes only for candidates whose logs reach it, and does not stand
+//! for election itself: every entry that was committed with its help is in each such log. It
+//! follows, and is sent what it lacks like any follower. The save with which its log reaches the
+//! promise ends the debt.
 //!
-//! A server votes for nobody for the shortest election timeout after its start: nobody stands for election sooner
-//! either, and a leader that lives speaks first, and tells a server that was set back what it has acknowledged.
+//! A server votes for nobody during the shortest election timeout after its start. No server stands
+//! for election sooner either. So a living leader speaks first, and tells a server that was set
+//! back what it has acknowledged.
 
 use super::{Raft, Refused};
 use crate::types::{EntryId, Index};

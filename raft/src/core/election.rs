@@ -1,10 +1,10 @@
 //! Elections (5.2, 5.4.1), with pre-vote and check-quorum, which only work together (rule 5).
 //!
 //! A follower that hears no leader for a random timeout first asks everybody "would you vote for me
-//! in the next term?". Nobody's term moves. Only with a majority of yes does it raise its term and ask
-//! for real. Who heard a leader within the shortest election timeout says no to both questions. A
-//! leader that did not hear a majority for the longest election timeout steps down, so that the
-//! others' "I hear a leader" ends as well.
+//! in the next term?". No term changes. Only with a majority of yes does it raise its term and ask
+//! for real votes. A server that heard a leader within the shortest election timeout says no to
+//! both questions. A leader that did not hear a majority for the longest election timeout steps
+//! down, so that its followers no longer hear a leader.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,7 +19,7 @@ use super::role::{Leader, Role};
 use crate::types::{EntryId, HardState, NodeId, Payload, Term};
 
 impl Raft {
-    /// Timeouts are drawn anew for each attempt (rule 8).
+    /// A new timeout is drawn for each attempt (rule 8).
     pub(super) fn reset_election_timer(&mut self) {
         self.election_elapsed = 0;
         self.election_timeout =
@@ -41,8 +41,8 @@ impl Raft {
         }
     }
 
-    /// Who stands for election: voters whose log nobody had reason to doubt lately (rule 67), and whose table is as
-    /// it should be (rule 69).
+    /// Whether this server may stand for election: a voter whose log nobody had reason to doubt
+    /// lately (rule 67), and whose table is not bad (rule 69).
     fn may_stand(&self) -> bool {
         let sound = !self.table.is_bad() || base::mutant!("bad-table-stands");
         self.membership.is_voter(self.me) && self.abstains_ticks == 0 && sound
@@ -54,7 +54,7 @@ impl Raft {
             || self.leader_silent.is_some_and(|ticks| ticks < self.config.election_ticks_min)
     }
 
-    /// Follows in `term`. The election timer goes on: only what rule 7 lists resets it.
+    /// Follows in `term`. The election timer keeps running: only the events in rule 7 reset it.
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         self.abort_reads();
         if term > self.hard_state.term {
@@ -135,7 +135,7 @@ impl Raft {
         self.send(from, Body::PreVoteReply { asked: term.next(), granted });
     }
 
-    /// No, and here is my term.
+    /// Refuses, with this server's term.
     pub(super) fn refuse_vote(&mut self, from: NodeId, message: &Message) {
         let body = match message.body {
             Body::PreVote { .. } => Body::PreVoteReply { asked: message.term.next(), granted: false },

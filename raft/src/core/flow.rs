@@ -1,21 +1,24 @@
 //! Commit does not run away from apply (correctness rule 77).
 //!
-//! *Unapplied* is what is committed here and not applied, in bytes. At its limit a leader is `Busy`, and a follower takes
-//! no entries that it does not have yet. It answers all the same, at once, with what it has, so that elections, rounds and
-//! commit indexes go on; and each answer carries its *room*, which is the leader's window to it. Without room it gets
-//! heartbeats only ([`Feed::Full`](super::progress::Feed)). It says unasked when there is room again, and each answer
-//! to a heartbeat repeats it, for the first may be lost.
+//! *Unapplied* bytes are those of entries that are committed and not applied here. At the limit a
+//! leader is `Busy`, and a follower takes no new entries. It still answers at once, with what it
+//! has, so that elections, rounds and commit indexes continue. Each answer carries its *room*,
+//! which is the leader's window to it. Without room it gets only heartbeats
+//! ([`Feed::Full`](super::progress::Feed)). When it has room again it says so unasked, and each
+//! answer to a heartbeat repeats it, because the first message may be lost.
 //!
-//! Only what is *committed* counts. A follower whose log is full of what an old leader could not commit must take the
-//! first entry of the new one, or nothing would ever commit. And who is full has an applier with work that waits
-//! for nobody, so there is no deadlock. Nothing is applied to a bad table (rule 69): its server takes entries until its
-//! log is as long as any may be, so that it acknowledges them while a snapshot is on its way.
+//! Only *committed* entries count. A follower whose log is full of entries that an old leader could
+//! not commit must take the first entry of the new one, or nothing would ever commit. A full
+//! server's applier has work that waits for nobody, so there is no deadlock. Nothing is applied to
+//! a bad table (rule 69): its server takes entries until its log reaches the maximum length, so
+//! that it acknowledges them while a snapshot is on its way.
 //!
-//! The invariant: unapplied never exceeds its limit by more than a leader may have uncommitted, what may be on its way and
-//! one entry. What a log brings into a new life may be longer. Its entries are committed only so far at a time; what
-//! others lack of it they take, or it would never commit, so in memory a log may be longer by as much as any may be.
+//! The invariant: unapplied bytes never exceed their limit by more than a leader may have
+//! uncommitted, what may be in flight and one entry. A log may be longer at a start. Its entries
+//! are then committed only up to the limit at a time. Followers still take entries of it that they
+//! lack, or it would never commit, so a log in memory may be longer by its maximum length.
 //!
-//! Left out on purpose: who is behind, and how fast writes may come then.
+//! Left out on purpose: which member lags, and how fast writes may then come.
 
 use super::Raft;
 use super::message::Verdict;
@@ -23,42 +26,44 @@ use super::ready::Apply;
 use super::role::Role;
 use crate::types::{Entry, Index};
 
-/// What is committed here, or confirmed, and waits for the applier.
+/// Entries that are committed here, and reads that are confirmed, and wait for the applier.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    /// Bytes of committed entries that the applier was not handed yet.
+    /// Bytes of committed entries that the applier has not got yet.
     pub(super) waiting: usize,
     /// Bytes of entries with the applier.
     handed: usize,
     /// Confirmed reads with the applier.
     pub(super) reads: usize,
-    /// The leader was told last that there is no room.
+    /// The leader was last told that there is no room.
     told_full: bool,
-    /// Entries up to here were not taken under the limit: they come from an earlier life, or came for a bad table.
+    /// Entries up to here were not taken under the limit: they come from an earlier life, or came
+    /// for a bad table.
     pub(super) inherited: Index,
 }
 
 impl Backlog {
-    /// Of a server that starts with a log up to `last`.
+    /// The backlog of a server that starts with a log up to `last`.
     pub(super) fn new(last: Index) -> Self {
         Self { waiting: 0, handed: 0, reads: 0, told_full: false, inherited: last }
     }
 }
 
 impl Raft {
-    /// Bytes of entries that are committed here and not applied, as far as the applier has told.
+    /// Bytes of entries that are committed here and not applied, as far as the applier has
+    /// reported.
     pub fn unapplied_bytes(&self) -> usize {
         self.backlog.waiting + self.backlog.handed
     }
 
-    /// The most that [`Self::unapplied_bytes`] may come to, but for the entry that crosses it.
+    /// The limit of [`Self::unapplied_bytes`], not counting the entry that crosses it.
     pub(super) fn unapplied_bytes_limit(&self) -> usize {
         let config = &self.config;
         let on_their_way = config.in_flight_bytes_max.max(config.append_bytes_max);
         config.unapplied_bytes_max.saturating_add(config.uncommitted_bytes_max).saturating_add(on_their_way)
     }
 
-    /// Whether nothing more is taken before something was applied.
+    /// Whether nothing more is taken until something is applied.
     pub(super) fn is_full(&self) -> bool {
         let mut bytes = self.unapplied_bytes();
         base::mutant!("bound-counts-uncommitted", bytes += self.log.bytes_after(self.commit));
@@ -66,7 +71,7 @@ impl Raft {
         bytes >= self.config.unapplied_bytes_max && !waits_for_table
     }
 
-    /// Bytes that a leader may have on their way to this server.
+    /// Bytes that a leader may have in flight to this server.
     pub(super) fn room(&self) -> u64 {
         let config = &self.config;
         let room = match config.unapplied_bytes_max.saturating_sub(self.unapplied_bytes()) {
@@ -78,14 +83,14 @@ impl Raft {
     }
 
     /// The same, for an answer to the leader.
-    pub(super) fn tell_room(&mut self) -> u64 {
+    pub(super) fn report_room(&mut self) -> u64 {
         let room = self.room();
         self.backlog.told_full = room == 0;
         room
     }
 
-    /// Takes from a leader's entries what is not in the log yet, if there is no room for it.
-    pub(super) fn leave_what_has_no_room(&self, entries: &mut Vec<Entry>) {
+    /// Drops those of a leader's entries that are new here and have no room.
+    pub(super) fn drop_entries_without_room(&self, entries: &mut Vec<Entry>) {
         if self.is_full() {
             let marker = self.log.marker().index;
             let is_here = |entry: &&Entry| entry.id.index <= marker || self.log.contains(entry.id);
@@ -94,7 +99,7 @@ impl Raft {
         }
     }
 
-    /// The applier has applied entries of so many bytes.
+    /// The applier has applied entries of `bytes` bytes.
     pub fn applied_bytes(&mut self, bytes: usize) {
         self.backlog.handed = self.backlog.handed.saturating_sub(bytes);
         // A long log of an earlier life is committed piece by piece.
@@ -109,7 +114,7 @@ impl Raft {
         }
     }
 
-    /// The applier has answered so many confirmed reads.
+    /// The applier has answered `count` confirmed reads.
     pub fn answered_reads(&mut self, count: usize) {
         self.backlog.reads = self.backlog.reads.saturating_sub(count);
     }
@@ -126,7 +131,8 @@ impl Raft {
         }
         let credit = self.config.apply_backlog_bytes_max;
         let mut handed = Vec::new();
-        // Only what is on the own disk or in this Ready's save, which comes first: all of the log.
+        // Only entries that are on this server's disk or in this Ready's save, which comes first:
+        // all of the log.
         while self.handed < self.commit && self.backlog.handed < credit {
             let Some(entry) = self.log.entry(self.handed.next()) else { break };
             let weight = entry.weight();
@@ -135,16 +141,17 @@ impl Raft {
             self.handed = entry.id.index;
             handed.push(Apply::Entry(entry.clone()));
         }
-        // Entries first: nothing else in this Ready is waited for by them.
+        // Entries first: nothing else in this Ready waits for them.
         self.apply.splice(0..0, handed);
     }
 
-    /// Everything up to `to` is committed: takes note of it, of a long log as far as the limit goes.
+    /// Everything up to `to` is committed: advances, and through a long log only as far as the
+    /// limit allows.
     pub(super) fn advance_commit(&mut self, to: Index) {
         self.commit_within(to, self.unapplied_bytes_limit().saturating_sub(self.unapplied_bytes()));
     }
 
-    /// Moves the commit index until it has passed so many bytes, and counts them.
+    /// Moves the commit index until it has passed `bytes_max` bytes, and counts them.
     pub(super) fn commit_within(&mut self, to: Index, bytes_max: usize) {
         let mut bytes = 0;
         while self.commit < to && bytes < bytes_max {
@@ -157,7 +164,7 @@ impl Raft {
         }
     }
 
-    /// A snapshot went over what the applier was to be handed.
+    /// A snapshot replaced entries that the applier was to get.
     pub(super) fn count_backlog(&mut self) {
         self.backlog.waiting = self.log.bytes_between(self.handed, self.commit);
         self.backlog.inherited = self.log.last().index;

@@ -1,4 +1,4 @@
-//! What holds of one server between any two inputs. Tests check it after every input.
+//! What holds for one server between any two inputs. Tests check it after every input.
 
 use super::Raft;
 use super::progress::Feed;
@@ -40,7 +40,8 @@ impl Raft {
         }
     }
 
-    /// Rule 77: what is committed and not applied, and what was taken in this life and not handed on.
+    /// Rule 77: entries that are committed and not applied, and entries that were taken in this
+    /// life and not passed on.
     fn check_backlog(&self) {
         let waiting = self.log.bytes_between(self.handed, self.commit);
         assert_eq!(self.backlog.waiting, waiting, "bytes that wait for the applier are counted right");
@@ -55,8 +56,9 @@ impl Raft {
         let limit = self.unapplied_bytes_limit().saturating_add(largest);
         let unapplied = self.unapplied_bytes();
         assert!(unapplied <= limit, "{unapplied} bytes unapplied, {limit} allowed");
-        // A leader opens its term whatever it holds. It may have started with a log that it does not know to be
-        // committed. Its followers must take that log, as long as any may be, or nothing would ever commit.
+        // A leader opens its term whatever its log holds. It may have started with a log that it
+        // does not know to be committed. Its followers must take that log, up to the maximum
+        // length, or nothing would ever commit.
         let limit = limit.saturating_add(self.config.log_bytes_hard_max) + empty;
         let taken = self.log.bytes_between(self.handed.max(self.backlog.inherited), last);
         assert!(taken <= limit, "{taken} bytes taken, {limit} allowed");

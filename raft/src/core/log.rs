@@ -1,6 +1,6 @@
-//! The entries behind the compaction marker, in memory.
+//! The entries after the compaction marker, in memory.
 //!
-//! Held at all times:
+//! Invariants:
 //! * positions are consecutive from `marker.index + 1`;
 //! * terms never fall, and none is below the marker's;
 //! * `bytes` is the sum of the entries' weights.
@@ -18,7 +18,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log of `entries` behind `marker`.
+    /// A log of `entries` after `marker`.
     pub fn new(marker: EntryId, entries: Vec<Entry>) -> Self {
         let bytes = entries.iter().map(Entry::weight).sum();
         Self { marker, entries: entries.into(), bytes }
@@ -39,7 +39,7 @@ impl Log {
         self.entries.back().map_or(self.marker, |entry| entry.id)
     }
 
-    /// Term of the entry at `index`, if the log still or already knows it. The marker counts.
+    /// Term of the entry at `index`, if the log has it. The marker counts.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.marker.index {
             Some(self.marker.term)
@@ -48,17 +48,18 @@ impl Log {
         }
     }
 
-    /// The name of the entry at `index`.
+    /// The id of the entry at `index`.
     pub fn id_at(&self, index: Index) -> Option<EntryId> {
         self.term_at(index).map(|term| EntryId { term, index })
     }
 
-    /// Whether the entry called `id` is in the log (the Log Matching Property makes this enough).
+    /// Whether the entry with this `id` is in the log (the Log Matching Property makes this
+    /// sufficient).
     pub fn contains(&self, id: EntryId) -> bool {
         self.term_at(id.index) == Some(id.term)
     }
 
-    /// The entry at `index`, unless compacted or not there yet.
+    /// The entry at `index`, unless it is compacted or not there yet.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
         index
             .0
@@ -66,7 +67,7 @@ impl Log {
             .and_then(|at| self.entries.get(usize::try_from(at).ok()?))
     }
 
-    /// Entries from `from` up to and with `to`, cut at `bytes_max` but never before the first.
+    /// Entries from `from` to `to` inclusive, cut at `bytes_max` but never before the first.
     pub fn range(&self, from: Index, to: Index, bytes_max: usize) -> Vec<Entry> {
         let mut left = bytes_max;
         let mut found = Vec::new();
@@ -83,7 +84,7 @@ impl Log {
         found
     }
 
-    /// Adds an entry behind the last one.
+    /// Adds an entry after the last one.
     pub fn push(&mut self, term: Term, payload: Payload) -> Entry {
         let entry = Entry::new(EntryId { term, index: self.last().index.next() }, payload);
         self.append(entry.clone());
@@ -107,7 +108,8 @@ impl Log {
         }
     }
 
-    /// Drops every entry at or below `to`, which is in the log; returns them, for freeing many takes its time.
+    /// Drops every entry at or below `to`, which is in the log; returns them, because freeing many
+    /// takes time.
     pub fn compact(&mut self, to: EntryId) -> VecDeque<Entry> {
         assert!(self.contains(to), "the compaction point is in the log");
         let dropped = self.entries.partition_point(|entry| entry.id.index <= to.index);
@@ -118,7 +120,7 @@ impl Log {
         dropped
     }
 
-    /// Forgets everything and continues behind `marker`: a snapshot replaced the log.
+    /// Forgets everything and continues after `marker`: a snapshot replaced the log.
     pub fn reset(&mut self, marker: EntryId) {
         *self = Self::new(marker, Vec::new());
     }
@@ -133,8 +135,8 @@ impl Log {
         self.id_at(at).unwrap_or(self.marker)
     }
 
-    /// The lowest position whose compaction leaves at most `keep_bytes`, or `to` if that is lower: a large
-    /// entry does not stay because the few behind it are small.
+    /// The lowest position whose compaction leaves at most `keep_bytes`, or `to` if that is lower:
+    /// a large entry does not stay because the few after it are small.
     pub fn compaction_point(&self, to: Index, keep_bytes: usize) -> Option<EntryId> {
         let mut left = self.bytes;
         let mut point = None;
@@ -155,12 +157,12 @@ impl Log {
             - self.entries.iter().take_while(|entry| entry.id.index <= to).map(Entry::weight).sum::<usize>()
     }
 
-    /// Bytes of the entries behind `from`, up to and with `to`.
+    /// Bytes of the entries after `from`, up to `to` inclusive.
     pub fn bytes_between(&self, from: Index, to: Index) -> usize {
         (from.0 + 1..=to.0).filter_map(|index| self.entry(Index(index))).map(Entry::weight).sum()
     }
 
-    /// Checks what the module promises.
+    /// Checks the invariants of this module.
     pub fn check(&self) {
         let mut before = self.marker;
         for entry in &self.entries {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_behind_a_marker_are_found_and_others_are_not() {
+    fn positions_after_a_marker_are_found_and_others_are_not() {
         let log = log(EntryId::new(2, 5), &[2, 3]);
         assert_eq!(log.term_at(Index(4)), None);
         assert_eq!(log.term_at(Index(5)), Some(Term(2)));

@@ -1,5 +1,5 @@
-//! What servers say to each other. Every message is one-way and may be lost, doubled, delayed or
-//! reordered; what reads like a reply is a message of its own that names what it answers.
+//! Messages between servers. Every message is one-way and may be lost, duplicated, delayed or
+//! reordered. A reply is a separate message that names what it answers.
 
 use base::codec::Skipped;
 use bytes::Bytes;
@@ -9,22 +9,22 @@ use super::table::{Mark, TableReport};
 use crate::storage::Row;
 use crate::types::{Entry, EntryId, Index, Membership, NodeId, Term};
 
-/// Entries or rows of one message: more than the byte limits of any sender allow, few enough that a
-/// frame made of tiny ones stays small in memory (correctness rule 47).
+/// Entries or rows of one message: more than the byte limits of any sender allow, but few enough
+/// that a frame of tiny ones stays small in memory (correctness rule 47).
 const ELEMENTS_MAX: usize = 1 << 16;
 
-/// A message with the term its sender was in.
+/// A message with the term of its sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The sender's current term.
     pub term: Term,
-    /// What it says.
+    /// Its content.
     pub body: Body,
     /// Room for later fields.
     pub more: Skipped,
 }
 
-/// What a message says. Grows only at the end.
+/// The content of a message. Grows only at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// "Would you vote for me in the term after mine?" Raises nobody's term (thesis 9.6).
@@ -34,7 +34,7 @@ pub enum Body {
     },
     /// Answer to [`Body::PreVote`].
     PreVoteReply {
-        /// The term asked about, so that an old answer is known for one.
+        /// The term asked about, so that a stale answer can be recognised.
         asked: Term,
         /// Whether the vote would be given.
         granted: bool,
@@ -60,10 +60,11 @@ pub enum Body {
         commit: Index,
         /// The leader's newest confirmation round (ReadIndex, check-quorum).
         round: u64,
-        /// The last entry that the receiver has acknowledged to this leader in this term: if it has it no more, it
-        /// learns here that it was set back (correctness rule 63).
+        /// The last entry that the receiver has acknowledged to this leader in this term: a
+        /// receiver without it learns here that it was set back (correctness rule 63).
         acked: EntryId,
-        /// The hash that most tables had at a position, told to a server that said otherwise (correctness rule 69).
+        /// The hash that most tables had at a position, sent to a server that reported another one
+        /// (correctness rule 69).
         differs: Option<Mark>,
     },
     /// Answer to [`Body::Append`].
@@ -74,12 +75,13 @@ pub enum Body {
         round: u64,
         /// The follower's disk is nearly full (correctness rule 35).
         disk_low: bool,
-        /// The follower has lost entries that it had acknowledged, and does not have them again yet (correctness rule
-        /// 62): what the verdict says goes before what it said earlier.
+        /// The follower has lost entries that it had acknowledged, and does not have them again yet
+        /// (correctness rule 62): this verdict replaces what it said earlier.
         owes: bool,
-        /// What it has to say of its table.
+        /// Its report on its table.
         table: TableReport,
-        /// Bytes of entries that it takes beyond those of its log; 0: none at present (correctness rule 77).
+        /// Bytes of entries that it takes beyond those of its log; 0: none at present (correctness
+        /// rule 77).
         room: u64,
     },
     /// A piece of a snapshot (section 7): rows of the leader's table in key order.
@@ -90,12 +92,13 @@ pub enum Body {
         snapshot: EntryId,
         /// Key of the last row staged; none when nothing of this snapshot is staged.
         cursor: Option<Bytes>,
-        /// The chunk answered does not continue the rows that are here, which end at the cursor: go on from there.
+        /// The answered chunk does not continue the staged rows, which end at the cursor: continue
+        /// from there.
         resume: bool,
     },
 }
 
-/// What a follower found when it compared an Append with its log.
+/// The result of a follower's comparison of an Append with its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The log agrees with the leader's up to here, computed from that message alone (rule 16).
@@ -115,11 +118,11 @@ pub enum Verdict {
 pub struct Chunk {
     /// The entry whose effects are the last in the snapshot.
     pub snapshot: EntryId,
-    /// Who counts, as of the snapshot.
+    /// The members, as of the snapshot.
     pub membership: Membership,
     /// Key of the last row of the piece before; none for the first piece.
     pub after: Option<Bytes>,
-    /// Rows behind `after`.
+    /// Rows after `after`.
     #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
     pub rows: Vec<Row>,
     /// No rows follow.
@@ -137,17 +140,17 @@ pub struct Chunk {
 pub struct Envelope {
     /// Receiver.
     pub to: NodeId,
-    /// What it is told.
+    /// The message.
     pub message: Message,
 }
 
 impl Message {
-    /// What a server says in its term.
+    /// A message of a server in `term`.
     pub fn new(term: Term, body: Body) -> Self {
         Self { term, body, more: Skipped::NONE }
     }
 
-    /// Bytes this message is counted with in bounded queues.
+    /// The bytes that this message counts in bounded queues.
     pub fn weight(&self) -> usize {
         const OVERHEAD_BYTES: usize = 96;
         OVERHEAD_BYTES
@@ -158,7 +161,7 @@ impl Message {
             }
     }
 
-    /// Whether this message travels beside the ordinary ones, because it is big and not urgent.
+    /// Whether this message is sent beside the ordinary ones, because it is big and not urgent.
     pub fn is_bulk(&self) -> bool {
         matches!(self.body, Body::Chunk(_))
     }
@@ -189,7 +192,7 @@ impl Chunk {
         hasher.finalize()
     }
 
-    /// Key of the last row up to and with this piece.
+    /// Key of the last row up to the end of this piece.
     pub fn end(&self) -> Option<&Bytes> {
         self.rows.last().map(|(key, _)| key).or(self.after.as_ref())
     }

@@ -2,47 +2,56 @@
 //!
 //! # The protocol in plain words
 //!
-//! A few servers, usually three, keep the same list of commands, the *log*. Each applies the commands in
-//! their order to its own state. The start is the same, the commands are the same, so the states are the same.
-//! Any minority of the servers may fail, and the others go on. All the work is to agree on the list.
+//! A few servers, usually three, keep the same list of commands, the *log*. Each applies the
+//! commands in their order to its own state. The start is the same, the commands are the same, so
+//! the states are the same. Any minority of the servers may fail, and the others go on. All the
+//! work is to agree on the list.
 //!
-//! **A leader decides.** At most one server leads in a *term*, and terms are numbered. Only the leader appends
-//! to the list, and it tells the others, its followers, what comes next. So there is never a question of who
-//! wrote first. When the leader falls silent, a follower starts the next term and asks for votes. A server votes
-//! once in a term and writes its vote to its disk before it answers. Two majorities share a server, so no term
-//! has two leaders. Timeouts are random, so two candidates seldom split the votes twice.
+//! **A leader decides.** At most one server leads in a *term*, and terms are numbered. Only the
+//! leader appends to the list, and it tells the others, its followers, what comes next. So there is
+//! never a question of who wrote first. When the leader falls silent, a follower starts the next
+//! term and asks for votes. A server votes once in a term and writes its vote to its disk before it
+//! answers. Two majorities share a server, so no term has two leaders. Timeouts are random, so two
+//! candidates seldom split the votes twice.
 //!
-//! **A new leader must not lack anything.** A server gives its vote only to a candidate whose log is at least as
-//! good as its own: its last entry has a higher term, or the same term and a position at least as high. Any majority of
-//! voters contains a server that has what an earlier majority has. So each later leader has it.
+//! **A new leader must not lack anything.** A server gives its vote only to a candidate whose log
+//! is at least as good as its own: its last entry has a higher term, or the same term and a
+//! position at least as high. Any majority of voters contains a server that has what an earlier
+//! majority has. So each later leader has it.
 //!
-//! **The leader streams entries.** Every message names the entry before those that it carries. A follower that does
-//! not have that entry refuses and says where its log could agree. The leader goes back to there. Then the follower
-//! drops what contradicts and takes what the leader has. If two logs have the same entry (position and term), they
-//! are the same up to there.
+//! **The leader streams entries.** Every message names the entry before those that it carries. A
+//! follower that does not have that entry refuses and says where its log could agree. The leader
+//! goes back to there. Then the follower drops what contradicts and takes what the leader has. If
+//! two logs have the same entry (position and term), they are the same up to there.
 //!
-//! **A majority makes it permanent.** When a majority has an entry on its disks, it is *committed*: no later leader
-//! can lack it. The leader says so in its next messages, and everybody applies it. There is one trap. An entry of an
-//! *older* term is not safe because a majority has it: a server with a higher last term could still be elected
-//! without it. So the leader counts only entries of its own term, and the older ones before it are committed with it
-//! (Figure 8 of the paper). A new leader therefore appends an empty entry at once.
+//! **A majority makes it permanent.** When a majority has an entry on its disks, it is *committed*:
+//! no later leader can lack it. The leader says so in its next messages, and everybody applies it.
+//! There is one trap. An entry of an *older* term is not safe because a majority has it: a server
+//! with a higher last term could still be elected without it. So the leader counts only entries of
+//! its own term, and the older ones before it are committed with it (Figure 8 of the paper). A new
+//! leader therefore appends an empty entry at once.
 //!
-//! **A disk comes before a word.** A server may crash after each line. What it promises (a vote, "I have this entry")
-//! must be on its disk before the promise leaves. That is the one law of effects: [`ready`] says the order.
+//! **A disk comes before a word.** A server may crash after each line. What it promises (a vote, "I
+//! have this entry") must be on its disk before the promise leaves. That is the one law of effects:
+//! [`ready`] says the order.
 //!
-//! **Reads ask, too.** A leader that was cut off may not know that it leads no more. So before it answers a read, it
-//! asks a majority whether it still leads, and applies everything that was committed when the read came.
+//! **Reads ask, too.** A leader that was cut off may not know that it leads no more. So before it
+//! answers a read, it asks a majority whether it still leads, and applies everything that was
+//! committed when the read came.
 //!
-//! **The log must not grow forever.** The state already contains what was applied, so the log's beginning can go. A
-//! follower that still needs it gets the state instead, in pieces: a *snapshot*.
+//! **The log must not grow forever.** The state already contains what was applied, so the log's
+//! beginning can go. A follower that still needs it gets the state instead, in pieces: a
+//! *snapshot*.
 //!
-//! Two additions keep a group calm. *Pre-vote*: before a server raises its term, it asks whether it could win. A server
-//! that was cut off and comes back disturbs nobody. *Check-quorum*: a leader that hears no majority steps down. Each
-//! needs the other: a server that hears a leader votes for nobody, so a leader that nobody else hears has to go.
+//! Two additions keep a group calm. *Pre-vote*: before a server raises its term, it asks whether it
+//! could win. A server that was cut off and comes back disturbs nobody. *Check-quorum*: a leader
+//! that hears no majority steps down. Each needs the other: a server that hears a leader votes for
+//! nobody, so a leader that nobody else hears has to go.
 //!
-//! The paper is "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout, extended version); bare
-//! section numbers in comments are its sections. "Thesis" is Ongaro's. Rules are those of docs/correctness.md. To see
-//! the protocol at work, read the scripts in raft/tests/golden.
+//! The paper is "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout,
+//! extended version); bare section numbers in comments are its sections. "Thesis" is Ongaro's.
+//! Rules are those of docs/correctness.md. To see the protocol at work, read the scripts in
+//! raft/tests/golden.
 //!
 //! # A tour of this module
 //!
@@ -51,18 +60,22 @@
 //! * [`Raft::tick`]: time passed. A follower that hears no leader asks around whether it could win
 //!   (pre-vote), then raises its term and asks for votes; a leader sends heartbeats and steps down
 //!   when a majority has been silent (`election`).
-//! * [`Raft::step`]: a peer's message. The term rule of Figure 2 stands once, before dispatch.
+//! * [`Raft::step`]: a peer's message. The term rule of Figure 2 is applied once, before dispatch.
 //! * [`Raft::propose`]: a leader appends a command and streams it (`replication`).
 //! * [`Raft::read`]: a linearizable read without a log entry (`read`).
-//! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's prefix
-//!   goes, and followers that still need it get rows instead (`snapshot`).
-//! * `catch_up`: who lacks entries that are not in memory gets them from files, while they are there.
+//! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's
+//!   prefix goes, and followers that still need it get rows instead (`snapshot`).
+//! * `catch_up`: a follower that lacks entries that are not in memory gets them from files, while
+//!   they exist.
 //! * `flow`: what is committed and not applied is bounded, here and on followers.
-//! * `debt`: a server that lost a part of its log votes only for logs that reach what it has promised.
-//! * [`Raft::hashed`]: what the tables are compared by; one that differs from most is replaced (`table`).
-//! * [`Raft::saved`]: the last Ready's save is durable; only then do the own entries count.
+//! * `debt`: a server that lost a part of its log votes only for logs that reach what it has
+//!   promised.
+//! * [`Raft::hashed`]: what the tables are compared by; one that differs from most is replaced
+//!   (`table`).
+//! * [`Raft::saved`]: the last Ready's save is durable; only then do this server's own entries
+//!   count.
 //!
-//! A message goes through one door each way: both ends of a conversation live in one file.
+//! Both ends of a conversation are in one file.
 //!
 //! Left out on purpose: change of membership, leadership transfer, leases.
 
@@ -103,7 +116,7 @@ use role::Role;
 use snapshot::Staging;
 use table::OwnTable;
 
-/// Why a message was refused. Counted, never fatal but for the last (correctness rule 49).
+/// Why a message was refused. Counted; only the last is fatal (correctness rule 49).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The sender is not of this group.
@@ -335,8 +348,8 @@ impl Raft {
         Ok(())
     }
 
-    /// Whoever is behind must learn the newer term, or it keeps disturbing (rule 4); everything else
-    /// of an old term is forgotten.
+    /// A stale sender must learn the newer term, or it keeps disrupting the group (rule 4);
+    /// everything else of an old term is dropped.
     fn answer_old_term(&mut self, from: NodeId, message: &Message) {
         match &message.body {
             Body::PreVote { .. } | Body::Vote { .. } => self.refuse_vote(from, message),
@@ -386,7 +399,7 @@ impl Raft {
         self.disk_low = low;
     }
 
-    /// The save of the last Ready is durable: the entries in it count from now on (rules 18, 19).
+    /// The save of the last Ready is durable: its entries count from now on (rules 18, 19).
     pub fn saved(&mut self) {
         self.saved = self.saving.min(self.log.last().index);
         self.maybe_commit();
@@ -487,7 +500,7 @@ impl Raft {
         &self.disbelieved
     }
 
-    /// The log behind the marker.
+    /// The log after the marker.
     pub fn log(&self) -> &Log {
         &self.log
     }

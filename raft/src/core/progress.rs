@@ -1,9 +1,11 @@
 //! One follower as the leader sees it.
 //!
-//! * `Probe`: where the logs agree is being looked for; one Append at a time.
-//! * `Replicate`: known; Appends are sent ahead of their answers (pipelining), within limits.
-//! * `Full`: it has no room for entries (correctness rule 77); heartbeats only, until it says that it has.
-//! * `Snapshot`: what the follower lacks was compacted away; rows are streamed to it.
+//! * `Probe`: the leader is looking for the point where the logs agree; one Append at a time.
+//! * `Replicate`: that point is known; Appends are sent ahead of their answers (pipelining), within
+//!   limits.
+//! * `Full`: the follower has no room for entries (correctness rule 77); heartbeats only, until it
+//!   reports room.
+//! * `Snapshot`: entries that the follower lacks were compacted away; rows are streamed to it.
 
 use std::collections::VecDeque;
 
@@ -17,12 +19,12 @@ use crate::types::{EntryId, Index};
 pub enum Feed {
     /// Looking for the point of agreement.
     Probe {
-        /// A probe is on its way; the next heartbeat repeats it.
+        /// A probe is in flight; the next heartbeat repeats it.
         waiting: bool,
     },
     /// Streaming entries.
     Replicate {
-        /// Last position and bytes of each Append on its way.
+        /// Last position and bytes of each Append in flight.
         in_flight: VecDeque<(Index, usize)>,
     },
     /// Waiting until the follower has applied more of what it has.
@@ -40,25 +42,25 @@ pub struct Progress {
     pub next: Index,
     /// How it is fed.
     pub feed: Feed,
-    /// Ticks since it was last heard in this term (check-quorum, rule 6).
+    /// Ticks since the last message from it in this term (check-quorum, rule 6).
     pub silent_ticks: u32,
     /// Newest round it answered.
     pub round: u64,
-    /// Commit index last told to it.
+    /// The last commit index sent to it.
     pub commit_told: Index,
     /// It reported a nearly full disk.
     pub disk_low: bool,
-    /// Bytes of entries that it has room for, as it said last (correctness rule 77).
+    /// Bytes of entries that it has room for, by its last report (correctness rule 77).
     pub room: u64,
-    /// The last entry it has acknowledged in this term; it is told so with each Append (rule 63).
+    /// The last entry it has acknowledged in this term; each Append tells it so (rule 63).
     pub acked: EntryId,
     /// It has lost entries that it had acknowledged (rule 62).
     pub owes: bool,
     /// A heartbeat is owed.
     pub due: bool,
-    /// It is to hear that its table differs from most, which had this hash (correctness rule 69).
+    /// It must learn that its table differs from most, which had this hash (correctness rule 69).
     pub differs: Option<Mark>,
-    /// It said that its table is bad, and needs a snapshot at or past this position.
+    /// It reported that its table is bad, and needs a snapshot at or past this position.
     pub needs: Option<Index>,
     /// Entries are being read for it from the log's files.
     pub is_reading: bool,
@@ -91,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// The snapshot that is streamed to it, for whatever reason.
+    /// The snapshot that is streamed to it, for either reason.
     pub fn stream_mut(&mut self) -> Option<&mut Stream> {
         match &mut self.feed {
             Feed::Snapshot(stream) => Some(stream),
@@ -99,8 +101,9 @@ impl Progress {
         }
     }
 
-    /// The same, if it may go on: a follower whose disk is low takes no snapshot that it has not begun with (correctness rule 35). Nothing
-    /// is held for it before its next answers say that it has space.
+    /// The same, if it may continue: a follower whose disk is low takes no snapshot that it has not
+    /// begun (correctness rule 35). Nothing is held for it until its next answers say that it has
+    /// space.
     pub fn stream_with_space(&mut self) -> Option<&mut Stream> {
         let disk_low = self.disk_low;
         let stream = self.stream_mut()?;
@@ -111,7 +114,7 @@ impl Progress {
         Some(stream)
     }
 
-    /// Bytes on their way, and how many messages.
+    /// Bytes in flight, and the number of messages.
     pub fn in_flight(&self) -> (usize, usize) {
         match &self.feed {
             Feed::Replicate { in_flight } => {
@@ -137,7 +140,7 @@ impl Progress {
         (is_open && is_fresh).then(|| config.append_bytes_max.min(room.saturating_sub(bytes)))
     }
 
-    /// The follower agrees up to `index`, as a message that was sent shows. Never goes back
+    /// The follower agrees up to `index`, as its answer to a sent message shows. Never goes back
     /// (correctness rule 16). Returns whether that is news.
     pub fn on_matched(&mut self, index: Index) -> bool {
         let news = index > self.matched;
@@ -155,8 +158,8 @@ impl Progress {
         news
     }
 
-    /// The follower says how much it takes. Without room nothing is on its way to it any more: what it left out is
-    /// sent again from where it agrees.
+    /// The follower reports how much it takes. Without room nothing counts as in flight any more:
+    /// dropped entries are sent again from where it agrees.
     pub fn on_room(&mut self, room: u64) {
         self.room = room;
         match &self.feed {
@@ -170,13 +173,13 @@ impl Progress {
         }
     }
 
-    /// The follower has lost what it acknowledged: all that is known to agree now is what lies up to `index`
+    /// The follower has lost what it acknowledged: now it is only known to agree up to `index`
     /// (correctness rule 62).
     pub fn set_back(&mut self, index: Index) {
         self.matched = self.matched.min(index);
     }
 
-    /// Goes on looking from `next`, never below what is known to agree.
+    /// Continues probing from `next`, never below what is known to agree.
     pub fn probe_from(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
         self.feed = Feed::Probe { waiting: false };

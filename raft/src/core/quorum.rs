@@ -1,11 +1,11 @@
-//! Who counts, and what a majority has. Pure, and the only place that knows voters: a change of
-//! membership would come here.
+//! Who counts, and what a majority has. Pure, and the only code that knows voters: a change of
+//! membership would go here.
 
 use std::collections::BTreeMap;
 
 use crate::types::{Membership, NodeId};
 
-/// How an election stands.
+/// The state of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {
     /// A majority granted.
@@ -35,7 +35,7 @@ impl Membership {
         self.reached(holds) == Some(true)
     }
 
-    /// How an election with these answers stands.
+    /// The state of an election with these answers.
     pub fn tally(&self, answers: &BTreeMap<NodeId, bool>) -> Tally {
         if self.majority(|voter| answers.get(&voter) == Some(&true)) {
             Tally::Won

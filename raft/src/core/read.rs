@@ -1,10 +1,10 @@
 //! Linearizable reads without a log entry: `ReadIndex` (8; thesis 6.4; correctness rule 23).
 //!
 //! A leader with a committed entry of its own term notes its commit index and starts a round: every
-//! follower gets an Append that carries the round's number. When a majority has answered a round that
-//! was sent *after* the read arrived, nobody else had become leader before that, so the noted index
-//! covers everything acknowledged until the read came. One round is on its way at a time and carries
-//! all the reads that came before it; the next takes those that came meanwhile.
+//! follower gets an Append that carries the round's number. When a majority has answered a round
+//! that was sent *after* the read arrived, nobody else had become leader before that, so the noted
+//! index covers everything acknowledged until the read arrived. One round is in flight at a time
+//! and carries all the reads that came before it; the next round takes later reads.
 
 use super::ready::{Apply, ReadId};
 use super::role::Role;
@@ -31,7 +31,7 @@ impl Raft {
         Ok(())
     }
 
-    /// Starts a round for the reads that wait, if none is on its way; `again`: even if one is, because
+    /// Starts a round for the waiting reads, if none is in flight; `again`: even if one is, because
     /// it may be slow. A lost round needs no repeating: every later Append names the newest one.
     pub(super) fn start_round(&mut self, again: bool) {
         let commit = self.commit;
@@ -48,7 +48,7 @@ impl Raft {
         self.confirm_reads();
     }
 
-    /// Hands over the reads of every round that a majority has answered.
+    /// Passes on the reads of every round that a majority has answered.
     pub(super) fn confirm_reads(&mut self) {
         let me = self.me;
         let Role::Leader(leader) = &mut self.role else { return };
@@ -68,7 +68,8 @@ impl Raft {
         }
     }
 
-    /// A server that leads no more can confirm nothing: say so, so that callers look elsewhere.
+    /// A server that no longer leads can confirm nothing. It says so, so that callers look
+    /// elsewhere.
     pub(super) fn abort_reads(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
             let waiting = std::mem::take(&mut leader.waiting);

@@ -1,5 +1,5 @@
-//! What the core wants done, in the order in which the driver must do it:
-//! `appends -> save -> send -> apply`, finished before the next inputs are read.
+//! The effects that the core wants, in the order in which the driver must carry them out: `appends
+//! -> save -> send -> apply`, finished before the next inputs are read.
 
 use bytes::Bytes;
 
@@ -28,7 +28,7 @@ pub struct Ready {
     pub alarms: Vec<Alarm>,
 }
 
-/// Name of a read, chosen by who asks.
+/// Name of a read, chosen by its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId(pub u64);
 
@@ -39,13 +39,13 @@ pub enum Apply {
     Entry(Entry),
     /// A confirmed read: to be answered once everything up to the index is applied (8).
     Read(ReadId, Index),
-    /// A read that cannot be confirmed: this server leads no more.
+    /// A read that cannot be confirmed: this server no longer leads.
     ReadAborted(ReadId),
     /// A snapshot piece to stage; the last one makes the staged rows the live ones.
     Chunk(Chunk),
-    /// What was staged is not needed any more.
+    /// The staged rows are no longer needed.
     DropStaged,
-    /// The table differs from those of most servers: it is to be marked so, durably (correctness rule 69).
+    /// The table differs from those of most servers: mark it so, durably (correctness rule 69).
     TableBad,
     /// This server has seen a newer term: proposals of older ones may never be answered (rule 28).
     NewerTerm(Term),
@@ -58,7 +58,7 @@ pub struct StreamOrder {
     pub to: NodeId,
     /// The snapshot to continue; if it is none or no longer held, a fresh one begins.
     pub snapshot: Option<EntryId>,
-    /// Rows behind this key.
+    /// Rows after this key.
     pub after: Option<Bytes>,
 }
 
@@ -67,11 +67,11 @@ pub struct StreamOrder {
 pub struct RunOrder {
     /// The follower.
     pub to: NodeId,
-    /// Entries behind this one,
+    /// Entries after this one,
     pub prev: Index,
-    /// up to and with this one,
+    /// up to and including this one,
     pub upto: Index,
-    /// of so many bytes together, one at least.
+    /// of this many bytes together, at least one entry.
     pub bytes: usize,
 }
 

@@ -1,10 +1,10 @@
 //! Log replication (5.3, 5.4.2).
 //!
-//! A leader keeps one [`Progress`] per follower and makes its Appends when a Ready is taken, so that
-//! everything proposed in a round leaves in one message. Each Append, heartbeats included, names the
-//! entry before the ones it carries; a follower that does not have it says where it could continue
-//! (fast backup), and the leader goes on looking from there. What an answer proves comes from the
-//! answer alone (rule 16).
+//! A leader keeps one [`Progress`] per follower and makes its Appends when a Ready is taken, so
+//! that everything proposed in a round leaves in one message. Each Append, heartbeats included,
+//! names the entry before the ones it carries. A follower that does not have it says where it could
+//! continue (fast backup), and the leader probes from there. What an answer proves is computed from
+//! the answer alone (rule 16).
 
 use super::alarm::Alarm;
 use super::message::{Body, Envelope, Message, Verdict};
@@ -29,7 +29,8 @@ impl Raft {
         let mut stalled = Vec::new();
         for (id, follower) in &mut leader.followers {
             follower.silent_ticks = follower.silent_ticks.saturating_add(1);
-            // A commit index that nothing carried yet goes with the next tick, not the next heartbeat.
+            // A commit index that no message has carried yet goes with the next tick, not the next
+            // heartbeat.
             let owes_commit = follower.commit_told < commit && follower.matched >= commit;
             follower.due |= beat || owes_commit;
             match &mut follower.feed {
@@ -56,9 +57,9 @@ impl Raft {
         self.maybe_step_down();
     }
 
-    /// The Appends of this round: what followers lack, and heartbeats that are owed.
+    /// The Appends of this round: entries that followers lack, and heartbeats that are due.
     pub(super) fn take_appends(&mut self) -> Vec<Envelope> {
-        // First those of entries from files: what follows may be in memory.
+        // First those of entries from files: the following entries may be in memory.
         let mut appends = std::mem::take(&mut self.appends);
         self.start_round(false);
         let Role::Leader(leader) = &self.role else { return appends };
@@ -76,8 +77,8 @@ impl Raft {
         let follower = self.role.leader_mut()?.followers.get(&to)?;
         let (next, is_streamed) = (follower.next, matches!(follower.feed, Feed::Snapshot(_)));
         let is_behind = !is_streamed && next <= marker.index;
-        if is_behind && !self.has_behind(next.previous()) {
-            // What it needs next is gone (section 7).
+        if is_behind && !self.has_after(next.previous()) {
+            // The entry that it needs next is gone (section 7).
             self.become_stream(to);
             return self.next_append(to);
         }
@@ -126,13 +127,13 @@ impl Raft {
         self.follow(from)?;
         self.compare(prev, &entries)?;
         self.check_acked(acked)?;
-        self.leave_what_has_no_room(&mut entries);
+        self.drop_entries_without_room(&mut entries);
         let covered = Index(prev.index.0 + entries.len() as u64);
         let agrees = self.log.contains(prev)
             || base::mutant!("ignore-previous-term") && prev.index <= self.log.last().index;
         let verdict = if covered <= self.commit {
-            // All of it is committed here and was compared, so all that is committed is in the leader's log as well (leader
-            // completeness).
+            // All of it is committed here and was compared, so everything that is committed is in
+            // the leader's log as well (leader completeness).
             Verdict::Matched(self.commit)
         } else if prev.index >= self.log.marker().index && !agrees {
             let try_at = self.log.last_not_above(prev.index, prev.term);
@@ -155,7 +156,7 @@ impl Raft {
     }
 
     fn answer_with(&mut self, to: NodeId, verdict: Verdict, round: u64, table: TableReport) {
-        let (disk_low, owes, room) = (self.disk_low, self.owes().is_some(), self.tell_room());
+        let (disk_low, owes, room) = (self.disk_low, self.owes().is_some(), self.report_room());
         self.send(to, Body::AppendReply { verdict, round, disk_low, owes, table, room });
     }
 
@@ -179,15 +180,17 @@ impl Raft {
         Ok(())
     }
 
-    /// Rule 65: what a leader says of its log is held against what is committed here, wherever that is still
-    /// known, and against entries of the same name. Both are the same in every log for all time, and the leader of
-    /// a term has everything committed before it: so the first difference proves that safety is broken.
+    /// Rule 65: compares what a leader says of its log with the entries committed here, as far as
+    /// they are still known, and with entries of the same id. Both are the same in every log
+    /// forever, and the leader of a term has everything that was committed before it: so the first
+    /// difference proves that safety is broken.
     fn compare(&self, prev: EntryId, entries: &[Entry]) -> Result<(), Refused> {
         base::mutant!("matched-unseen", return Ok(()));
         self.compare_id(prev)?;
         let last = self.log.last();
         for entry in entries {
-            // What continues the log is compared with its end, and terms do not fall along a message (check_append).
+            // An entry that continues the log is compared with its end; terms do not fall along a
+            // message (check_append).
             if entry.id.index > last.index && entry.id.term >= last.term {
                 break;
             }
@@ -203,8 +206,8 @@ impl Raft {
         Ok(())
     }
 
-    /// The same for one name of an entry in the leader's log. Where the own entry is not known any more, or not
-    /// committed, terms still may not fall along the leader's log.
+    /// The same for one entry id in the leader's log. Even if this server's entry is no longer
+    /// known, or not committed, terms may not fall along the leader's log.
     pub(super) fn compare_id(&self, said: EntryId) -> Result<(), Refused> {
         let own = match self.log.id_at(said.index.min(self.commit)) {
             Some(own) if own.index == said.index && own != said => own,
@@ -217,14 +220,14 @@ impl Raft {
         )))
     }
 
-    /// `from` leads this term: follow it, and be patient again (rule 7).
+    /// `from` leads this term: follow it, and reset the timer (rule 7).
     pub(super) fn follow(&mut self, from: NodeId) -> Result<(), Refused> {
         match self.leader() {
             Some(leader) if leader == from => {}
             Some(leader) => return Err(self.leave_term_of_two(leader, from)),
             None => {
                 self.become_follower(self.hard_state.term, Some(from));
-                // It was elected with what it claimed (rule 67).
+                // It was elected with the entries that it claimed (rule 67).
                 self.claimed_beyond.remove(&from);
             }
         }
@@ -234,8 +237,9 @@ impl Raft {
         Ok(())
     }
 
-    /// Rule 68. It is no proof that anything committed is lost, so nobody ends; but who forgets in a restart whom it
-    /// followed in this term could acknowledge the same positions to both. In the next term nobody can.
+    /// Rule 68. This does not prove that a committed entry is lost, so no process ends. But a
+    /// server that forgets in a restart which leader it followed in this term could acknowledge the
+    /// same positions to both. In the next term it cannot.
     fn leave_term_of_two(&mut self, one: NodeId, other: NodeId) -> Refused {
         let term = self.hard_state.term;
         self.alarms.push(Alarm::TwoLeaders { term, one, other });
@@ -243,8 +247,8 @@ impl Raft {
         Refused::Impossible("a second leader in one term")
     }
 
-    /// Rules 13 and 15: skip what is there, truncate only at a real conflict of terms; truncation and
-    /// new entries are one save.
+    /// Rules 13 and 15: skip entries that are there, truncate only at a real conflict of terms;
+    /// truncation and new entries are one save.
     fn take_entries(&mut self, entries: Vec<Entry>) -> Result<(), Refused> {
         for entry in entries {
             if entry.id.index <= self.log.marker().index || self.log.contains(entry.id) {
@@ -264,8 +268,9 @@ impl Raft {
         Ok(())
     }
 
-    /// No, by term: the sender learns this server's term from it. It names no round: by the time it
-    /// arrives its receiver may lead this very term, and rounds of another term prove nothing in it.
+    /// Refuses, by term: the sender learns this server's term from it. It names no round: by the
+    /// time it arrives its receiver may lead this very term, and rounds of another term prove
+    /// nothing in it.
     pub(super) fn refuse_append(&mut self, from: NodeId, at: Index) {
         let verdict = Verdict::Conflict { at, try_at: self.log.last() };
         // The hashes of the table are for the leader of this term.
@@ -321,7 +326,8 @@ impl Raft {
             }
             Verdict::Conflict { at, try_at } => {
                 if owes && at <= follower.matched && !base::mutant!("matched-not-set-back") {
-                    // What it has now may be from before it agreed with this log: nothing of it is known to agree.
+                    // What it has now may be from before it agreed with this log: none of it is
+                    // known to agree.
                     follower.set_back(Index(0));
                 }
                 on_conflict(follower, log, at, try_at);
@@ -338,9 +344,10 @@ impl Raft {
         Ok(())
     }
 
-    /// Rule 67: a follower agrees beyond the end of this leader's log. Either this server lost entries, and others may
-    /// lead: one that has them is elected as soon as this one lets it, for its log is longer. Or the follower is
-    /// wrong: if it could not win three elections with what it claims, and nobody else ever claimed such a thing.
+    /// Rule 67: a follower agrees beyond the end of this leader's log. Either this server lost
+    /// entries, and others may lead: a server that has them is elected as soon as this one steps
+    /// down, because its log is longer. Or the follower is wrong: it could not win three elections
+    /// with what it claims, and nobody else ever made such a claim.
     fn doubt_own_log(&mut self, peer: NodeId, claimed: Index) -> Refused {
         const CLAIMS_MAX: u32 = 3;
         const ABSTAINS_TIMEOUTS: u32 = 10;
@@ -359,18 +366,19 @@ impl Raft {
         refused
     }
 
-    /// Something sent to `peer` was lost.
+    /// A message to `peer` was lost.
     pub fn unreachable(&mut self, peer: NodeId) {
         if let Some(follower) = self.role.leader_mut().and_then(|leader| leader.followers.get_mut(&peer))
             && matches!(follower.feed, Feed::Replicate { .. })
         {
-            // Wait for the next heartbeat: asking at once would ask a dead peer in every round.
+            // Wait for the next heartbeat: probing at once would send to a dead peer in every
+            // round.
             follower.probe_from(follower.matched.next());
             follower.feed = Feed::Probe { waiting: true };
         }
     }
 
-    /// Rule 11: only an entry of the own term is committed by counting (5.4.2, Figure 8).
+    /// Rule 11: only an entry of the leader's own term is committed by counting (5.4.2, Figure 8).
     pub(super) fn maybe_commit(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         let matched = |voter: NodeId| {
@@ -389,7 +397,7 @@ impl Raft {
     }
 }
 
-/// What was sent counts as on its way; `next` runs ahead of the answers.
+/// Sent entries count as in flight; `next` runs ahead of the answers.
 pub(super) fn note_sent(follower: &mut Progress, entries: &[Entry]) {
     match &mut follower.feed {
         Feed::Probe { waiting } => *waiting = true,
@@ -404,7 +412,8 @@ pub(super) fn note_sent(follower: &mut Progress, entries: &[Entry]) {
     }
 }
 
-/// Rules 16 and 17: an answer to an old message moves nothing; a real one tells where to look next.
+/// Rules 16 and 17: an answer to an old message moves nothing; a real one shows where to probe
+/// next.
 fn on_conflict(follower: &mut Progress, log: &super::log::Log, at: Index, try_at: EntryId) {
     base::mutant!("match-from-refusal", follower.on_matched(try_at.index));
     let stale = match &follower.feed {

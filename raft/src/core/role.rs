@@ -17,12 +17,12 @@ pub enum Role {
     },
     /// Asks whether an election could be won, without disturbing anybody (thesis 9.6).
     PreCandidate {
-        /// Answers so far, the own one included.
+        /// Answers so far, including its own.
         answers: BTreeMap<NodeId, bool>,
     },
     /// Asks for votes in its term.
     Candidate {
-        /// Answers so far, the own one included.
+        /// Answers so far, including its own.
         answers: BTreeMap<NodeId, bool>,
     },
     /// Leads its term.
@@ -42,13 +42,13 @@ pub struct Leader {
     pub round: u64,
     /// Reads that wait for a round to be started.
     pub waiting: Vec<ReadId>,
-    /// Rounds on their way: number, the commit index when it started, its reads.
+    /// Rounds in flight: number, the commit index when it started, its reads.
     pub rounds: VecDeque<(u64, Index, Vec<ReadId>)>,
     /// Ticks since the last heartbeat.
     pub heartbeat_elapsed: u32,
     /// Bytes of entries not committed.
     pub uncommitted_bytes: usize,
-    /// What servers say of their tables.
+    /// The servers' reports on their tables.
     pub(super) claims: Claims,
 }
 

@@ -56,7 +56,8 @@ impl Raft {
         let durable = if base::mutant!("compact-before-durable") { self.handed } else { durable };
         let mut pins = self.follower_pins();
         pins.sort_unstable();
-        // The slowest is not waited for for ever: beyond the hard limit it starts over with a snapshot.
+        // Do not wait for the slowest follower forever: past the hard limit it restarts from a
+        // snapshot.
         let is_huge = self.log.bytes() > self.config.log_bytes_hard_max;
         let slow = pins
             .iter()
@@ -82,8 +83,9 @@ impl Raft {
         fresh
             .map(|follower| match &follower.feed {
                 Feed::Snapshot(Stream { snapshot: Some(snapshot), .. }) => snapshot.index,
-                // An order on its way will name a position at or above what is durable now; or, if the table was flushed
-                // further behind its view, one that `chunk_read` finds too old.
+                // An order on its way will name a position at or above what is durable now; or, if
+                // the table was flushed further after its view, one that `chunk_read` finds too
+                // old.
                 Feed::Snapshot(_) => self.handed,
                 _ => follower.matched,
             })
@@ -98,7 +100,7 @@ impl Raft {
         }
     }
 
-    /// Asks for the rows behind those that were sent, if one more chunk may be on its way.
+    /// Asks for the rows after those that were sent, if one more chunk may be in flight.
     pub(super) fn order_chunk(&mut self, to: NodeId) {
         let Role::Leader(leader) = &mut self.role else { return };
         let stream = leader.followers.get_mut(&to).and_then(Progress::stream_with_space);
@@ -111,7 +113,7 @@ impl Raft {
 
     /// The chunk that an order asked for was read.
     pub fn chunk_read(&mut self, to: NodeId, chunk: Chunk) {
-        let has_rest = self.has_behind(chunk.snapshot.index);
+        let has_rest = self.has_after(chunk.snapshot.index);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(follower) = leader.followers.get_mut(&to) else { return };
         let (needs, repairs) = (follower.needs, follower.repair.is_some());

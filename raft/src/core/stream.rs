@@ -1,9 +1,10 @@
 //! A snapshot on its way to a follower.
 //!
-//! Some chunks are on their way at a time; what the follower has staged clocks the next ones. One chunk is read at a time, behind
-//! the one read before it. A follower that gets a chunk it cannot use (the one before it was lost, or it has it)
-//! answers with how far it is, and the stream goes on from there; so it does when nothing is heard for three heartbeats.
-//! Either way it begins again with one chunk, and one more for each that is staged.
+//! Some chunks are in flight at a time; the follower's answers about staged rows trigger the next
+//! ones. One chunk is read at a time, after the one read before it. A follower that gets a chunk it
+//! cannot use (the one before it was lost, or it has it) answers with how far it is, and the stream
+//! goes on from there; so it does when nothing is heard for three heartbeats. Either way it begins
+//! again with one chunk, and one more for each that is staged.
 
 use std::collections::VecDeque;
 
@@ -49,7 +50,7 @@ impl Stream {
         *self = Self { is_reading: self.is_reading, ..Self::default() };
     }
 
-    /// The next chunk has the rows behind this key.
+    /// The next chunk has the rows after this key.
     pub(super) fn tail(&self) -> Option<&Bytes> {
         self.on_way.back().map_or(self.cursor.as_ref(), |(end, _)| end.as_ref())
     }
@@ -79,8 +80,8 @@ impl Stream {
         }
     }
 
-    /// The follower cannot use what it got, and has all up to `cursor`. Each chunk behind a gap is answered so: the first
-    /// of these answers counts.
+    /// The follower cannot use what it got, and has all up to `cursor`. Each chunk after a gap is
+    /// answered so: the first of these answers counts.
     pub(super) fn on_resume(&mut self, cursor: Option<Bytes>) {
         if !self.is_resumed || self.cursor != cursor {
             self.cursor = cursor;

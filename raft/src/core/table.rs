@@ -1,17 +1,19 @@
 //! Tables are compared, and one that differs from most is replaced (correctness rule 69).
 //!
-//! The applier tells the chained hash of its table at every position divisible by 256, and the driver the one at which
-//! nothing is left to apply. A follower tells each once, in its next answer to its leader, who compares (`Claims`). A
-//! server in the minority hears of it in every Append until it says that it knows; it looks at its own hash first.
+//! The applier reports the chained hash of its table at every position divisible by 256, and the
+//! driver the hash at which nothing is left to apply. A follower reports each hash once, in its
+//! next answer to its leader, which compares (`Claims`). A server in the minority hears of it in
+//! every Append until it confirms. It checks its own hash first.
 //!
-//! From then on its table is *bad*, which is written beside the rows: nothing more is applied to it, no client is answered
-//! from it, and the server does not stand for election. Its log and its vote are as good as ever, so it goes on to
-//! acknowledge and to vote. Each answer asks for a snapshot at or past what was applied, which the leader streams beside
-//! the entries; when it is installed the mark goes with the rows that it was about, in one step, and what follows in
-//! the log is applied again.
+//! From then on its table is *bad*, which is written beside the rows: nothing more is applied to
+//! it, no client is answered from it, and the server does not stand for election. Its log and its
+//! vote are sound, so it acknowledges and votes as before. Each answer asks for a snapshot at or
+//! past what was applied, which the leader streams beside the entries. When the snapshot is
+//! installed the mark goes with the rows that it was about, in one step, and the entries after it
+//! in the log are applied again.
 //!
-//! The invariant: while the table is bad nothing is handed to the applier but snapshots, so that what is handed is what is
-//! applied, and applied never goes back.
+//! The invariant: while the table is bad the applier gets only snapshots. So "handed to the
+//! applier" means "applied", and applied never goes back.
 
 use std::collections::VecDeque;
 
@@ -30,22 +32,22 @@ use crate::types::{Index, NodeId};
 /// A hash of a table, with the position of the last entry applied to it.
 pub type Mark = (Index, u64);
 
-/// What a follower says of its table in an answer to an Append.
+/// A follower's report on its table in an answer to an Append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableReport {
-    /// A hash that was not told before.
+    /// A hash that was not reported before.
     pub mark: Option<Mark>,
     /// The table is bad: a snapshot is needed at or past this position.
     pub needs: Option<Index>,
 }
 
-/// What a server knows of its own table.
+/// A server's knowledge of its own table.
 #[derive(Debug, Default)]
 pub(super) struct OwnTable {
     /// The newest hashes, in order of their positions.
     kept: VecDeque<Mark>,
-    /// Those of them that no leader was told.
-    untold: VecDeque<Mark>,
+    /// Those of them that were not reported to a leader.
+    unreported: VecDeque<Mark>,
     bad: bool,
 }
 
@@ -56,13 +58,13 @@ impl OwnTable {
 }
 
 impl Raft {
-    /// The table had this hash behind the entry at `index`.
+    /// The table had this hash after the entry at `index`.
     pub fn hashed(&mut self, index: Index, hash: u64) {
         let table = &mut self.table;
         if table.bad || table.kept.back().is_some_and(|(last, _)| *last >= index) {
             return;
         }
-        for marks in [&mut table.kept, &mut table.untold] {
+        for marks in [&mut table.kept, &mut table.unreported] {
             marks.push_back((index, hash));
             if marks.len() > KEPT_MAX {
                 marks.pop_front();
@@ -81,13 +83,14 @@ impl Raft {
         self.table.bad
     }
 
-    /// The table is another one: what was known of the old one says nothing of it.
+    /// The table was replaced: knowledge of the old one says nothing about it.
     pub(super) fn table_replaced(&mut self) {
         self.table = OwnTable::default();
     }
 
     fn table_found_bad(&mut self, at: Index) {
-        // A whole snapshot with the applier: the mark would come after the switch, and be on the table that is good.
+        // The applier has a complete snapshot: the mark would be made after the switch, on the good
+        // table.
         let is_replaced = self.staging.as_ref().is_some_and(Staging::is_done);
         if self.table.bad || is_replaced {
             return;
@@ -100,7 +103,8 @@ impl Raft {
         }
     }
 
-    /// The leader says that most tables had this hash there. It may speak of a table that was replaced since.
+    /// The leader says that most tables had this hash there. It may speak of a table that was
+    /// replaced since.
     pub(super) fn on_differs(&mut self, differs: Option<Mark>) {
         let Some((index, hash)) = differs else { return };
         let own = self.table.kept.iter().find(|(at, _)| *at == index);
@@ -109,13 +113,13 @@ impl Raft {
         }
     }
 
-    /// What an answer to the leader says of the table: something that was not told yet.
+    /// The report on the table in an answer to the leader: something that was not reported yet.
     pub(super) fn table_report(&mut self) -> TableReport {
         let needs = self.table.bad.then_some(self.handed);
-        TableReport { mark: self.table.untold.pop_front(), needs }
+        TableReport { mark: self.table.unreported.pop_front(), needs }
     }
 
-    /// What a follower says of its table.
+    /// A follower's report on its table.
     pub(super) fn on_table_report(&mut self, from: NodeId, report: TableReport) {
         let Some(follower) = self.role.leader_mut().and_then(|leader| leader.followers.get_mut(&from)) else {
             return;
@@ -131,7 +135,7 @@ impl Raft {
                 }
             }
         }
-        // (A mark beyond the log is nonsense, and would drive real ones out.)
+        // (A hash beyond the log is invalid, and would drive real ones out.)
         if let (Some(mark), None) = (report.mark, report.needs)
             && mark.0 <= self.log.last().index
         {
@@ -139,7 +143,7 @@ impl Raft {
         }
     }
 
-    /// Whoever leads compares what `node` told with what others did.
+    /// The leader compares the hash that `node` reported with the others.
     fn compare_tables(&mut self, node: NodeId, (index, hash): Mark) {
         base::mutant!("hash-not-compared", return);
         let me = self.me;
@@ -147,7 +151,8 @@ impl Raft {
         if let Some(follower) = leader.followers.get_mut(&node)
             && follower.differs.is_some_and(|(at, _)| at < index)
         {
-            // Another hash is judged anew; the same one, of a table that was replaced meanwhile, is not wrong any more.
+            // Another hash is judged anew; the same one, of a table that was replaced meanwhile, is
+            // no longer wrong.
             follower.differs = None;
         }
         let Judgement::Minority(hash, minority) = leader.claims.note(index, node, hash, &self.membership)
@@ -174,9 +179,9 @@ impl Raft {
         }
     }
 
-    /// What a server that begins to lead knows: its own hashes, which it has to tell nobody now.
+    /// The knowledge of a server that begins to lead: its own hashes, which it need not report now.
     pub(super) fn own_claims(&mut self) -> Claims {
-        self.table.untold.clear();
+        self.table.unreported.clear();
         let mut claims = Claims::default();
         for (index, hash) in &self.table.kept {
             claims.note(*index, self.me, *hash, &self.membership);

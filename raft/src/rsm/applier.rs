@@ -1,11 +1,12 @@
 //! The applier: one FIFO, in which everything that touches the table has its turn.
 //!
-//! A turn takes what is queued, applies its commands to an overlay, writes that in one batch, and only
-//! then answers: commands in their order, then the reads that were confirmed and whose index is
-//! applied. The answers of a run leave together, for a task that gives them out beside those who wait
-//! ([`respond`]): one wake-up a run, and answers to one connection travel in one write. Who waits for a
-//! command was queued before the command itself, so the verdict is found by comparing ids (rule 28): the same
-//! id, its output; another term at its index, not executed; passed by a snapshot, or a newer term seen, unknown.
+//! A turn takes the queued items, applies their commands to an overlay, writes that in one batch,
+//! and only then answers: commands in their order, then the confirmed reads whose index is applied.
+//! The answers of a run leave together, through a task that sends them on the callers' runtime
+//! ([`respond`]): one wake-up per run, and answers to one connection go in one write. The caller
+//! that waits for a command was queued before the command itself, so its answer follows from the
+//! ids (rule 28). The same id: its output. Another term at its index: not executed. Passed by a
+//! snapshot, or a newer term seen: unknown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,9 +25,9 @@ use crate::driver::{Event, Item, Waiter};
 use crate::storage::{self, APPLIED_KEY, Applied, Table};
 use crate::types::{Entry, EntryId, Index, Payload};
 
-/// What a command or a read comes to.
+/// The result of a command or a read.
 type Verdict<T> = Result<T, ExecuteError>;
-/// Where that is told.
+/// Where the result is sent.
 type Reply<T> = oneshot::Sender<Verdict<T>>;
 
 /// Waits for a command.
@@ -64,10 +65,10 @@ impl<S: StateMachine> Waiter for QueryWaiter<S> {
 
 type Queue<S> = mpsc::UnboundedReceiver<Vec<Item<CommandWaiter<S>, QueryWaiter<S>>>>;
 
-/// Gives out the answers of a turn.
+/// Sends the answers of a turn.
 pub(crate) type Responses = Box<dyn FnOnce() + Send>;
 
-/// Gives out answers on the runtime of those who wait for them.
+/// Sends answers on the runtime of the callers that wait for them.
 pub(crate) async fn respond(mut turns: mpsc::UnboundedReceiver<Responses>) {
     while let Some(answer_all) = turns.recv().await {
         answer_all();
@@ -85,13 +86,13 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) applied: Applied,
     /// The table is marked bad.
     pub(crate) is_bad: bool,
-    /// The driver's word on that, which is the first to know.
+    /// The driver's flag for that, which is set first.
     pub(crate) table_bad: Arc<AtomicBool>,
     /// The snapshot that is being staged.
     pub(crate) staging: Option<EntryId>,
-    /// What the driver is told now and then.
+    /// Reports to the driver, in batches.
     pub(crate) done: Done,
-    /// Who waits for commands, by position.
+    /// Callers that wait for commands, by position.
     pub(crate) waiters: VecDeque<(EntryId, CommandWaiter<S>)>,
     /// Reads not confirmed yet.
     pub(crate) asked: BTreeMap<ReadId, QueryWaiter<S>>,
@@ -99,8 +100,9 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
 }
 
-/// What was dealt with and not yet told to the driver, and how much of it is told at once: a wake-up costs more than
-/// an entry. Whatever stays untold is a small part of every limit (correctness rule 77).
+/// Finished work that was not reported to the driver yet, and how much is reported at once: a
+/// wake-up costs more than an entry. The unreported rest is a small part of every limit
+/// (correctness rule 77).
 #[derive(Debug)]
 pub(crate) struct Done {
     bytes: usize,
@@ -130,21 +132,22 @@ impl Done {
     }
 }
 
-/// The chained hash is told at every position that this divides: the same ones on every server.
+/// The chained hash is reported at every position that this divides: the same ones on every server.
 const HASHED_EVERY: u64 = 256;
 
-/// Commands and reads that are answered together. Clients that wait for each other's answers ask again
-/// together, too: one half of them should be on their way again while the other half is applied.
+/// The number of commands and reads that are answered together. It is small enough that half of a
+/// crowd of closed-loop clients is already sending again while the other half is applied.
 const RUN_MAX: usize = 32;
 
-/// What commands and reads of a run are answered.
+/// The answers to commands and reads of a run.
 struct Answers<S: StateMachine> {
     commands: Vec<(CommandWaiter<S>, Verdict<S::Output>)>,
     reads: Vec<(Reply<S::Answer>, S::Answer)>,
 }
 
 impl<S: StateMachine> Answers<S> {
-    /// Rule 69: whether the table is bad is asked when the answers leave, on the thread that finds it out.
+    /// Rule 69: whether the table is bad is checked when the answers leave, on the thread that
+    /// finds it out.
     fn leave(self, responses: &mpsc::UnboundedSender<Responses>, table_bad: &Arc<AtomicBool>) {
         if self.commands.is_empty() && self.reads.is_empty() {
             return;
@@ -163,7 +166,7 @@ impl<S: StateMachine> Answers<S> {
     }
 }
 
-/// What ends a run: it changes the whole table.
+/// An item that ends a run: it changes the whole table.
 enum Turning {
     Chunk(Chunk),
     Bad,
@@ -303,7 +306,8 @@ impl<S: StateMachine> Applier<S> {
         for (_, waiter) in self.waiters.drain(..) {
             waiter.refuse(ExecuteError::Unknown);
         }
-        // Nothing more is applied here, so what these wait for does not come. Another server can answer.
+        // Nothing more is applied here, so the awaited entries will not come. Another server can
+        // answer.
         self.done.reads += self.confirmed.len();
         for (_, waiter) in self.confirmed.drain(..) {
             waiter.refuse(ExecuteError::NotLeader { hint: None });
@@ -314,8 +318,9 @@ impl<S: StateMachine> Applier<S> {
     async fn on_chunk(&mut self, chunk: Chunk) {
         let snapshot = chunk.snapshot;
         if chunk.after.is_none() {
-            // The applied row comes first in key order. Rows that do not say of which snapshot they are would be
-            // found out only after the switch: nothing of the network may get that far (rule 49).
+            // The applied row comes first in key order. Rows that do not say of which snapshot they
+            // are would be noticed only after the switch: nothing from the network may get that far
+            // (rule 49).
             if !names_itself(&chunk) {
                 tracing::warn!(%snapshot, "snapshot refused: its rows do not name it");
                 self.drop_staged();
@@ -326,7 +331,7 @@ impl<S: StateMachine> Applier<S> {
             self.staging = Some(snapshot);
         }
         if self.staging != Some(snapshot) {
-            // It came behind one that was refused.
+            // It came after a chunk that was refused.
             return;
         }
         self.table.stage(chunk.rows);
@@ -363,7 +368,7 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// Reads are answered from the table, behind everything applied in this turn.
+    /// Reads are answered from the table, after everything that was applied in this turn.
     fn answer_reads(&mut self, answers: &mut Answers<S>) {
         while self.confirmed.front().is_some_and(|(index, _)| *index <= self.applied.id.index) {
             let (_, waiter) = self.confirmed.pop_front().expect("just seen");

@@ -1,4 +1,4 @@
-//! Rows in a map: a state machine can be tried with them command by command, without a replica.
+//! Rows in a map, to try a state machine command by command, without a replica.
 
 use std::collections::BTreeMap;
 

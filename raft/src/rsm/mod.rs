@@ -1,8 +1,8 @@
 //! Replicated state machines: what a service needs of Raft, and nothing more.
 //!
-//! A service implements [`StateMachine`] over rows and gets a [`Replica`]: [`Replica::execute`] runs
-//! a command through the log, [`Replica::query`] reads linearizably without a log entry. Snapshots,
-//! recovery and the state hash are nobody's code but this library's: all state is rows.
+//! A service implements [`StateMachine`] over rows and gets a [`Replica`]: [`Replica::execute`]
+//! runs a command through the log, [`Replica::query`] reads linearizably without a log entry. All
+//! state is rows, so this library alone handles snapshots, recovery and the state hash.
 
 mod applier;
 mod map;
@@ -26,12 +26,12 @@ use serde::de::DeserializeOwned;
 use crate::storage::Read;
 use crate::types::EntryId;
 
-/// A command as it lies in an entry, with room for later fields of all commands.
+/// A command as an entry stores it, with room for later fields of all commands.
 pub fn encode_command<C: Serialize>(command: &C) -> Bytes {
     codec::encode(&(command, Denied::NONE))
 }
 
-/// What [`encode_command`] made it of.
+/// The inverse of [`encode_command`].
 ///
 /// # Errors
 /// [`codec::DecodeError`], which names an unknown field.
@@ -43,14 +43,14 @@ pub fn decode_command<C: DeserializeOwned>(bytes: &[u8]) -> Result<C, codec::Dec
 pub trait StateMachine: Send + 'static {
     /// What changes the state. Goes through the log.
     type Command: Serialize + DeserializeOwned + Send + 'static;
-    /// What the command's sender is told, refusals included: `apply` cannot fail.
+    /// The answer to the command's sender, refusals included: `apply` cannot fail.
     type Output: Send + 'static;
-    /// What is asked without changing anything. Never leaves the process.
+    /// A question that changes nothing. Never leaves the process.
     type Query: Send + 'static;
     /// Its answer.
     type Answer: Send + 'static;
 
-    /// Rebuilds what is cached of the rows: at start, and after a snapshot replaced them all.
+    /// Rebuilds the cache of the rows: at start, and after a snapshot replaced them all.
     fn load(&mut self, rows: &dyn Read);
 
     /// Applies one command. Deterministic and total: no clock, no randomness, no local settings.
@@ -60,8 +60,8 @@ pub trait StateMachine: Send + 'static {
     fn query(&self, rows: &dyn Read, query: Self::Query) -> Self::Answer;
 }
 
-/// The rows as a command sees them: everything applied before it, its own changes included. All
-/// changes of one command, and the applied id, reach the table in one atomic batch.
+/// The rows as a command sees them: everything applied before it, and its own changes. All changes
+/// of one command, and the applied id, reach the table in one atomic batch.
 pub trait Rows: Read {
     /// Sets a row.
     fn put(&mut self, key: Bytes, value: Bytes);

@@ -1,8 +1,7 @@
-//! A stream of what a replica applies, for whoever wants to watch a state machine from outside: the
-//! labs' `applyCh`.
+//! A stream of what a replica applies, to watch a state machine from outside: the labs' `applyCh`.
 //!
-//! The state itself is in the rows. So after a start, and after an installed snapshot, the stream says
-//! where the rows are ([`Observation::Restored`]) and goes on with exactly the next index.
+//! The state itself is in the rows. So after a start, and after an installed snapshot, the stream
+//! says where the rows are ([`Observation::Restored`]) and continues with exactly the next index.
 
 use tokio::sync::mpsc;
 
@@ -13,13 +12,13 @@ use crate::types::EntryId;
 /// One step of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation<C> {
-    /// The rows contain everything up to here; the next entry is the one behind.
+    /// The rows contain everything up to here; the next entry is the one after it.
     Restored(EntryId),
-    /// A command was applied. Between commands lie only the empty entries of new leaders.
+    /// A command was applied. Only the empty entries of new leaders come between commands.
     Applied(EntryId, C),
 }
 
-/// A state machine that tells what it applies.
+/// A state machine that reports what it applies.
 #[derive(Debug)]
 pub struct Observed<S: StateMachine> {
     inner: S,
@@ -27,8 +26,8 @@ pub struct Observed<S: StateMachine> {
     observer: Option<mpsc::Sender<Observation<S::Command>>>,
 }
 
-/// Wraps `machine`; the receiver gets what is applied. An observer that falls behind by more than
-/// `buffer` steps loses the stream (it ends), never the replica its pace.
+/// Wraps `machine`; the receiver gets what is applied. If an observer falls behind by more than
+/// `buffer` steps, it loses the stream (the stream ends); the replica never waits for it.
 pub fn observe<S: StateMachine>(
     machine: S,
     buffer: usize,

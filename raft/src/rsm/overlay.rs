@@ -1,12 +1,13 @@
-//! The changes of the commands of one turn, over the table they will be written to.
+//! The changes of the commands of one turn, over the table to which they will be written.
 //!
-//! Commands see what the ones before them did, and everything reaches the table in one batch, together
-//! with the applied row (correctness rule 20). The hash in that row is chained change by change and
-//! command by command, so it does not depend on how commands are grouped into batches: equal on all
-//! replicas at the same entry (rule 21).
+//! Commands see the changes of earlier ones, and everything reaches the table in one batch,
+//! together with the applied row (correctness rule 20). The hash in that row is chained change by
+//! change and command by command, so it does not depend on how commands are grouped into batches:
+//! it is equal on all replicas at the same entry (rule 21).
 //!
-//! Deleted ranges are kept disjoint and lie *below* the points: a range swallows the points it covers,
-//! and a point set later lies on top. Left out on purpose: undoing a command; `apply` cannot fail.
+//! Deleted ranges are kept disjoint and *below* the points: a range absorbs the points that it
+//! covers, and a later point is on top. Left out on purpose: undoing a command; `apply` cannot
+//! fail.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -26,7 +27,7 @@ pub(crate) struct Overlay<'a> {
     points: BTreeMap<Bytes, Option<Bytes>>,
     /// Deleted ranges: start, end. Disjoint.
     ranges: BTreeMap<Bytes, Bytes>,
-    /// The chained hash with the changes of the command under way.
+    /// The chained hash with the changes of the present command.
     hash: u64,
 }
 
@@ -47,7 +48,7 @@ impl<'a> Overlay<'a> {
         self.applied = Applied { id, hash: self.hash };
     }
 
-    /// What is to be written to the table: ranges first, as points lie on top of them.
+    /// What is to be written to the table: ranges first, because points are on top of them.
     pub(crate) fn into_batch(self) -> Batch {
         let ranges = self.ranges.into_iter().map(|(start, end)| Change::DeleteRange(start, end));
         let points = self.points.into_iter().map(|(key, value)| match value {
@@ -71,14 +72,15 @@ impl<'a> Overlay<'a> {
         (&end[..] > key).then_some(end)
     }
 
-    /// Start of the first deleted range behind `key`.
+    /// Start of the first deleted range after `key`.
     fn next_deleted(&self, key: &[u8]) -> Option<&Bytes> {
-        let behind = (Bound::Excluded(key), Bound::Unbounded);
-        self.ranges.range::<[u8], _>(behind).next().map(|(start, _)| start)
+        let beyond = (Bound::Excluded(key), Bound::Unbounded);
+        self.ranges.range::<[u8], _>(beyond).next().map(|(start, _)| start)
     }
 
-    /// The next stretch of a scan: rows from `start` on, and where the stretch ends (`None`: with
-    /// everything). A stretch is a deleted range, or a page of the table in front of the next one.
+    /// The next stretch of a scan: rows from `start` on, and where the stretch ends (`None`: at the
+    /// end of everything). A stretch is a deleted range, or a page of the table before the next
+    /// one.
     fn stretch(
         &self,
         start: &[u8],
@@ -97,7 +99,7 @@ impl<'a> Overlay<'a> {
                 let page = self.table.scan(start, stop.as_deref(), limit);
                 let bytes: usize = page.iter().map(|(key, value)| key.len() + value.len()).sum();
                 let full = page.len() >= limit.rows || bytes >= limit.bytes;
-                let cut = page.last().filter(|_| full).map(|(key, _)| behind(key));
+                let cut = page.last().filter(|_| full).map(|(key, _)| successor(key));
                 (page, cut.or(stop))
             }
         };
@@ -113,8 +115,8 @@ impl<'a> Overlay<'a> {
     }
 }
 
-/// The smallest key behind `key`.
-fn behind(key: &[u8]) -> Bytes {
+/// The smallest key after `key`.
+fn successor(key: &[u8]) -> Bytes {
     [key, b"\0"].concat().into()
 }
 
@@ -170,7 +172,7 @@ impl Rows for Overlay<'_> {
         for key in points {
             self.points.remove(&key);
         }
-        // Swallow the ranges that touch this one.
+        // Absorb the ranges that touch this one.
         let (mut start, mut end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
         while let Some((before, to)) = self.ranges.range(..=end.clone()).next_back()
             && *to >= start

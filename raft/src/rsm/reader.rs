@@ -8,10 +8,11 @@ use tokio::sync::Semaphore;
 use super::start::Threads;
 use crate::storage::Table;
 
-/// Reads under way at a time.
+/// The limit of concurrent reads.
 const READS_MAX: u32 = 4;
 
-/// Has others read the table: in production threads of the runtime's, in a simulation the caller itself.
+/// Reads the table elsewhere: in production on threads of the runtime, in a simulation in the
+/// caller itself.
 pub(super) struct Reader {
     table: Arc<dyn Table>,
     threads: Threads,
@@ -31,7 +32,7 @@ impl Reader {
         if self.threads == Threads::Shared {
             return read(&*table);
         }
-        // (Never closed.) It stays with the reading thread, also if the caller goes away.
+        // (Never closed.) It stays with the reading thread, even if the caller goes away.
         let room = Arc::clone(&self.room).acquire_owned().await;
         let reading = tokio::task::spawn_blocking(move || {
             let _room = room;
@@ -42,7 +43,7 @@ impl Reader {
             .unwrap_or_else(|error| end(Fatal::Bug, &format_args!("a reader of rows ended: {error}")))
     }
 
-    /// Waits until nobody reads any more.
+    /// Waits until no read is running.
     pub(super) async fn end(&self) {
         let _ = self.room.acquire_many(READS_MAX).await;
     }
@@ -61,7 +62,7 @@ mod tests {
         let reader = Reader::new(table, Threads::Own);
         let (go_on, told) = mpsc::channel();
         let reading = reader.read(move |_| told.recv());
-        // (On this one thread: it would wait for ever.)
+        // (On this one thread: it would wait forever.)
         let others = async { go_on.send(7).unwrap() };
         let (read, ()) = tokio::join!(reading, others);
         assert_eq!(read, Ok(7));

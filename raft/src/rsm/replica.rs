@@ -18,27 +18,27 @@ use crate::types::{EntryId, Index, NodeId, Term};
 /// Why a command or a query has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecuteError {
-    /// Another server leads; surely not done.
+    /// Another server leads; definitely not done.
     #[error("not the leader")]
     NotLeader {
         /// The leader, if known.
         hint: Option<NodeId>,
     },
-    /// The outcome cannot be told any more (correctness rules 27, 28).
+    /// The outcome can no longer be determined (correctness rules 27, 28).
     #[error("outcome unknown")]
     Unknown,
-    /// Another entry took the command's place; surely not done.
+    /// Another entry took the command's place; definitely not done.
     #[error("not executed")]
     NotExecuted,
-    /// A limit is reached; surely not done.
+    /// A limit is reached; definitely not done.
     #[error("busy")]
     Busy,
-    /// A disk of the group is nearly full; surely not done.
+    /// A disk of the group is nearly full; definitely not done.
     #[error("disk nearly full")]
     DiskFull,
 }
 
-/// How a replica is. Published after every round.
+/// The status of a replica. Published after every round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// This server.
@@ -59,14 +59,14 @@ pub struct Status {
     pub uncommitted_bytes: usize,
     /// That limit.
     pub uncommitted_bytes_max: usize,
-    /// Bytes of entries that are committed and not applied, as far as the applier has told.
+    /// Bytes of entries that are committed and not applied, as far as the applier has reported.
     pub unapplied_bytes: usize,
     /// Whether this leader refuses what needs space on a disk.
     pub disk_full: bool,
     /// Synced writes since the start.
     pub syncs: u64,
-    /// The last entry that this server had acknowledged, if it lost a part of its log and does not have it again yet
-    /// (correctness rule 62).
+    /// The last entry that this server had acknowledged, if it lost a part of its log and does not
+    /// have that entry again yet (correctness rule 62).
     pub owes: Option<EntryId>,
     /// Messages of peers that were refused since the start.
     pub refused_messages: u64,
@@ -80,7 +80,7 @@ pub struct Status {
     pub disbelieved: Vec<NodeId>,
 }
 
-/// Who leads, as far as a replica knows. Published when it changes, which is seldom.
+/// Who leads, as far as a replica knows. Published when it changes, which is rare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
     /// Its role.
@@ -91,7 +91,7 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
 }
 
-/// A server's part in its group, without the data that belongs to it.
+/// A server's role in its group, without the data that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Follows a leader or waits for one.
@@ -133,7 +133,7 @@ impl<S: StateMachine> Drop for Shared<S> {
     }
 }
 
-/// A command that has a place in the log, and the output it may have.
+/// A command that has a place in the log, and its future output.
 #[derive(Debug)]
 pub struct Placed<T> {
     /// Its place.
@@ -220,7 +220,7 @@ impl<S: StateMachine> Replica<S> {
         let _ = self.shared.requests.try_send(Request::Compact);
     }
 
-    /// How the replica is.
+    /// The present status of the replica.
     pub fn status(&self) -> Status {
         self.shared.status.borrow().clone()
     }
@@ -230,7 +230,7 @@ impl<S: StateMachine> Replica<S> {
         *self.shared.leadership.borrow()
     }
 
-    /// Follows who leads: for tasks that need not wake up for every command.
+    /// Follows the leadership: for tasks that need not wake up for every command.
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
         self.shared.leadership.clone()
     }
@@ -251,14 +251,16 @@ impl<S: StateMachine> Replica<S> {
         self.shared.table_bad.load(Ordering::Relaxed)
     }
 
-    /// Reads the rows as applied so far, beside the thread that drives Raft and answers sockets: a scan may wait for a disk, and
-    /// that thread waits for none (correctness rule 80). Not linearizable, as [`Self::table`].
+    /// Reads the applied rows on another thread than the one that drives Raft and answers sockets:
+    /// a scan may wait for a disk, and that thread must not (correctness rule 80). Not
+    /// linearizable, like [`Self::table`].
     pub async fn read<T: Send + 'static>(&self, read: impl FnOnce(&dyn Table) -> T + Send + 'static) -> T {
         self.shared.reader.read(read).await
     }
 
-    /// The rows as applied so far: not linearizable, for background work and local answers. Single rows at most are
-    /// looked up here, for the rest there is [`Self::read`]. Ask [`Self::is_table_bad`] before a client is answered from them.
+    /// The applied rows: not linearizable, for background work and local answers. Use it only to
+    /// look up single rows; for the rest there is [`Self::read`]. Check [`Self::is_table_bad`]
+    /// before a client is answered from them.
     pub fn table(&self) -> &Arc<dyn Table> {
         &self.shared.table
     }
@@ -270,11 +272,12 @@ impl<S: StateMachine> Replica<S> {
         for task in tasks {
             task.end().await;
         }
-        // Whoever still reads has the table open.
+        // A read that is still running has the table open.
         self.shared.reader.end().await;
     }
 
-    /// Drops every task where it stands, as `kill -9` would. For simulations ([`super::Threads::Shared`]).
+    /// Drops every task where it is, as `kill -9` would. For simulations
+    /// ([`super::Threads::Shared`]).
     pub fn kill(&self) {
         for task in self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Task::Spawned(handle) = task {

@@ -1,16 +1,18 @@
 //! Exactly-once for clients that retry (thesis 6.3; correctness rule 26).
 //!
-//! Sessions belong to a scope (a shard; the controller) and are rows under its prefix: a counter row, refusals,
-//! and per session its last sequence number, when it was used, and the reply. A session is named by a
-//! number from the counter, so no name comes back; "used" counts the scope's own operations, never a
-//! clock, so every replica drops the same session when there are too many. An operation of a session
-//! without a row is expired, never executed: "expired" and "new" must not look alike.
+//! Sessions belong to a scope (a shard; the controller) and are rows under its prefix: a counter
+//! row, refusals, and per session its last sequence number, when it was used, and the reply. A
+//! session's name is a number from the counter, so no name is used twice. "Used" counts the scope's
+//! own operations, never a clock, so every replica drops the same session when there are too many.
+//! An operation of a session without a row is expired and never executed: "expired" and "new" must
+//! not look alike.
 //!
-//! When there are too many sessions, the one used longest ago makes room, unless it was used lately: then no new session
-//! is opened. Otherwise clients that are more than there may be sessions would take them from each other with every
-//! write. Sessions of clients that vanished go as others write, or after a few tries where hardly anybody does.
+//! When there are too many sessions, the least recently used one makes room, unless it was used
+//! lately: then no new session is opened. Otherwise, with more clients than sessions, clients would
+//! take them from each other with every write. Sessions of clients that vanished expire as others
+//! write, or after a few tries if hardly anybody writes.
 //!
-//! What is here is a cache of those rows; [`Sessions::load`] makes it anew.
+//! The struct is a cache of those rows; [`Sessions::load`] rebuilds it.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +60,7 @@ struct Session {
     more: Denied,
 }
 
-/// What an operation's ticket means.
+/// The meaning of an operation's ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// Not seen: execute it.
@@ -71,11 +73,12 @@ pub enum Check {
     Expired,
 }
 
-/// Numbers in rows from outside are smaller than this: they are counted on from.
+/// Numbers in rows from outside must be smaller than this, because the counters continue from them.
 const COUNTERS_MAX: u64 = 1 << 62;
 
-/// After so many refusals the session used longest ago makes room all the same, if others wrote less than a fourth as
-/// often meanwhile: that it was not used says little then, and that the new client waits says much.
+/// After this many refusals the least recently used session makes room anyway, if others wrote less
+/// than a fourth as often meanwhile. Its disuse then means little, and the new client has waited
+/// long.
 const REFUSALS: u64 = 16;
 const WRITES_WEIGH: u64 = 4;
 
@@ -117,16 +120,16 @@ impl Sessions {
         }
     }
 
-    /// Makes names begin after `names`, in a scope that has no sessions: those up to it were given by others whose
-    /// rows are lost, and none of them may return.
+    /// Makes names begin after `names`, in a scope that has no sessions: lower names were given out
+    /// by servers whose rows are lost, and none of them may be used again.
     pub fn skip(prefix: Bytes, rows: &mut dyn Rows, names: u64) {
         let mut sessions = Self::load(prefix, rows);
         sessions.counter.names = sessions.counter.names.max(names.min(COUNTERS_MAX));
         rows.put(sessions.counter_key(), codec::encode(&sessions.counter));
     }
 
-    /// Whether a row that comes from elsewhere can be one of a scope's sessions: `rest` is its key behind the scope's
-    /// prefix. The reply in it, if it has one, is for the caller to judge (correctness rule 49).
+    /// Whether a row from elsewhere can be one of a scope's sessions: `rest` is its key after the
+    /// scope's prefix. The caller must judge the reply in it, if it has one (correctness rule 49).
     ///
     /// # Errors
     /// In words.
@@ -163,7 +166,8 @@ impl Sessions {
         }
     }
 
-    /// Opens a session. Beyond `max` the one used longest ago is dropped; none is opened if that one was used lately.
+    /// Opens a session. Beyond `max` the least recently used one is dropped; none is opened if that
+    /// one was used lately.
     pub fn open(&mut self, rows: &mut dyn Rows, max: u32) -> Option<u64> {
         let max = (max as usize).max(1);
         if self.by_id.len() >= max && !self.makes_room(rows, max as u64) {
@@ -181,12 +185,12 @@ impl Sessions {
         Some(id)
     }
 
-    /// Whether the session used longest ago may go. Counts a refusal.
+    /// Whether the least recently used session may be dropped. Counts a refusal.
     fn makes_room(&mut self, rows: &mut dyn Rows, max: u64) -> bool {
         let operations = self.counter.operations;
         let idle = self.by_use.first_key_value().map_or(u64::MAX, |(used, _)| operations - used);
-        // Clients that take turns use their sessions within so many operations. A client that writes once and leaves
-        // makes two: where all do that, the oldest session is older.
+        // Clients that take turns use their sessions within this many operations. A client that
+        // writes once and leaves makes two: if all do that, the oldest session is older.
         let lately = max + max / 2;
         if idle >= lately {
             return true;
@@ -205,7 +209,7 @@ impl Sessions {
         makes_room
     }
 
-    /// What operation `seq` (from 1) of `session` means.
+    /// The meaning of operation `seq` (from 1) of `session`.
     pub fn check(&self, session: u64, seq: u64) -> Check {
         match self.by_id.get(&session) {
             None if base::mutant!("expired-is-new") => Check::Fresh,

@@ -34,21 +34,23 @@ pub struct Parts {
     pub log: Box<dyn Log>,
     /// Its table.
     pub table: Arc<dyn Table>,
-    /// Its way to the others.
+    /// Its transport to the others.
     pub transport: Arc<dyn Transport>,
-    /// What arrives from them.
+    /// Messages from them.
     pub mailbox: Mailbox,
     /// Where its tasks run.
     pub threads: Threads,
-    /// Free bytes of the disk are below the reserve: refuse what needs space (correctness rule 35).
+    /// Whether the disk's free bytes are below the reserve: refuse operations that need space
+    /// (correctness rule 35).
     pub disk_low: tokio::sync::watch::Receiver<bool>,
 }
 
 /// Where the tasks of a replica run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// Synced writes, applier, flusher and streamer have a thread each; the driver stays on the caller's runtime, beside
-    /// the sockets: what arrives together goes through it together, without a wake-up on the way.
+    /// Synced writes, applier, flusher and streamer have a thread each. The driver stays on the
+    /// caller's runtime, beside the sockets: requests that arrive together form one round, with no
+    /// cross-thread wake-up.
     Own,
     /// All on the caller's runtime: simulations.
     Shared,
@@ -65,14 +67,14 @@ pub enum StartError {
     Open(#[from] OpenError),
 }
 
-/// Something that runs for the replica.
+/// A task that runs for the replica.
 pub(super) enum Task {
     Spawned(tokio::task::JoinHandle<()>),
     Thread { done: oneshot::Receiver<()>, thread: std::thread::JoinHandle<()> },
 }
 
 impl Task {
-    /// `prepare` is what a thread of its own does first.
+    /// The new thread calls `prepare` first.
     fn start<F: Future<Output = ()> + Send + 'static>(
         threads: Threads,
         name: &str,
@@ -114,7 +116,7 @@ impl Task {
     }
 }
 
-/// The start rule (docs/storage.md): what the log and the table say must fit.
+/// The start rule (docs/storage.md): log and table must fit.
 pub(crate) fn start_rule(
     restored: &mut Restored,
     applied: EntryId,

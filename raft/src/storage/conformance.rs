@@ -1,8 +1,8 @@
-//! One suite for both storages: what a log and a table promise, each promise also across a crash.
+//! One suite for both storages: the promises of a log and a table, each also across a crash.
 //!
-//! A crash of the stores on real files is simulated by copying the files while they are open: what a process holds
-//! only in memory is not among them. What the operating system holds only in memory is; that a save is synced
-//! is shown by its counting, and under strace by hand.
+//! A crash of the stores on real files is simulated by copying the files while they are open: the
+//! copy lacks what a process holds only in memory. It includes what the operating system holds only
+//! in memory; that a save is synced is shown by counting syncs, and with strace by hand.
 
 mod damage;
 mod kept;
@@ -43,13 +43,13 @@ impl Disk for MemoryDisk {
     }
 }
 
-/// A table whose buffer is so small that rows are on their way into RocksDB, and forgotten, all the time; some go in
-/// files.
+/// A table whose buffer is so small that rows are constantly moving into RocksDB and being
+/// forgotten; some go in files.
 fn hasty() -> TableOptions {
     TableOptions { waiting_bytes: 300, file_bytes_min: 400, row_cache_bytes: 2000, ..TableOptions::default() }
 }
 
-/// A log whose files are so small that one follows the other all the time.
+/// A log whose files are so small that it changes files all the time.
 fn short() -> LogOptions {
     LogOptions { file_bytes: 600, keep_bytes: 2000, ..LogOptions::default() }
 }
@@ -101,7 +101,8 @@ fn copy_open_files(from: &Path, to: &Path) {
         let _ = std::fs::remove_dir_all(to);
         std::fs::create_dir_all(to).unwrap();
         let before = names(from);
-        // What a log's manifest names is there when it is copied; what is made meanwhile it does not name.
+        // The files that a log's manifest names exist when it is copied; it does not name files
+        // that are made meanwhile.
         let (manifest, others): (Vec<_>, Vec<_>) = before.iter().partition(|name| *name == "manifest");
         let copied = manifest
             .into_iter()

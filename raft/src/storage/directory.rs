@@ -1,4 +1,5 @@
-//! A server's data directory: whose it is, and that one process at a time uses it.
+//! A server's data directory: which server it belongs to, and a lock so that one process at a time
+//! uses it.
 //!
 //! ```text
 //! identity   cluster, group, node; the incarnation, a random number drawn when it was made; the ids of the
@@ -8,21 +9,23 @@
 //! raft/      the log          state/     the table
 //! ```
 //!
-//! A replica that lost its disk and comes back under its old name has forgotten its votes (correctness
-//! rule 32). So an empty directory is accepted only from a start that says `--new`, and whoever meets a
-//! peer remembers its incarnation and refuses another one.
+//! A replica that lost its disk and comes back under its old name has forgotten its votes
+//! (correctness rule 32). So an empty directory is accepted only from a start that says `--new`. A
+//! server that meets a peer remembers its incarnation and refuses another one.
 //!
-//! The members are part of the data (correctness rule 50). A server that is started with a shorter list would need
-//! fewer votes than its peers, and lead beside their leader. So other ids are refused; addresses may change.
+//! The members are part of the data (correctness rule 50). A server that is started with a shorter
+//! list would need fewer votes than its peers, and could lead beside their leader. So other ids are
+//! refused; addresses may change.
 //!
-//! The key of the cluster is written once, when the group's log has told it ([`DataDir::learn_key`]); from then on the
-//! directory belongs to that cluster (correctness rule 51).
+//! The key of the cluster is written once, when the group's log has provided it
+//! ([`DataDir::learn_key`]); from then on the directory belongs to that cluster (correctness rule
+//! 51).
 //!
-//! A directory counts as made once both stores exist: until then its identity lies there as
-//! `identity.new`, nothing was promised to anybody, and a start with `--new` begins anew. From then on
-//! a missing store is damage.
+//! A directory counts as made once both stores exist. Until then its identity is in `identity.new`,
+//! nothing was promised to anybody, and a start with `--new` begins again. From then on a missing
+//! store is damage.
 //!
-//! Left out on purpose: servers' own logs and settings, which may lie beside these files.
+//! Left out on purpose: servers' own logs and settings, which may be in the same directory.
 
 mod inspect;
 
@@ -46,7 +49,7 @@ use super::{OpenError, Stores, fatal, lines};
 use crate::types::NodeId;
 
 const FORMAT: u32 = base::codec::DISK as u32;
-/// Nothing of a higher level is in a directory that was just made.
+/// A new directory holds nothing of a higher level.
 const FIRST_LEVEL: u32 = 1;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
@@ -55,7 +58,7 @@ const PEERS: &str = "peers";
 pub(crate) const RAFT: &str = "raft";
 pub(crate) const STATE: &str = "state";
 
-/// Whose data a directory holds.
+/// The server whose data a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster, one word.
@@ -64,13 +67,13 @@ pub struct Identity {
     pub group: u64,
     /// The server within it.
     pub node: NodeId,
-    /// The servers that the group was founded with, this one among them.
+    /// The servers that the group was founded with, including this one.
     pub members: BTreeSet<NodeId>,
 }
 
 impl Identity {
-    /// A number for the group and its founders: cluster, group and ids. Never 0, and never another one: the key of
-    /// the cluster is not in it, because it becomes known later.
+    /// A number for the group and its founders: cluster, group and ids. Never 0, and it never
+    /// changes: the key of the cluster is not in it, because it becomes known later.
     pub fn founders(&self) -> u64 {
         let mut digest = Xxh3::new();
         digest.update(self.cluster.as_bytes());
@@ -118,7 +121,7 @@ impl DataDir {
             return Err(OpenError::Absent { path: shown() });
         }
         let lock = take_lock(path)?;
-        // What a killed process has renamed is acted on from now on.
+        // A killed process may have renamed files: make that durable before acting on it.
         sync_directory(path).map_err(|error| unavailable(path, &error))?;
         let (made, key, unfinished) = match (read_identity(path)?, new) {
             (None, false) => return Err(OpenError::Absent { path: shown() }),
@@ -139,7 +142,7 @@ impl DataDir {
         path.join(IDENTITY).exists()
     }
 
-    /// Names this directory among all that this server may ever have had.
+    /// Identifies this directory among all that this server may ever have had.
     pub fn incarnation(&self) -> u64 {
         self.made.incarnation
     }
@@ -154,10 +157,11 @@ impl DataDir {
         *self.key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of the cluster's key, durably before it returns (correctness rule 51).
+    /// Stores the cluster's key, durably before it returns (correctness rule 51).
     ///
     /// # Errors
-    /// The key that it has already, if that is another one: this directory belongs to another cluster.
+    /// The key that it already has, if that is another one: this directory belongs to another
+    /// cluster.
     pub fn learn_key(&self, key: u64) -> Result<(), u64> {
         let mut known = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == 0 && key != 0 && !base::mutant!("key-never-learned") {
@@ -196,7 +200,7 @@ impl DataDir {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
     }
 
-    /// Takes note of a peer's incarnation, durably before it returns.
+    /// Stores a peer's incarnation, durably before it returns.
     ///
     /// # Errors
     /// The one it was met with before, if that was another.
@@ -216,12 +220,12 @@ impl DataDir {
     }
 }
 
-/// What a directory was made with and keeps for ever.
+/// What a directory was made with and keeps forever.
 #[derive(Debug)]
 struct Made {
     identity: Identity,
     incarnation: u64,
-    /// The level of what it holds: a build that knows less must not touch it.
+    /// The level of its content: a build that knows less must not touch it.
     level: u32,
 }
 
@@ -237,7 +241,7 @@ impl Made {
     }
 }
 
-/// Ids as the file and people have them.
+/// Ids as the file and people write them.
 fn listed(members: &BTreeSet<NodeId>) -> String {
     members.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",")
 }
@@ -256,7 +260,7 @@ fn same_server(path: &str, found: &Identity, expected: &Identity) -> Result<(), 
     Ok(())
 }
 
-/// The process that holds a lock, as far as its text tells.
+/// The process that holds a lock, as far as its text says.
 fn holder(lock: &mut File) -> String {
     let mut text = String::new();
     match lock.read_to_string(&mut text) {
@@ -289,7 +293,8 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Draws an incarnation for a directory that is being made, and clears what an earlier attempt left.
+/// Draws an incarnation for a directory that is being made, and clears the remains of an earlier
+/// attempt.
 fn begin(path: &Path, identity: &Identity) -> Result<Made, OpenError> {
     let begun = path.join(IDENTITY_NEW).exists();
     for left in [RAFT, STATE] {
@@ -318,7 +323,7 @@ fn read_identity(path: &Path) -> Result<Option<(Made, u64)>, OpenError> {
         text.parse::<u64>().map_err(|_| corrupt(&at, format!("{name} is {text:?}, not a number")))
     };
     let number = |name: &str| number_of(name, &field(name)?);
-    // First, because what follows may mean something else at a higher level.
+    // First, because the rest may mean something else at a higher level.
     let level = u32::try_from(number("level")?).unwrap_or(u32::MAX);
     if level > LEVEL {
         let path = at.display().to_string();

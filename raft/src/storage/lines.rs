@@ -1,5 +1,6 @@
-//! Small files of text, replaced as a whole: a first line that names the format, then lines "key value", last the
-//! checksum of all that stands before it. A file that was damaged, cut short or changed by hand is refused (rule 60).
+//! Small text files, replaced as a whole: a first line that names the format, then lines "key
+//! value", last the checksum of everything before it. A file that was damaged, truncated or edited
+//! by hand is refused (rule 60).
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,7 +21,7 @@ pub(super) fn read(path: &Path, name: &str, format: u32) -> Result<Option<(PathB
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(corrupt(&at, "not text")),
         Err(error) => return Err(unavailable(&at, &error)),
     };
-    // First the format: another one may end in another way.
+    // First the format: another one may end differently.
     check_format(&at, text.lines().next().unwrap_or_default(), format)?;
     let body = checked(&text).ok_or_else(|| {
         corrupt(&at, "its checksum does not match what stands before it: it went bad, was cut short or changed by hand")
@@ -43,7 +44,7 @@ fn check_format(at: &Path, line: &str, format: u32) -> Result<(), OpenError> {
     }
 }
 
-/// What stands before the checksum, if that is right and nothing follows it.
+/// The text before the checksum, if that is right and nothing follows it.
 fn checked(text: &str) -> Option<&str> {
     let end = text.strip_suffix('\n')?.rfind('\n')? + 1;
     (text[end..] == checksum_line(&text[..end])).then_some(&text[..end])
@@ -69,7 +70,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// The operating system's words about `path`.
+/// The operating system's error about `path`.
 pub(super) fn unavailable(path: &Path, error: &dyn fmt::Display) -> OpenError {
     OpenError::Unavailable { path: path.display().to_string(), what: error.to_string() }
 }

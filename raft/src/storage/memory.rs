@@ -1,12 +1,13 @@
-//! Both stores in memory, with the line between durable and volatile drawn explicitly, so that a
-//! simulated power cut loses exactly what was not made durable.
+//! Both stores in memory, with an explicit line between durable and volatile, so that a simulated
+//! power cut loses exactly what was not made durable.
 //!
-//! A [`MemoryDisk`] survives the replica that opened it. Opening it again, or cutting its power, detaches
-//! older handles: what a zombie still writes goes nowhere. A [`DiskHook`] is asked before and behind the
-//! moment at which something becomes durable, so that a test can delay or kill on either side of it.
+//! A [`MemoryDisk`] survives the replica that opened it. Opening it again, or cutting its power,
+//! detaches older handles: writes of a zombie go nowhere. A [`DiskHook`] is called before and after
+//! the moment at which something becomes durable, so that a test can delay or kill on either side
+//! of it.
 //!
-//! Left out on purpose: errors (they end a process, which is a kill), and durability that comes by itself:
-//! a real table may have flushed more than it was asked to.
+//! Left out on purpose: errors (they end a process, which is a kill), and rows that become durable
+//! on their own: a real table may have flushed more than it was asked to.
 
 mod kept;
 
@@ -48,13 +49,13 @@ struct Inner {
     archive: Archive,
 }
 
-/// What a save took away or replaced.
+/// What a save removed or replaced.
 #[derive(Debug)]
 struct Undo {
     hard_state: HardState,
     marker: EntryId,
     promised: EntryId,
-    /// The last entries that it left as they were lie before this position of the log.
+    /// The last entries that it left unchanged are before this position of the log.
     kept: usize,
     /// Entries that it dropped, or moved below the marker, and those it appended.
     truncated: Vec<Entry>,
@@ -64,7 +65,7 @@ struct Undo {
 /// Saves that can be undone.
 const UNDO_MAX: usize = 64;
 
-/// A disk as it was once: what its log and its durable table held.
+/// An earlier state of a disk: its log and its durable table.
 #[derive(Clone, Debug)]
 pub struct Past {
     restored: Restored,
@@ -76,21 +77,21 @@ pub struct Past {
 pub enum DiskStep {
     /// A save begins; nothing of it is durable.
     Save,
-    /// A save is durable, but nobody knows yet.
+    /// A save is durable, but the caller does not know yet.
     Saved,
     /// A flush begins.
     Flush,
-    /// What was flushed is durable, but nobody knows yet.
+    /// A flush is durable, but the caller does not know yet.
     Flushed,
     /// A switch begins; the old generation is the durable one.
     Switch,
-    /// The new generation is the durable one, but nobody knows yet.
+    /// The new generation is the durable one, but the caller does not know yet.
     Switched,
 }
 
-/// Holds up a write at a point of it.
+/// Delays a write at a step.
 pub trait DiskHook: Send + Sync {
-    /// The write goes on when the future completes.
+    /// The write continues when the future completes.
     fn before(&self, step: DiskStep) -> BoxFuture<'static, ()>;
 }
 
@@ -129,7 +130,7 @@ impl MemoryDisk {
         (Box::new(MemoryLog { handle: handle.clone(), syncs: 0 }), Arc::new(MemoryTable { handle }))
     }
 
-    /// Loses what is not durable, and detaches whoever holds the stores.
+    /// Loses what is not durable, and detaches all handles.
     pub fn power_cut(&self) {
         let mut inner = self.lock();
         inner.life += 1;
@@ -147,8 +148,9 @@ impl MemoryDisk {
         Self(Arc::new(Shared { inner: Mutex::new(copy), hook }))
     }
 
-    /// The log loses what its last `saves` saves wrote (of the last 64), but for what the mark keeps of them: term and vote, and
-    /// which was the last entry (correctness rules 61, 62). Handles are detached.
+    /// The log loses what its last `saves` saves wrote (of the last 64), except what the mark keeps
+    /// of them: term and vote, and the id of the last entry (correctness rules 61, 62). Handles are
+    /// detached.
     pub fn damage(&self, saves: usize) {
         let mut inner = self.lock();
         inner.life += 1;
@@ -170,7 +172,7 @@ impl MemoryDisk {
         Past { restored: inner.restored.clone(), durable: inner.durable.clone() }
     }
 
-    /// The disk is set back to what was durable then, without a trace. Handles are detached.
+    /// Sets the disk back to what was durable then, without a trace. Handles are detached.
     pub fn set_back(&self, past: Past) {
         let mut inner = self.lock();
         inner.life += 1;
@@ -197,8 +199,9 @@ impl MemoryDisk {
         self.lock().restored.clone()
     }
 
-    /// Changes a row behind the back of whoever has the table open, as a disk might; false: there is no such row. All that
-    /// was applied is durable then: a crash would take back what it finds in rows that are not, and the damage with it.
+    /// Changes a row without the knowledge of the table's user, as a disk might; false: there is no
+    /// such row. Everything applied becomes durable first: otherwise a crash would undo the damage
+    /// along with rows that are not durable.
     pub fn corrupt_row(&self, key: &[u8], change: impl Fn(&Bytes) -> Bytes) -> bool {
         let mut inner = self.lock();
         let Some(value) = Arc::make_mut(&mut inner.live.rows).get_mut(key) else { return false };
@@ -281,7 +284,7 @@ fn last(restored: &Restored) -> EntryId {
     restored.entries.last().map_or(restored.marker, |entry| entry.id)
 }
 
-/// Makes `save` part of the log; how that is undone.
+/// Makes `save` part of the log; returns how to undo it.
 fn keep(restored: &mut Restored, save: &Save) -> Undo {
     let Restored { hard_state, marker, promised, .. } = *restored;
     restored.hard_state = save.hard_state.unwrap_or(hard_state);
@@ -294,8 +297,8 @@ fn keep(restored: &mut Restored, save: &Save) -> Undo {
     entries.extend(save.entries.iter().cloned());
     let mut compacted = Vec::new();
     if let Some(marker) = save.marker {
-        let behind = entries.partition_point(|entry| entry.id.index <= marker.index);
-        compacted = entries.drain(..behind).collect();
+        let covered = entries.partition_point(|entry| entry.id.index <= marker.index);
+        compacted = entries.drain(..covered).collect();
         restored.marker = marker;
     }
     assert_eq!(

@@ -1,11 +1,12 @@
-//! What a replica keeps, and how hard it keeps it.
+//! A replica's stores, and how durable they are.
 //!
-//! Two stores, because stalls are per store: the [`Log`], of which every write is synced, and the
-//! [`Table`], which is never synced by itself, because the log is its write-ahead log. The log is
-//! dropped only below what the table has made durable.
+//! There are two stores, because stalls are per store: the [`Log`], of which every write is synced,
+//! and the [`Table`], which is never synced on its own, because the log is its write-ahead log. The
+//! log is dropped only below what the table has made durable.
 //!
-//! Reads and writes of an open store cannot fail for their callers: a disk error ends the process
-//! in the storage itself ([`fatal`], correctness rule 29). Opening can fail, with a named error.
+//! Reads and writes of an open store cannot fail for their callers: the storage itself ends the
+//! process after a disk error ([`fatal`], correctness rule 29). Opening can fail, with a named
+//! error.
 
 #[cfg(test)]
 mod conformance;
@@ -35,26 +36,27 @@ pub struct Save {
     pub hard_state: Option<HardState>,
     /// Drop every entry at or above this position (a term conflict, 5.3).
     pub truncate_from: Option<Index>,
-    /// Append these, which continue the log without a gap; if the marker lies beyond the log, they continue that.
+    /// Append these, which continue the log without a gap; if the marker is beyond the log, they
+    /// continue the marker.
     pub entries: Vec<Entry>,
-    /// Drop every entry at or below this one and remember its id: the compaction marker. If it lies
-    /// beyond the last entry the log is empty from then on and continues behind the marker.
+    /// Drop every entry at or below this one and remember its id: the compaction marker. If it is
+    /// beyond the last entry the log becomes empty and continues after the marker.
     pub marker: Option<EntryId>,
-    /// From now on the log may lack what was acknowledged, up to this entry; zero: it lacks nothing any more
-    /// (correctness rule 62).
+    /// From now on the log may lack acknowledged entries, up to this one; zero: it lacks nothing
+    /// any more (correctness rule 62).
     pub promised: Option<EntryId>,
     /// Room for later fields, of the marker too.
     pub more: Denied,
 }
 
-/// What a log holds when it is opened.
+/// The content of a log when it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Term and vote.
     pub hard_state: HardState,
     /// Id of the last entry that was dropped; zero if none ever was.
     pub marker: EntryId,
-    /// The entries behind the marker, without a gap.
+    /// The entries after the marker, without a gap.
     pub entries: Vec<Entry>,
     /// The last entry that this server has acknowledged, if the log may lack it; zero if it lacks nothing
     /// (correctness rule 62).
@@ -66,16 +68,19 @@ pub trait Log: Send {
     /// Everything that was saved.
     ///
     /// # Errors
-    /// [`OpenError::Corrupt`] when an entry is missing, damaged or out of order (correctness rule 31).
+    /// [`OpenError::Corrupt`] when an entry is missing, damaged or out of order (correctness rule
+    /// 31).
     fn load(&mut self) -> Result<Restored, OpenError>;
 
-    /// Makes `save` durable, atomically. Completes when it is.
+    /// Makes `save` durable, atomically. Completes when it is durable. (It may block: the log has
+    /// its own thread.)
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()>;
 
     /// Saves since this log was opened, each of which is a synced write.
     fn syncs(&self) -> u64;
 
-    /// There is no save at present: time for what need not be durable at once (correctness rule 61).
+    /// There is no save at present: time for work that need not be durable at once (correctness
+    /// rule 61).
     fn rest(&mut self) {}
 
     /// The entries at or below the marker that are still there.
@@ -84,21 +89,23 @@ pub trait Log: Send {
     }
 }
 
-/// Entries of a log at or below its marker, for members that are behind (correctness rule 79). Nothing hangs on them: who needs
-/// one that is gone gets a snapshot. They are read beside the saves, by another thread.
+/// Entries of a log at or below its marker, for lagging members (correctness rule 79). No promise
+/// depends on them: a member that needs one that is gone gets a snapshot. Another thread reads them
+/// beside the saves.
 pub trait Kept: Send + Sync {
-    /// From now on the entries from this position on are kept, as far as the log's limit on their bytes allows.
+    /// From now on the entries from this position on are kept, as far as the log's limit on their
+    /// bytes allows.
     fn keep_from(&self, from: Index);
 
     /// From this position on all entries are there.
     fn first(&self) -> Index;
 
-    /// Entries behind `prev`, up to and with `to`, which is compacted: at least one, and no more than fit into `bytes_max`.
-    /// None: they are gone, or damaged.
+    /// Entries after `prev`, up to `to` inclusive, which is compacted: at least one, and no more
+    /// than fit into `bytes_max`. None: they are gone, or damaged.
     fn read(&self, prev: Index, to: Index, bytes_max: usize) -> Option<Run>;
 }
 
-/// Entries without a gap, behind another one.
+/// Entries without a gap, after another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The entry before the first.
@@ -108,7 +115,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// The first of `entries` behind `prev` that together fit into `bytes_max`, one at least, if they are whole and continue it.
+    /// The first of `entries` after `prev` that together fit into `bytes_max`, at least one, if
+    /// they are undamaged and continue it.
     pub fn cut(prev: EntryId, entries: &[Entry], bytes_max: usize) -> Option<Self> {
         let (mut left, mut before, mut run) = (bytes_max, prev, Vec::new());
         for entry in entries {
@@ -126,7 +134,7 @@ impl Run {
     }
 }
 
-/// Of a log that keeps nothing.
+/// For a log that keeps nothing.
 #[derive(Debug)]
 pub struct NothingKept;
 
@@ -150,7 +158,7 @@ pub type Row = (Bytes, Bytes);
 pub struct ScanLimit {
     /// At most this many rows.
     pub rows: usize,
-    /// Stop behind the row that reaches this many bytes of keys and values.
+    /// Stop after the row that reaches this many bytes of keys and values.
     pub bytes: usize,
 }
 
@@ -199,7 +207,7 @@ pub trait Table: Read {
     /// of the writes.
     fn write(&self, batch: Batch);
 
-    /// What to wait for before the next [`Self::write`], if anything. (RocksDB waits inside of it.)
+    /// A future to await before the next [`Self::write`], if any. (RocksDB waits inside of it.)
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }
@@ -216,8 +224,8 @@ pub trait Table: Read {
     /// The snapshot from which the live generation was made, if it was made from one.
     fn installed(&self) -> Option<EntryId>;
 
-    /// Durably marks the live generation as one whose rows are not what they should be (correctness rule 69). A
-    /// [`Self::switch`] leaves the mark behind with the rows that it is about.
+    /// Durably marks the rows of the live generation as bad (correctness rule 69). A
+    /// [`Self::switch`] removes the mark together with the rows that it is about.
     fn mark_bad(&self) -> BoxFuture<'_, ()>;
 
     /// Whether the live generation is marked so.
@@ -229,7 +237,7 @@ pub trait Table: Read {
     /// Drops what is staged.
     fn stage_drop(&self);
 
-    /// Adds rows to the staged generation, in key order and behind those before.
+    /// Adds rows to the staged generation, in key order and after those before.
     fn stage(&self, rows: Vec<Row>);
 
     /// Makes the staged generation durable, then durably makes it the live one, made from `snapshot`, and
@@ -250,7 +258,7 @@ pub fn applied(rows: &dyn Read) -> Applied {
 /// A store that cannot be opened. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// What is there contradicts itself.
+    /// The data contradict themselves.
     #[error(
         "{path}: damaged: {what}; this replica cannot be used: its group goes on without it while a majority is up; keep the directory and see docs/when-it-refuses.md"
     )]
@@ -282,7 +290,7 @@ pub enum OpenError {
         /// The format this build reads.
         supported: u32,
     },
-    /// No data, and none was to be made (correctness rule 32).
+    /// No data, and the start was not told to make any (correctness rule 32).
     #[error(
         "{path}: no server's data is here; if this server never ran, start it once with --new; if it did, its data is gone: it must not come back under its old member id"
     )]
@@ -367,8 +375,7 @@ pub(crate) fn no_runtime(error: &std::io::Error) -> ! {
     end(Fatal::System, &format_args!("cannot start a runtime: {error}"))
 }
 
-/// Lets the process's other threads go before the calling one, for which as a rule nobody waits. Where that is not
-/// possible, no matter. (Only Linux has priorities of threads.)
+/// Lowers the calling thread's priority: usually nobody waits for it. Best effort; Linux only.
 pub(crate) fn stand_back() {
     #[cfg(target_os = "linux")]
     if let Ok(now) = rustix::process::getpriority_process(None) {
@@ -376,14 +383,15 @@ pub(crate) fn stand_back() {
     }
 }
 
-/// Ends the process after a disk error: what memory and disk hold can no longer be told, and
-/// retrying a failed sync has lost data elsewhere (correctness rule 29). Other causes: [`base::process::end`].
+/// Ends the process after a disk error: the content of memory and disk is no longer known, and
+/// retrying a failed sync has lost data elsewhere (correctness rule 29). Other causes:
+/// [`base::process::end`].
 pub fn fatal(doing: &str, error: &dyn fmt::Display) -> ! {
     end(Fatal::Disk, &format_args!("cannot {doing}: {error}"))
 }
 
-/// Ends the process over data of its own that it cannot read: every replica of this build would read them the same way,
-/// so going on without them would be a guess.
+/// Ends the process over its own data that it cannot read: every replica of this build would read
+/// them the same way, so continuing without them would be a guess.
 pub fn unreadable(doing: &str, error: &dyn fmt::Display) -> ! {
     end(Fatal::Format, &format_args!("cannot {doing}: {error}"))
 }

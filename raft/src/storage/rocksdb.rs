@@ -1,7 +1,8 @@
-//! The table on RocksDB, without its write-ahead log, since the Raft log is one; durable is what was flushed.
+//! The table on RocksDB, without RocksDB's write-ahead log, because the Raft log is one. Durable is
+//! what was flushed.
 //!
-//! Nothing else in the workspace names RocksDB. Left out on purpose: column families (a flush must make durable a
-//! prefix of all writes), transactions, backups.
+//! Nothing else in the workspace names RocksDB. Left out on purpose: column families (a flush must
+//! make durable a prefix of all writes), transactions, backups.
 
 mod buffer;
 mod files;
@@ -30,7 +31,8 @@ fn open(path: &Path, create: bool, options: &Options) -> Result<DB, OpenError> {
     if !create && !path.join("CURRENT").exists() {
         return Err(corrupt(path, "the store that belongs here is gone"));
     }
-    // RocksDB's own threads have the priority of the one that starts them: this one. They flush and compact.
+    // RocksDB's own threads, which flush and compact, inherit the priority of the thread that
+    // starts them: this one.
     let (settings, place) = (options.clone(), path.to_owned());
     let opening = start_thread("table-open", move || {
         stand_back();

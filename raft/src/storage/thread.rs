@@ -1,7 +1,7 @@
-//! A log whose saves run on a thread of their own, so that a synced write holds up nobody but those who wait
-//! for it: the driver shares its runtime with the replica's sockets.
+//! A log whose saves run on a separate thread, so that a synced write blocks only the callers that
+//! wait for it: the driver shares its runtime with the replica's sockets.
 //!
-//! Left out on purpose: several saves under way. The law of effects has one at a time.
+//! Left out on purpose: several concurrent saves. The law of effects allows one at a time.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -14,15 +14,16 @@ use tokio::sync::oneshot;
 
 use super::{Log, OpenError, Restored, Save, no_runtime, start_thread};
 
-/// A log that was not written for so long is told to rest (correctness rule 61).
+/// A log that was not written for this long gets a call to [`Log::rest`] (correctness rule 61).
 const IDLE: Duration = Duration::from_millis(50);
-/// And again after so long: what it keeps for others may not be wanted any more (rule 79).
+/// And another one after this time: entries that it keeps for others may no longer be needed (rule
+/// 79).
 const IDLE_AGAIN: Duration = Duration::from_secs(2);
 
-/// A save, and whom to tell the number of synced writes once it is durable.
+/// A save, and the channel that gets the number of synced writes once it is durable.
 type Job = (Save, oneshot::Sender<u64>);
 
-/// A [`Log`] on a thread of its own. Dropping it waits until the log is closed.
+/// A [`Log`] on a separate thread. Dropping it waits until the log is closed.
 pub struct LogThread {
     /// None only while it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
@@ -31,7 +32,8 @@ pub struct LogThread {
 }
 
 impl LogThread {
-    /// Gives `log`, which has been loaded, a thread. Ends the process if there is none to be had.
+    /// Gives `log`, which has been loaded, a thread. Ends the process if there is no thread to be
+    /// had.
     pub fn start(mut log: Box<dyn Log>) -> Self {
         let syncs = log.syncs();
         let (jobs, queue) = mpsc::channel::<Job>();

@@ -1,32 +1,36 @@
-//! The Raft log in files of its own: a write-ahead log whose every write is one synced record.
+//! The Raft log in its own files: a write-ahead log whose every write is one synced record.
 //!
 //! ```text
 //! manifest        the files there are, their sizes, and the log's salt
-//! N.log           records, from the front; what lies behind them is left over from an earlier use
-//! tail            the mark: how far the log was written, and how it was then
+//! N.log           records, from the front; the rest is left over from an earlier use
+//! tail            the mark: how far the log was written, and its state then
 //! ```
 //!
-//! A record is a [`Save`], or, as the first of a file, a `Head`: how the log was then but for its entries, so that
-//! what files before it say about that is not needed any more. Records are numbered without a gap across all files,
-//! and their checksums start from the log's salt. Reading them in order from the oldest file on, and doing what
-//! they say, makes the log as it was.
+//! A record is a [`Save`], or, as the first of a file, a `Head`: the state of the log at that
+//! point, apart from its entries, so that earlier files are not needed for that. Records are
+//! numbered without a gap across all files, and their checksums start from the log's salt. Reading
+//! them in order from the oldest file on, and applying them, restores the log.
 //!
-//! A file is dead once none of its entries counts: all are overridden, or at or below a marker that is durable. The
-//! oldest file, when it is dead, becomes the next one to be written. A file is made at its full size, filled and
-//! synced, before anything is written to it, and never changes its size: then a synced write finds its blocks on
-//! the disk and needs no commit of the file system's journal, which is half of its time.
+//! A file is dead once none of its entries counts: all are overridden, or at or below a marker that
+//! is durable. When the oldest file is dead, it becomes the next one to be written. A file is made
+//! at its full size, filled and synced, before anything is written to it, and never changes its
+//! size. Then a synced write finds its blocks on the disk and needs no commit of the file system's
+//! journal, which is half of its time.
 //!
-//! Damage (correctness rules 30, 31, 60 to 62). Records are synced one by one, so that only the last can be torn, and that
-//! one was never acknowledged. So reading ends at the first record that does not fit. If nothing follows, neither a
-//! record of a higher number nor the mark, it was torn, and is dropped. If the mark lies there or beyond, what
-//! precedes the damage is kept and what was promised with the rest is known (`repair`). If records follow and no mark
-//! does, what was promised is not known, and the log refuses to open. A file begins with a record, which no crash
-//! tears (it is smaller than a sector), or is full of zeros. The manifest tells of files that are gone or cut short.
-//! What a killed process has written or renamed is made durable before it is acted on.
+//! Damage (correctness rules 30, 31, 60 to 62). Records are synced one by one, so only the last can
+//! be torn, and that one was never acknowledged. So reading ends at the first record that does not
+//! fit. If nothing follows, neither a record of a higher number nor the mark, it was torn, and is
+//! dropped. If the mark is there or beyond, what precedes the damage is kept, and the promises of
+//! the lost part are known (`repair`). If records follow and no mark does, the promises are not
+//! known, and the log refuses to open. A file begins with a record, which no crash tears (it is
+//! smaller than a sector), or is full of zeros. The manifest shows files that are gone or
+//! truncated. What a killed process has written or renamed is made durable before it is acted on.
 //!
-//! Dead files are kept for members that are behind, as far as somebody may ask for what is in them (`kept`).
+//! Dead files are kept for lagging members, as long as some member may ask for their entries
+//! (`kept`).
 //!
-//! Left out on purpose: records that span files: one that is longer than a file gets a file of its length.
+//! Left out on purpose: records that span files. A record that is longer than a file gets a file of
+//! its length.
 
 mod file;
 mod kept;
@@ -73,20 +77,21 @@ pub struct LogOptions {
     pub create: bool,
     /// Size of a file. Default 4 MiB.
     pub file_bytes: u64,
-    /// Files beyond so many bytes are removed once they are dead, but for one. Default 32 MiB.
+    /// Files beyond this many bytes are removed once they are dead, except one. Default 32 MiB.
     pub keep_bytes: u64,
-    /// Bytes of files of which all entries are below the marker, that are kept for members that are behind. Default 1 GiB.
-    pub behind_bytes_max: u64,
+    /// Bytes of files with only entries below the marker that are kept for lagging members. Default
+    /// 1 GiB.
+    pub lagging_bytes_max: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 32 * MIB, behind_bytes_max: 1024 * MIB }
+        Self { create: true, file_bytes: 4 * MIB, keep_bytes: 32 * MIB, lagging_bytes_max: 1024 * MIB }
     }
 }
 
 impl LogOptions {
-    /// Settings that fit a replica which compacts its log when it holds so many bytes.
+    /// Settings for a replica that compacts its log when it holds this many bytes.
     pub fn for_limit(log_bytes_max: usize) -> Self {
         let log_bytes = log_bytes_max as u64;
         let file_bytes = (log_bytes / 4).clamp(MIB / 16, 4 * MIB);
@@ -94,7 +99,7 @@ impl LogOptions {
             create: true,
             file_bytes,
             keep_bytes: log_bytes + 4 * file_bytes,
-            behind_bytes_max: 64 * log_bytes,
+            lagging_bytes_max: 64 * log_bytes,
         }
     }
 }
@@ -108,14 +113,14 @@ pub fn open_log(path: &Path, options: &LogOptions) -> Result<Box<dyn Log>, OpenE
     Ok(Box::new(Wal::open_at(path, options)?))
 }
 
-/// How the log is but for its entries: what the first record of a file says of the files before it, and the mark of
-/// the records before it.
+/// The state of the log apart from its entries: it is the first record of a file, about the files
+/// before it, and the mark, about the records before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     hard_state: HardState,
     marker: EntryId,
-    /// The log's last entry, or its marker: that entries of files before it are missing is noticed. (Where entries were
-    /// dropped and none followed in the same save, its term may be too high.)
+    /// The log's last entry, or its marker, so that missing entries of earlier files are noticed.
+    /// (If entries were dropped and none followed in the same save, its term may be too high.)
     last: EntryId,
     /// The last entry that was acknowledged, if the log may lack it; or zero.
     promised: EntryId,
@@ -123,7 +128,7 @@ struct Head {
 }
 
 impl Head {
-    /// What `save` changes of it.
+    /// Applies the changes of `save`.
     fn take_note(&mut self, save: &Save) {
         self.hard_state = save.hard_state.unwrap_or(self.hard_state);
         if let Some(from) = save.truncate_from.filter(|from| *from <= self.last.index) {
@@ -145,24 +150,24 @@ impl Head {
 struct Wal {
     path: PathBuf,
     options: LogOptions,
-    /// As it is on disk, but for a file in the making.
+    /// As on disk, except for a file that is being made.
     manifest: Manifest,
     /// Files with records, oldest first; the last is being written.
     used: VecDeque<LogFile>,
     /// The last one, if there is any.
     file: Option<File>,
-    /// What readers know of them.
+    /// The readers' view of them.
     shelf: Arc<Shelf>,
-    /// Bytes of dead files that may be kept for members that are behind.
-    behind_bytes: u64,
+    /// Bytes of dead files that may be kept for lagging members.
+    lagging_bytes: u64,
     /// Files without records that count.
     blank: Vec<LogFile>,
     /// A file that is being made, before it is needed.
     making: Option<Making>,
-    /// Dead files that are to be removed, and not to be written again.
+    /// Dead files that are to be removed, not reused.
     leaving: Vec<LogFile>,
-    /// A file could not be made or removed: it is tried again when so much of the present file is used. What keeps it
-    /// from that ends nobody before a file is needed (rule 104).
+    /// A file could not be made or removed: it is tried again when this much of the present file is
+    /// used. Such a failure ends no process before a file is needed (rule 104).
     again_at: u64,
     tail: Tail,
     /// Where the next record goes.
@@ -170,7 +175,7 @@ struct Wal {
     /// The number of the next record.
     next: u64,
     head: Head,
-    /// The record being written; kept for its memory.
+    /// The record being written; kept to reuse its memory.
     record: Vec<u8>,
     syncs: u64,
     loaded: bool,
@@ -245,7 +250,7 @@ impl Wal {
             used: VecDeque::new(),
             file: None,
             shelf: Arc::new(Shelf::new(path.to_owned(), manifest.salt)),
-            behind_bytes: options.behind_bytes_max,
+            lagging_bytes: options.lagging_bytes_max,
             manifest,
             blank: Vec::new(),
             making: None,
@@ -260,7 +265,7 @@ impl Wal {
         })
     }
 
-    /// Reads everything, and goes on behind it.
+    /// Reads everything, and continues after it.
     fn read(&mut self) -> Result<Restored, OpenError> {
         let Survey { used, blank, unnamed, lies, next, head, newest, restored } =
             survey::survey(&self.path, &self.manifest)?;
@@ -275,15 +280,17 @@ impl Wal {
         Ok(restored)
     }
 
-    /// Makes durable what was read and is acted on from now on: the newest record, with which `newest` begins, and its mark.
+    /// Makes durable what was read and is acted on from now on: the newest record, with which
+    /// `newest` begins, and its mark.
     fn begin(&mut self, lies: &Range<usize>, mut newest: Vec<u8>) -> io::Result<()> {
-        // After the newest record may lie pieces of one that was torn. What is written there next, and torn too, must not
-        // become whole by them, nor look like a record of which one bit flipped.
+        // After the newest record there may be pieces of a torn one. If the next write is torn too,
+        // these pieces must not complete it, nor make it look like a record with one flipped bit.
         let (end, room) = (lies.len(), newest.len() - lies.len());
         newest.truncate(end);
         newest.resize(end + room, 0);
-        // What a killed process wrote may be in the operating system's memory only, also behind a sync that failed: then
-        // it would not be written again by itself (rule 29). It is acted on from now on.
+        // What a killed process wrote may be only in the operating system's memory, possibly after
+        // a failed sync: then it would never be written on its own (rule 29). It is acted on from
+        // now on.
         if let Some(file) = self.used.back() {
             let file = file.open(&self.path)?;
             file.write_all_at(&newest, lies.start as u64)?;
@@ -297,7 +304,7 @@ impl Wal {
         Ok(())
     }
 
-    /// What the core must never ask for.
+    /// Refuses what the core must never ask for.
     fn check(&self, save: &Save) {
         let Head { marker, last, .. } = self.head;
         let last = last.index;
@@ -308,7 +315,7 @@ impl Wal {
         );
         if let Some(first) = save.entries.first() {
             let end = cut.map_or(last, Index::previous);
-            // Entries behind a marker that lies beyond the log continue that one.
+            // Entries after a marker beyond the log continue that one.
             let jump = save.marker.filter(|marker| end < marker.index && marker.index < first.id.index);
             let end = jump.map_or(end, |marker| marker.index);
             assert_eq!(first.id.index, end.next(), "entries continue the log");
@@ -339,7 +346,8 @@ impl Wal {
         record::seal(&mut self.record, self.manifest.salt, self.next, value);
     }
 
-    /// Writes a record behind which the log is as `head` says; and then the mark that says so (rule 61).
+    /// Writes a record after which the log is as `head` says; and then the mark that says so (rule
+    /// 61).
     fn write_record(&mut self, head: &Head) -> io::Result<()> {
         base::mutant!("mark-before-sync", self.tail.note(self.next, head)?);
         let file = self.file.as_ref().expect("a file was begun");
@@ -354,8 +362,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Begins a file with room for so many bytes. Its head is synced by itself: two records in one write could
-    /// leave the second without the first, which would look like damage.
+    /// Begins a file with room for `room` bytes. Its head is synced separately: two records in one
+    /// write could leave the second without the first, which would look like damage.
     fn begin_file(&mut self, room: u64) -> io::Result<()> {
         let head = self.head;
         self.seal(&head);
@@ -365,7 +373,7 @@ impl Wal {
         self.used.push_back(LogFile { record: self.next, ..file });
         (self.at, self.again_at) = (0, 0);
         self.write_record(&head)?;
-        self.behind_bytes = self.options.behind_bytes_max.min(free_bytes(&self.path) / 2);
+        self.lagging_bytes = self.options.lagging_bytes_max.min(free_bytes(&self.path) / 2);
         self.fill_shelf();
         Ok(())
     }
@@ -377,7 +385,7 @@ impl Wal {
             self.fill_shelf();
             return Ok(LogFile { last: Index::default(), ..file });
         }
-        // Without it one is made now, or it is fatal.
+        // Without it one is made now, or the failure is fatal.
         self.take_spare();
         if let Some(at) = self.blank.iter().position(|file| file.bytes >= bytes) {
             return Ok(self.blank.swap_remove(at));
@@ -387,7 +395,7 @@ impl Wal {
         Ok(self.blank.pop().expect("it was made"))
     }
 
-    /// What a durable save changes.
+    /// Applies what a durable save changes.
     fn take_note(&mut self, save: &Save) {
         let before = self.head;
         self.head.take_note(save);
@@ -399,7 +407,7 @@ impl Wal {
         }
         if save.marker.is_some_and(|marker| save.truncate_from.is_some() || marker.index > before.last.index)
         {
-            // It may lie beyond the log: then between the two there is nothing.
+            // It may be beyond the log: then there is nothing between the two.
             self.shelf.forget_before(self.head.marker.index.next());
         }
         if let Some(last) = save.entries.last() {
@@ -418,7 +426,7 @@ impl Wal {
         let told = Arc::clone(&hurry);
         let make = move || {
             let file = make_file(&path, number, bytes, &told).inspect_err(|_| {
-                // What is there of it takes space, and is named nowhere.
+                // The partial file takes space, and is named nowhere.
                 let _ = fs::remove_file(path.join(name(number)));
             })?;
             manifest.write(&path)?;
@@ -427,7 +435,8 @@ impl Wal {
         self.making = Some(Making { thread: start_thread("raft-log-file", make), hurry });
     }
 
-    /// Waits for the file that is being made, if one is; without it the log goes on in the present one.
+    /// Waits for the file that is being made, if there is one; without it the log continues in the
+    /// present one.
     fn take_spare(&mut self) {
         if let Err(error) = self.take_made() {
             self.try_again_later("no next file for the log", &error);
@@ -439,7 +448,7 @@ impl Wal {
         tracing::warn!(%error, path = %self.path.display(), "{what}: it will be tried again");
     }
 
-    /// Waits for the file that is being made, if one is.
+    /// Waits for the file that is being made, if there is one.
     fn take_made(&mut self) -> io::Result<()> {
         let Some(making) = self.making.take() else { return Ok(()) };
         making.hurry.store(true, Ordering::Relaxed);
@@ -453,7 +462,7 @@ impl Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        // Whoever opens the log next must not find its manifest changing.
+        // The next process that opens the log must not find its manifest changing.
         let _ = self.take_made();
         // A mark that is not synced says less than it could, and nothing wrong.
         let _ = self.tail.sync();

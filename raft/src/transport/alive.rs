@@ -1,10 +1,10 @@
-//! Which process runs as each peer at this moment (correctness rule 53).
+//! The process that runs as each peer now (correctness rule 53).
 //!
-//! A copied data directory is the same server twice. So each process draws a boot number and says it in
-//! its Hello, and of each peer one process at a time is heard: the one whose connection is open and was
-//! heard lately. (All peers keep a connection to each other, and say something on it a few times within that time.) A
-//! second one is refused. A process that was killed has left no open connection. One whose machine lost its power is
-//! silent, and its successor takes its place.
+//! A copied data directory is the same server twice. So each process draws a boot number and sends
+//! it in its Hello, and of each peer one process at a time is heard: the one whose connection is
+//! open and was heard lately. (All peers keep a connection to each other, and send something on it
+//! a few times within that time.) A second process is refused. A killed process has left no open
+//! connection. A process whose machine lost power is silent, and its successor takes its place.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,14 +38,14 @@ impl Alive {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The process that is surely alive.
+    /// The process that is certainly alive.
     pub(super) fn boot(&self, peer: NodeId) -> Option<u64> {
         let lives = |it: &&Process| it.connections > 0 && it.heard.elapsed() < self.lasts;
         self.peers().get(&peer).filter(lives).map(|process| process.boot)
     }
 
-    /// A connection from `boot` was let in: from now on no other one is heard. It counts until what is returned is
-    /// dropped.
+    /// A connection from `boot` was let in: from now on no other process is heard. It counts until
+    /// the returned value is dropped.
     pub(super) fn open(&self, peer: NodeId, boot: u64) -> Open<'_> {
         let mut peers = self.peers();
         let fresh = || Process { boot, connections: 0, heard: clock::now() };
@@ -68,7 +68,7 @@ pub(super) struct Open<'a> {
 }
 
 impl Open<'_> {
-    /// It said something. Whether it is still the process that is heard.
+    /// It sent something. Returns whether it is still the process that is heard.
     pub(super) fn heard(&self) -> bool {
         match self.alive.peers().get_mut(&self.peer) {
             Some(process) if process.boot == self.boot => {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_replaced_is_not_heard_any_more() {
+    async fn a_process_that_was_replaced_is_not_heard_any_more() {
         let _virtual_time = clock::simulate();
         let alive = Alive::new(Duration::from_millis(1));
         let old = alive.open(PEER, 7);

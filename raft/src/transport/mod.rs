@@ -1,5 +1,5 @@
-//! How messages reach other servers. A transport may lose, double, delay and reorder; it must not
-//! block its caller, and it must not keep more than a bounded number of bytes for anybody.
+//! How messages reach other servers. A transport may lose, duplicate, delay and reorder. It must
+//! not block its caller, and it must keep only a bounded number of bytes for each peer.
 
 mod alive;
 pub mod tcp;
@@ -14,12 +14,12 @@ use crate::types::NodeId;
 
 /// The sending half, held by the driver. The receiving half is an [`Inbox`].
 pub trait Transport: Send + Sync {
-    /// Sends `message` to `to`, or drops it. Never blocks. A drop that the transport notices is told
-    /// to the core through [`Inbox::unreachable`].
+    /// Sends `message` to `to`, or drops it. Never blocks. The core learns of a noticed drop
+    /// through [`Inbox::unreachable`].
     fn send(&self, to: NodeId, message: Message);
 }
 
-/// What arrives for a replica.
+/// An arrival at a replica.
 #[derive(Debug)]
 pub enum Incoming {
     /// A peer's message.
@@ -28,7 +28,7 @@ pub enum Incoming {
     Unreachable(NodeId),
 }
 
-/// Where a transport puts what arrives. Cheap to clone; bounded in messages and in bytes.
+/// Where a transport puts arrivals. Cheap to clone; bounded in messages and in bytes.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     queue: mpsc::Sender<Incoming>,
@@ -44,7 +44,7 @@ pub struct Mailbox {
     bytes: Arc<AtomicUsize>,
 }
 
-/// An inbox and the mailbox behind it, for at most `messages_max` messages of `bytes_max` bytes together.
+/// An inbox and its mailbox, for at most `messages_max` messages of `bytes_max` bytes together.
 pub fn mailbox(messages_max: usize, bytes_max: usize) -> (Inbox, Mailbox) {
     let (sender, receiver) = mpsc::channel(messages_max);
     let bytes = Arc::new(AtomicUsize::new(0));
@@ -53,8 +53,8 @@ pub fn mailbox(messages_max: usize, bytes_max: usize) -> (Inbox, Mailbox) {
 }
 
 impl Inbox {
-    /// Hands in a message from `from`. When the replica is behind by more than the bounds the message
-    /// is dropped and counted; Raft repeats what matters.
+    /// Delivers a message from `from`. If the replica lags by more than the bounds the message is
+    /// dropped and counted; Raft repeats what matters.
     pub fn deliver(&self, from: NodeId, message: Message) {
         let weight = message.weight();
         let waiting = self.bytes.fetch_add(weight, Ordering::Relaxed);
@@ -64,12 +64,12 @@ impl Inbox {
         }
     }
 
-    /// Tells the core that something sent to `peer` was lost.
+    /// Tells the core that a message to `peer` was lost.
     pub fn unreachable(&self, peer: NodeId) {
         let _ = self.queue.try_send(Incoming::Unreachable(peer));
     }
 
-    /// Messages dropped because the replica was behind.
+    /// Messages dropped because the replica lagged.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

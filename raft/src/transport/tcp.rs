@@ -1,25 +1,25 @@
 //! Peers over TCP.
 //!
-//! To each peer lead two lanes with a connection each: `control`, and `bulk` for snapshot chunks, which
-//! are big and may wait. A lane is a queue bounded in bytes and a task that writes whatever is queued, up to
-//! a limit, as one frame: what is said while a frame is on its way out travels together in the next, and
-//! messages of a lane arrive in the order they were sent.
+//! Each peer has two lanes with a connection each: `control`, and `bulk` for snapshot chunks, which
+//! are big and may wait. A lane is a queue bounded in bytes and a task that writes everything
+//! queued, up to a limit, as one frame. Messages that come while a frame is being written go
+//! together in the next, and messages of a lane arrive in the order they were sent.
 //!
-//! Frames go one way. Raft's messages are one-way and name what they answer, so an answer to each frame
-//! would tell nobody anything, and would cost both ends a wake-up and a packet: this is why peers do not
-//! speak tarpc, which answers every request.
+//! Frames go one way. Raft's messages are one-way and name what they answer, so an answer to each
+//! frame would carry no information, and would cost both ends a wake-up and a packet. This is why
+//! peers do not use tarpc, which answers every request.
 //!
-//! When a dial or a write fails, when the peer takes nothing for two seconds, or when it closes the connection,
-//! what was on its way may be lost: the core is told that the peer is unreachable. What the lane still holds
-//! is dropped then, and the lane rests for 50 ms at first, up to a second later, with jitter; what is sent
-//! meanwhile is dropped as well, so that nobody is flooded with stale messages on return. A connection
-//! *from* the peer ends the rest: evidently it is back.
+//! When a dial or a write fails, when the peer reads nothing for two seconds, or when it closes the
+//! connection, messages in flight may be lost: the core learns that the peer is unreachable. The
+//! lane then drops its queue and rests, for 50 ms at first, up to a second later, with jitter. It
+//! also drops messages that come meanwhile, so that a returning peer is not flooded with stale
+//! messages. A connection *from* the peer ends the rest: evidently it is back.
 //!
 //! Both ends say who they are, once per connection, and each judges the other by the same function
-//! ([`base::socket::admit`]): a server of another cluster, with other founders, with other data than it had voted
-//! with, or a second process of a server that runs is refused (rules 32, 48, 50, 51, 53). [`Peers`] remembers the data,
-//! `Alive` the processes. So that a process that runs is known to run, the control lane dials without being asked to,
-//! and says something a few times a second.
+//! ([`base::socket::admit`]): a server of another cluster, with other founders, with other data
+//! than it had voted with, or a second process of a running server is refused (rules 32, 48, 50,
+//! 51, 53). [`Peers`] remembers the data, `Alive` the processes. To show that its process runs, the
+//! control lane dials even without messages, and sends something a few times a second.
 //!
 //! Left out on purpose: membership that changes.
 
@@ -45,19 +45,20 @@ use crate::types::NodeId;
 /// Messages of one frame.
 const BATCH_MESSAGES_MAX: usize = 1024;
 
-/// A peer's connection that is silent for so long is closed. A leader is heard many times a second;
-/// the others dial again when they have something to say.
+/// A peer's connection that is silent for this long is closed. A leader sends many times a second;
+/// the others dial again when they have something to send.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The connection of a process that was killed may be noticed a moment later than that of its successor.
+/// The end of a killed process's connection may be noticed a moment after its successor's
+/// connection arrives.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// Remembers with which data each peer was met (correctness rule 32).
+/// Remembers the data with which each peer was met (correctness rule 32).
 pub trait Peers: Send + Sync {
     /// The incarnation `peer` was met with.
     fn met(&self, peer: NodeId) -> Option<u64>;
 
-    /// Takes note of the first incarnation that `peer` is met with, durably before it returns.
+    /// Stores the first incarnation that `peer` is met with, durably before it returns.
     fn remember(&self, peer: NodeId, incarnation: u64);
 }
 
@@ -74,10 +75,11 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Time for a connection and its handshake. Default 1 s.
     pub connect_timeout: Duration,
-    /// A connection that takes nothing for so long has failed. Default 2 s.
+    /// A connection that reads nothing for this long has failed. Default 2 s.
     pub stall_timeout: Duration,
-    /// A process that was not heard for so long may have ended, and another one may take its place (correctness rule
-    /// 53). Peers say something four times as often. Default 1 s, as long as an election takes.
+    /// A process that was not heard for this long may have ended, and another one may take its
+    /// place (correctness rule 53). Peers send something four times as often. Default 1 s, as long
+    /// as an election takes.
     pub alive_timeout: Duration,
 }
 
@@ -96,7 +98,7 @@ impl Default for Limits {
     }
 }
 
-/// Who talks to whom.
+/// The two sides of the transport.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This replica.
@@ -107,11 +109,11 @@ pub struct Settings {
     pub limits: Limits,
     /// Seed of the jitter.
     pub seed: u64,
-    /// Where refusals are counted, and told to those who ask for the status.
+    /// Where refusals are counted, and reported in the status.
     pub refusals: Arc<Refusals>,
 }
 
-/// What one frame carries, in the order it was sent.
+/// The content of one frame, in the order it was sent.
 #[derive(Debug, Serialize, Deserialize)]
 struct Batch(#[serde(deserialize_with = "base::codec::bounded::<BATCH_MESSAGES_MAX, _, _>")] Vec<Message>);
 
@@ -122,7 +124,7 @@ pub struct TcpTransport {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// What this server knows of itself and of its peers, shared by all lanes.
+/// This server's knowledge of itself and of its peers, shared by all lanes.
 struct Side {
     here: Here,
     peers: Arc<dyn Peers>,
@@ -162,7 +164,7 @@ struct Counters {
     refused: AtomicU64,
 }
 
-/// The verdict on a peer, once more after a moment if it seems to run twice.
+/// The verdict on a peer, repeated after a moment if it seems to run twice.
 async fn graciously(judge: impl Fn() -> Result<(), Refusal>) -> Result<(), Refusal> {
     match judge() {
         Err(Refusal::Twin { .. }) => {
@@ -196,7 +198,7 @@ impl TcpTransport {
         Self { side, lanes, _tasks: tasks }
     }
 
-    /// Messages dropped on their way out: no connection, or a full queue.
+    /// Messages dropped before they were sent: no connection, or a full queue.
     pub fn dropped(&self) -> u64 {
         self.side.counters.dropped.load(Ordering::Relaxed)
     }
@@ -211,7 +213,8 @@ impl TcpTransport {
         admit(hello, &self.side.here, &self.side.known(from, self.lanes.contains_key(&from)))
     }
 
-    /// Serves a peer's connection until it ends; refuses who is not a peer of this replica.
+    /// Serves a peer's connection until it ends; refuses callers that are not peers of this
+    /// replica.
     pub async fn serve_peer(&self, arrival: Arrival) {
         let side = &self.side;
         let verdict = graciously(|| self.judge(arrival.hello())).await;

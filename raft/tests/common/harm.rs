@@ -1,4 +1,4 @@
-//! Servers that die, disks that lose what they had kept, and starts from what is left.
+//! Servers that die, disks that lose stored data, and starts from what is left.
 
 use raft::config::Config;
 use raft::core::Raft;
@@ -43,7 +43,7 @@ impl Cluster {
             server.disk = before;
         }
         let kept = machine::last(&server.disk).index;
-        server.table.forget_behind(kept);
+        server.table.forget_after(kept);
     }
 
     /// Starts a server from what is durable.

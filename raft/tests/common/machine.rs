@@ -75,8 +75,8 @@ impl Table {
         (self.bad, self.damage) = (false, 0);
     }
 
-    /// The table is an older one: without rows behind `index`.
-    pub(crate) fn forget_behind(&mut self, index: Index) {
+    /// Makes the table an older one: without rows after `index`.
+    pub(crate) fn forget_after(&mut self, index: Index) {
         self.rows.retain(|entry| entry.id.index <= index);
         self.flush();
         self.installed = None;

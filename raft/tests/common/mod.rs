@@ -1,10 +1,11 @@
 //! A small cluster of pure cores: disks, tables and a network that do exactly what a test says.
 //!
-//! Every server has a core and what the driver, the applier and the background task of the real replica
-//! keep: a saved log and a table that survive a crash (the table only as far as it was flushed), a
-//! queue to the applier, orders for snapshot chunks, and events back to the core. Messages lie in one
-//! pool until the test delivers, drops or doubles them. The effects of a core are carried out in the
-//! order of the one law (appends, save, send, apply), and a crash may come between any two of them.
+//! Every server has a core, and the parts that the driver, the applier and the background tasks of
+//! the real replica have: a saved log and a table that survive a crash (the table only as far as it
+//! was flushed), a queue to the applier, orders for snapshot chunks, and events back to the core.
+//! Messages are in one pool until the test delivers, drops or duplicates them. The effects of a
+//! core are carried out in the order of the one law (appends, save, send, apply), and a crash may
+//! come between any two of them.
 
 #![allow(dead_code)] // Each test binary uses its own part of this.
 
@@ -105,7 +106,7 @@ pub(crate) struct Cluster {
     pub(crate) instant: bool,
     /// Rows of one snapshot chunk.
     pub(crate) chunk_rows: usize,
-    /// Entries that logs keep below their markers for who is behind.
+    /// Entries that logs keep below their markers for lagging members.
     pub(crate) keep_entries: usize,
     pub(crate) seen: Vec<Seen>,
 }
@@ -358,7 +359,7 @@ impl Cluster {
         match raft.role() {
             Role::Follower { leader: None } => format!("follows nobody in {term:?}"),
             Role::Follower { leader: Some(leader) } => format!("follows {leader:?} in {term:?}"),
-            Role::PreCandidate { .. } => format!("asks whether it could win behind {term:?}"),
+            Role::PreCandidate { .. } => format!("asks whether it could win after {term:?}"),
             Role::Candidate { .. } => format!("stands for election in {term:?}"),
             Role::Leader(_) => format!("leads {term:?}"),
         }

@@ -1,4 +1,4 @@
-//! The properties of Figure 3 and what else must hold of a whole cluster, watched from outside.
+//! The properties of Figure 3 and what else must hold for a whole cluster, watched from outside.
 
 use std::collections::BTreeMap;
 
@@ -162,7 +162,7 @@ impl Oracle {
         }
     }
 
-    /// State-machine safety: one entry for each position, for ever.
+    /// State-machine safety: one entry for each position, forever.
     fn agrees(&self, id: NodeId, entry: &Entry, doing: &str) {
         let at = entry.id.index.0 as usize - 1;
         let truth = self.committed.get(at).map(|(entry, _)| entry);

@@ -25,7 +25,7 @@
 //! lost A B                        A's transport reports that something to B was lost
 //! beside off|on                   appliers, flushers and streamers hang, and go on
 //! apply A                         only A's applier has its turn, though they hang
-//! say A>B tT BODY                 B gets this message, whoever sent it
+//! say A>B tT BODY                 B gets this message, from any sender
 //! show [A]   progress A           servers and logs; followers as their leader sees them
 //! quietly COMMAND                 without its output
 //! ```
@@ -223,9 +223,9 @@ fn disk(cluster: &mut Cluster, id: NodeId, options: &[&str]) {
                 server.table.fill((1..=index.0).map(|at| entry(term.0, at, "")).collect());
             }
             "terms" => {
-                let behind = server.disk.marker.index.0 + 1;
+                let first = server.disk.marker.index.0 + 1;
                 server.disk.entries =
-                    value.split(',').zip(behind..).map(|(term, at)| entry(number(term), at, "")).collect();
+                    value.split(',').zip(first..).map(|(term, at)| entry(number(term), at, "")).collect();
             }
             "term" => server.disk.hard_state.term.0 = number(value),
             "vote" => server.disk.hard_state.vote = Some(node(value)),

@@ -43,7 +43,7 @@ pub(crate) fn shown_message(message: &Message) -> String {
         Body::Append { prev, entries, commit, round, acked: _, differs } => {
             let carried = if entries.is_empty() { "nothing".to_owned() } else { entries_of(entries) };
             format!(
-                "append behind {prev}: {carried}; commit {commit}{}{}",
+                "append after {prev}: {carried}; commit {commit}{}{}",
                 shown_round(*round),
                 shown_mark("; most had", differs)
             )
@@ -84,7 +84,7 @@ fn shown_round(round: u64) -> String {
     if round == 0 { String::new() } else { format!(", round {round}") }
 }
 
-/// A room that leaves a leader all its window is worth no words.
+/// A room that does not limit the leader's window is not shown.
 fn shown_room(room: u64) -> String {
     if room >= Config::default().in_flight_bytes_max as u64 {
         String::new()

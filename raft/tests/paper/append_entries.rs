@@ -48,7 +48,7 @@ fn an_append_of_an_older_term_is_refused_and_changes_nothing() {
 
 /// "2. Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm"
 #[test]
-fn an_append_behind_an_unknown_entry_is_refused() {
+fn an_append_after_an_unknown_entry_is_refused() {
     let mut raft = server(&[1, 2]);
     for prev in [EntryId::new(2, 3), EntryId::new(3, 2)] {
         let answered = answer(&mut raft, append(3, prev, Vec::new(), 3));

@@ -1,6 +1,6 @@
-//! Figure 2 of the extended Raft paper, sentence by sentence, one file for each of its boxes. Each test is named by its sentence, which
-//! stands above it; where the product departs from the words (pre-vote before an election, fast backup
-//! instead of decrementing) the test says so.
+//! Figure 2 of the extended Raft paper, sentence by sentence, one file for each of its boxes. Each
+//! test is named after its sentence, which is quoted above it. Where the product departs from the
+//! text (pre-vote before an election, fast backup instead of decrementing) the test says so.
 
 mod append_entries;
 #[path = "../common/mod.rs"]

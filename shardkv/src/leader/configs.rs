@@ -1,22 +1,26 @@
-//! How configurations and addresses reach a group: every replica asks a controller for what is behind the
-//! newest it knows, and the controller holds the question for up to two seconds.
+//! How configurations and addresses reach a group: every replica asks a controller for everything
+//! after the newest configuration it knows, and the controller holds the question for up to two
+//! seconds.
 //!
-//! Any controller answers from what it has applied, so a lagging one may answer nothing; the next question
-//! goes on from what is known, never back (correctness rule 44). Configuration 0, which carries the
-//! cluster's limits and its key, is asked for by its number. Configurations are kept from the one to adopt next
-//! on, as many as a bound allows; the newest is kept besides, for clerks that ask. Those between are asked for again before
-//! the kept ones are used up, so a group that is a thousand behind never waits for the end of a long question.
+//! Any controller answers from what it has applied, so a lagging one may answer nothing. The next
+//! question continues from what is known, never back (correctness rule 44). Configuration 0, which
+//! carries the cluster's limits and its key, is asked for by its number. Configurations are kept
+//! from the next one to adopt on, as many as a bound allows; the newest is also kept, for clerks
+//! that ask. Those in between are asked for again before the kept ones are used up, so a group that
+//! lags by a thousand configurations never waits for a long poll to end.
 //!
-//! A question or its answer may be lost, and a controller may be cut off from the others: then it answers,
-//! but never has any news. So behind an answer without news the next controller is asked. And when somebody
-//! who asks this group for something names a configuration that is not known here, the question is soon put
-//! to the next controller instead of waiting for its end. If no controller knows it, one question is waited for
-//! before the next round: whoever named it may follow another history, or be wrong.
+//! A question or its answer may be lost, and a controller may be cut off from the others: then it
+//! answers, but never has any news. So after an answer without news the next controller is asked.
+//! When a request to this group names a configuration that is not known here, the question soon
+//! goes to the next controller instead of waiting for its end. If no controller knows that
+//! configuration, one question runs to its end before the next round: the sender of the request may
+//! follow another history, or be wrong.
 //!
-//! Each question names the digest of the configuration that it goes on from. Controllers that have another one
-//! say so: what was not adopted yet is forgotten, and where what was adopted differs, the group follows another
-//! history than they do, which people are told (rule 56). A replica of the controllers that knows less may merely
-//! lag, so that the group is *ahead* is said only if their leader confirms it.
+//! Each question names the digest of the configuration that it continues from. Controllers that
+//! have another one say so. The group then forgets what it has not adopted yet. If an adopted
+//! configuration differs, the group follows another history than the controllers do, and its status
+//! says so (rule 56). A replica of the controllers that knows less may merely lag, so the group is
+//! called *ahead* only if their leader confirms it.
 //!
 //! Left out on purpose: adopting anything; that goes through the log (`mover`).
 
@@ -42,15 +46,15 @@ use crate::machine::history;
 
 /// A watch answers after at most two seconds.
 const CALL: Duration = Duration::from_millis(2500);
-/// A question is given up so soon when a newer configuration is known to exist.
+/// A question is given up after this time when a newer configuration is known to exist.
 const IMPATIENCE: Duration = Duration::from_millis(250);
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_millis(1000);
 
-/// What a controller said.
+/// A controller's answer.
 enum Answer {
     News(News),
-    /// Ask this one instead, or any other.
+    /// Ask this controller instead, or any other.
     Elsewhere(Option<Address>),
     /// It has another history.
     Other {
@@ -72,18 +76,18 @@ pub(crate) struct ConfigWatcher {
     pub(crate) controllers: Vec<Address>,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) knowledge: Arc<watch::Sender<Knowledge>>,
-    /// The newest configuration that anybody named.
+    /// The newest configuration that any request named.
     pub(crate) named: watch::Receiver<ConfigNum>,
     pub(crate) random: StdRng,
 }
 
-/// Where a follower is in its round of the controllers.
+/// A replica's place in its round of the controllers.
 struct Round {
     at: usize,
     back_off: BackOff,
     /// Controllers that refused, one after the other.
     refused: usize,
-    /// Questions that were given up, one after the other, because somebody named a newer configuration.
+    /// Questions in a row that were given up because a request named a newer configuration.
     given_up: usize,
 }
 
@@ -98,7 +102,8 @@ impl ConfigWatcher {
         loop {
             let adopted = self.standing.borrow().place;
             let question = self.knowledge.borrow().question(adopted);
-            // What was named may not exist here. So behind each round of all controllers one question is waited for.
+            // The named configuration may not exist here. So after each round of all controllers
+            // one question runs to its end.
             let is_impatient = round.given_up < self.controllers.len();
             let (answer, given_up) = tokio::select! {
                 biased;
@@ -120,7 +125,7 @@ impl ConfigWatcher {
             Answer::Other { here, key } => {
                 match adopted.filter(|adopted| here.num <= adopted.num) {
                     Some(_) => self.tell(History::Other { theirs: here, key }),
-                    // What was heard of the future came from controllers that are no more.
+                    // Unadopted configurations came from controllers that no longer exist.
                     None => self.knowledge.send_modify(|known| known.forget(adopted)),
                 }
                 self.next(round, None).await;
@@ -138,7 +143,8 @@ impl ConfigWatcher {
             }
             Answer::Refused(why) => {
                 round.refused = round.refused.saturating_add(1);
-                // One that answers well is enough to go on; only when none does, people have to know.
+                // One controller that answers well is enough; only if none does, the status must
+                // say so.
                 if round.refused >= self.controllers.len() && adopted.is_some() {
                     self.tell(History::Refused { why });
                 }
@@ -166,21 +172,21 @@ impl ConfigWatcher {
             _ => self.tell(History::Same),
         }
         if !learned {
-            // It may be cut off from the others, and never have any.
+            // It may be cut off from the others, and never have any news.
             round.at = (round.at + 1) % self.controllers.len();
-            // Whatever the reason, an answer without news must not become a hot loop.
+            // An answer without news must not become a hot loop, whatever the reason.
             clock::sleep(BACK_OFF_MIN).await;
         }
     }
 
-    /// Goes on to another controller after a pause.
+    /// Turns to another controller after a pause.
     async fn next(&mut self, round: &mut Round, hint: Option<Address>) {
         let hinted = hint.and_then(|hint| self.controllers.iter().position(|it| *it == hint));
         round.at = hinted.unwrap_or((round.at + 1) % self.controllers.len());
         clock::sleep(round.back_off.pause(&mut self.random)).await;
     }
 
-    /// What the controllers' leader says of the configuration that this group adopted.
+    /// The answer of the controllers' leader about the configuration that this group adopted.
     async fn confirm(&self, at: usize, adopted: Place) -> Option<History> {
         let mut at = at;
         for _ in 0..=self.controllers.len() {
@@ -223,7 +229,7 @@ impl ConfigWatcher {
         });
     }
 
-    /// Notices whether this group has other data than the one that joined under its id.
+    /// Notices if this group has other data than the one that joined under its id.
     fn judge_own_data(&self) {
         let group = self.group;
         let standing = self.standing.borrow().clone();
@@ -239,7 +245,8 @@ impl ConfigWatcher {
         });
     }
 
-    /// Ends when it is time to ask for configurations that were not kept, and the question of `adopted` does not.
+    /// Ends when it is time to ask for configurations that were not kept, and the question of
+    /// `adopted` does not.
     async fn runs_dry(&self, adopted: Option<Place>) {
         let runs_dry = |adopted| self.knowledge.borrow().runs_dry(adopted);
         let mut standing = self.standing.clone();

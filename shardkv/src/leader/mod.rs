@@ -1,10 +1,12 @@
-//! What the leader of a group does beside its state machine: it learns configurations and pushes shards.
+//! What the leader of a group does beside its state machine: it learns configurations and pushes
+//! shards.
 //!
-//! [`configs`] asks the controllers, [`mover`] adopts what they say and starts a [`push`] for each shard that is to be
-//! handed over, and [`progress`] tells people how far each has come. All of them read rows and propose commands;
-//! nothing in `machine` knows them.
+//! [`configs`] asks the controllers, [`mover`] adopts their configurations and starts a [`push`]
+//! for each shard that is to be handed over, and [`progress`] records how far each push has come.
+//! All of them read rows and propose commands; nothing in `machine` knows them.
 //!
-//! Left out on purpose: state. What they keep is gone with the leadership, and nothing is lost by that.
+//! Left out on purpose: state. Whatever they hold is lost with the leadership, and that does no
+//! harm.
 
 mod configs;
 mod mover;

@@ -1,11 +1,12 @@
-//! How far pushes have come, for people.
+//! The progress of pushes, for people.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clerk::api::{ConfigNum, ShardId};
 
-/// How far each shard's push has come, as its mover last heard: an observation of this replica, for people.
+/// How far each shard's push has come, by its mover's last answer: an observation of this replica,
+/// for people.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Arc<Mutex<BTreeMap<ShardId, (ConfigNum, u64)>>>);
 

@@ -1,11 +1,13 @@
-//! Whether rows that another group pushes can be rows of a shard: judged before they are logged, and again when
-//! they are applied, by one pure function (correctness rules 49, 58).
+//! Checks rows that another group pushes: one pure function judges them before they are logged, and
+//! again when they are applied (correctness rules 49, 58).
 //!
-//! Rows are decoded later, where an error means a damaged store and ends the process (rule 29). What came from the
-//! network must have been decoded before it becomes a row: each is of a kind that travels, lies in the shard, has
-//! the lengths that the cluster allows, and holds what its kind holds, with counters that can be counted on.
+//! Rows are decoded later, where an error means a damaged store and ends the process (rule 29). So
+//! rows from the network must be decoded before they are stored. Each must be of a kind that moves
+//! with a shard, belong to the shard, have the lengths that the cluster allows, and hold valid
+//! content for its kind, with counters that can still grow.
 //!
-//! Left out on purpose: whether the rows are the ones that the sender has. The cursor and Activate compare those.
+//! Left out on purpose: whether the rows are the ones that the sender has. The cursor and Activate
+//! compare those.
 
 use clerk::api::config::{Params, slot_of};
 use clerk::api::push::Cursor;
@@ -16,14 +18,14 @@ use raft::storage::Row;
 use crate::machine::kv::Recorded;
 use crate::machine::rows::{self, Kind, Meta};
 
-/// Counters from outside are smaller than this: they are added to.
+/// Counters from outside must be smaller than this: they are added to.
 const COUNTER_LIMIT: u64 = 1 << 62;
-/// Rows and bytes of a shard, too: those of all shards are added up.
+/// The same for rows and bytes of a shard: those of all shards are summed up.
 const SIZE_LIMIT: u64 = 1 << 48;
 /// Bytes in front of a client's key in any row's key, with room.
 const PREFIX_BYTES_MAX: usize = 16;
 
-/// Why these are no rows of the shard behind `after`.
+/// Why these cannot be rows of the shard after `after`.
 ///
 /// # Errors
 /// In words.
@@ -32,7 +34,7 @@ pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> R
         return Err(format!("there is no shard {shard}"));
     }
     if !rows::continues(shard, params.shard_count, after, chunk) {
-        return Err("the rows do not ascend behind the cursor, or belong to another shard".to_owned());
+        return Err("the rows do not ascend after the cursor, or belong to another shard".to_owned());
     }
     base::mutant!("rows-not-checked", return Ok(()));
     let one =
@@ -40,7 +42,7 @@ pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> R
     chunk.iter().try_for_each(one)
 }
 
-/// Whether a cursor can be one: it is logged, and must not make an entry that no frame can carry.
+/// Whether a cursor is valid: it is logged, and must not make an entry that no frame can carry.
 ///
 /// # Errors
 /// In words.

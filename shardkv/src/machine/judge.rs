@@ -1,7 +1,8 @@
-//! A group's whole table, judged offline (correctness rule 72): rows must decode and lie where they belong, and each
-//! settled shard must have as many rows and bytes as its own row says.
+//! Checks a group's complete table offline (correctness rule 72): rows must decode and be where
+//! they belong, and each settled shard must have as many rows and bytes as its own row says.
 //!
-//! Left out on purpose: whether the values are the right ones. The table's hash tells replicas apart, not this.
+//! Left out on purpose: whether the values are the right ones. The table's hash compares replicas,
+//! this does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

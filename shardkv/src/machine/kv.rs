@@ -1,19 +1,19 @@
 //! What clients do to the rows of a shard that is served.
 //!
-//! Every operation first asks whether the shard is served here, on the rows it then works on
-//! (correctness rules 21, 24). A write with a ticket is executed at most once: its session's row holds
-//! the number and the reply of the last operation, never a value (rule 26). Refusals that depend on the
-//! rows (a version, a size) are results and are recorded like one; `WrongGroup` and `NotReady` are not,
-//! for the same ticket goes on to another group.
+//! Every operation first checks whether the shard is served here, on the same rows that it then
+//! works on (correctness rules 21, 24). A write with a ticket is executed at most once: its
+//! session's row holds the number and the reply of the last operation, never a value (rule 26).
+//! Refusals that depend on the rows (a version, a size) are results and are recorded like results.
+//! `WrongGroup` and `NotReady` are not, because the same ticket then turns to another group.
 //!
-//! Versions: a write adds one; a key that is created starts above the shard's version floor, which each
-//! delete raises, so a conditional Put never meets an old version again.
+//! Versions: a write adds one; a key that is created starts above the shard's version floor, which
+//! each delete raises, so a conditional Put never meets an old version again.
 //!
-//! A batch is one command: its writes follow each other with nothing in between, each is judged by itself,
-//! and the session remembers what became of all of them.
+//! A batch is one command: its writes follow each other with nothing in between, each is judged
+//! separately, and the session remembers the outcome of all of them.
 //!
-//! Left out on purpose: transactions (a batch is no condition for its own parts), and values larger than
-//! one row.
+//! Left out on purpose: transactions (a batch is not a condition for its own parts), and values
+//! larger than one row.
 
 use std::collections::BTreeMap;
 
@@ -35,24 +35,24 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Rows of a page, whatever was asked for.
 const PAGE_ROWS_MAX: u32 = 10_000;
 
-/// What a session remembers of its last operation. Lies in rows.
+/// A session's memory of its last operation. Stored in rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recorded {
     what: What,
     more: Denied,
 }
 
-/// Grows only at the end. Nothing in it contains itself: it is decoded from rows that other groups push.
+/// Grows only at the end. It is not recursive: it is decoded from rows that other groups push.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum What {
     Write(Written),
-    /// What became of each write.
+    /// The outcome of each write.
     Batch(#[serde(deserialize_with = "codec::bounded::<BATCH_WRITES_MAX, _, _>")] Vec<Written>),
-    /// A batch that would have made so many bytes or more, and of which nothing was done.
+    /// A batch that would have made this many bytes or more, and of which nothing was done.
     TooLarge(u64),
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Written {
     Done(Version),
@@ -252,9 +252,10 @@ fn check_home(key: &[u8], shard: ShardId, params: Params) -> Result<(), KvRefusa
     }
 }
 
-/// Bytes of the rows that a batch writes, if they are more than one may write (correctness rule 105): those up to the
-/// write that is too much, for no more is read of a batch that is refused. An append writes the whole value again, as
-/// the writes before it in the batch leave it. Where a condition decides, the larger outcome counts.
+/// The bytes that a batch writes, if they are more than one may write (correctness rule 105).
+/// Counting stops at the write that exceeds the limit, because no more is read of a batch that is
+/// refused. An append writes the whole value again, including the effect of earlier writes in the
+/// batch. Where a condition decides, the larger outcome counts.
 fn too_large(rows: &dyn Rows, writes: &[(Bytes, Write)], params: Params) -> Option<u64> {
     let stored =
         |key: &[u8]| rows.get(&rows::value_key(key)).map_or(0, |row| rows::parse_value(&row).1.len());

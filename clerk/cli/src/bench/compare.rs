@@ -166,7 +166,9 @@ fn cautions(names: &[String; 2], a: &Report, b: &Report) -> Vec<String> {
             cautions.push(format!("{name} ran {:.1} s: short runs vary more", report.figures.seconds));
         }
         if report.figures.dropped > 0 {
-            cautions.push(format!("{name} did not reach its rate: its latencies leave out operations that never began"));
+            cautions.push(format!(
+                "{name} did not reach its rate: its latencies leave out operations that never began"
+            ));
         }
         if !report.marks.is_empty() {
             let count = report.marks.len();

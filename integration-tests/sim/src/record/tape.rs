@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tape_with_an_end_takes_only_what_is_rare_behind_it() {
+    fn a_tape_with_an_end_takes_only_what_is_rare_after_it() {
         let mut tape = Tape { until_ns: 4, ..small() };
         (1..=10).for_each(|at| tape.push(message(at, 1)));
         tape.push(event(11, What::Crash { life: 1 }));

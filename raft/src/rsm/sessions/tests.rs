@@ -27,7 +27,7 @@ fn reply(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// As a client does it: until there is room.
+/// As a client does: retries until there is room.
 fn open(sessions: &mut Sessions, rows: &mut dyn Rows, max: u32) -> u64 {
     (0..REFUSALS).find_map(|_| sessions.open(rows, max)).expect("nobody else writes")
 }
@@ -100,8 +100,8 @@ fn scopes_do_not_see_each_other() {
     });
 }
 
-/// Clients that write in turns; one that is refused a session misses some turns. How many sessions were opened, and how
-/// many writes done.
+/// Clients that write in turns; one that is refused a session misses some turns. Returns how many
+/// sessions were opened, and how many writes done.
 fn take_turns(
     rows: &mut dyn Rows,
     sessions: &mut Sessions,

@@ -1,5 +1,6 @@
-//! A log of 50 records, and everything that can happen to its files (correctness rules 30, 61, 62): it is opened right,
-//! or repaired so that nothing is promised twice, or refused by name. Nothing acknowledged is ever silently gone.
+//! A log of 50 records, and everything that can happen to its files (correctness rules 30, 61, 62):
+//! it is opened correctly, or repaired so that nothing is promised twice, or refused with an error
+//! that names the damage. Nothing acknowledged is ever lost silently.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ fn last(model: &Restored) -> EntryId {
     model.entries.last().map_or(model.marker, |entry| entry.id)
 }
 
-/// A closed log, how it was after each save, and the file of its mark after each.
+/// A closed log, its content after each save, and the file of its mark after each.
 struct Made {
     path: PathBuf,
     states: Vec<Restored>,
@@ -80,7 +81,7 @@ fn made() -> Made {
     Made { path, states, tails, _root: root }
 }
 
-/// What is to be promised by a log that was like this and lost something.
+/// The promise of a log in this state that lost something.
 fn promise(state: &Restored) -> EntryId {
     state.promised.max(last(state))
 }
@@ -91,8 +92,8 @@ impl Made {
         fs::write(self.path.join("tail"), &self.tails[save]).unwrap();
     }
 
-    /// Whether what was found holds everything that was acknowledged up to the save `known`, or says that it does not;
-    /// if `all`, up to the last save.
+    /// Checks that the opened log holds everything that was acknowledged up to the save `known`, or
+    /// says that it does not; if `all`, up to the last save.
     fn check(&self, found: &Judged, known: usize, all: bool, what: &str) {
         let since = if all { &self.states[SAVES..] } else { &self.states[known..] };
         let Judged { restored, damage } = found;
@@ -111,7 +112,7 @@ impl Made {
         assert!(right, "{what}, mark {known}: {found:?}");
     }
 
-    /// Plays `harm`, judges, and mends; whether it could be opened.
+    /// Applies `harm`, judges, and repairs; returns whether it could be opened.
     fn judged(&self, known: usize, all: bool, what: &str) -> bool {
         match judge(&self.path) {
             Ok(found) => {
@@ -153,7 +154,7 @@ fn every_flipped_bit_is_opened_right_or_repaired_and_refused_only_if_nobody_know
             }
         }
     }
-    // The mark itself: the log is sound, and the mark is written anew.
+    // The mark itself is damaged: the log is sound, and the mark is rewritten.
     for bit in 0..made.tails[SAVES].len() * 8 {
         let mut bad = made.tails[SAVES].clone();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -181,7 +182,8 @@ fn every_cut_and_every_zeroed_tail_is_repaired_and_loses_at_most_what_the_mark_d
                 let what = format!("{name} cut at {cut}");
                 let is_refused = !made.judged(known, false, &what) && known == SAVES && cut < used(bytes);
                 File::options().write(true).open(&file).unwrap().set_len(bytes.len() as u64).unwrap();
-                // Refused only where what is cut away was left over from an earlier use: then no record is lost.
+                // Refused only if the part that is cut away was left over from an earlier use: then
+                // no record is lost.
                 let is_whole = || judge(&made.path).is_ok_and(|found| found.damage.is_none());
                 assert!(!is_refused || is_whole(), "{what}: not repaired");
                 let opened = made.judged(known, false, &format!("{name} zeroed from {cut} on"));
@@ -214,7 +216,7 @@ fn a_repaired_log_is_opened_again_and_the_damaged_one_is_kept() {
         let restored = load(&made.path).unwrap();
         assert_eq!(restored, judged.restored);
         assert_eq!(names(made.path.parent().unwrap()), ["raft", "raft.damaged-0"]);
-        // It goes on, and owes what it owed until it is told otherwise.
+        // It continues, and owes what it owed until it learns otherwise.
         let mut log = open_log(&made.path, &options()).unwrap();
         assert_eq!(log.load().unwrap(), restored);
         let (term, next) = (restored.hard_state.term, last(&restored).index.next());
@@ -239,7 +241,8 @@ fn a_repaired_log_is_opened_again_and_the_damaged_one_is_kept() {
     found(&|file| fs::write(file, "nothing of it").unwrap());
 }
 
-/// A file of the log, or the manifest, is an older one: as when some files are restored from a copy.
+/// A file of the log, or the manifest, is an older version: as when some files are restored from a
+/// copy.
 #[test]
 fn files_of_another_day_are_repaired_or_refused() {
     let made = made();
@@ -290,7 +293,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Copies the directory `from` at each step that `what` does on this thread.
+/// Copies the directory `from` at each step that `what` makes on this thread.
 fn copied_at_each_step(
     (from, to): (&Path, &Path),
     copy: fn(&Path, &Path),
@@ -337,8 +340,9 @@ fn a_kill_at_any_step_of_a_repair_ends_in_the_same_log() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The process dies between a record, its sync and its mark; or the power fails there, and of what was not synced
-    /// any part is on the disk. The save happened or did not, and nothing seems damaged (rule 61).
+    /// The process dies between a record, its sync and its mark; or the power fails there, and any
+    /// part of the unsynced bytes is on the disk. The save happened or did not, and nothing looks
+    /// damaged (rule 61).
     #[test]
     fn a_kill_or_a_power_cut_at_any_step_of_a_save_is_no_damage(steps in steps()) {
         let root = tempfile::tempdir().unwrap();
@@ -375,7 +379,7 @@ proptest! {
         }
     }
 
-    /// Any bytes of any files go bad.
+    /// Any bytes of any files are damaged.
     #[test]
     fn bytes_that_went_bad_never_make_another_log(
         steps in steps(),

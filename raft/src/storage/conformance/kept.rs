@@ -1,4 +1,4 @@
-//! What a log keeps below its marker for members that are behind (correctness rule 79).
+//! What a log keeps below its marker for lagging members (correctness rule 79).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ async fn log_of_40(
     (log, kept)
 }
 
-/// All that is behind `prev`, read piece by piece.
-fn all_behind(kept: &dyn Kept, prev: u64, to: u64) -> Option<Vec<Entry>> {
+/// All entries after `prev`, read piece by piece.
+fn all_after(kept: &dyn Kept, prev: u64, to: u64) -> Option<Vec<Entry>> {
     let mut found: Vec<Entry> = Vec::new();
     while let at = found.last().map_or(prev, |last| last.id.index.0)
         && at < to
@@ -58,7 +58,7 @@ async fn what_is_wanted_is_read_from_the_files_and_goes_when_it_is_not_wanted_an
     let (mut log, kept) = log_of_40(root.path(), &short(), 7, 30).await;
     assert!(kept.first() <= Index(7), "{}", kept.first());
     let expected: Vec<Entry> = (8..=30).map(noisy).collect();
-    assert_eq!(all_behind(&*kept, 7, 30), Some(expected));
+    assert_eq!(all_after(&*kept, 7, 30), Some(expected));
     assert_eq!(kept.read(Index(29), Index(30), 0).unwrap().entries, [noisy(30)], "one at least");
     kept.keep_from(Index::NEVER);
     for index in 41..=50 {
@@ -68,7 +68,7 @@ async fn what_is_wanted_is_read_from_the_files_and_goes_when_it_is_not_wanted_an
     assert_eq!(kept.read(Index(7), Index(30), 600), None);
 }
 
-/// A group that takes no writes, because its disks are full, gives back what it kept for others.
+/// A group that takes no writes, because its disks are full, removes what it kept for others.
 #[tokio::test]
 async fn what_is_not_wanted_any_more_goes_without_another_save() {
     let root = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ async fn what_is_not_wanted_any_more_goes_without_another_save() {
     let before = names(root.path()).len();
     kept.keep_from(Index::NEVER);
     for _ in 0..100 {
-        // Nothing is removed while a file is being made, which takes its time.
+        // Nothing is removed while a file is being made, which takes time.
         log.rest();
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -86,7 +86,7 @@ async fn what_is_not_wanted_any_more_goes_without_another_save() {
 #[tokio::test]
 async fn a_log_keeps_no_more_than_it_may() {
     let root = tempfile::tempdir().unwrap();
-    let options = LogOptions { behind_bytes_max: 3000, ..short() };
+    let options = LogOptions { lagging_bytes_max: 3000, ..short() };
     let (mut log, kept) = log_of_40(root.path(), &options, 1, 38).await;
     for index in 41..=50 {
         save(&mut *log, one(index)).await;
@@ -95,17 +95,17 @@ async fn a_log_keeps_no_more_than_it_may() {
         if kept.first() >= Index(15) {
             break;
         }
-        // Nothing is removed while a file is being made, which takes its time.
+        // Nothing is removed while a file is being made, which takes time.
         log.rest();
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let first = kept.first().0;
     assert!((15..38).contains(&first), "{first}");
-    assert!(all_behind(&*kept, first, 38).is_some());
-    assert_eq!(all_behind(&*kept, first - 5, 38), None);
+    assert!(all_after(&*kept, first, 38).is_some());
+    assert_eq!(all_after(&*kept, first - 5, 38), None);
 }
 
-/// Kept files are dead: what happens to them harms nobody but who is behind.
+/// Kept files do not matter for the log itself: damage to them affects only lagging members.
 #[tokio::test]
 async fn a_start_does_not_read_what_was_kept_for_others() {
     let root = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ async fn entries_that_went_bad_in_a_file_are_not_read() {
     let noise = content.len() / 2;
     content[noise..].fill(7);
     std::fs::write(&file, content).unwrap();
-    assert_eq!(all_behind(&*kept, 0, 36), None);
+    assert_eq!(all_after(&*kept, 0, 36), None);
     assert!(kept.first() > Index(1), "nobody asks for them again");
 }
 
@@ -143,11 +143,11 @@ fn reopened(path: &Path) -> (Box<dyn Log>, Restored) {
     (log, restored)
 }
 
-/// While the oldest files are used again, what is read is right, or nothing.
+/// While the oldest files are reused, a read returns the right entries, or nothing.
 #[tokio::test]
 async fn a_reader_is_never_given_anything_wrong_while_files_are_used_again() {
     let root = tempfile::tempdir().unwrap();
-    let options = LogOptions { behind_bytes_max: 2000, ..short() };
+    let options = LogOptions { lagging_bytes_max: 2000, ..short() };
     let (mut log, kept) = log_of_40(root.path(), &options, 1, 40).await;
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -176,7 +176,8 @@ async fn a_reader_is_never_given_anything_wrong_while_files_are_used_again() {
     });
 }
 
-/// Any saves and crashes: what was compacted in this life, behind the last jump, is all there, as it was last.
+/// Any saves and crashes: the entries that were compacted in this life, after the last jump, are
+/// all there, in their last version.
 async fn like_the_model(disk: &mut dyn Disk, steps: &[Step]) {
     let (mut model, mut below) = (Restored::default(), Vec::<Entry>::new());
     let mut stores = disk.open();
@@ -215,7 +216,7 @@ proptest! {
     fn what_was_compacted_is_read_as_it_was(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let memory = &mut MemoryDisk::new();
-        memory.keep_behind(1 << 20);
+        memory.keep_for_others(1 << 20);
         runtime.block_on(like_the_model(memory, &steps));
         runtime.block_on(like_the_model(&mut RealDisk::new(), &steps));
     }

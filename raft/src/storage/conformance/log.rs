@@ -14,9 +14,9 @@ on_both_disks!(
     a_truncation_without_new_entries_holds,
     a_longer_old_run_never_shines_through,
     a_prefix_is_dropped_inside_a_run,
-    a_marker_beyond_the_end_empties_the_log_which_continues_behind_it,
+    a_marker_beyond_the_end_empties_the_log_which_continues_after_it,
     everything_at_once_takes_effect_in_order,
-    a_snapshot_and_the_entries_behind_it_are_saved_at_once,
+    a_snapshot_and_the_entries_after_it_are_saved_at_once,
     a_marker_that_replaces_the_log_leaves_nothing_of_it,
     every_save_is_one_synced_write,
 );
@@ -114,7 +114,7 @@ async fn a_prefix_is_dropped_inside_a_run(disk: &mut dyn Disk) {
     assert_eq!((restored.marker, restored.entries), (EntryId::new(1, 6), entries(1, 7, 9)));
 }
 
-async fn a_marker_beyond_the_end_empties_the_log_which_continues_behind_it(disk: &mut dyn Disk) {
+async fn a_marker_beyond_the_end_empties_the_log_which_continues_after_it(disk: &mut dyn Disk) {
     let saves = vec![append(entries(1, 1, 4)), compact(3, 20), append(entries(3, 21, 22))];
     let restored = kept(disk, saves).await;
     assert_eq!((restored.marker, restored.entries), (EntryId::new(3, 20), entries(3, 21, 22)));
@@ -136,8 +136,9 @@ async fn everything_at_once_takes_effect_in_order(disk: &mut dyn Disk) {
     assert_eq!(restored, expected);
 }
 
-/// What a follower writes when it has installed a snapshot and the leader's next entries are there already.
-async fn a_snapshot_and_the_entries_behind_it_are_saved_at_once(disk: &mut dyn Disk) {
+/// What a follower writes when it has installed a snapshot and the leader's next entries have
+/// already arrived.
+async fn a_snapshot_and_the_entries_after_it_are_saved_at_once(disk: &mut dyn Disk) {
     let jump = |from, term, index, entries| Save {
         truncate_from: Some(Index(from)),
         entries,
@@ -177,11 +178,11 @@ async fn every_save_is_one_synced_write(disk: &mut dyn Disk) {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Append(u64),
-    /// Cut off so many, then append so many.
+    /// Cut off this many entries, then append this many.
     Truncate(u64, u64),
-    /// Drop so many from the front.
+    /// Drop this many from the front.
     Compact(u64),
-    /// Replace the log by a marker so far beyond its end, and append so many behind it.
+    /// Replace the log by a marker this far beyond its end, and append this many entries after it.
     Jump(u64, u64),
     Crash,
 }

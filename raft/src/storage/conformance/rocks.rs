@@ -1,4 +1,4 @@
-//! What only a table on RocksDB does by itself.
+//! What only a table on RocksDB does on its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn generations(path: &Path) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn a_start_removes_the_generations_that_a_crash_left_behind() {
+async fn a_start_removes_the_generations_that_a_crash_left() {
     let root = tempfile::tempdir().unwrap();
     let (there, copy) = (root.path().join("there"), root.path().join("copy"));
     let table = open_table(&there, &small()).unwrap();
@@ -55,7 +55,8 @@ async fn a_start_removes_the_generations_that_a_crash_left_behind() {
     drop(open_table(&copy, &small()).unwrap());
     assert_eq!(unfinished(&copy), 0);
     assert_eq!(generations(&copy), [0, 1]);
-    // And their numbers are not used again, although only their rows were durable, and they were not.
+    // Their numbers are not used again, although only their rows, and not their names, were
+    // durable.
     let table = open_table(&copy, &small()).unwrap();
     table.stage_start();
     table.stage(vec![(bytes("third"), bytes("1"))]);
@@ -86,7 +87,7 @@ fn numbered(number: u64) -> Vec<Change> {
     ]
 }
 
-/// What a numbered row says; 0: it is not there.
+/// The value of a numbered row; 0: it does not exist.
 fn number(table: &dyn Table, key: &str) -> u64 {
     table.get(key.as_bytes()).map_or(0, |value| u64::from_be_bytes(value[..].try_into().unwrap()))
 }
@@ -110,8 +111,8 @@ fn never_back(batches: u64, options: &TableOptions) {
                 while !over.load(Ordering::Relaxed) {
                     let now = number(&**table, "last");
                     let other = number(&**table, &format!("row {}", now % 20));
-                    assert!(now >= seen, "reader {reader}: {now} behind {seen}");
-                    assert!(other >= now, "reader {reader}: a row says {other} behind batch {now}");
+                    assert!(now >= seen, "reader {reader}: {now} after {seen}");
+                    assert!(other >= now, "reader {reader}: a row says {other} after batch {now}");
                     seen = now;
                 }
             });
@@ -122,7 +123,7 @@ fn never_back(batches: u64, options: &TableOptions) {
         });
         // The readers end before anything is found wrong: a panic here would wait for them.
         over.store(true, Ordering::Relaxed);
-        assert_eq!(lost, None, "a batch is not there right behind its write");
+        assert_eq!(lost, None, "a batch is not there right after its write");
     });
     drop(table);
     let table = open_table(root.path(), options).unwrap();
@@ -155,7 +156,7 @@ async fn what_a_crash_leaves_of_rows_on_their_way_is_a_prefix_of_the_batches() {
         assert!(last >= kept, "batch {kept} was flushed, the crash left {last}");
         for row in 0..20 {
             let newest = (last.saturating_sub(19)..=last).find(|at| at % 20 == row).unwrap_or(0);
-            assert_eq!(number(&*after, &format!("row {row}")), newest, "row {row} behind batch {last}");
+            assert_eq!(number(&*after, &format!("row {row}")), newest, "row {row} after batch {last}");
         }
     }
 }
@@ -168,7 +169,7 @@ fn rows_that_go_in_files_are_not_durable_before_what_was_written_before_them() {
     let table = open_table(&there, &options).unwrap();
     let rows_of = |table: &dyn Table, kind: &str| table.scan(kind.as_bytes(), None, ALL).len();
     table.write(vec![Change::Put(bytes("early"), bytes("1"))]);
-    // Who scans what waits sends it into RocksDB's memory.
+    // A scan of waiting rows sends them into RocksDB's memory.
     assert_eq!(rows_of(&*table, "early"), 1);
     let kinds = ["k", "late", "m"];
     let rows = |kind: &'static str, count: u32| {
@@ -186,7 +187,8 @@ fn rows_that_go_in_files_are_not_durable_before_what_was_written_before_them() {
     assert_eq!(rows_of(&*after, "early"), 35, "an earlier row was lost");
 }
 
-/// Rule 80. Hundreds of thousands of rows beside the range stand for a RocksDB that holds up the write.
+/// Rule 80. Hundreds of thousands of rows beside the range stand for a RocksDB that delays the
+/// write.
 #[test]
 fn readers_do_not_wait_for_a_range_that_is_being_deleted() {
     let directory = tempfile::tempdir().unwrap();
@@ -213,7 +215,7 @@ fn readers_do_not_wait_for_a_range_that_is_being_deleted() {
     });
 }
 
-/// A table with little memory, so that it flushes and compacts by itself.
+/// A table with little memory, so that it flushes and compacts on its own.
 fn small() -> TableOptions {
     TableOptions { write_buffer_bytes: 256 << 10, block_cache_bytes: 1 << 20, ..TableOptions::default() }
 }
@@ -250,7 +252,7 @@ async fn a_snapshot_far_larger_than_the_write_buffer_is_switched_to() {
 }
 
 #[tokio::test]
-async fn files_of_an_old_generation_stay_under_a_view_and_go_behind_it() {
+async fn files_of_an_old_generation_stay_under_a_view_and_go_after_it() {
     let root = tempfile::tempdir().unwrap();
     let (table, old) = filled(root.path());
     let view = table.view();

@@ -151,7 +151,7 @@ fn new_rows() -> Vec<Row> {
 async fn staged_rows_are_invisible_and_lost_in_a_crash(disk: &mut dyn Disk) {
     let stores = staged(disk).await;
     assert_eq!(all(&*stores.1), old_rows());
-    // Also when they became durable by the way.
+    // Even if they became durable by the way.
     stores.1.flush().await;
     disk.crash();
     drop(stores);
@@ -168,7 +168,7 @@ async fn rows_that_are_dropped_before_a_switch_are_gone(disk: &mut dyn Disk) {
     let (_log, table) = staged(disk).await;
     table.stage_drop();
     assert_eq!(all(&*table), old_rows());
-    // Once more does no harm, and the next snapshot finds nothing of it.
+    // Doing it again does no harm, and the next snapshot finds nothing of it.
     table.stage_drop();
     table.stage_start();
     table.stage(vec![row("other", "1")]);

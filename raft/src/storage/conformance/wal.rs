@@ -1,4 +1,4 @@
-//! What only a log in real files can suffer (correctness rules 30 and 31).
+//! What can happen only to a log in real files (correctness rules 30 and 31).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,8 @@ pub(super) fn load(path: &Path) -> Result<Restored, OpenError> {
     open_log(path, &LogOptions { create: false, ..short() })?.load()
 }
 
-/// Without a mark damage is not repaired, for nobody knows what was promised. (With one: `damage.rs`.)
+/// Without a mark damage is not repaired, because the promise is unknown. (With a mark:
+/// `damage.rs`.)
 fn refused(path: &Path) -> String {
     let _ = std::fs::remove_file(path.join("tail"));
     match load(path) {
@@ -47,7 +48,7 @@ fn refused(path: &Path) -> String {
     }
 }
 
-/// A closed log of 20 entries in several files, each saved by itself.
+/// A closed log of 20 entries in several files, each saved separately.
 struct Closed {
     path: PathBuf,
     _root: tempfile::TempDir,
@@ -73,7 +74,7 @@ fn closed(options: &LogOptions) -> Closed {
     Closed { path, _root: root }
 }
 
-/// The files of a log and what is in them.
+/// The files of a log and their content.
 pub(super) fn content(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let logs = names(directory).into_iter().filter(|name| name.ends_with(".log"));
     logs.map(|name| (name.clone(), std::fs::read(directory.join(name)).unwrap())).collect()
@@ -85,7 +86,7 @@ fn flip(file: &Path, at: usize) {
     std::fs::write(file, content).unwrap();
 }
 
-/// Where `what` is, in which file; where it is last, if it is there more than once.
+/// The file and position of `what`; the last one, if there are several.
 fn find(directory: &Path, what: &Entry) -> (String, usize) {
     let Payload::Command(command) = &what.payload else { panic!("an empty entry") };
     let found = content(directory).into_iter().find_map(|(name, bytes)| {
@@ -105,7 +106,7 @@ fn a_byte_flipped_in_the_middle_of_the_log_refuses_to_open() {
     }
 }
 
-/// Of a record that lies in several sectors a power cut may leave any, and it has no mark.
+/// A power cut may leave any sectors of a record that spans several, and it has no mark.
 #[test]
 fn a_torn_last_record_was_never_acknowledged_and_is_dropped() {
     let options = LogOptions { file_bytes: 4000, ..short() };
@@ -123,7 +124,7 @@ fn a_torn_last_record_was_never_acknowledged_and_is_dropped() {
     std::fs::write(&file, bytes).unwrap();
     std::fs::write(log.path().join("tail"), tail).unwrap();
     assert_eq!(load(log.path()).unwrap().entries, (1..=20).map(noisy).collect::<Vec<_>>());
-    // And what is written next replaces it.
+    // The next write replaces it.
     let mut reopened = open_log(log.path(), &options).unwrap();
     reopened.load().unwrap();
     futures::executor::block_on(reopened.save(&Save { entries: entries(1, 21, 21), ..Save::default() }));
@@ -192,7 +193,7 @@ fn files_that_a_crash_left_half_made_or_half_removed_go() {
     assert_eq!(names(log.path()), kept);
 }
 
-/// Rule 104. A next file that leads to a full device cannot be filled.
+/// Rule 104. A next file that is a link to a full device cannot be filled.
 #[test]
 fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() {
     let root = tempfile::tempdir().unwrap();
@@ -204,12 +205,12 @@ fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() 
     std::os::unix::fs::symlink("/dev/full", &obstacle).unwrap();
     let mut save = |save: &Save| {
         futures::executor::block_on(log.save(save));
-        // So the thread that makes the next file has ended when the log looks after it.
+        // So the thread that makes the next file has ended when the log checks it.
         std::thread::sleep(Duration::from_millis(5));
     };
     save(&TERM);
     (1..=20).for_each(|index| save(&one(index)));
-    // What was there of it was removed, so the next attempt made a real one.
+    // The partial file was removed, so the next attempt made a real one.
     assert!(!obstacle.is_symlink());
     (21..=100).for_each(|index| save(&one(index)));
     drop(log);
@@ -217,7 +218,8 @@ fn a_next_file_that_cannot_be_made_ends_nobody_while_the_present_one_has_room() 
     assert_eq!(load(&path).unwrap().entries.len(), 100);
 }
 
-/// Rule 104. A directory in the place of the new manifest keeps it from being written, as a full disk does.
+/// Rule 104. A directory in the place of the new manifest prevents its writing, as a full disk
+/// does.
 #[test]
 fn files_that_cannot_be_removed_end_nobody_and_are_removed_later() {
     let root = tempfile::tempdir().unwrap();
@@ -311,7 +313,7 @@ async fn compacted_entries_leave_the_disk_and_their_files_are_used_again() {
     let mut log = open_log(&path, &options).unwrap();
     log.load().unwrap();
     log.save(&TERM).await;
-    // Much at once is more than is kept.
+    // More than is kept, at once.
     for index in 1..=500 {
         log.save(&one(index)).await;
     }
@@ -324,7 +326,7 @@ async fn compacted_entries_leave_the_disk_and_their_files_are_used_again() {
         }
         log.save(&compact(510 + round * 20)).await;
         let files = names(&path);
-        // Nothing is removed as long as a file is being made, which takes its time.
+        // Nothing is removed as long as a file is being made, which takes time.
         if round > 5 {
             assert!(files.len() <= 6, "{files:?}");
             assert_eq!(*before.get_or_insert(files.clone()), files, "round {round}");
@@ -384,11 +386,11 @@ async fn what_was_compacted_is_never_truncated() {
     log.save(&Save { truncate_from: Some(Index(2)), ..Save::default() }).await;
 }
 
-/// Bytes that a disk writes wholly or not at all.
+/// Bytes that a disk writes completely or not at all.
 const SECTOR: usize = 512;
 
-/// The disk in the middle of a write that changed `before` to `after`: the sectors chosen have changed, others not.
-/// A file's first sector always has, for its head is synced by itself.
+/// The disk in the middle of a write that changed `before` to `after`: the chosen sectors have
+/// changed, others not. A file's first sector always has, because its head is synced separately.
 fn torn(before: &[u8], after: &[u8], chosen: u64) -> Vec<u8> {
     let mut torn = before.to_vec();
     for (number, at) in (0..after.len()).step_by(SECTOR).enumerate() {
@@ -418,7 +420,8 @@ fn kept(model: &Restored) -> Restored {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Power fails in the middle of a write, again and again: the log is as before it, or as behind it, and goes on.
+    /// Power fails in the middle of a write, again and again: the log is as before it, or as after
+    /// it, and continues.
     #[test]
     fn a_save_that_a_power_cut_interrupts_happened_or_did_not(steps in steps(), chosen: u64, goes_on: u64) {
         let root = tempfile::tempdir().unwrap();
@@ -436,10 +439,10 @@ proptest! {
             let copy = life(at + 1);
             copy_open_files(&path, &copy);
             let after = content(&path);
-            // Files are removed behind a save: then it is durable.
+            // Files are removed after a save: then it is durable.
             let durable = before.keys().any(|name| !after.contains_key(name));
             if !durable {
-                // The mark is written behind the record.
+                // The mark is written after the record.
                 std::fs::write(copy.join("tail"), tail).unwrap();
             }
             for (name, after) in after.into_iter().filter(|_| !durable) {

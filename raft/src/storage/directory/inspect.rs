@@ -1,4 +1,4 @@
-//! Reading what a directory says of itself, without changing anything.
+//! Reads what a directory says about itself, without changing anything.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::storage::lines::{corrupt, unavailable};
 /// A directory that nobody may open as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Inspected {
-    /// Whose it is, its incarnation, and the key of its cluster.
+    /// Its server, its incarnation, and the key of its cluster.
     pub(crate) identity: Result<(Identity, u64, u64), OpenError>,
     /// How many peers it has met.
     pub(crate) peers: Result<usize, OpenError>,
-    /// Of a directory that was ever opened.
+    /// For a directory that was ever opened.
     pub(crate) lock: Option<File>,
 }
 

@@ -137,7 +137,7 @@ fn the_founders_digest_tells_groups_apart_and_never_changes() {
 }
 
 #[test]
-fn the_key_of_the_cluster_is_learned_once_and_for_ever() {
+fn the_key_of_the_cluster_is_learned_once_and_stays() {
     let root = tempfile::tempdir().unwrap();
     let directory = DataDir::open(root.path(), &identity(1), true).unwrap();
     directory.open_stores(&LogOptions::default(), &TableOptions::default()).unwrap();
@@ -217,8 +217,8 @@ fn a_text_file_that_was_cut_or_changed_anywhere_is_refused() {
             bad[bit / 8] ^= 1 << (bit % 8);
             refused(&bad, &format!("bit {bit}"));
         }
-        refused(&[&good[..], b"\n"].concat(), "something behind it");
-        // What a hand does: a number changed, a line added.
+        refused(&[&good[..], b"\n"].concat(), "something after it");
+        // Edits by hand: a changed number, an added line.
         let text = String::from_utf8(good.clone()).unwrap();
         refused(text.replace("22", "23").replace("101", "102").as_bytes(), "edited");
         fs::write(&file, &good).unwrap();

@@ -16,8 +16,9 @@ pub(super) struct Archive {
 }
 
 impl MemoryDisk {
-    /// From its next opening on its log keeps so many bytes below the marker for members that are behind. At first: none.
-    pub fn keep_behind(&self, bytes_max: usize) {
+    /// From its next opening on its log keeps this many bytes below the marker for lagging members.
+    /// At first: none.
+    pub fn keep_for_others(&self, bytes_max: usize) {
         self.lock().archive.bytes_max = bytes_max;
     }
 }
@@ -28,12 +29,12 @@ impl Archive {
         *self = Self { bytes_max: self.bytes_max, ..Self::default() };
     }
 
-    /// These went below the marker.
+    /// These entries went below the marker.
     pub(super) fn add(&mut self, compacted: &[Entry], marker: EntryId) {
         self.entries.extend(compacted.iter().cloned());
         self.bytes += compacted.iter().map(Entry::weight).sum::<usize>();
         if self.entries.back().is_some_and(|last| last.id != marker) {
-            // A snapshot lies beyond them.
+            // A snapshot is beyond them.
             self.clear();
         }
         let wanted = self.wanted.unwrap_or(Index::NEVER);

@@ -31,7 +31,7 @@ fn keys(table: &dyn Table) -> usize {
 }
 
 #[tokio::test]
-async fn a_power_cut_falls_before_or_behind_a_save() {
+async fn a_power_cut_falls_before_or_after_a_save() {
     for (step, kept) in [(DiskStep::Save, 0), (DiskStep::Saved, 1)] {
         let disk = cut_at(step);
         let (mut log, _table) = disk.open();
@@ -42,7 +42,7 @@ async fn a_power_cut_falls_before_or_behind_a_save() {
 }
 
 #[tokio::test]
-async fn a_power_cut_falls_before_or_behind_a_flush_and_a_switch() {
+async fn a_power_cut_falls_before_or_after_a_flush_and_a_switch() {
     for (step, kept) in [(DiskStep::Flush, 0), (DiskStep::Flushed, 1)] {
         let disk = cut_at(step);
         let (_log, table) = disk.open();

@@ -1,20 +1,21 @@
 //! Rows on their way into RocksDB, and rows used lately.
 //!
-//! Every command reads a row and writes two or three; in RocksDB each of these is a walk through a skip list
-//! that does not fit the processor's caches. A table owes no durability before a flush, so writes wait here, in
-//! a hash map, until there are enough of them to go into RocksDB together in key order: neighbours then
-//! share most of their way, and a row that changed often meanwhile (a session's) goes once. While they go, by a
-//! thread of the table's own, the next ones gather.
+//! Every command reads a row and writes two or three. In RocksDB each of these walks a skip list
+//! that does not fit the processor's caches. A table owes no durability before a flush. So writes
+//! wait here, in a hash map, until there are enough of them to go into RocksDB together in key
+//! order. Neighbours then share most of the walk, and a row that changed often meanwhile (a
+//! session's) goes once. While one of the table's threads writes them, the next ones gather.
 //!
-//! A row is looked for in what waits, in what is going, and then in *generations*: maps of rows that went or
-//! were read, newest first. The oldest generation is forgotten when there is too much of them.
+//! A row is looked up in the waiting rows, in the rows on their way, and then in *generations*:
+//! maps of rows that were written or read, newest first. The oldest generation is forgotten when
+//! there are too many bytes of them.
 //!
-//! Held at all times:
+//! Invariants:
 //! * a row is as the first map that has it says, and as RocksDB has it if none does;
-//! * what went into RocksDB is a prefix of the writes, for everything that waits goes at once, and what comes
-//!   next behind it.
+//! * what went into RocksDB is a prefix of the writes, because everything that waits goes at once,
+//!   and later writes go after it.
 //!
-//! Left out on purpose: scans, which go to RocksDB once nothing of their range waits here.
+//! Left out on purpose: scans, which go to RocksDB once no row of their range waits here.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,38 +27,38 @@ use foldhash::fast::RandomState;
 use super::generations::row_key_into;
 use crate::storage::{Batch, Change};
 
-/// What a row costs beside its bytes.
+/// The cost of a row besides its bytes.
 const OVERHEAD_BYTES: usize = 128;
-/// A map for each of these is looked into for a row that is nowhere.
+/// The limit of generations: a row that is nowhere is looked up in each of them.
 const GENERATIONS_MAX: usize = 8;
 
 /// Rows by key; deleted ones have no value.
 type Map = HashMap<Bytes, Option<Bytes>, RandomState>;
 
-/// A row with the first bytes of its key: most comparisons then need not look elsewhere in memory.
+/// A row with the first bytes of its key: most comparisons then need no other memory.
 pub(super) type SortedRow<'a> = (u64, &'a Bytes, &'a Option<Bytes>);
 
-/// Rows, and what they weigh.
+/// Rows, and their weight.
 #[derive(Default)]
 pub(super) struct Rows {
     map: Map,
     bytes: usize,
-    /// Those of large rows among them.
+    /// The bytes of the large rows among them.
     large_bytes: usize,
-    /// Of those that were written.
+    /// The key prefixes of rows that were written.
     prefixes: Prefixes,
 }
 
-/// What keys begin with: as a rule what a row is about, and a part of where.
+/// The first three bytes of each key: usually its kind and part of its slot.
 #[derive(Default)]
 struct Prefixes {
     some: BTreeSet<[u8; 3]>,
-    /// There are keys that are shorter.
+    /// There are shorter keys.
     shorter: bool,
 }
 
 impl Prefixes {
-    /// What a key begins with; none for a shorter key.
+    /// Adds the prefix of a key; none for a shorter key.
     fn add(&mut self, prefix: Option<[u8; 3]>) {
         match prefix {
             Some(prefix) => _ = self.some.insert(prefix),
@@ -65,7 +66,7 @@ impl Prefixes {
         }
     }
 
-    /// Whether there may be keys from `start` on, to before `end`.
+    /// Whether there may be keys from `start` (inclusive) to `end` (exclusive).
     fn meet(&self, start: &[u8], end: Option<&[u8]>) -> bool {
         let mut from = [0; 3];
         let length = start.len().min(from.len());
@@ -83,25 +84,26 @@ pub(super) struct Buffer {
     /// Rows that were read lately: newer than all generations.
     read: Rows,
     generations_bytes: usize,
-    /// Rows are changing in RocksDB: nothing is remembered of what is read there.
+    /// Rows are changing in RocksDB: reads from there are not remembered.
     is_aside: bool,
     /// Writes so far.
     writes: u64,
-    /// Loads that went into RocksDB so far.
+    /// Loads that RocksDB has taken so far.
     arrivals: u64,
     waiting_bytes_max: usize,
     cache_bytes: usize,
 }
 
-/// What the buffer knows of a row.
+/// The buffer's knowledge of a row.
 pub(super) enum Found {
-    /// All of it.
+    /// The row itself.
     Row(Option<Bytes>),
-    /// Nothing; RocksDB has it, and may be believed as long as this many writes were made.
+    /// Nothing; RocksDB has it, and its answer is valid as long as there were only this many
+    /// writes.
     Elsewhere(u64),
 }
 
-/// Whether a row is too large to be worth keeping: what it takes up would hold many others.
+/// Whether a row is too large to be worth keeping: its space would hold many others.
 fn is_large(value: &[u8]) -> bool {
     value.len() > 4096
 }
@@ -118,7 +120,7 @@ fn first_bytes(key: &[u8]) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// Bytes that a row takes up.
+/// Bytes that a row occupies.
 fn weight(key: &Bytes, value: &Option<Bytes>) -> usize {
     OVERHEAD_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len)
 }
@@ -171,8 +173,8 @@ impl Rows {
 }
 
 impl Buffer {
-    /// An empty buffer that begins to send rows off when about `waiting_bytes_max` wait, and keeps about
-    /// `cache_bytes` that went or were read.
+    /// An empty buffer that begins to send rows to RocksDB when about `waiting_bytes_max` wait, and
+    /// keeps about `cache_bytes` of written or read rows.
     pub(super) fn new(waiting_bytes_max: usize, cache_bytes: usize) -> Self {
         Self {
             waiting: Rows::default(),
@@ -199,7 +201,7 @@ impl Buffer {
         Found::Elsewhere(self.writes)
     }
 
-    /// Remembers a row that RocksDB had when `writes` writes were made, unless it may have changed.
+    /// Remembers a row that RocksDB had after `writes` writes, unless it may have changed.
     pub(super) fn read(&mut self, key: &[u8], value: &Bytes, writes: u64) {
         if self.writes == writes && !self.is_aside && !is_large(value) {
             self.read.set(Bytes::copy_from_slice(key), Some(value.clone()));
@@ -207,7 +209,7 @@ impl Buffer {
         }
     }
 
-    /// Takes in changes of rows.
+    /// Applies changes of rows.
     pub(super) fn write(&mut self, batch: Batch) {
         self.writes += 1;
         for change in batch {
@@ -219,49 +221,50 @@ impl Buffer {
         }
     }
 
-    /// Whether RocksDB may not have every row from `start` to before `end` yet.
+    /// Whether RocksDB may lack a row from `start` to before `end`.
     pub(super) fn holds_back(&self, start: &[u8], end: Option<&[u8]>) -> bool {
         let mut late = [Some(&self.waiting), self.going.as_deref()].into_iter().flatten();
         late.any(|rows| rows.prefixes.meet(start, end))
     }
 
-    /// Enough waits to be sent off.
+    /// Whether enough rows wait to be sent to RocksDB.
     pub(super) fn is_full(&self) -> bool {
         self.holds(self.waiting_bytes_max)
     }
 
-    /// So much waits that the ones before must have gone first.
+    /// Whether so many rows wait that the ones before must arrive first.
     pub(super) fn is_crowded(&self) -> bool {
         self.holds(2 * self.waiting_bytes_max)
     }
 
-    /// Large rows gain little by waiting, and take the memory of many: half as much of them is enough.
+    /// Large rows gain little by waiting, and use the memory of many small ones: half as many of
+    /// their bytes are enough.
     fn holds(&self, bytes: usize) -> bool {
         self.waiting.bytes >= bytes || self.waiting.large_bytes >= bytes / 2
     }
 
-    /// Loads that went into RocksDB so far.
+    /// Loads that RocksDB has taken so far.
     pub(super) fn arrivals(&self) -> u64 {
         self.arrivals
     }
 
-    /// Loads that everything written so far makes which has not arrived.
+    /// The number of loads after which everything written so far has arrived.
     pub(super) fn loads(&self) -> u64 {
         u64::from(self.going.is_some()) + u64::from(!self.waiting.map.is_empty())
     }
 
-    /// Rows are on their way.
+    /// Whether rows are on their way.
     pub(super) fn is_going(&self) -> bool {
         self.going.is_some()
     }
 
-    /// Everything that waits, to be written to RocksDB; none if nothing does. They are going until
-    /// [`Self::arrived`].
+    /// Everything that waits, to be written to RocksDB; none if nothing does. These rows are on
+    /// their way until [`Self::arrived`].
     ///
     /// # Panics
     /// When others are on their way.
     pub(super) fn send_off(&mut self) -> Option<Arc<Rows>> {
-        assert!(self.going.is_none(), "one batch behind the other");
+        assert!(self.going.is_none(), "one batch after the other");
         if self.waiting.map.is_empty() {
             return None;
         }
@@ -272,13 +275,14 @@ impl Buffer {
         self.going.clone()
     }
 
-    /// What was going is in RocksDB now. Returns what is forgotten for it: freeing that takes its time.
+    /// The rows on their way are in RocksDB now. Returns what was forgotten to make room: freeing
+    /// that takes time.
     pub(super) fn arrived(&mut self) -> Vec<Arc<Rows>> {
         let Some(rows) = self.going.take() else { return Vec::new() };
         self.arrivals += 1;
-        // What was read is older than what went.
+        // Rows that were read are older than the ones that arrived.
         if rows.bytes < self.waiting_bytes_max / 8 {
-            // Not worth a generation of its own: somebody was in a hurry (a scan).
+            // Too few for a separate generation: a scan was in a hurry.
             for (key, value) in &rows.map {
                 self.read.set(key.clone(), value.clone());
             }
@@ -286,7 +290,7 @@ impl Buffer {
         }
         let mut forgotten = self.age();
         if rows.large_bytes > rows.bytes / 2 {
-            // What older generations say of these rows is over.
+            // Older generations no longer count for these rows.
             forgotten.extend(self.generations.drain(..));
             self.generations_bytes = 0;
             forgotten.push(rows);
@@ -296,12 +300,12 @@ impl Buffer {
         forgotten
     }
 
-    /// Makes what was read a generation once it is a quarter of what is kept.
+    /// Makes the read rows a generation once they are a quarter of what is kept.
     fn age_if_many(&mut self) -> Vec<Arc<Rows>> {
         if self.read.bytes > self.cache_bytes / 4 { self.age() } else { Vec::new() }
     }
 
-    /// Makes what was read a generation.
+    /// Makes the read rows a generation.
     fn age(&mut self) -> Vec<Arc<Rows>> {
         let read = std::mem::take(&mut self.read);
         if read.map.is_empty() { Vec::new() } else { self.keep(Arc::new(read)) }
@@ -325,14 +329,15 @@ impl Buffer {
         self.read = Rows::default();
     }
 
-    /// A range of keys is about to be deleted in RocksDB: everybody reads there until [`Self::clear`].
+    /// A range of keys is about to be deleted in RocksDB: all reads go there until [`Self::clear`].
     pub(super) fn step_aside(&mut self) {
         assert!(self.waiting.map.is_empty() && self.going.is_none(), "what waits is not forgotten");
         self.is_aside = true;
         self.forget();
     }
 
-    /// A range of keys was deleted in RocksDB, or everything is another generation of the table: forgets all.
+    /// A range of keys was deleted in RocksDB, or the table has another generation: forgets
+    /// everything.
     pub(super) fn clear(&mut self) {
         assert!(self.waiting.map.is_empty() && self.going.is_none(), "what waits is not forgotten");
         self.writes += 1;

@@ -1,5 +1,6 @@
-//! Files of sorted rows, made beside RocksDB and then taken over by it as they are, durably: rows that go so are not
-//! copied into its memory, not flushed from there, and not compacted where nothing else lies in their range.
+//! Files of sorted rows, made beside RocksDB and then added to it durably. Rows that go this way
+//! are not copied into its memory, not flushed from there, and not compacted if no other rows are
+//! in their range.
 //!
 //! Left out on purpose: which rows go this way.
 
@@ -9,16 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::rocksdb::{DB, Error, IngestExternalFileOptions, Options, SstFileWriter};
 
-/// What names of files begin with that RocksDB has not taken over.
+/// The prefix of the names of files that RocksDB has not added yet.
 const PREFIX: &str = "staged.";
 
 /// Where files are made, and how.
 pub(super) struct Files {
     db: Arc<DB>,
-    /// Of the database.
+    /// The database's settings.
     settings: Options,
     directory: PathBuf,
-    /// Made so far by this process.
+    /// Files made so far by this process.
     made: AtomicU64,
 }
 
@@ -41,8 +42,8 @@ impl Files {
         Ok(path)
     }
 
-    /// Gives files to RocksDB, whose ranges must not overlap: all of them or, behind a crash, none. What they say is newer
-    /// than all that it has.
+    /// Adds files to RocksDB, whose ranges must not overlap: all of them or, after a crash, none.
+    /// Their rows are newer than all that it has.
     pub(super) fn take_over(&self, files: Vec<PathBuf>) -> Result<(), Error> {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
@@ -50,7 +51,7 @@ impl Files {
     }
 }
 
-/// Removes files that a crash left behind.
+/// Removes files that a crash left.
 pub(super) fn remove_leftovers(directory: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

@@ -22,7 +22,7 @@ pub(super) struct Names {
     pub(super) newest: u32,
     /// The snapshot from which the live one was made.
     pub(super) installed: Option<EntryId>,
-    /// The generation whose rows are not what they should be (correctness rule 69); 0 if none is. It is in the row that
+    /// The generation whose rows are bad (correctness rule 69); 0 if none is. It is in the row that
     /// names the live one, so that a switch to another one needs no second step to end it.
     pub(super) bad: u32,
 }
@@ -44,7 +44,7 @@ pub(super) fn read_names(path: &Path, bytes: &[u8]) -> Result<Names, OpenError> 
     }
 }
 
-/// Generations that a crash left behind, in order.
+/// Generations that a crash left, in order.
 pub(super) fn leftovers(db: &DB, live: u32) -> Vec<u32> {
     let mut rows = db.raw_iterator();
     let mut found = Vec::new();
@@ -76,7 +76,7 @@ pub(super) fn row_key(generation: u32, key: &[u8]) -> Vec<u8> {
     [&prefix(generation)[..], key].concat()
 }
 
-/// The key of a row, into a place that is used again and again.
+/// The key of a row, written into a reused buffer.
 pub(super) fn row_key_into(place: &mut Vec<u8>, generation: u32, key: &[u8]) {
     place.clear();
     place.extend_from_slice(&prefix(generation));

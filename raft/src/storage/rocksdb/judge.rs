@@ -1,4 +1,4 @@
-//! Reading a table that nobody has open, without changing anything.
+//! Reads a table that no process has open, without changing anything.
 
 use std::path::Path;
 
@@ -21,14 +21,15 @@ pub struct JudgedTable {
     pub installed: Option<EntryId>,
     /// Rows of the live generation.
     pub rows: u64,
-    /// What is wrong with the first row that is none, and how many there are.
+    /// What is wrong with the first malformed row, and how many there are.
     pub wrong: Option<String>,
 }
 
-/// Reads all of the table in the directory `path` and hands each live row of the state machine to `judge`.
+/// Reads all of the table in the directory `path` and passes each live row of the state machine to
+/// `judge`.
 ///
 /// # Errors
-/// What a start would say, or what could not be read.
+/// The error of a start, or what could not be read.
 pub fn judge(path: &Path, judge: &mut dyn JudgeRows) -> Result<JudgedTable, OpenError> {
     if !path.join("CURRENT").exists() {
         return Err(corrupt(path, "the store that belongs here is gone"));
@@ -44,7 +45,7 @@ pub fn judge(path: &Path, judge: &mut dyn JudgeRows) -> Result<JudgedTable, Open
     let mut wrong = 0_u64;
     let mut rows = db.raw_iterator();
     rows.seek_to_first();
-    // Rows of generations that are not live are read, too: a block that went bad is found wherever it is.
+    // Rows of generations that are not live are read too: a damaged block is found wherever it is.
     while let Some((key, value)) = rows.item() {
         if let Some(key) = key.strip_prefix(&live) {
             judged.rows += 1;
@@ -72,7 +73,8 @@ pub fn judge(path: &Path, judge: &mut dyn JudgeRows) -> Result<JudgedTable, Open
     Ok(judged)
 }
 
-/// A key as people can look for it.
+/// A key in a form that people can search for.
+///
 fn shown(key: &[u8]) -> String {
     const SHOWN_MAX: usize = 64;
     let bytes: String = key.iter().take(SHOWN_MAX).map(|byte| format!("{byte:02x}")).collect();

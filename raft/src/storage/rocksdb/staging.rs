@@ -1,11 +1,11 @@
 //! Rows of a snapshot on their way into RocksDB.
 //!
-//! They arrive in key order and nobody reads them before the switch, so they need no memory to be sorted in and
-//! nothing that sorts them later: a thread writes them to files as RocksDB has them, and RocksDB takes each over
-//! as it is, synced, below everything else.
+//! They arrive in key order and nobody reads them before the switch. So they need no memory for
+//! sorting, and no later sorting either: a thread writes them to files in RocksDB's format, and
+//! RocksDB adds each file unchanged, synced, below everything else.
 //!
-//! Left out on purpose: an end without taking over what arrived. The generation of rows that are not wanted any
-//! more is removed, whatever there is of it.
+//! Left out on purpose: stopping without adding the rows that have arrived. The generation of rows
+//! that are no longer needed is removed, whatever there is of it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -23,13 +23,13 @@ const DOING: &str = "write a snapshot's rows";
 /// A generation that is being made.
 pub(super) struct Staging {
     generation: u32,
-    /// Where its rows go in, in key order.
+    /// Where its rows are sent, in key order.
     pub(super) entrance: SyncSender<Vec<Row>>,
     thread: JoinHandle<()>,
 }
 
 impl Staging {
-    /// Begins `generation`. A file is taken over when it reaches `file_bytes`.
+    /// Begins `generation`. A file is added to RocksDB when it reaches `file_bytes`.
     pub(super) fn start(files: Arc<Files>, file_bytes: u64, generation: u32) -> Self {
         // One piece is written while the next one is fetched.
         let (entrance, pieces) = mpsc::sync_channel(0);
@@ -40,7 +40,7 @@ impl Staging {
         Self { generation, entrance, thread: start_thread("table-staging", write) }
     }
 
-    /// Waits until RocksDB has all of it, durably; its number.
+    /// Waits until RocksDB has all of it, durably; returns its number.
     pub(super) fn finish(self) -> u32 {
         drop(self.entrance);
         if self.thread.join().is_err() {

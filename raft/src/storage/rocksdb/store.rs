@@ -1,5 +1,6 @@
-//! The way of rows into RocksDB: they wait in a [`Buffer`], and go many at a time, by a thread of the table's own or of
-//! somebody who cannot wait; in [`Files`], or, if they are few, through its memory.
+//! How rows get into RocksDB: they wait in a [`Buffer`], and many go at a time, by a thread of the
+//! table or of a caller that cannot wait; in [`Files`], or, if they are few, through RocksDB's
+//! memory.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -14,19 +15,20 @@ use super::options::TableOptions;
 use super::{lock, or_fatal};
 use crate::storage::stand_back;
 
-/// Rows that go into RocksDB, and their generation.
+/// Rows that are written to RocksDB together, and their generation.
 pub(super) type Load = (Arc<Rows>, u32);
 
-/// With fewer files that are not sorted into those below, and those of one load more, RocksDB does not hold up a flush (from
-/// 19 on), nor slow down writes.
+/// RocksDB delays flushes from 19 unsorted files on (level 0), and slows down writes. With fewer
+/// than this limit, and the files of one load more, it does neither.
 const FILES_AT_LEVEL_0_MAX: u64 = 15;
 
-/// By what way rows go.
+/// How rows go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// In files, if there are enough of them.
     Any,
-    /// Through RocksDB's memory: somebody waits who should not wait for a disk longer than what is going already does.
+    /// Through RocksDB's memory: a caller waits that should not wait for a disk longer than the
+    /// present load does.
     Memory,
 }
 
@@ -35,19 +37,19 @@ pub(super) struct Store {
     pub(super) db: Arc<DB>,
     pub(super) files: Arc<Files>,
     file_bytes_min: usize,
-    /// Held while files are taken over: rows in a range where nothing else lies are in every view that is taken meanwhile, the
-    /// others in none.
+    /// Held while files are added. Rows whose range holds no others are in every view that is taken
+    /// meanwhile, the others in none.
     taking_over: Mutex<()>,
     unlogged: WriteOptions,
     pub(super) buffer: Mutex<Buffer>,
     /// Generation that reads and writes go to.
     pub(super) live: AtomicU32,
-    /// Told when nothing is going any more.
+    /// Notified when no load is on its way any more.
     arrived: Condvar,
 }
 
 impl Store {
-    /// Nothing waits; which generation is live is not known yet.
+    /// Nothing waits; the live generation is not known yet.
     pub(super) fn new(db: Arc<DB>, files: Arc<Files>, options: &TableOptions) -> Self {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
@@ -65,15 +67,16 @@ impl Store {
         or_fatal("write the table", self.db.write_opt(batch, &self.unlogged));
     }
 
-    /// Waits until nothing is going.
+    /// Waits until no load is on its way.
     pub(super) fn settle<'a>(&self, buffer: MutexGuard<'a, Buffer>) -> MutexGuard<'a, Buffer> {
         self.arrived.wait_while(buffer, |buffer| buffer.is_going()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings everything that was written so far into RocksDB: waits until it has arrived, or sends it off.
+    /// Brings everything that was written so far into RocksDB: waits until it has arrived, or sends
+    /// it.
     pub(super) fn drain(&self, way: Way) {
         let buffer = lock(&self.buffer);
-        // Not until nothing is going: others may send off what was written since, again and again.
+        // Not until no load is on its way: others may send later writes, again and again.
         let last = buffer.arrivals() + buffer.loads();
         let wait = |buffer: &mut Buffer| buffer.is_going() && buffer.arrivals() < last;
         let mut buffer = self.arrived.wait_while(buffer, wait).unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +91,7 @@ impl Store {
         }
     }
 
-    /// Brings into RocksDB what it is given.
+    /// Writes the loads that it gets to RocksDB.
     pub(super) fn carry(&self, loads: &mpsc::Receiver<Load>) {
         stand_back();
         for (rows, generation) in loads {
@@ -112,7 +115,8 @@ impl Store {
         self.arrived.notify_all();
     }
 
-    /// Rows that go through its memory RocksDB slows down while it is behind with compactions, files it does not.
+    /// Whether files may be added now. While compactions lag, RocksDB throttles writes through its
+    /// memory but not added files.
     fn has_room_for_files(&self) -> bool {
         let files = self.db.property_int_value("rocksdb.num-files-at-level0");
         or_fatal("read the table", files).is_none_or(|files| files < FILES_AT_LEVEL_0_MAX)
@@ -140,10 +144,11 @@ impl Store {
         self.files.take_over(files)
     }
 
-    /// Rows by files. In one, as a rule: RocksDB sorts files that span everything into those below when there are four of
-    /// them. But where nearly nothing lies among the rows of the kind that weighs most (a shard that comes in, rows in the
-    /// order of their keys) these get a file of their own, which falls to where it stays: in one with the row that every
-    /// batch writes, which lies before all others, they would span everything, too.
+    /// Divides rows into files. Usually there is one file: RocksDB compacts files that span
+    /// everything once there are four of them. But if nearly no other rows are among those of the
+    /// heaviest kind (an arriving shard, rows in the order of their keys), these get a separate
+    /// file, which falls straight to its final level. In one file with the row that every batch
+    /// writes, which comes before all others, they would span everything too.
     fn pieces<'a, 'b>(&self, sorted: &'a [SortedRow<'b>], generation: u32) -> Vec<&'a [SortedRow<'b>]> {
         let pieces = around_heaviest(sorted);
         let heaviest = pieces[1];
@@ -160,21 +165,21 @@ impl Store {
         }
     }
 
-    /// Unchanging rows as of now, each load whole or not at all.
+    /// Unchanging rows as of now, each load completely or not at all.
     pub(super) fn snapshot<'a>(&self, db: &'a DB) -> Snapshot<'a> {
         let _no_files = lock(&self.taking_over);
         db.snapshot()
     }
 }
 
-/// What lies before the rows of the kind that weighs most, these, and what lies behind them.
+/// The rows before those of the heaviest kind, these, and the rows after them.
 fn around_heaviest<'a, 'b>(sorted: &'a [SortedRow<'b>]) -> [&'a [SortedRow<'b>]; 3] {
     let kind = |(_, key, _): &SortedRow<'_>| key.first().copied();
     let kinds = sorted.chunk_by(|one, other| kind(one) == kind(other));
     let heaviest = kinds.max_by_key(|rows| bytes(rows)).and_then(|rows| kind(rows.first()?));
     let (before, rest) = sorted.split_at(sorted.partition_point(|row| kind(row) < heaviest));
-    let (heaviest, behind) = rest.split_at(rest.partition_point(|row| kind(row) == heaviest));
-    [before, heaviest, behind]
+    let (heaviest, after) = rest.split_at(rest.partition_point(|row| kind(row) == heaviest));
+    [before, heaviest, after]
 }
 
 fn bytes(rows: &[SortedRow<'_>]) -> usize {
@@ -188,7 +193,7 @@ mod tests {
     use super::around_heaviest;
 
     #[test]
-    fn the_heaviest_kind_is_cut_out_of_what_lies_around_it() {
+    fn the_heaviest_kind_is_cut_out_of_the_rows_around_it() {
         let cut = |keys: &[&'static str]| -> [usize; 3] {
             let keys: Vec<Bytes> = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
             let sorted: Vec<_> = keys.iter().map(|key| (0, key, &None)).collect();

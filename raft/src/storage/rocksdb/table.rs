@@ -1,19 +1,20 @@
-//! The table in a RocksDB instance of its own, without a write-ahead log.
+//! The table in a separate RocksDB instance, without a write-ahead log.
 //!
-//! Durable is what was flushed, and as there is one column family that is always a prefix of the writes.
-//! A read that skips what is only in memory tells how far it goes.
+//! Durable is what was flushed. There is one column family, so that is always a prefix of the
+//! writes. A read that skips rows that are only in memory shows how far the durable rows go.
 //!
 //! The key of a row is the number of its *generation* (32 bits, big-endian) and the row's own key.
-//! Generation 0 holds one row, which names the live generation and the newest ever begun; numbers are
-//! never used twice. A switch (correctness rule 33): make the staged generation durable; name it live; flush;
-//! and only then, with readers on the new one, remove the old. A crash in between leaves one of them named
-//! and the other to be removed at the next start.
+//! Generation 0 holds one row, which names the live generation and the newest one ever begun;
+//! numbers are never used twice. A switch (correctness rule 33) makes the staged generation
+//! durable, names it live, flushes, and only then, with readers on the new one, removes the old.
+//! After a crash in between, one of them is named and the next start removes the other.
 //!
-//! Writes wait in a buffer first and go into RocksDB many at a time, by a thread of the table's own ([`Store`]); whoever
-//! wants more than one row (a scan of rows that wait, a view, a flush) sends off what waits before, and waits for
-//! all of it. Rows of a snapshot go past all that, into files of their own ([`Staging`]).
+//! Writes first wait in a buffer and go into RocksDB many at a time, by a thread of the table
+//! ([`Store`]). A caller that needs more than one row (a scan of waiting rows, a view, a flush)
+//! first sends everything that waits, and waits for all of it. Rows of a snapshot bypass all that,
+//! into separate files ([`Staging`]).
 //!
-//! Left out on purpose: syncing anything by itself, and knowing what rows mean.
+//! Left out on purpose: syncing anything on its own, and knowing what rows mean.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,11 +61,11 @@ struct RocksTable {
     inner: Arc<Mutex<Inner>>,
     /// Size of a snapshot's files.
     file_bytes: u64,
-    /// Taken away at the end.
+    /// Taken at the end.
     carrier: Option<Carrier>,
 }
 
-/// The thread that brings rows into RocksDB.
+/// The thread that writes rows to RocksDB.
 struct Carrier {
     loads: mpsc::Sender<Load>,
     thread: JoinHandle<()>,
@@ -99,7 +100,7 @@ impl RocksTable {
         let carrying = Arc::clone(&store);
         let thread = start_thread("table-carrier", move || carrying.carry(&receiver));
         let table = Self { store, inner, file_bytes, carrier: Some(Carrier { loads, thread }) };
-        // Also on a table that has this row: RocksDB skips what is in memory on a read of durable rows
+        // Even on a table that has this row: RocksDB skips rows in memory on a read of durable rows
         // only after its first write without a log.
         table.write_names(names);
         if found.is_none() {
@@ -111,7 +112,7 @@ impl RocksTable {
         Ok(table)
     }
 
-    /// Reads from the live generation. A switch meanwhile may have removed it: then once more.
+    /// Reads from the live generation. A switch meanwhile may have removed it: then it reads again.
     fn read_live<T>(&self, read: impl Fn(u32) -> T) -> T {
         loop {
             let generation = self.store.live();
@@ -133,7 +134,7 @@ impl RocksTable {
         or_fatal("flush the table", self.store.db.flush());
     }
 
-    /// Deletes the rows of a generation that nobody reads but views.
+    /// Deletes the rows of a generation that only views read.
     fn remove(&self, generation: u32) {
         let mut batch = WriteBatch::default();
         batch.delete_range(prefix(generation), prefix(generation + 1));
@@ -142,9 +143,9 @@ impl RocksTable {
         self.reclaim();
     }
 
-    /// Deletes whole files of removed generations at once, instead of compacting them away. Views do not
-    /// protect files from that, so a generation that still has any waits for the next flush; so does one
-    /// with files that are just being written or compacted.
+    /// Deletes complete files of removed generations at once, instead of compacting them away.
+    /// Views do not protect files from that, so a generation that still has a view waits for the
+    /// next flush; so does one with files that are being written or compacted.
     fn reclaim(&self) {
         let free: Vec<u32> = {
             let inner = lock(&self.inner);
@@ -179,7 +180,7 @@ impl RocksTable {
             let mut inner = lock(&self.inner);
             inner.names = names;
             self.store.live.store(generation, Ordering::SeqCst);
-            // Nothing waits: the writer is the one who switches.
+            // Nothing waits: the writer is the task that switches.
             buffer.clear();
         }
         self.remove(before.live);
@@ -204,7 +205,7 @@ fn add(rows: &mut WriteBatch, generation: u32, change: Change) {
     }
 }
 
-/// Bounds of a scan in `generation`; `None` if nothing can lie in them.
+/// Bounds of a scan in `generation`; `None` if no row can be between them.
 fn bounds(generation: u32, start: &[u8], end: Option<&[u8]>) -> Option<ReadOptions> {
     if end.is_some_and(|end| end <= start) {
         return None;
@@ -286,8 +287,9 @@ impl Table for RocksTable {
             self.store.drain(Way::Memory);
             let (mut rows, generation) = (WriteBatch::default(), self.store.live());
             batch.into_iter().for_each(|change| add(&mut rows, generation, change));
-            // Nobody finds in the buffer what is not in RocksDB any more. Nothing waits in it: this is the only writer.
-            // Without the lock, for readers need it, and RocksDB holds up a write while it is behind with flushes (rule 80).
+            // No reader may find rows in the buffer that are no longer in RocksDB. Nothing waits in
+            // it, because this is the only writer. RocksDB runs without the buffer's lock: readers
+            // need it, and RocksDB delays a write while its flushes lag (rule 80).
             lock(&self.store.buffer).step_aside();
             self.store.write(rows);
             lock(&self.store.buffer).clear();
@@ -379,8 +381,8 @@ impl Table for RocksTable {
 
     fn stage(&self, rows: Vec<Row>) {
         let entrance = lock(&self.inner).staged.as_ref().expect("staging was started").entrance.clone();
-        // Without the lock: it waits until the rows before these are written. Nobody takes them only behind a panic, which
-        // ends the process.
+        // Without the lock: this waits until the rows before these are written. The channel closes
+        // only after a panic, which ends the process.
         let _ = entrance.send(rows);
     }
 

@@ -14,7 +14,7 @@ use crate::storage::OpenError;
 use crate::storage::lines::{corrupt, sync_directory, unavailable};
 use crate::types::Index;
 
-/// Between two pieces of a file that is made before it is needed.
+/// The pause between two pieces of a file that is made before it is needed.
 const PAUSE: Duration = Duration::from_millis(4);
 
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +30,12 @@ pub(super) struct LogFile {
 /// A thread that makes a file.
 pub(super) struct Making {
     pub(super) thread: JoinHandle<io::Result<LogFile>>,
-    /// Somebody waits for it.
+    /// The log waits for it.
     pub(super) hurry: Arc<AtomicBool>,
 }
 
 impl LogFile {
-    /// As long as the manifest says.
+    /// Checks that it is as long as the manifest says.
     pub(super) fn check(path: &Path, number: u32, bytes: u64) -> Result<Self, OpenError> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -62,7 +62,7 @@ impl LogFile {
     }
 }
 
-/// The first bytes of a file. A sector that cannot be read counts as bad bytes.
+/// The first bytes of a file. A sector that cannot be read counts as damaged bytes.
 pub(super) fn read(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
     let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
     if file.read_exact_at(&mut content, 0).is_err() {
@@ -75,7 +75,7 @@ pub(super) fn read(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Bytes that may still be written on the disk of `path`; all there could be, if it does not say.
+/// Bytes that may still be written on the disk of `path`; the maximum, if it does not say.
 pub(super) fn free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize))
 }
@@ -84,8 +84,8 @@ pub(super) fn name(number: u32) -> String {
     format!("{number}.log")
 }
 
-/// A file full of zeros, durable, but not yet in the manifest. Piece by piece, with pauses, unless somebody is in a hurry:
-/// what is written by its side is synced on the same disk.
+/// Makes a file full of zeros, durable, but not yet in the manifest. It is written piece by piece,
+/// with pauses, unless the log is in a hurry: other writes are synced on the same disk.
 pub(super) fn make_file(path: &Path, number: u32, bytes: u64, hurry: &AtomicBool) -> io::Result<LogFile> {
     static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).clone();

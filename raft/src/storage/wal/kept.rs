@@ -1,9 +1,10 @@
-//! Reading entries that a marker covers, while the log is written by another thread (correctness rule 79).
+//! Reads entries that a marker covers, while another thread writes the log (correctness rule 79).
 //!
-//! The log tells which files there are. What is read is checked record by record; a file that is used again meanwhile ends
-//! there, for its records have other numbers then. Only entries at or below a marker are asked for: these do not change any
-//! more, in whichever file they count. (The last file in which an entry stands is the one that counts; the log knows of each file up to which
-//! entry it counts.)
+//! The log says which files there are. The reader checks record by record; a file that is reused
+//! meanwhile ends there, because its records have other numbers then. It reads only entries at or
+//! below a marker: these no longer change, in whichever file they count. (The last file that
+//! contains an entry is the one that counts; the log knows for each file up to which entry it
+//! counts.)
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,7 +29,7 @@ pub(super) struct Volume {
     pub(super) last: Index,
 }
 
-/// What a reader knows of a log.
+/// A reader's view of a log.
 #[derive(Debug)]
 pub(super) struct Shelf {
     path: PathBuf,
@@ -39,7 +40,8 @@ pub(super) struct Shelf {
     open: Mutex<Open>,
 }
 
-/// The entries at or below the marker of the file that was read last, behind the one that was sent last.
+/// The entries at or below the marker of the file that was read last, after the one that was sent
+/// last.
 #[derive(Debug, Default)]
 struct Open {
     entries: Vec<Entry>,
@@ -66,7 +68,7 @@ impl Shelf {
         self.first.fetch_max(first.0, Ordering::Relaxed);
     }
 
-    /// The first entry that somebody may ask for.
+    /// The first entry that a member may ask for.
     pub(super) fn wanted(&self) -> Index {
         Index(self.wanted.load(Ordering::Relaxed))
     }
@@ -77,7 +79,7 @@ impl Shelf {
             let volumes = lock(&self.volumes);
             let (newest, others) = volumes.split_last()?;
             let holds = others.iter().find(|volume| volume.last >= index);
-            // (In the newest one entries are being written; those asked for are there.)
+            // (Entries are being written to the newest one; those that are asked for are there.)
             holds.copied().unwrap_or(Volume { last: to, ..*newest })
         };
         let file = File::open(self.path.join(name(volume.number))).ok()?;
@@ -86,7 +88,7 @@ impl Shelf {
         entries.first().is_some_and(|first| first.id.index <= index).then_some(entries)
     }
 
-    /// The entry at `index`, and those behind it in its file.
+    /// The entry at `index`, and those after it in its file.
     fn find(&self, open: &mut Open, index: Index, to: Index) -> Option<usize> {
         let at = |entries: &[Entry]| {
             let first = entries.first()?.id.index;
@@ -129,7 +131,7 @@ impl Kept for Shelf {
         let is_at_end =
             run.as_ref().is_none_or(|run| run.entries.last().is_none_or(|last| last.id.index >= to));
         if is_at_end {
-            // As a rule nobody asks for a while.
+            // Usually nobody asks for a while.
             lock(&self.open).entries = Vec::new();
         }
         if run.is_none() {
@@ -143,15 +145,15 @@ impl Kept for Shelf {
 }
 
 impl Wal {
-    /// How many of the oldest files are not needed any more: nothing in them counts, or may be asked for, and they are not being
-    /// written.
+    /// How many of the oldest files are no longer needed: nothing in them counts, or may be asked
+    /// for, and they are not being written.
     pub(super) fn dead(&self) -> usize {
         let others = self.used.iter().take(self.used.len().saturating_sub(1));
         let below: Vec<&LogFile> = others.take_while(|file| file.last <= self.head.marker.index).collect();
         let mut bytes: u64 = below.iter().map(|file| file.bytes).sum();
         let wanted = self.shelf.wanted().max(self.shelf.first());
         let is_dead = |file: &&&LogFile| {
-            let is_kept = file.last >= wanted && bytes <= self.behind_bytes;
+            let is_kept = file.last >= wanted && bytes <= self.lagging_bytes;
             bytes -= file.bytes;
             !is_kept
         };

@@ -1,4 +1,4 @@
-//! Which files a log has.
+//! The list of a log's files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,8 +12,9 @@ const FORMAT: u32 = base::codec::DISK as u32;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// Drawn when the log was made; all its checksums start from it, so that what another log left on the disk, or what a
-    /// client made up, is not taken for a record. (Copies of this log's own records are told by their numbers.)
+    /// Drawn when the log was made; all its checksums start from it, so that bytes that another log
+    /// left on the disk, or that a client made up, are not taken for a record. (Copies of this
+    /// log's own records are recognised by their numbers.)
     pub(super) salt: u64,
     /// Sizes of the files by their numbers.
     pub(super) files: BTreeMap<u32, u64>,

@@ -1,5 +1,6 @@
-//! How a record lies in a file: checksum (4 bytes), length (4), number (8), all little-endian; then its bytes, with
-//! zeros up to a multiple of eight. The checksum covers the log's salt and everything behind itself.
+//! The form of a record in a file: checksum (4 bytes), length (4), number (8), all little-endian;
+//! then its bytes, with zeros up to a multiple of eight. The checksum covers the log's salt and
+//! everything after itself.
 
 use std::ops::Range;
 
@@ -7,11 +8,11 @@ use base::codec;
 use serde::Serialize;
 
 const CHECKSUM_BYTES: usize = 4;
-/// What stands before a record's bytes.
+/// The size of a record's head.
 pub(super) const HEAD_BYTES: usize = CHECKSUM_BYTES + 4 + 8;
 /// Records begin at multiples of it.
 const ALIGN: usize = 8;
-/// A disk writes, and loses, so many bytes together.
+/// A disk writes, and loses, this many bytes together.
 pub(super) const SECTOR: usize = 512;
 
 /// A record whose checksum matches.
@@ -37,18 +38,18 @@ pub(super) fn seal(bytes: &mut Vec<u8>, salt: u64, number: u64, value: &impl Ser
     bytes.resize(start + (bytes.len() - start).next_multiple_of(ALIGN), 0);
 }
 
-/// The record with which `bytes` begin, if they begin with one.
+/// The record at the start of `bytes`, if there is one.
 pub(super) fn open(bytes: &[u8], salt: u64) -> Option<Record<'_>> {
-    let (head, behind) = bytes.split_first_chunk::<HEAD_BYTES>()?;
-    let body = behind.get(..usize::try_from(number(&head[CHECKSUM_BYTES..][..4])).ok()?)?;
+    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    let body = rest.get(..usize::try_from(number(&head[CHECKSUM_BYTES..][..4])).ok()?)?;
     let sealed = &bytes[CHECKSUM_BYTES..HEAD_BYTES + body.len()];
     let matches = u64::from(checksum(salt, sealed)) == number(&head[..CHECKSUM_BYTES]);
     let size = (HEAD_BYTES + body.len()).next_multiple_of(ALIGN);
     matches.then(|| Record { number: number(&head[CHECKSUM_BYTES + 4..]), body, size })
 }
 
-/// The first record, wherever it begins, with a number among these. (Few enough, so that hardly anything else
-/// has to be summed to see that it is none.)
+/// The first record, wherever it begins, with a number among these. (A narrow range rules out
+/// nearly all other bytes without computing a checksum.)
 pub(super) fn find(bytes: &[u8], salt: u64, numbers: Range<u64>) -> Option<Record<'_>> {
     let candidates = (0..bytes.len().saturating_sub(HEAD_BYTES - 1)).step_by(ALIGN);
     candidates
@@ -65,9 +66,9 @@ pub(super) fn all(bytes: &[u8], salt: u64, numbers: Range<u64>) -> Vec<(usize, R
         .collect()
 }
 
-/// Whether what lies at `at`, where record `next` would begin, was that record and went bad: a write that a crash
-/// interrupted leaves something else. It is one bit off; or it lies in one sector, which a disk writes wholly or not at
-/// all, and reads as record `next`.
+/// Whether the bytes at `at`, where record `next` would begin, were that record and were damaged: a
+/// write that a crash interrupted leaves something else. The record is one bit off; or it is within
+/// one sector, which a disk writes completely or not at all, and reads as record `next`.
 pub(super) fn went_bad(bytes: &[u8], at: usize, salt: u64, next: u64) -> bool {
     let Some(head) = bytes.get(at..at + HEAD_BYTES) else { return false };
     let length = number(&head[CHECKSUM_BYTES..][..4]) as usize;
@@ -77,15 +78,17 @@ pub(super) fn went_bad(bytes: &[u8], at: usize, salt: u64, next: u64) -> bool {
         return true;
     }
     let Some(flipped) = flipped(&bytes[at..], salt, next).map(|flipped| at + flipped) else { return false };
-    // If that bit is all that its sector should have of the record, the sector may as well not have been written.
+    // If that bit is all that its sector should have of the record, the sector may as well not have
+    // been written.
     let sector = flipped / SECTOR * SECTOR;
     bytes[at.max(sector)..end.min(sector + SECTOR).min(bytes.len())].iter().any(|byte| *byte != 0)
 }
 
-/// Where the byte lies of which one bit must be flipped for `bytes` to begin with a whole record of that number.
+/// The position of the byte in which one bit must be flipped for `bytes` to begin with a valid
+/// record of that number.
 fn flipped(bytes: &[u8], salt: u64, next: u64) -> Option<usize> {
     const POLYNOMIAL: u32 = 0xEDB8_8320;
-    let (head, behind) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
     let stored = number(&head[..CHECKSUM_BYTES]) as u32;
     let length = number(&head[CHECKSUM_BYTES..][..4]) as u32;
     let found = number(&head[CHECKSUM_BYTES + 4..]);
@@ -93,7 +96,7 @@ fn flipped(bytes: &[u8], salt: u64, next: u64) -> Option<usize> {
         return None;
     }
     let summed = |length: u32| {
-        let body = behind.get(..length as usize)?;
+        let body = rest.get(..length as usize)?;
         let sealed = [&length.to_le_bytes()[..], &found.to_le_bytes(), body].concat();
         Some(checksum(salt, &sealed))
     };
@@ -101,8 +104,8 @@ fn flipped(bytes: &[u8], salt: u64, next: u64) -> Option<usize> {
     if found == next && (0..32).any(|bit| summed(length ^ 1 << bit) == Some(stored)) {
         return Some(CHECKSUM_BYTES);
     }
-    // A bit of the number, the body or the checksum. Checksums are linear: what a flipped bit changes depends on its
-    // distance from the end alone.
+    // A bit of the number, the body or the checksum. Checksums are linear: the effect of a flipped
+    // bit depends only on its distance from the end.
     let off = summed(length).map(|summed| summed ^ stored).filter(|off| *off != 0)?;
     if found == next && off.count_ones() == 1 {
         return Some(0);
@@ -123,7 +126,7 @@ fn flipped(bytes: &[u8], salt: u64, next: u64) -> Option<usize> {
     None
 }
 
-/// How many records fit into so many bytes, at most.
+/// The most records that fit into `bytes`.
 pub(super) fn most_in(bytes: u64) -> u64 {
     bytes / HEAD_BYTES as u64
 }
@@ -155,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn records_come_back_one_behind_the_other() {
+    fn records_come_back_one_after_the_other() {
         let (bytes, second) = records();
         let first = open(&bytes, SALT).unwrap();
         assert_eq!((first.number, first.size, second % ALIGN), (5, second, 0));
         assert_eq!(base::codec::decode::<String>(first.body, 100).unwrap(), "the first record");
-        let behind = open(&bytes[second..], SALT).unwrap();
-        assert_eq!((behind.number, second + behind.size), (6, bytes.len()));
+        let next = open(&bytes[second..], SALT).unwrap();
+        assert_eq!((next.number, second + next.size), (6, bytes.len()));
         assert_eq!(open(&bytes, SALT + 1), None, "another log's");
     }
 
@@ -195,7 +198,7 @@ mod tests {
             let mut torn = good[..second].to_vec();
             torn[from..].fill(0);
             assert_eq!(flipped(&torn, SALT, 5), None, "zeros from {from} on");
-            // A disk writes a sector wholly or not at all: zeros behind its number are damage.
+            // A disk writes a sector completely or not at all: zeros after its number are damage.
             assert_eq!(went_bad(&torn, 0, SALT, 5), from > 8, "zeros from {from} on");
         }
         let across = [vec![0; 504], good].concat();
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_found_behind_anything() {
+    fn a_record_is_found_after_anything() {
         let (mut bytes, second) = records();
         assert_eq!(find(&bytes, SALT, 0..9).unwrap().number, 5);
         assert_eq!(find(&bytes, SALT, 6..9).unwrap().number, 6);

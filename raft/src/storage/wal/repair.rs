@@ -1,19 +1,19 @@
-//! What is done with a log that was damaged (correctness rule 62).
+//! Repairs a log that was damaged (correctness rule 62).
 //!
-//! The mark tells what was promised with what is lost. A new log is made beside the damaged one: with what precedes the
-//! damage, with the term and vote of the mark, and with the last entry that was acknowledged as what this server has
-//! *promised*. Until it has that entry again, or a newer one, it votes only for servers that do (`core/debt.rs`), and
-//! its leader sends it what it lacks.
+//! The mark says what the lost part promised. A new log is made beside the damaged one: with the
+//! records before the damage, the term and vote of the mark, and the last acknowledged entry as
+//! this server's *promise*. Until the server has that entry again, or a newer one, it votes only
+//! for servers that do (`core/debt.rs`), and its leader sends it what it lacks.
 //!
 //! ```text
-//! raft.new          the new log, until it is whole and durable
-//! raft.damaged-K    the damaged one: it is kept for whoever wants to look at it
+//! raft.new          the new log, until it is complete and durable
+//! raft.damaged-K    the damaged one, kept for people who want to look at it
 //! ```
 //!
-//! One directory takes the other's place by two renames. A start finishes what lies between them, and forgets a new
-//! log that was not whole.
+//! One directory takes the other's place by two renames. A start finishes an interrupted pair, and
+//! discards a new log that was not complete.
 //!
-//! Without a mark that reaches the damage nobody knows what was promised: the log refuses to open.
+//! Without a mark that reaches the damage the promise is not known: the log refuses to open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -31,10 +31,10 @@ use crate::storage::lines::{corrupt, sync_directory, unavailable};
 use crate::storage::{OpenError, Save};
 use crate::types::Index;
 
-/// What `damage` has left of the log, as one save, and what was promised with what it has not.
+/// What `damage` has left of the log, as one save, and the promise of what is lost.
 ///
 /// # Errors
-/// `damage` itself, if that cannot be told.
+/// `damage` itself, if the promise is not known.
 pub(super) fn salvage(path: &Path, manifest: &Manifest, damage: OpenError) -> Result<Save, OpenError> {
     let Some(mark) = tail::read(path, manifest.salt) else { return Err(damage) };
     let contents = contents(path, &dead(path, manifest)).map_err(|error| unavailable(path, &error))?;
@@ -42,12 +42,12 @@ pub(super) fn salvage(path: &Path, manifest: &Manifest, damage: OpenError) -> Re
     if mark.number < replay.reaches() {
         return Err(damage);
     }
-    let behind = behind_mark(manifest, &contents, &mark).map_err(|what| corrupt(path, what))?;
-    let kept = if base::mutant!("marks-vote-ignored") { replay.head } else { behind };
-    replay.left(kept.hard_state, behind.promised).map_err(|_| damage)
+    let after = after_mark(manifest, &contents, &mark).map_err(|what| corrupt(path, what))?;
+    let kept = if base::mutant!("marks-vote-ignored") { replay.head } else { after };
+    replay.left(kept.hard_state, after.promised).map_err(|_| damage)
 }
 
-/// Files of which nothing counts: they were kept for other members, and may be many.
+/// Files in which nothing counts: they were kept for other members, and may be many.
 fn dead(path: &Path, manifest: &Manifest) -> BTreeSet<PathBuf> {
     let file = |(number, bytes): (&u32, &u64)| {
         let file = LogFile { number: *number, bytes: *bytes, record: 0, last: Index(0) };
@@ -60,7 +60,7 @@ fn dead(path: &Path, manifest: &Manifest) -> BTreeSet<PathBuf> {
     chain.iter().take(needless(&chain)).map(|(file, _)| path.join(name(file.number))).collect()
 }
 
-/// By file name, what can be read of all others with records.
+/// By file name, the readable content of all others with records.
 fn contents(path: &Path, dead: &BTreeSet<PathBuf>) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut contents = BTreeMap::new();
     for entry in fs::read_dir(path)? {
@@ -77,7 +77,7 @@ fn contents(path: &Path, dead: &BTreeSet<PathBuf>) -> io::Result<BTreeMap<String
     Ok(contents)
 }
 
-/// What the records before the first that does not fit say.
+/// Applies the records before the first that does not fit.
 fn replay(manifest: &Manifest, contents: &BTreeMap<String, Vec<u8>>) -> Replay {
     let named = manifest.files.keys().filter_map(|number| contents.get(&name(*number)));
     let first = |content: &Vec<u8>| record::open(content, manifest.salt).map(|first| first.number);
@@ -93,9 +93,10 @@ fn replay(manifest: &Manifest, contents: &BTreeMap<String, Vec<u8>>) -> Replay {
     replay
 }
 
-/// How the log was after its last record: as the mark says, and the records of higher numbers that can be read. (Its
-/// entries may be gone all the same.) The promise covers each entry that was the log's last on the way there.
-fn behind_mark(
+/// The state of the log after its last record, from the mark and the readable records of higher
+/// numbers. (Its entries may be gone nevertheless.) The promise covers each entry that was the
+/// log's last on the way there.
+fn after_mark(
     manifest: &Manifest,
     contents: &BTreeMap<String, Vec<u8>>,
     mark: &Mark,
@@ -106,23 +107,24 @@ fn behind_mark(
         let found = record::all(content, manifest.salt, mark.number + 1..mark.number + 1 + most);
         newer.extend(found.into_iter().map(|(at, found)| (found.number, (at, found.body))));
     }
-    let mut behind = Head { promised: mark.head.promised.max(mark.head.last), ..mark.head };
+    let mut after = Head { promised: mark.head.promised.max(mark.head.last), ..mark.head };
     for ((number, (at, body)), expected) in newer.into_iter().zip(mark.number + 1..) {
         if number != expected {
             return Err(format!("record {expected} cannot be read, and record {number} is there"));
         }
-        // A file begins with what was true before it.
+        // A file begins with the state before it.
         if at > 0 {
             let save: Save = decode(number, body).map_err(|fault| fault.text())?;
-            let promised = behind.promised;
-            behind.take_note(&save);
-            behind.promised = behind.promised.max(promised).max(behind.last);
+            let promised = after.promised;
+            after.take_note(&save);
+            after.promised = after.promised.max(promised).max(after.last);
         }
     }
-    Ok(behind)
+    Ok(after)
 }
 
-/// Puts a log that holds `save` in the place of the damaged one at `path`, durably; the place where that is kept.
+/// Puts a log that holds `save` in the place of the damaged one at `path`, durably; returns where
+/// that is kept.
 pub(super) fn replace(path: &Path, options: &LogOptions, save: &Save) -> Result<PathBuf, OpenError> {
     let (new, old) = (beside(path, "new"), free_name(path));
     let failed = |error: io::Error| unavailable(&new, &error);
@@ -144,18 +146,18 @@ pub(super) fn replace(path: &Path, options: &LogOptions, save: &Save) -> Result<
     Ok(old)
 }
 
-/// Does what a repair that was interrupted has left to do.
+/// Finishes a repair that was interrupted.
 pub(super) fn finish(path: &Path) -> io::Result<()> {
     let new = beside(path, "new");
     match (new.exists(), path.exists()) {
         (false, _) => Ok(()),
-        // It was not whole, or not known to be: it is made again.
+        // It was not complete, or not known to be: it is made again.
         (true, true) => fs::remove_dir_all(&new),
         (true, false) => fs::rename(&new, path).and_then(|()| sync_directory(parent(path))),
     }
 }
 
-/// Where the log is that belongs at `path`: a repair may have moved it half.
+/// Where the log is that belongs at `path`: a repair may have moved it halfway.
 pub(super) fn place(path: &Path) -> PathBuf {
     let new = beside(path, "new");
     if !path.exists() && new.exists() { new } else { path.to_owned() }

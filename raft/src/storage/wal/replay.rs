@@ -1,4 +1,4 @@
-//! Doing again what the records of a log say.
+//! Applies the records of a log again.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -49,11 +49,11 @@ pub(super) struct Replay {
     most: u64,
     /// The number of the next record.
     pub(super) next: u64,
-    /// Where the newest record lies, in the file read last; the next one begins at its end.
+    /// Where the newest record is, in the file read last; the next one begins at its end.
     pub(super) newest: Range<usize>,
     pub(super) head: Head,
-    /// By position. Files that were dead are not read again, and what overrode their entries is: on the way there
-    /// may be gaps; in the end there must be none.
+    /// By position. Dead files are not read, but records that overrode their entries are: on the
+    /// way there may be gaps; in the end there must be none.
     entries: BTreeMap<Index, Entry>,
     /// Of each file, the last entry in it that counts.
     lasts: Vec<Index>,
@@ -67,12 +67,12 @@ impl Replay {
         Self { salt, most, next, newest: 0..0, head, entries, lasts }
     }
 
-    /// Reads the next file; for it and all before it, the last entry in it that counts.
+    /// Reads the next file; returns, for it and all before it, the last entry in it that counts.
     pub(super) fn file(&mut self, content: &[u8]) -> Result<Vec<Index>, Fault> {
         let mut at = 0;
         while let Some(found) = content.get(at..).and_then(|rest| record::open(rest, self.salt)) {
             if found.number != self.next {
-                // Behind the end lies what an earlier use of the file has left.
+                // After the end there are remains of an earlier use of the file.
                 if at > 0 {
                     break;
                 }
@@ -94,12 +94,13 @@ impl Replay {
             at += found.size;
             self.next += 1;
         }
-        // (A file that was cut may end within the zeros behind a record.)
+        // (A truncated file may end within the zeros after a record.)
         self.nothing_new(content.get(at..).unwrap_or_default())?;
         Ok(self.lasts.clone())
     }
 
-    /// Where reading has ended nothing may follow: only the very last record can be torn (correctness rule 30).
+    /// After the end of reading nothing may follow: only the very last record can be torn
+    /// (correctness rule 30).
     pub(super) fn nothing_new(&self, content: &[u8]) -> Result<(), Fault> {
         let numbers = self.next..self.next + self.most;
         let Some(found) = record::find(content, self.salt, numbers) else { return Ok(()) };
@@ -126,25 +127,26 @@ impl Replay {
         }
     }
 
-    /// How many entries are there behind the marker before the first that is not.
+    /// The number of entries after the marker before the first gap.
     fn there(&self) -> usize {
         let expected = self.head.marker.index.0 + 1..;
         expected.zip(self.entries.keys()).take_while(|(at, key)| *at == key.0).count()
     }
 
-    /// The first entry that ought to be there and is not.
+    /// The first entry that should be there and is not.
     fn missing(&self) -> Option<Index> {
         let there = self.there();
         let missing = Index(self.head.marker.index.0 + there as u64 + 1);
         (there < self.entries.len() || missing != self.head.last.index.next()).then_some(missing)
     }
 
-    /// The records before this one are all there and say what they say of the whole log.
+    /// All records before this one are there, and their state holds for the whole log.
     pub(super) fn reaches(&self) -> u64 {
         if self.missing().is_some() { 0 } else { self.next }
     }
 
-    /// What is left of a log that was damaged, as the first save of a new one; in words what is wrong with it.
+    /// What is left of a damaged log, as the first save of a new one; or what is wrong with it, in
+    /// words.
     pub(super) fn left(mut self, hard_state: HardState, promised: EntryId) -> Result<Save, String> {
         let missing = Index(self.head.marker.index.0 + self.there() as u64 + 1);
         self.entries.split_off(&missing);
@@ -155,7 +157,7 @@ impl Replay {
         Ok(Save { hard_state, entries, marker, promised, ..Save::default() })
     }
 
-    /// The log, checked (correctness rule 31); in words what is wrong with it.
+    /// The log, checked (correctness rule 31); or what is wrong with it, in words.
     pub(super) fn finish(self) -> Result<Restored, String> {
         if let Some(missing) = self.missing() {
             return Err(format!("entry {missing} is missing"));
@@ -199,7 +201,7 @@ mod tests {
     use crate::storage::Save;
     use crate::types::{Entry, EntryId, Payload, Term};
 
-    /// Rule 66: the record's own checksum was made of a payload that had gone wrong before.
+    /// Rule 66: the record's own checksum was made of a payload that had already been damaged.
     #[test]
     fn an_entry_whose_payload_changed_before_it_was_written_is_named() {
         let entry = |index, text: &'static str| {

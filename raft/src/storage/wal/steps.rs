@@ -1,5 +1,5 @@
-//! What a save and a repair do one after the other, for tests that look at the files in between. Nothing of it is left
-//! in a normal build.
+//! The steps of a save and a repair, for tests that look at the files in between. Nothing of it is
+//! left in a normal build.
 
 /// Something was just done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +40,13 @@ mod watched {
         static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
     }
 
-    /// From now on `watcher` is told each step on this thread; none ends that.
+    /// From now on `watcher` is called at each step on this thread; none ends that.
     pub fn watch(watcher: Option<Watcher>) {
         WATCHER.set(watcher);
     }
 
     pub(in super::super) fn step(step: Step) {
-        // It may open logs itself: then it is not told.
+        // It may open logs itself: then it is not called.
         let Some(mut watcher) = WATCHER.take() else { return };
         watcher(step);
         WATCHER.set(Some(watcher));

@@ -1,4 +1,4 @@
-//! Reading a log, without changing anything.
+//! Reads a log without changing anything.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -23,7 +23,7 @@ pub(super) struct Survey {
     pub(super) blank: Vec<LogFile>,
     /// Files that the manifest does not name: half made, or dead and half removed.
     pub(super) unnamed: Vec<PathBuf>,
-    /// Where the newest record lies in the last file with records.
+    /// Where the newest record is in the last file with records.
     pub(super) lies: Range<usize>,
     /// The number of the next record.
     pub(super) next: u64,
@@ -33,19 +33,19 @@ pub(super) struct Survey {
     pub(super) restored: Restored,
 }
 
-/// What a start would make of a log.
+/// The result of a start with this log.
 #[derive(Debug)]
 pub struct Judged {
-    /// What it holds; or would hold, once it is repaired.
+    /// Its content, or its content once it is repaired.
     pub restored: Restored,
-    /// What is damaged, if something is: a start repairs it (correctness rule 62).
+    /// The damage, if there is any: a start repairs it (correctness rule 62).
     pub damage: Option<String>,
 }
 
 /// Judges the log in the directory `path` as a start would, and changes nothing.
 ///
 /// # Errors
-/// What a start would say.
+/// The error of a start.
 pub fn judge(path: &Path) -> Result<Judged, OpenError> {
     let path = &repair::place(path);
     let manifest = Manifest::read(path)?.ok_or_else(|| corrupt(path, "the log that belongs here is gone"))?;
@@ -70,7 +70,7 @@ pub fn judge(path: &Path) -> Result<Judged, OpenError> {
 
 /// Reads everything.
 pub(super) fn survey(path: &Path, manifest: &Manifest) -> Result<Survey, OpenError> {
-    // First the mark: while somebody writes the log, what is read of it later reaches further.
+    // First the mark: if the log is being written, later reads reach further.
     let mark = tail::read(path, manifest.salt);
     let (mut chain, mut blank) = (Vec::new(), Vec::new());
     for (number, bytes) in &manifest.files {
@@ -110,8 +110,8 @@ pub(super) fn survey(path: &Path, manifest: &Manifest) -> Result<Survey, OpenErr
     Ok(Survey { used, blank, unnamed, lies, next, head, newest, restored })
 }
 
-/// How many of the oldest files are not needed, as what a later file begins with says: all their entries are at or below a marker. They
-/// were kept for other members, or not used again yet.
+/// How many of the oldest files are not needed, according to the first record of a later file: all
+/// their entries are at or below a marker. They were kept for other members, or not reused yet.
 pub(super) fn needless(chain: &[(LogFile, Option<Head>)]) -> usize {
     let marker = chain.iter().rev().find_map(|(_, head)| *head).map_or(Index(0), |head| head.marker.index);
     let mut heads = chain.iter().map(|(_, head)| head);
@@ -119,7 +119,8 @@ pub(super) fn needless(chain: &[(LogFile, Option<Head>)]) -> usize {
     heads.rposition(|head| head.is_some_and(|head| head.last.index <= marker)).unwrap_or(0)
 }
 
-/// A file without a first record was never written to. (What lies after its first sector may be left over.)
+/// A file without a first record was never written to. (The content after its first sector may be
+/// left over.)
 fn check_blank(directory: &Path, blank: &[LogFile], replay: &Replay) -> Result<(), OpenError> {
     for file in blank {
         let path = directory.join(name(file.number));
@@ -132,7 +133,7 @@ fn check_blank(directory: &Path, blank: &[LogFile], replay: &Replay) -> Result<(
     Ok(())
 }
 
-/// Files that the manifest does not name, and in which is nothing new.
+/// Files that the manifest does not name, and that contain nothing new.
 fn unnamed(directory: &Path, manifest: &Manifest, replay: &Replay) -> Result<Vec<PathBuf>, OpenError> {
     let failed = |error: io::Error| unavailable(directory, &error);
     let mut unnamed = Vec::new();
@@ -149,7 +150,8 @@ fn unnamed(directory: &Path, manifest: &Manifest, replay: &Replay) -> Result<Vec
     Ok(unnamed)
 }
 
-/// What lies after the newest record, with which `newest` begins, must never have been acknowledged (rules 30, 61).
+/// What follows the newest record, with which `newest` begins, must never have been acknowledged
+/// (rules 30, 61).
 fn check_end(
     path: &Path,
     salt: u64,

@@ -1,11 +1,13 @@
 //! The mark: how far the log was written (correctness rule 61).
 //!
-//! A file `tail` of two sectors, of which record k uses number k mod 2. It says what the log's state was after record
-//! k. It is written after record k is durable and before its save returns, and is not synced then: whatever was
-//! acknowledged has its mark through every death of the process, and through a power cut from 50 ms after it on, for
-//! the log's thread syncs the mark when there was no save for so long, and at a clean stop.
+//! A file `tail` of two sectors; record k uses number k mod 2. The mark holds the log's state after
+//! record k. It is written after record k is durable and before its save returns, and is not synced
+//! then. So an acknowledged save has its mark after any death of the process. It also has it after
+//! a power cut from 50 ms later on, because the log's thread syncs the mark after that time without
+//! a save, and at a clean stop.
 //!
-//! So a log that ends before its mark lost what it had; and the mark says which promises went with it.
+//! So a log that ends before its mark lost entries, and the mark says which promises went with
+//! them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,12 +17,12 @@ use std::path::Path;
 use super::{Head, record};
 
 pub(super) const NAME: &str = "tail";
-/// Two slots, each in a page of its own.
+/// Two slots, each in a separate page.
 const SLOT_BYTES: u64 = 4096;
 /// A mark is smaller than this, and than a sector.
 const MARK_BYTES: usize = 512;
 
-/// How the log was after a record.
+/// The state of the log after a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) number: u64,
@@ -45,7 +47,7 @@ impl Tail {
         file.sync_all()
     }
 
-    /// Opens the file. If it is gone it is made anew: then it has no mark.
+    /// Opens the file. If it is gone a new one is made, without a mark.
     pub(super) fn open(path: &Path, salt: u64) -> io::Result<Self> {
         let at = path.join(NAME);
         if fs::metadata(&at).map_or(0, |found| found.len()) != 2 * SLOT_BYTES {
@@ -56,7 +58,8 @@ impl Tail {
         Ok(Self { file, salt, mark: Vec::new(), is_owed: false })
     }
 
-    /// Writes the mark of record `number`. A page of the operating system's memory, no disk.
+    /// Writes the mark of record `number`: into a page of the operating system's memory, not to the
+    /// disk.
     pub(super) fn note(&mut self, number: u64, head: &Head) -> io::Result<()> {
         self.mark.clear();
         record::seal(&mut self.mark, self.salt, number, head);

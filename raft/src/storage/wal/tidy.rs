@@ -1,16 +1,16 @@
-//! Which files a log gives back, and when the next one is made.
+//! Which files a log removes, and when it makes the next one.
 
 use std::{fs, io};
 
 use super::Wal;
 use super::file::name;
 
-/// Files that are removed with one save: each takes its time.
+/// The limit of files that are removed with one save: each takes time.
 const GONE_AT_ONCE_MAX: usize = 8;
 
 impl Wal {
-    /// Removes what is too much, unless the manifest has another writer just now, and sees to it that a file is ready when
-    /// one is needed.
+    /// Deletes surplus files (unless a file is being made, which also writes the manifest) and
+    /// prepares the next file ahead of need.
     pub(super) fn tidy(&mut self) {
         if self.making.as_ref().is_some_and(|making| making.thread.is_finished()) {
             self.take_spare();
@@ -59,7 +59,7 @@ impl Wal {
         }
         manifest.write(&self.path)?;
         self.manifest = manifest;
-        // What cannot be removed is named nowhere: the next start removes it.
+        // A file that cannot be removed is named nowhere: the next start removes it.
         self.leaving.drain(..).try_for_each(|file| fs::remove_file(self.path.join(name(file.number))))
     }
 }

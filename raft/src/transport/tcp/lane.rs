@@ -1,4 +1,4 @@
-//! The way to one peer: a queue bounded in bytes, and the task that writes what is in it.
+//! The connection to one peer: a queue bounded in bytes, and the task that writes its content.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use crate::types::NodeId;
 const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// What waits for one peer.
+/// The messages that wait for one peer.
 pub(super) struct Lane {
     queue: Mutex<Queue>,
     bytes_max: usize,
@@ -33,7 +33,7 @@ pub(super) struct Lane {
 struct Queue {
     messages: VecDeque<Message>,
     bytes: usize,
-    /// The lane failed a moment ago: nothing is taken in.
+    /// The lane failed a moment ago: it takes no messages.
     resting: bool,
 }
 
@@ -85,7 +85,7 @@ impl Lane {
         (batch, bytes)
     }
 
-    /// Drops what waits, and all that comes until [`Lane::wake`]. Returns how many were dropped.
+    /// Drops the queue, and all messages until [`Lane::wake`]. Returns how many were dropped.
     pub(super) fn rest(&self) -> usize {
         let mut queue = self.queue();
         let dropped = queue.messages.len();
@@ -147,7 +147,7 @@ impl Sender {
                 tokio::select! {
                     biased;
                     () = open.frames.closed() => {
-                        // What was written last may never have been read.
+                        // The last write may never have been read.
                         link = None;
                         self.side.inbox.unreachable(self.peer);
                     }
@@ -178,8 +178,8 @@ impl Sender {
         }
     }
 
-    /// Waits until there is something to say. On the control lane that is so after a while in any case: that this
-    /// process runs.
+    /// Waits until there is something to send. The control lane also sends after a while without
+    /// messages, to show that this process runs.
     async fn wait(&self) {
         if self.purpose == Purpose::PeerControl {
             let beat = self.side.limits.alive_timeout / 4;
@@ -189,8 +189,8 @@ impl Sender {
         }
     }
 
-    /// Whether the other end of a connection is still the process that is heard, and whether this server would still
-    /// introduce itself as it did.
+    /// Whether the other end of a connection is still the process that is heard, and whether this
+    /// server would still introduce itself the same way.
     fn still_fits(&self, link: &Link) -> bool {
         let alive = self.side.alive.boot(self.peer);
         alive.is_none_or(|alive| alive == link.boot) && self.side.here.key.get() == link.key
@@ -247,7 +247,7 @@ impl Sender {
         })
     }
 
-    /// After a failure: everything is dropped, the core is told, and for a while nothing is tried.
+    /// After a failure: drops everything, tells the core, and tries nothing for a while.
     async fn rest(&mut self, why: String) {
         let dropped = self.lane.rest();
         self.side.counters.dropped.fetch_add(dropped as u64, Ordering::Relaxed);

@@ -18,7 +18,7 @@ const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
 const ANY: &str = "127.0.0.1:0";
 
-/// Remembers the first incarnation of everybody, in memory.
+/// Remembers the first incarnation of each peer, in memory.
 #[derive(Default)]
 struct Memory(Mutex<BTreeMap<NodeId, u64>>);
 
@@ -228,7 +228,7 @@ async fn a_connection_from_a_peer_ends_the_rest() {
 }
 
 #[tokio::test]
-async fn a_peer_with_other_data_is_refused_whoever_calls() {
+async fn a_peer_with_other_data_is_refused_on_either_side() {
     let (one, mut two, members) = pair().await;
     reach(&one, &mut two).await;
     let address = two.address.clone();
@@ -272,7 +272,7 @@ async fn strangers_are_refused_in_words_and_not_remembered() {
     assert!(dial(&one.address, &real, LIMIT).await.is_ok(), "99 was never remembered");
 }
 
-/// What server 2 says to server 1.
+/// The Hello of server 2 to server 1.
 fn hello_of_two() -> Hello {
     Hello {
         cluster: "blue".into(),

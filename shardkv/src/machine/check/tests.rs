@@ -112,7 +112,7 @@ fn counters_and_versions_that_could_overflow_are_refused() {
     assert!(session(1, 1, b"no reply").is_err());
 }
 
-/// A reply that contains itself, as deep as a chunk is long, must not be followed down.
+/// A reply that contains itself, as deep as a chunk is long, must not cause a recursion.
 #[test]
 fn a_reply_that_nests_ends_nothing() {
     let mut reply = vec![codec::DISK];
@@ -151,7 +151,7 @@ fn read_back(rows: &[Row]) {
     }
 }
 
-/// Every way to spoil some bytes a little: each bit flipped, each cut, a byte put in anywhere.
+/// Every way to spoil some bytes a little: each bit flipped, each cut, a byte inserted anywhere.
 fn spoiled(bytes: &[u8]) -> Vec<Bytes> {
     let mut all = Vec::new();
     for at in 0..bytes.len() {

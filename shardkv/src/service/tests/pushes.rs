@@ -52,7 +52,7 @@ async fn chunks_of_a_shard_are_on_their_way_together_within_a_bound_and_sent_onc
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chunk_lost_in_the_middle_is_sent_again_with_those_behind_it_and_once() {
+async fn a_chunk_lost_in_the_middle_is_sent_again_with_those_after_it_and_once() {
     let world = a_large_shard(2 * CHUNKS).await;
     world.installs(|installs| installs.lost = 30..31);
     world.publish([Some(B); 4]);
@@ -71,7 +71,7 @@ async fn a_busy_receiver_is_sent_one_chunk_at_a_time_with_pauses() {
     world.installs(|installs| installs.busy = true);
     clock::sleep(Duration::from_secs(1)).await;
     let refused = world.installs(|installs| std::mem::take(&mut installs.busy).then_some(installs.refused));
-    // Another one every ten milliseconds at most, behind what was on its way.
+    // Another one every ten milliseconds at most, after those that were in flight.
     assert!(refused.is_some_and(|refused| refused <= CHUNKS_UNDER_WAY + 100), "{refused:?} refused");
     all_arrived(&world, 2 * CHUNKS).await;
 }

@@ -11,7 +11,7 @@ fn a_generation_is_not_named_before_all_its_rows_are_durable() {
     let entrance = lock(&table.inner).staged.as_ref().unwrap().entrance.clone();
     std::thread::scope(|scope| {
         let switch = scope.spawn(|| table.switch_now(EntryId::new(1, 1)));
-        // As long as somebody may add rows it is not all of them.
+        // As long as rows may be added it is not complete.
         std::thread::sleep(std::time::Duration::from_millis(100));
         let before = (switch.is_finished(), named());
         entrance.send(vec![(Bytes::from("row"), Bytes::from("1"))]).unwrap();
@@ -27,7 +27,7 @@ fn a_view_has_whole_loads_however_they_come_in() {
     let options = TableOptions { waiting_bytes: 1000, file_bytes_min: 400, ..TableOptions::default() };
     let table = open_rocks(root.path(), &options).unwrap();
     let over = AtomicBool::new(false);
-    // As a view would be that was held up behind its draining.
+    // Like a view that was delayed after its draining.
     let look = || {
         // None is there when files come in.
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -60,7 +60,7 @@ fn a_view_has_whole_loads_however_they_come_in() {
 #[test]
 #[cfg(target_os = "linux")]
 fn rocksdb_s_own_threads_let_others_go_before() {
-    // proc_pid_stat(5): the name, which may have spaces, and field 19; the first behind the name is the third.
+    // proc_pid_stat(5): the name, which may have spaces, and field 19; the first after the name is the third.
     let name_and_nice = |stat: &str| {
         let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
         (name.to_owned(), fields.split(' ').nth(16).unwrap().parse::<i32>().unwrap())
@@ -79,7 +79,7 @@ fn rocksdb_s_own_threads_let_others_go_before() {
 }
 
 #[test]
-fn who_drains_waits_for_what_was_written_before_and_not_for_what_always_comes_next() {
+fn draining_waits_for_earlier_writes_and_not_for_later_ones() {
     let root = tempfile::tempdir().unwrap();
     let table = open_rocks(root.path(), &TableOptions::default()).unwrap();
     let put = || vec![Change::Put(Bytes::from("row"), Bytes::from("1"))];
@@ -104,6 +104,6 @@ fn who_drains_waits_for_what_was_written_before_and_not_for_what_always_comes_ne
         table.store.tell_arrival();
         (waited, loads)
     });
-    assert!(!waited.0, "still waiting behind {} loads", waited.1);
+    assert!(!waited.0, "still waiting after {} loads", waited.1);
     assert!(waited.1 >= 2, "what was written before had not arrived");
 }

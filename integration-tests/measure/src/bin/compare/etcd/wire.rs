@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_behind_others_and_what_is_cut_off_is_refused() {
+    fn fields_are_found_after_others_and_what_is_cut_off_is_refused() {
         let mut message = Vec::new();
         field(&mut message, 1, &[7; 300]);
         number(&mut message, 4 << 3);
