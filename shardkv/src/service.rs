@@ -1,14 +1,17 @@
 //! A group's replica as others see it: requests in, replies out, no sockets.
 //!
-//! Operations on keys go through the log or through a confirmed read, both of which only the leader does.
-//! What the leader can refuse from what it has applied is refused before it costs a log entry: such a
-//! refusal promises nothing about later. Requests that any replica answers come from its own rows.
+//! Operations on keys go through the log or through a confirmed read. Only the leader does either.
+//! If the applied state already shows that the leader must refuse, it refuses before the request
+//! costs a log entry. Such a refusal promises nothing about later. Other requests can be answered
+//! by any replica, from its own rows.
 //!
-//! Groups that push shards are a service of their own ([`Service::handle_push`]): what a client can send makes no
-//! rows but a client's. A group that lost its data answers nothing but that (correctness rules 57, 58).
+//! Groups that push shards use a separate service ([`Service::handle_push`]), so a client can only
+//! make the rows of clients. A group that lost its data answers every request with that fact
+//! (correctness rules 57, 58).
 //!
-//! The service owns two tasks, one that follows the controllers and the mover; both end with it.
-//! Left out on purpose: sockets (`server`), and waiting for a shard to arrive (the clerk asks again).
+//! The service owns two tasks: one follows the controllers, and the other is the mover. Both end
+//! with it. Left out on purpose: sockets (`server`), and waiting for a shard to arrive (the clerk
+//! asks again).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,22 +41,20 @@ use crate::machine::{Machine, Standing};
 use crate::machine::{check, rows};
 use crate::status;
 
-/// A request that has no answer after this long gets one that says so.
+/// A request that has no answer after this time gets a timeout as its answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a service needs besides its replica.
 pub struct Settings {
-    /// Its group.
     pub group: GroupId,
-    /// Where the group's replicas are, for hints to the leader.
+    /// The addresses of the group's replicas, for hints to the leader.
     pub members: BTreeMap<NodeId, Address>,
-    /// The controllers.
     pub controllers: Vec<Address>,
-    /// The way to controllers and to other groups.
+    /// The connection to controllers and to other groups.
     pub connection: Arc<dyn Connection>,
-    /// Seed of this replica's choices: back-off, and the incarnation of a new group.
+    /// Seed of this replica's random choices: back-off, and the incarnation of a new group.
     pub seed: u64,
-    /// What its status shows beside the replica.
+    /// What its status shows besides the replica.
     pub facts: Facts,
 }
 
@@ -72,8 +73,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves `replica`, whose machine gave `standing` ([`Machine::standing`]). Starts the tasks beside it
-    /// on the caller's runtime.
+    /// Serves `replica`, whose machine gave `standing` ([`Machine::standing`]). Starts the tasks
+    /// beside it on the caller's runtime.
     pub fn new(replica: Replica<Machine>, standing: watch::Receiver<Standing>, settings: Settings) -> Self {
         let Settings { group, members, controllers, connection, seed, facts } = settings;
         let me = replica.status().me;
@@ -110,17 +111,16 @@ impl Service {
         Self { group, members, facts, replica, standing, knowledge, named, progress, offers, tasks }
     }
 
-    /// Its group.
     pub fn group(&self) -> GroupId {
         self.group
     }
 
-    /// The replica behind it.
+    /// The replica that it serves.
     pub fn replica(&self) -> &Replica<Machine> {
         &self.replica
     }
 
-    /// Pushes whose end did not match since this replica started: each is a bug.
+    /// Pushes whose end did not match since this replica started. Each is a bug.
     pub fn wipes(&self) -> u64 {
         self.standing.borrow().wipes
     }
@@ -139,10 +139,10 @@ impl Service {
         self.handle_on(&Room::default(), group, request).await
     }
 
-    /// The same for a request on a connection, whose answer has to find room there.
+    /// The same for a request on a connection, where the answer needs room.
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn handle_on(
         &self,
         room: &Room,
@@ -162,7 +162,7 @@ impl Service {
         answer
     }
 
-    /// Answers one request to `group` of a group that hands a shard over.
+    /// Answers one request to `group` from a group that hands a shard over.
     ///
     /// # Errors
     /// [`KvRefusal`], which says what to do next.
@@ -192,7 +192,7 @@ impl Service {
     /// Whether a group that wants to push shards is the one that the cluster knows.
     ///
     /// # Errors
-    /// In words.
+    /// The reason, as a text.
     pub fn knows(&self, sender: Sender) -> Result<(), String> {
         match self.registered(sender.group).filter(|registered| *registered != sender.incarnation) {
             Some(registered) if !base::mutant!("pusher-not-checked") => Err(format!(
@@ -203,7 +203,7 @@ impl Service {
         }
     }
 
-    /// The life of a group's data that the cluster knows, as far as this replica has heard.
+    /// The incarnation that the cluster knows for a group, as far as this replica has heard.
     pub fn registered(&self, group: GroupId) -> Option<Incarnation> {
         self.knowledge.borrow().book.incarnation(group)
     }
@@ -226,7 +226,7 @@ impl Service {
         }
     }
 
-    /// Somebody knows a newer configuration than this group.
+    /// Notes that somebody knows a newer configuration than this group.
     fn heard_of(&self, named: ConfigNum, adopted: ConfigNum) {
         if named > adopted {
             self.named.send_if_modified(|newest| named > std::mem::replace(newest, named.max(*newest)));
@@ -237,7 +237,7 @@ impl Service {
         match request {
             KvRequest::Open { shard, config } => {
                 self.admit(shard, config)?;
-                // It is small, and sessions are bounded: who wants to delete needs one.
+                // It is small, and sessions are bounded. A client needs one to delete.
                 self.execute_freeing(Command::Open { shard, config }).await
             }
             KvRequest::Get { key, config } => {
@@ -310,7 +310,7 @@ impl Service {
             PushRequest::Offer { shard, config, .. } => {
                 let answer = self.query(Query::Cursor { shard, config }).await?.push()?;
                 match answer {
-                    // The sender would stop serving it, and no row could be taken.
+                    // Otherwise the sender would stop serving the shard, but no row could be taken.
                     PushReply::Cursor { .. } if self.replica.status().disk_full => Err(KvRefusal::DiskFull),
                     answer => Ok(answer),
                 }
@@ -336,7 +336,7 @@ impl Service {
         }
     }
 
-    /// The newest configuration this replica has heard of or adopted.
+    /// The newest configuration that this replica has heard of or adopted.
     fn config(&self) -> Result<KvReply, KvRefusal> {
         let (newest, book) = {
             let known = self.knowledge.borrow();
@@ -371,13 +371,13 @@ impl Service {
         self.standing.borrow().params.ok_or(KvRefusal::NotReady { config: ConfigNum(0), ask: None })
     }
 
-    /// Refuses early what this leader does not serve as far as it has applied.
+    /// Refuses early if this leader's applied state shows that it does not serve the shard.
     fn admit(&self, shard: ShardId, config: ConfigNum) -> Result<(), KvRefusal> {
         self.leading()?;
         self.standing.borrow().judge(shard, config)
     }
 
-    /// The shard of a key that is served here.
+    /// The shard of a key, if it is served here.
     fn home(&self, key: &[u8], config: ConfigNum) -> Result<ShardId, KvRefusal> {
         self.leading()?;
         let params = self.params()?;
@@ -402,7 +402,7 @@ impl Service {
     async fn query(&self, query: Query) -> Result<Outcome, KvRefusal> {
         match self.replica.query(query, DEADLINE).await {
             Ok(answer) => Ok(answer),
-            // Reading changes nothing: there is no unknown fate.
+            // A read changes nothing, so no outcome is unknown.
             Err(ExecuteError::Unknown) => Err(KvRefusal::NotExecuted),
             Err(error) => Err(self.refusal(error)),
         }
@@ -419,12 +419,13 @@ impl Service {
     }
 }
 
-/// Who has the shards that are awaited here, as far as they said so: for clients that would wait otherwise.
+/// The groups that have the shards which are awaited here, as far as they have said so. Without
+/// them clients would wait.
 #[derive(Default)]
 struct Offers(std::sync::Mutex<BTreeMap<ShardId, (ConfigNum, GroupId)>>);
 
 impl Offers {
-    /// A group pushes a shard here by the move `num`. Kept only while the shard is awaited.
+    /// A group pushes a shard here by the move `num`. This is kept only while the shard is awaited.
     fn note(&self, shard: ShardId, num: ConfigNum, from: GroupId, standing: &Standing) {
         if standing.awaits(shard) == Some(num) {
             self.lock().insert(shard, (num, from));
@@ -459,8 +460,9 @@ fn named(request: &KvRequest) -> ConfigNum {
     }
 }
 
-/// Refuses a batch that would make an entry larger than a single write may be: what does not fit a frame
-/// between replicas could be logged and never be replicated (correctness rules 22b, 49).
+/// Refuses a batch that would make an entry larger than a single write may be. An entry that does
+/// not fit a frame between replicas could be logged but never replicated (correctness rules 22b,
+/// 49).
 fn check_batch(writes: &[(Bytes, Write)]) -> Result<(), KvRefusal> {
     let bytes: usize = writes.iter().map(|(key, write)| key.len() + write.bytes()).sum();
     match writes.len() > 1 && bytes > BATCH_BYTES_MAX {
@@ -471,7 +473,8 @@ fn check_batch(writes: &[(Bytes, Write)]) -> Result<(), KvRefusal> {
     }
 }
 
-/// Refuses a chunk of a shard that would make an entry larger than any that a client can make: senders cut far below.
+/// Refuses a chunk of a shard that would make an entry larger than any that a client can make.
+/// Senders cut chunks far below that.
 fn check_chunk(chunk: &[Row], params: Params) -> Result<(), KvRefusal> {
     let bytes: usize = chunk.iter().map(rows::weight).sum();
     let largest_row = params.value_bytes_max as usize + params.key_bytes_max as usize + 64;

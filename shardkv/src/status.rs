@@ -1,4 +1,4 @@
-//! What a replica says about itself, from its own rows: true a moment ago, and not linearizable.
+//! A replica's status, from its own rows. It was true a moment ago, and is not linearizable.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use crate::machine::rows;
 use crate::machine::shard::ShardState;
 
 /// The status of a replica of `group`, as far as its rows and its log tell.
+///
 pub(crate) fn of(
     group: GroupId,
     replica: ReplicaStatus,

@@ -97,7 +97,7 @@ impl Clerk {
                 }
             };
             self.remember(shard, None);
-            // Whoever had a route that led nowhere asks the owner, too.
+            // A clerk whose route led nowhere also asks the owner.
             let hint = hint.or(assignment.owner.filter(|_| asked != assignment.owner));
             if let Some(hint) = hint.filter(|hint| Some(*hint) != asked && view.knows(*hint))
                 && let Some(reply) = self.ask_hint(&view, hint, until, attempts, request(num)).await?

@@ -1,5 +1,5 @@
-//! Bugs, planted around the calls of the product's functions: what they are told is bent before the call,
-//! or what they say is bent behind it. The search has to find each.
+//! Bugs, planted around the calls of the product's functions: either the arguments are changed before
+//! the call, or the results after it. The search has to find each bug.
 //!
 //! Left out on purpose: bugs that the product's own unit tests state one by one.
 

@@ -12,7 +12,7 @@ use super::{Bug, Dead, History, Mover, Options, Seen, Stop, Violation, classes, 
 pub struct Sweep {
     /// What it is called.
     pub title: &'static str,
-    /// Configurations behind configuration 0.
+    /// Configurations after configuration 0.
     pub lengths: RangeInclusive<usize>,
     /// Groups.
     pub groups: usize,

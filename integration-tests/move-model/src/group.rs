@@ -221,18 +221,18 @@ impl Model {
             Body::Awaited | Body::Cursor(_) | Body::Done | Body::Refused => Applied::unchanged(shard, None),
         };
         if applied.shard == shard {
-            let behind = group.num < Some(message.num);
-            applied.answer = self.bent(applied.answer, shard.state, behind);
+            let lags = group.num < Some(message.num);
+            applied.answer = self.bent(applied.answer, shard.state, lags);
         }
         applied
     }
 
     /// An answer that changes nothing, as a bug makes it.
-    fn bent(&self, answer: Option<Body>, state: ShardState, behind: bool) -> Option<Body> {
+    fn bent(&self, answer: Option<Body>, state: ShardState, lags: bool) -> Option<Body> {
         let has = |bug| self.has(bug);
         match (answer, state) {
-            (None, _) if behind && has(Bug::BehindSaysDone) => Some(Body::Done),
-            (None, _) if behind && has(Bug::BehindSaysRefused) => Some(Body::Refused),
+            (None, _) if lags && has(Bug::BehindSaysDone) => Some(Body::Done),
+            (None, _) if lags && has(Bug::BehindSaysRefused) => Some(Body::Refused),
             (Some(Body::Refused), _) if has(Bug::PastSaysDone) => Some(Body::Done),
             (Some(Body::Refused), ShardState::Leaving { .. } | ShardState::Parked)
                 if has(Bug::LeavingOrParkedSaysDone) =>
@@ -317,7 +317,7 @@ impl Model {
         }
     }
 
-    /// Adds rows behind the cursor; rows that do not ascend behind it are refused.
+    /// Adds rows after the cursor. Rows that do not ascend after it are refused.
     fn accept(&mut self, shard: Shard, chunk: RowsId) -> Applied {
         let last = self.library.rows(shard.cursor).last();
         let first = self.library.rows(chunk).first();

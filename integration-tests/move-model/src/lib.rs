@@ -16,12 +16,13 @@
 //! * rows that are being installed are the beginning of what the present sender holds, and a mover that
 //!   asked first never sends an Activate that does not match (rule 37).
 //!
-//! From every state: without clients, with nothing but messages that can be sent anew, all groups reach the
-//! newest configuration and all shards their place, rings of two shards included (rules 36, 40). If one group is dead
-//! from the start, or dies at any moment, all others still do, and so does each shard that the dead one does not
-//! have and was not just being handed; one that is to go there is served where it is.
+//! From every state, without clients and only with messages that can be sent again, all groups reach the
+//! newest configuration and all shards their place, rings of two shards included (rules 36, 40). One
+//! group may be dead from the start, or die at any moment. Then all other groups still get there, and so
+//! does each shard, unless the dead group has it or was just receiving it. A shard that should move to
+//! the dead group is served by the group that has it.
 //!
-//! And the check is checked: each [`Bug`] is found.
+//! The check is itself checked: it finds each [`Bug`].
 //!
 //! Reading order: `values`, `messages`, `histories`, `group`, `sending`, `steps`, `properties`, `search`,
 //! [`campaign`] (which worlds are searched); and

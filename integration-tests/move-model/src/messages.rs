@@ -22,7 +22,7 @@ pub(super) struct Message {
 pub(super) enum Body {
     /// The question whether the shard is awaited.
     Offer,
-    /// Rows behind a cursor; without rows, the question where the cursor is.
+    /// Rows after a cursor. Without rows it asks for the cursor.
     Install { after: RowsId, rows: RowsId },
     /// Everything was sent.
     Activate { end: RowsId },
@@ -37,7 +37,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// The question where the cursor is.
+    /// Asks for the cursor.
     pub(super) const QUESTION: Self = Self::Install { after: NO_ROWS, rows: NO_ROWS };
 }
 

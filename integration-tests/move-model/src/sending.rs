@@ -1,18 +1,18 @@
-//! What movers send, and what is answered: the messages that exist.
+//! The messages that movers send, and the answers to them.
 //!
-//! A message that was sent once may arrive at any later time, any number of times, or never: that is loss,
-//! delay, repetition and reordering. Whoever may send does so at once, which only adds choices, and an
-//! answer that changes nothing is given at once too. So a set of messages is *closed*: everything that
-//! can be said without anybody's state changing is in it.
+//! A message that was sent once may arrive at any later time, any number of times, or never: this
+//! covers loss, delay, repetition and reordering. A mover that may send does so immediately, which only
+//! adds choices. An answer that changes nothing is given immediately, too. So a set of messages is
+//! *closed*: it has every message that can be sent without a change of anybody's state.
 //!
-//! A mover is the product's (`shardkv::push`): it asks for the cursor; with each answer it sends rows behind
-//! the answer's last key, or Activate when there are none; it looks at the state before each request,
-//! never behind the rows. Any number of movers of one group are at it, for whatever any of them was told
-//! is in the set. They fall asleep between the state and the rows: a push that was begun is continued with
-//! whatever rows are there later. An [`Early`](super::Mover::Early) mover sends whatever it likes whenever
-//! it likes, about the rows that are there.
+//! A mover behaves like the product's (`shardkv::push`). It asks for the cursor. After each answer it
+//! sends the rows after the answer's last key, or Activate if there are none. It checks the state before
+//! each request, never after reading the rows. A group may have any number of movers, because every
+//! answer to any of them is in the set. A mover may sleep between the state and the rows: then its push
+//! continues with the rows that are there later. An [`Early`](super::Mover::Early) mover sends anything
+//! about the rows that are there, at any time.
 //!
-//! Left out on purpose: `Busy`, addresses, and servers that do not lead: all look like loss.
+//! Left out on purpose: `Busy`, addresses, and servers that do not lead. All of these look like loss.
 
 use clerk::api::ConfigNum;
 use shardkv::shard::ShardState;
@@ -212,7 +212,7 @@ impl Model {
         }
     }
 
-    /// What follows the answer that the cursor is behind `at`: rows, cut anyhow, or Activate.
+    /// What follows the answer that the cursor is after `at`: rows, cut anywhere, or Activate.
     fn next_requests(&mut self, push: Push, rows: RowsId, at: RowsId) -> Vec<MessageId> {
         let chunks = self.library.chunks(rows, at);
         if chunks.is_empty() {
@@ -329,8 +329,8 @@ impl Model {
         }
     }
 
-    /// Whether a group sends messages about (`num`, shard) now: whoever says such a message in the world
-    /// where each is a step of its own says it in time.
+    /// Whether a group sends messages about (`num`, shard) now: in the world
+    /// where each message is a separate step, such a message is sent in time.
     pub(super) fn pushes_now(&self, groups: &[Group; GROUPS_MAX], message: Message) -> bool {
         let push = Push::of(message);
         let permitted = self.permitted(&groups[push.from], push.from, push.shard);

@@ -281,10 +281,10 @@ impl Told<'_> {
             Body::Offer => "offers it".to_owned(),
             Body::QUESTION => "asks where the cursor is".to_owned(),
             Body::Install { after, rows: chunk } => {
-                format!("Install behind {}: {}", rows(after), rows(chunk))
+                format!("Install after {}: {}", rows(after), rows(chunk))
             }
             Body::Activate { end } => format!("Activate at {}", rows(end)),
-            Body::Cursor(at) => format!("the cursor is behind {}", rows(at)),
+            Body::Cursor(at) => format!("the cursor is after {}", rows(at)),
             Body::Awaited => "it is awaited".to_owned(),
             Body::Done => "done".to_owned(),
             Body::Refused => "refused".to_owned(),

@@ -117,16 +117,16 @@ impl Library {
         &self.cursors[usize::from(id)]
     }
 
-    /// What a mover may send of `rows` when the cursor is at the end of `after`: every beginning of what
-    /// lies behind the cursor's last key, however it is cut. Empty when nothing does.
+    /// What a mover may send of `rows` when the cursor is at the end of `after`: every prefix
+    /// of the rows after the cursor's last key, wherever it is cut. Empty if there are none.
     pub(super) fn chunks(&mut self, rows: RowsId, after: RowsId) -> Vec<RowsId> {
         if let Some(chunks) = self.chunks.get(&(rows, after)) {
             return chunks.clone();
         }
         let last = self.rows(after).last().map(|(key, _)| *key);
-        let behind: Vec<Row> =
+        let rest: Vec<Row> =
             self.rows(rows).iter().copied().filter(|(key, _)| last.is_none_or(|last| last < *key)).collect();
-        let chunks: Vec<RowsId> = (1..=behind.len()).map(|end| self.id(&behind[..end])).collect();
+        let chunks: Vec<RowsId> = (1..=rest.len()).map(|end| self.id(&rest[..end])).collect();
         self.chunks.insert((rows, after), chunks.clone());
         chunks
     }
@@ -159,7 +159,7 @@ pub(super) struct Shard {
     pub(super) cursor: RowsId,
 }
 
-/// A group: one state machine behind one log.
+/// A group: one state machine with one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) num: Option<ConfigNum>,

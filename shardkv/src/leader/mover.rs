@@ -1,11 +1,12 @@
-//! The leader's task beside the state machine: names the group's data, adopts configurations, and pushes
-//! the shards that are to be handed over.
+//! The leader's task beside the state machine. It names the group's data, adopts configurations,
+//! and pushes the shards that this group hands over.
 //!
-//! It holds no state. Everything it does follows from rows and from what the controllers say, and every
-//! step goes through the log, where it is judged again: two movers at once, or one that fell asleep, do
-//! no harm (correctness rules 37, 41). Its life is a term of leadership: when that ends, all pushes end.
-//! It pushes several shards at once, with a bound for each receiving group, so that one group that does
-//! not answer holds up nobody else (rule 40). Adopting waits for no push, and no push for an adoption.
+//! It holds no state. Everything it does follows from rows and from the controllers' answers. Every
+//! step goes through the log and is judged again when it is applied. So two movers at the same
+//! time, or one that slept, do no harm (correctness rules 37, 41). A mover lives for a term of
+//! leadership: when the term ends, all its pushes end. It pushes several shards concurrently, with
+//! a bound for each receiving group, so a group that does not answer delays only its own shards
+//! (rule 40). Adopting does not wait for pushes, and pushes do not wait for adopting.
 //!
 //! Left out on purpose: which shard goes first.
 
@@ -38,13 +39,13 @@ use crate::machine::rows;
 use crate::machine::shard::ShardState;
 use crate::machine::{Machine, Standing};
 
-/// Pushes at once to one group: each may hold a chunk that waits for its turn.
+/// Concurrent pushes to one group. Each may hold a chunk that waits for its turn.
 const PUSHES_PER_GROUP_MAX: usize = 4;
-/// A leader looks at its rows at least so often; normally it is woken.
+/// A leader checks its rows at least this often. Normally it is woken.
 const LOOK: Duration = Duration::from_millis(250);
 const EXECUTE: Duration = Duration::from_secs(5);
 
-/// The mover of one replica: idle until that one leads.
+/// The mover of one replica. It is idle unless that replica leads.
 pub(crate) struct Mover {
     pub(crate) replica: Replica<Machine>,
     pub(crate) connection: Arc<dyn Connection>,
@@ -53,7 +54,7 @@ pub(crate) struct Mover {
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
     pub(crate) random: StdRng,
-    /// The configuration that was found not to fit: it is told once.
+    /// The configuration that was found not to fit. It is reported once.
     pub(crate) refused: Option<Place>,
 }
 
@@ -66,7 +67,7 @@ struct Pushes {
 }
 
 impl Mover {
-    /// Leads whenever the replica leads. Ends with the replica.
+    /// Works whenever the replica leads. Ends with the replica.
     pub(crate) async fn run(mut self) {
         let mut leadership = self.replica.watch_leadership();
         loop {
@@ -108,7 +109,8 @@ impl Mover {
         }
     }
 
-    /// Waits until the table holds what woke the mover: the state machine speaks before the batch is written.
+    /// Waits until the table holds the change that woke the mover: the state machine notifies
+    /// before the batch is written.
     async fn written(&self) {
         let index = self.standing.borrow().changed;
         let mut status = self.replica.watch();
@@ -120,7 +122,7 @@ impl Mover {
     async fn step(&mut self, pushes: &mut Pushes) {
         let table = Arc::clone(self.replica.table());
         let read = |table: &dyn Table| {
-            // Few configurations move many shards.
+            // A few configurations may move many shards.
             let mut moves = BTreeMap::new();
             let mut move_of = |num| {
                 let digest = *moves.entry(num).or_insert_with(|| rows::digest(table, num));
@@ -139,7 +141,7 @@ impl Mover {
         if next.is_some_and(|next| self.is_ours(&*table, &next)) {
             let adopt = self.adopt(adopted);
             tokio::pin!(adopt);
-            // The pushes go on meanwhile.
+            // The pushes continue meanwhile.
             while let Some(ended) = tokio::select! {
                 biased;
                 () = &mut adopt => None,
@@ -172,20 +174,20 @@ impl Mover {
             pushes.shards.insert(shard, to);
             pushes.running.push(Box::pin(push.run()));
         }
-        // Who leads a group is remembered from one move to the next.
+        // The leader of a group is remembered from one move to the next.
         let book = Arc::clone(&self.knowledge.borrow().book);
         pushes.receivers.retain(|group, _| book.groups.contains_key(group));
     }
 
-    /// Adopts what comes next. Each is judged again when it is applied, so several may be on their way through the
-    /// log together.
+    /// Adopts the next configurations. Each is judged again when it is applied, so several may be
+    /// in the log at the same time.
     async fn adopt(&self, adopted: Option<Place>) {
         let run = self.knowledge.borrow().run(adopted);
         futures::future::join_all(run.into_iter().map(|config| self.execute(Command::Adopt(config)))).await;
     }
 
-    /// Whether a configuration may go through the log: it fits this group, whose data is not lost, and nothing in it
-    /// is unknown to this build.
+    /// Whether a configuration may go through the log: it fits this group, the group's data is not
+    /// lost, and this build knows everything in it.
     fn is_ours(&mut self, table: &dyn Read, next: &Sealed) -> bool {
         let (adopted, incarnation) = (rows::config(table), rows::incarnation(table));
         let own = Own { group: self.group, incarnation, adopted: adopted.as_ref() };
@@ -231,8 +233,8 @@ impl Mover {
         }
     }
 
-    /// Commands of the group itself free space, here or elsewhere, or take next to none: a full disk must not
-    /// keep a shard from leaving it (correctness rule 35).
+    /// The group's own commands free space, here or elsewhere, or take almost none. A full disk
+    /// must not keep a shard from leaving it (correctness rule 35).
     async fn execute(&self, command: Command) {
         if let Err(error) = self.replica.execute_freeing(&command, EXECUTE).await {
             tracing::debug!(group = %self.group, %error, "mover");
@@ -241,7 +243,7 @@ impl Mover {
     }
 }
 
-/// The group that a shard is to go to.
+/// The group that the shard moves to.
 fn receiver(state: ShardState) -> Option<GroupId> {
     match state {
         ShardState::Leaving { to, .. } | ShardState::Handing { to, .. } => Some(to),

@@ -1,20 +1,23 @@
-//! One shard's way to its new group, from the leader of the group that has it.
+//! Pushes one shard to its new group, from the leader of the group that has it.
 //!
-//! While the shard is served here (`Leaving`) it is offered to the new owner, again and again. Only when that one
-//! awaits it is it sealed, and from then on frozen (`Handing`). Then the push asks where the receiver's cursor is and
-//! sends the rows after it: several chunks at once, each after the cursor that the one before it makes, so that one
-//! travels while another is synced. The receiver takes what continues its cursor and answers everything else with
-//! where that is; the push then goes on from there. When all rows have arrived it says Activate with the cursor that
-//! its own rows make.
+//! While the shard is served here (`Leaving`), the push offers it to the new owner again and again.
+//! Once the new owner awaits it, the shard is sealed; from then on it is frozen (`Handing`). Then
+//! the push asks for the receiver's cursor and sends the rows after it. Several chunks are under
+//! way at the same time, each after the cursor that the previous one makes, so one travels while
+//! another is synced. The receiver takes a chunk that continues its cursor. It answers every other
+//! chunk with its cursor, and the push continues from there. When all rows have arrived, the push
+//! sends Activate with the cursor of its own rows.
 //!
-//! "Done(m)" ends it: then, and only then, Release(m) goes through the own log. "Refused(m)" ends it, too: the
-//! receiver will never take the shard by this move, so Reopen(m) goes through the own log, and the shard is served
-//! here again (correctness rules 37, 38). A push remembers no rows, only how far it has counted them, which nobody
-//! changes while the shard is sealed: each chunk is read after the state that permits sending it, and a new leader
-//! goes on by asking (rule 41). The address is always that of the newest book, whatever configuration moves the shard.
+//! "Done(m)" ends the push: then, and only then, Release(m) goes through this group's log.
+//! "Refused(m)" also ends it: the receiver will never take the shard by this move, so Reopen(m)
+//! goes through this group's log, and the shard is served here again (correctness rules 37, 38). A
+//! push remembers no rows, only how far it has counted them; nobody changes them while the shard is
+//! sealed. Each chunk is read after the state that permits sending it, and a new leader continues
+//! by asking (rule 41). The address is always from the newest book, whatever configuration moves
+//! the shard.
 //!
-//! Left out on purpose: the check of what is there already before the end (Activate compares everything), and copying
-//! rows while the shard is still served.
+//! Left out on purpose: an earlier check of the rows that have arrived (Activate compares all of
+//! them), and copying rows while the shard is still served.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,17 +46,17 @@ use crate::machine::command::Command;
 use crate::machine::rows;
 use crate::machine::shard::ShardState;
 
-/// Bytes of Installs on their way to one group, all shards together.
+/// Bytes of Installs under way to one group, all shards together.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
-/// Time for an answer: short, for a message may be lost and repeating one is harmless; and more for each
-/// byte, since a single row may be large.
+/// Time for an answer. It is short, because a message may be lost and repeating it is harmless. It
+/// grows with the bytes, because a single row may be large.
 const CALL: Duration = Duration::from_secs(1);
 const CALL_BYTES_PER_SECOND: usize = 8 << 20;
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_millis(80);
 const EXECUTE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What all pushes to one group share.
+/// State that all pushes to one group share.
 pub(crate) struct Receiver {
     /// Bytes in flight to it.
     in_flight: Semaphore,
@@ -68,12 +71,13 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Whether a chunk of the usual size may leave at once.
+    /// Whether a chunk of the usual size may leave now.
     fn has_room(&self) -> bool {
         self.in_flight.available_permits() >= rows::CHUNK_BYTES
     }
 
-    /// Room for a chunk: now, or when its turn comes. A row that is larger than all of it travels alone.
+    /// Reserves room for a chunk, now or when its turn comes. A row that is larger than all the
+    /// room travels alone.
     async fn room(&self, weight: usize, wait: bool) -> Option<SemaphorePermit<'_>> {
         let permits = u32::try_from(weight.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
         match wait {
@@ -82,7 +86,7 @@ impl Receiver {
         }
     }
 
-    /// Time for the answer to a chunk: what is on its way is dealt with in turn.
+    /// Time for the answer to a chunk. The receiver handles the bytes under way in order.
     fn time(&self, weight: usize) -> Duration {
         let ahead = IN_FLIGHT_BYTES_MAX - self.in_flight.available_permits();
         CALL + Duration::from_secs(1).mul_f64(ahead.max(weight) as f64 / CALL_BYTES_PER_SECOND as f64)
@@ -108,13 +112,13 @@ pub(crate) struct Push {
     pub(crate) shard: ShardId,
     pub(crate) config: Place,
     pub(crate) to: GroupId,
-    /// A refusal that nobody expects is told once.
+    /// An unexpected refusal is reported once.
     pub(crate) complained: AtomicBool,
     pub(crate) shard_count: u32,
     pub(crate) random: StdRng,
 }
 
-/// Where a move stands at its source.
+/// How far a move is at its source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Served here.
@@ -123,7 +127,8 @@ enum Stage {
     Sealed,
 }
 
-/// Where the move `num` of `shard` to that group stands; none: it is over. Asked before rows are read, never after.
+/// How far the move `num` of `shard` to that group is; none if it is over. Read this before the
+/// rows, never after.
 fn stage(table: &dyn Read, num: ConfigNum, shard: ShardId, to: GroupId) -> Option<Stage> {
     match rows::state(table, shard) {
         ShardState::Leaving { to: there, num: move_ } if (there, move_) == (to, num) => Some(Stage::Offered),
@@ -134,22 +139,22 @@ fn stage(table: &dyn Read, num: ConfigNum, shard: ShardId, to: GroupId) -> Optio
     }
 }
 
-/// What the receiver said.
+/// The receiver's answer.
 enum Answer {
-    /// Awaited, and so far.
+    /// It awaits the shard and has the rows up to here.
     At(Cursor),
-    /// Release.
+    /// It has the shard: release it.
     Done,
-    /// Reopen.
+    /// It will never take the shard: reopen it.
     Refused,
-    /// Another server of the group may know more.
+    /// Ask another server of the group.
     Elsewhere(Option<Address>),
-    /// Later.
+    /// Ask later.
     Wait,
 }
 
 impl Push {
-    /// Pushes until the shard is released or served here again, or is no longer to be pushed.
+    /// Pushes until the shard is released, or served here again, or must no longer be pushed.
     pub(crate) async fn run(mut self) -> ShardId {
         let mut at = 0;
         let mut cursor: Option<Cursor> = None;
@@ -185,7 +190,7 @@ impl Push {
                         Stage::Sealed => {}
                     }
                 }
-                // While the shard is served here, the next configuration will say what becomes of it.
+                // While the shard is served here, the next configuration decides about it.
                 Some(Answer::Refused) => {
                     self.receiver.set_leader(Some(address));
                     if stage == Stage::Sealed && self.execute(self.reopen()).await {
@@ -196,7 +201,8 @@ impl Push {
                     self.receiver.set_leader(leader.filter(|leader| *leader != address));
                     at = self.after(&address, at);
                 }
-                // Whoever does not lead says so; but a server that says "later" for long is worth a doubt.
+                // A server that does not lead says so. But a server that answers "later" for long
+                // may be wrong: ask another one.
                 Some(Answer::Wait) if back_off >= BACK_OFF_MAX => {
                     self.receiver.set_leader(None);
                     at = self.after(&address, at);
@@ -209,12 +215,12 @@ impl Push {
         self.shard
     }
 
-    /// Where the move stands.
+    /// How far the move is.
     fn stage(&self) -> Option<Stage> {
         stage(&**self.replica.table(), self.config.num, self.shard, self.to)
     }
 
-    /// The rows after `after`; none if the shard is not to be pushed any more.
+    /// The rows after `after`; none if the shard must no longer be pushed.
     async fn chunk(&self, after: Option<Bytes>) -> Option<Vec<Row>> {
         let (num, shard, to, shard_count) = (self.config.num, self.shard, self.to, self.shard_count);
         let read = move |table: &dyn Table| {
@@ -235,19 +241,20 @@ impl Push {
         self.ask(address, PushRequest::Offer { shard, config, from }, CALL).await
     }
 
-    /// Asks where the cursor is.
+    /// Asks for the cursor.
     async fn question(&self, address: &Address) -> Answer {
         let (shard, config, from) = (self.shard, self.config, self.me.group);
         let (after, rows) = (Cursor::default(), Vec::new());
         self.ask(address, PushRequest::Install { shard, config, from, after, rows }, CALL).await
     }
 
-    /// Sends the rows behind `next`, and Activate when all have arrived. Returns the first answer that is not the
-    /// one expected, as soon as nothing is on its way any more; none when the shard is not to be pushed any more.
-    /// `counted` is the cursor of this shard's own first rows, up to where that is known.
+    /// Sends the rows after `next`, and Activate when all have arrived. Returns the first
+    /// unexpected answer, as soon as nothing is under way any more. Returns none if the shard must
+    /// no longer be pushed. `counted` is the cursor of this shard's own first rows, as far as it is
+    /// known.
     ///
-    /// It begins with one chunk, and each that is taken lets one more be on its way: where nothing is taken, one
-    /// chunk at a time is sent in vain, not all that may be on its way.
+    /// It begins with one chunk, and each chunk that is taken permits one more under way. So if
+    /// nothing is taken, only one chunk at a time is sent in vain.
     async fn send(&self, address: &Address, mut next: Cursor, counted: &mut Cursor) -> Option<Answer> {
         let (shard, config, from) = (self.shard, self.config, self.me.group);
         let mut under_way = FuturesOrdered::new();
@@ -259,7 +266,7 @@ impl Push {
                     break;
                 }
                 let weight = rows.iter().map(rows::weight).sum();
-                // Only who has nothing on its way waits for the other shards' chunks to arrive.
+                // Only a push with nothing under way waits for the chunks of other shards.
                 let Some(room) = self.receiver.room(weight, under_way.is_empty()).await else { break };
                 let expected = rows::advance(next.clone(), &rows);
                 let after = std::mem::replace(&mut next, expected.clone());
@@ -279,12 +286,12 @@ impl Push {
                     self.arrived(address, &reached);
                 }
                 Some((answer, _)) => {
-                    // What follows a chunk that was not taken is not taken either.
+                    // If a chunk was not taken, those after it are not taken either.
                     while under_way.next().await.is_some() {}
                     return Some(answer);
                 }
                 None => {
-                    // Should it not do, all are counted anew.
+                    // If that does not match, all rows are counted again.
                     let end = self.end(std::mem::take(counted)).await?;
                     let activate = PushRequest::Activate { shard, config, from, end };
                     return Some(self.ask(address, activate, CALL).await);
@@ -293,7 +300,8 @@ impl Push {
         }
     }
 
-    /// The cursor that all rows make: `end` of those that are counted already, and the others, read page by page.
+    /// The cursor that all rows make: `end` covers those that are counted already, and the others
+    /// are read page by page.
     async fn end(&self, mut end: Cursor) -> Option<Cursor> {
         loop {
             let chunk = self.chunk(end.last.clone()).await?;
@@ -305,15 +313,16 @@ impl Push {
         }
     }
 
-    /// The `at`-th server of the receiving group in the newest book.
+    /// Server number `at` of the receiving group in the newest book.
     fn address(&self, at: usize) -> Option<Address> {
         let book = Arc::clone(&self.knowledge.borrow().book);
         let servers = book.addresses(self.to);
         servers.get(at.checked_rem(servers.len())?).cloned()
     }
 
-    /// Whose turn it is after `address` was asked in vain. That one may have been remembered: it must not be asked
-    /// again because its turn comes, for a silent one costs a second each time.
+    /// The number of the server to ask after `address` was asked in vain. `address` may have been
+    /// remembered. It must not be asked again when its turn comes, because a silent server costs a
+    /// second each time.
     fn after(&self, address: &Address, at: usize) -> usize {
         let book = Arc::clone(&self.knowledge.borrow().book);
         let place = book.addresses(self.to).iter().position(|it| it == address);
@@ -327,9 +336,10 @@ impl Push {
             Ok(Ok(PushReply::Done { num })) if num == ours => Answer::Done,
             Ok(Ok(PushReply::Refused { num })) if num == ours => Answer::Refused,
             Ok(Err(KvRefusal::NotLeader { hint })) => Answer::Elsewhere(hint),
-            // The receiver's own clients go first, or it has not come to this configuration yet.
+            // The receiver serves its own clients first, or it has not reached this configuration
+            // yet.
             Ok(Err(KvRefusal::Busy | KvRefusal::DiskFull | KvRefusal::NotReady { .. })) => Answer::Wait,
-            // It stays refused until somebody mends it. The rows stay here.
+            // It stays refused until an operator repairs it. The rows stay here.
             Ok(Err(
                 why @ (KvRefusal::OtherHistory { .. } | KvRefusal::LostData { .. } | KvRefusal::Malformed(_)),
             )) => {
@@ -373,7 +383,8 @@ impl Push {
         Command::Reopen { shard: self.shard, num: self.config.num }
     }
 
-    /// Brings a command through the own log. Whether its fate is known; if not, the rows will tell.
+    /// Sends a command through this group's log. Returns whether its outcome is known; if not, the
+    /// rows will show it.
     async fn execute(&self, command: Command) -> bool {
         self.replica.execute_freeing(&command, EXECUTE_DEADLINE).await.is_ok()
     }

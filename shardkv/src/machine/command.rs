@@ -1,10 +1,10 @@
-//! What goes through a group's log, and what is asked of its rows.
+//! The commands that go through a group's log, and the queries about its rows.
 //!
-//! Commands are replicated: the enum grows only at the end. Whatever decides a result travels in the
-//! command (the clerk's configuration number, the configuration that moves a shard), so that `apply`
-//! needs nothing but the rows (correctness rule 21).
+//! Commands are replicated: the enum grows only at the end. Everything that decides a result
+//! travels in the command (the clerk's configuration number, the configuration that moves a shard),
+//! so `apply` needs nothing but the rows (correctness rule 21).
 //!
-//! A batch to one shard is one command with one number, so it costs one session row.
+//! A batch to one shard is one command with one number, so it needs one session row.
 
 use base::socket::Reservation;
 use bytes::Bytes;
@@ -17,63 +17,55 @@ use serde::{Deserialize, Serialize};
 /// A change of a group's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Names this life of the group's data. The first one wins.
+    /// Names this incarnation of the group's data. The first command wins.
     Init {
-        /// Drawn by the leader that found none.
+        /// Drawn by a leader that found none.
         incarnation: Incarnation,
     },
-    /// Goes on to this configuration, if it is the next one of the own history.
+    /// Adopts this configuration, if it is the next one of the group's history.
     Adopt(Sealed),
     /// Opens a session in a shard.
     Open {
-        /// The shard.
         shard: ShardId,
         /// The clerk's configuration.
         config: ConfigNum,
     },
     /// Changes a key.
     Write {
-        /// The shard of the key.
         shard: ShardId,
-        /// The key.
         key: Bytes,
-        /// The change.
         write: Write,
         /// Session and number, if the clerk has a session.
         ticket: Option<Ticket>,
         /// The clerk's configuration.
         config: ConfigNum,
     },
-    /// Adds rows behind the install cursor of a shard that is awaited.
+    /// Adds rows after the install cursor of a shard that is awaited.
     Install {
-        /// The shard.
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
-        /// Where the sender believes the cursor is.
+        /// The cursor that the sender assumes.
         after: Cursor,
-        /// Raw rows behind it, ascending.
+        /// Raw rows after it, ascending.
         rows: Vec<(Bytes, Bytes)>,
     },
     /// Serves a shard that is awaited, if its cursor is the end of the sender's rows.
     Activate {
-        /// The shard.
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
         /// The cursor that all rows make.
         end: Cursor,
     },
-    /// Drops a shard that another group serves by now.
+    /// Drops a shard that another group serves now.
     Release {
-        /// The shard.
         shard: ShardId,
         /// The configuration that moved it.
         num: ConfigNum,
     },
     /// Changes keys of one shard, in order.
     Batch {
-        /// The shard of every key.
         shard: ShardId,
         /// Keys and changes.
         writes: Vec<(Bytes, Write)>,
@@ -89,23 +81,22 @@ pub enum Command {
         /// The move.
         num: ConfigNum,
     },
-    /// Takes a sealed shard back that its new owner refused.
+    /// Takes back a sealed shard that its new owner refused.
     Reopen {
-        /// The shard.
         shard: ShardId,
         /// The move.
         num: ConfigNum,
     },
 }
 
-/// What the sender of a command or a question is told.
+/// The answer to the sender of a command or a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// To what comes from clients.
+    /// For requests from clients.
     Reply(Result<KvReply, KvRefusal>),
-    /// To what comes from another group that hands a shard over.
+    /// For requests from another group that hands a shard over.
     Push(Result<PushReply, KvRefusal>),
-    /// To commands of the group itself: whether anything changed.
+    /// For the group's own commands: whether anything changed.
     Changed(bool),
 }
 
@@ -137,34 +128,31 @@ fn odd() -> KvRefusal {
     KvRefusal::Malformed("an internal command has no reply".to_owned())
 }
 
-/// A question to the rows. Never leaves the process.
+/// A query about the rows. It never leaves the process.
 #[derive(Clone, Debug)]
 pub enum Query {
     /// The value of a key.
     Get {
-        /// The shard of the key.
         shard: ShardId,
-        /// The key.
         key: Bytes,
         /// The clerk's configuration.
         config: ConfigNum,
-        /// Where the answer has to find room.
+        /// The room reserved for the answer.
         room: Reservation,
     },
     /// A page of a shard's rows.
     Scan {
-        /// The shard.
         shard: ShardId,
-        /// Rows behind this key.
+        /// Rows after this key.
         after: Option<Bytes>,
         /// At most so many.
         limit: u32,
         /// The clerk's configuration.
         config: ConfigNum,
-        /// Where the answer has to find room.
+        /// The room reserved for the answer.
         room: Reservation,
     },
-    /// An Install without rows: where is the cursor?
+    /// Asks for the cursor: an Install without rows.
     Cursor {
         /// The shard.
         shard: ShardId,

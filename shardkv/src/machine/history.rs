@@ -1,10 +1,12 @@
-//! Whether a configuration goes on with the history that a group follows (correctness rules 55, 57).
+//! Whether a configuration continues the history that a group follows (correctness rules 55, 57).
 //!
-//! Asked twice, of the same function: by the mover, so that nothing goes through the log in vain, and when the
-//! command is applied, on rows alone. What fits is of this cluster, follows exactly the configuration that was
-//! adopted last, and means by this group's id the data that is here.
+//! The same function is called twice: by the mover, so that nothing goes through the log in vain,
+//! and when the command is applied, with only the rows. A configuration fits if it is of this
+//! cluster, follows exactly the configuration that was adopted last, and means the data that is
+//! here by this group's id.
 //!
-//! Left out on purpose: what to do about a configuration that does not fit; nothing is (`configs` tells people).
+//! Left out on purpose: a reaction to a configuration that does not fit. There is none; `configs`
+//! reports it.
 
 use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::{ConfigNum, GroupId, Incarnation};
@@ -15,20 +17,19 @@ use crate::machine::shard;
 /// Why a group does not adopt a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is of another cluster, or its limits are others.
+    /// It is from another cluster, or has other limits.
     OtherCluster,
-    /// It is not the next one of the history that the group follows.
+    /// It is not the next one of the group's history.
     NotNext,
-    /// By this group's id it means other data.
+    /// It means other data by this group's id.
     OtherData,
 }
 
-/// What a group is, as far as its rows say.
+/// A group, as far as its rows describe it.
 #[derive(Clone, Copy, Debug)]
 pub struct Own<'a> {
-    /// Its id.
     pub group: GroupId,
-    /// The life of its data.
+    /// The incarnation of its data.
     pub incarnation: Option<Incarnation>,
     /// The configuration that it adopted last.
     pub adopted: Option<&'a Sealed>,
@@ -56,8 +57,9 @@ pub fn fits(own: Own<'_>, next: &Sealed) -> Result<(), Unfit> {
     }
 }
 
-/// Whether a group that adopted nothing yet may begin with a configuration that is not the first of all: recovered
-/// controllers may know no older one. Nothing in it may be the group's, so that nothing has to move.
+/// Whether a group that has adopted nothing yet may begin with a later configuration than the
+/// first, because recovered controllers may know no older one. The configuration must assign
+/// nothing to the group, so that nothing has to move.
 fn may_begin(own: Own<'_>, next: &Sealed) -> bool {
     let mine = |group: Option<GroupId>| group == Some(own.group);
     let is_there = next.groups.contains_key(&own.group)
@@ -65,9 +67,10 @@ fn may_begin(own: Own<'_>, next: &Sealed) -> bool {
     own.adopted.is_none() && next.num > ConfigNum(0) && !is_there
 }
 
-/// The life of this group's data that the cluster knows, and the one that is here, if the group lost its data. What
-/// it has is then not what joined, and it answers nothing. A group that adopted a configuration in which it is named
-/// has the data that was meant, whatever a book says that comes from other controllers.
+/// The incarnation that the cluster knows for this group, and the one that is here, if the group
+/// lost its data. Then the data here is not the data that joined, and the group answers no
+/// requests. A group that adopted a configuration which names it has the right data, even if a book
+/// from other controllers says otherwise.
 pub(crate) fn lost(
     group: GroupId,
     own: Option<Incarnation>,
@@ -93,7 +96,7 @@ mod tests {
         Sealed::new(Config::zero(7, Params { shard_count: 1, ..Params::default() }))
     }
 
-    /// What follows, naming the group by this life of its data.
+    /// The configuration after `before`, which names the group with this incarnation.
     fn next(before: &Sealed, named: Option<Incarnation>) -> Config {
         let groups = named.map(|it| (ME, it)).into_iter().collect();
         let shards = vec![Assignment { owner: named.map(|_| ME), last_owner: None }];

@@ -1,10 +1,13 @@
-//! A group's replicated state: which configuration it adopted, the state of each shard, and the rows.
+//! A group's replicated state: the configuration that it adopted, the state of each shard, and the
+//! rows.
 //!
-//! All of it is rows, changed by commands in log order; the struct here only caches what it derives from
-//! them, and `load` rebuilds it. A cached shard (its meta row and sessions) exists for shards that
-//! are served and is read when it is first needed. Client operations are in `kv`, transitions in `moves`.
+//! All of it is rows, which commands change in log order. The struct only caches values that it
+//! derives from the rows, and `load` rebuilds them. A shard is cached (its meta row and sessions)
+//! if it is served; the cache is filled when it is first needed. Client operations are in `kv`,
+//! transitions in `moves`.
 //!
-//! Left out on purpose: everything that waits or sends; snapshots and recovery, which are copies of rows.
+//! Left out on purpose: everything that waits or sends; also snapshots and recovery, which copy
+//! rows.
 
 pub mod check;
 pub mod command;
@@ -37,9 +40,9 @@ pub struct Machine {
     pub(crate) group: GroupId,
     pub(crate) config: Option<Sealed>,
     pub(crate) incarnation: Option<Incarnation>,
-    /// Whether a configuration was adopted in which the group is named: with the data that is here.
+    /// Whether the group adopted a configuration that names it, with the data that is here.
     joined: bool,
-    /// One for each shard of the cluster; empty before configuration 0.
+    /// One for each shard of the cluster. Empty before configuration 0.
     shards: Vec<ShardState>,
     served: BTreeMap<ShardId, Served>,
     /// Position of the command that is being applied.
@@ -47,33 +50,32 @@ pub struct Machine {
     standing: watch::Sender<Standing>,
 }
 
-/// What is cached of a shard that is served.
+/// The cache of a shard that is served.
 pub(crate) struct Served {
     pub(crate) meta: Meta,
     pub(crate) sessions: Sessions,
 }
 
-/// What a replica has applied so far, for the tasks beside it: to refuse early and to wake up. Never to
-/// read rows by: it may be ahead of the table by the batch that is being written.
+/// What a replica has applied so far. Other tasks use it to refuse early and to wake up. Do not use
+/// it to read rows: it may be ahead of the table by the batch that is being written.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// The configuration adopted.
     pub config: Option<ConfigNum>,
     /// The same, with its digest.
     pub place: Option<Place>,
     /// The key of the cluster, known with configuration 0.
     pub key: Option<u64>,
-    /// Whether a configuration was adopted in which the group is named: with the data that is here.
+    /// Whether the group adopted a configuration that names it, with the data that is here.
     pub joined: bool,
     /// The cluster's limits, known with configuration 0.
     pub params: Option<Params>,
     /// State of each shard.
     pub shards: Vec<ShardState>,
-    /// Whether this life of the group's data has its name.
+    /// Whether this incarnation of the group's data has its name.
     pub incarnation: Option<Incarnation>,
     /// Position of the last command that changed any of this.
     pub changed: Index,
-    /// Pushes whose end did not match, and that started over: each is a bug (since this start).
+    /// Pushes whose end did not match and that started over, since this start. Each is a bug.
     pub wipes: u64,
 }
 
@@ -81,12 +83,12 @@ impl Standing {
     /// Judges a client's request for `shard` that carries configuration `asked`.
     ///
     /// # Errors
-    /// `NotReady`, `WrongGroup` or `UnknownShard`: none of them is ever recorded in a session.
+    /// `NotReady`, `WrongGroup` or `UnknownShard`. No session records any of them.
     pub fn judge(&self, shard: ShardId, asked: ConfigNum) -> Result<(), KvRefusal> {
         judge(self.config, &self.shards, shard, asked)
     }
 
-    /// The move by which a shard is awaited here.
+    /// The move by which this group awaits the shard.
     pub(crate) fn awaits(&self, shard: ShardId) -> Option<ConfigNum> {
         match self.shards.get(shard.0 as usize) {
             Some(ShardState::Awaiting { num }) => Some(*num),
@@ -125,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// Follows what is applied.
+    /// A channel that follows the applied state.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
     }
@@ -173,7 +175,7 @@ impl Machine {
         self.publish();
     }
 
-    /// Tells the tasks beside the state machine where it is.
+    /// Publishes the state to the tasks beside the state machine.
     fn publish(&self) {
         let (config, params, incarnation) = (self.num(), self.params(), self.incarnation);
         let (place, key) = (self.config.as_ref().map(Sealed::place), self.config.as_ref().map(|it| it.key));
@@ -267,7 +269,7 @@ impl StateMachine for Machine {
 
     fn query(&self, rows: &dyn Read, query: Query) -> Outcome {
         match query {
-            // Answers that nobody takes are not made: reading them would hold up everybody.
+            // An answer that nobody waits for is not made: reading for it would delay all others.
             Query::Get { room, .. } | Query::Scan { room, .. } if !room.is_awaited() => {
                 Outcome::Reply(Err(KvRefusal::Busy))
             }
@@ -287,7 +289,8 @@ impl StateMachine for Machine {
     }
 }
 
-/// An answer, if there is room for it (rule 103): many may be made before the first one is taken.
+/// An answer, if there is room for it (rule 103): many answers may be made before the first one is
+/// taken.
 fn fits(reply: KvReply, room: &Reservation) -> Result<KvReply, KvRefusal> {
     let bytes = match &reply {
         KvReply::Value { value, .. } => value.as_ref().map_or(0, Bytes::len),

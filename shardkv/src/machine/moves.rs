@@ -1,10 +1,12 @@
-//! How a shard changes hands, in rows: the verdicts of [`crate::machine::shard`] and what each does to the table.
+//! How a shard changes hands, in rows: the verdicts of [`crate::machine::shard`], and what each
+//! verdict does to the table.
 //!
-//! Seal before the first row is copied, serve after the own log holds Activate, delete after the receiver's commit is
-//! acknowledged (correctness rule 38). All changes of one command are one atomic batch, so a state and
-//! the rows that belong to it cannot be told apart by a crash.
+//! Three rules hold: seal before the first row is copied, serve after the receiver's log holds
+//! Activate, and delete after the receiver's commit is acknowledged (correctness rule 38). All
+//! changes of one command are one atomic batch, so a crash cannot separate a state from the rows
+//! that belong to it.
 //!
-//! Left out on purpose: who sends what when (`mover`, `push`).
+//! Left out on purpose: who sends what, and when (`mover`, `push`).
 
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::KvRefusal;
@@ -18,7 +20,7 @@ use crate::machine::history::{self, Own, Unfit};
 use crate::machine::shard::{self, Activate, Here, Install, ShardState};
 use crate::machine::{check, rows};
 
-/// What a receiver knows of a shard when a push of it comes.
+/// What a receiver knows of a shard when a push for it arrives.
 struct Pushed {
     state: ShardState,
     taken: Option<ConfigNum>,
@@ -35,7 +37,7 @@ impl Pushed {
 }
 
 impl Machine {
-    /// Goes on to `config`, if it fits ([`history::fits`]).
+    /// Adopts `config`, if it fits ([`history::fits`]).
     pub(crate) fn adopt(&mut self, rows: &mut dyn Rows, config: Sealed) -> bool {
         let own = Own { group: self.group, incarnation: self.incarnation, adopted: self.config.as_ref() };
         match history::fits(own, &config) {
@@ -47,7 +49,7 @@ impl Machine {
             }
         }
         if !config.is_understood() {
-            // A build that passes over a field would act otherwise than those that know it.
+            // A build that ignores a field would act differently from those that know it.
             let doing = format!("adopt configuration {}: run the build that made it", config.num);
             unreadable(&doing, &"it has a field that this build does not know");
         }
@@ -64,14 +66,14 @@ impl Machine {
         true
     }
 
-    /// Goes on to the state `after`, with the rows that belong to it.
+    /// Changes the state to `after`, with the rows that belong to it.
     fn change_state(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum, after: ShardState) {
         let before = self.state(shard).unwrap_or_default();
         if before == after {
             return;
         }
         match (before, after) {
-            // Every life of the shard here starts with an empty cursor.
+            // Each time the shard is awaited here, it starts with an empty cursor.
             (_, ShardState::Awaiting { .. }) => rows::put_cursor(rows, shard, &Cursor::default()),
             (ShardState::Awaiting { .. }, ShardState::Absent) => {
                 if rows::cursor(rows, shard).rows > 0 {
@@ -85,7 +87,7 @@ impl Machine {
         tracing::info!(group = %self.group, config = %num, %shard, ?before, ?after, "shard");
     }
 
-    /// Where the cursor is: the answer to a question, and to Installs that do not continue it.
+    /// The cursor: the answer to a query, and to Installs that do not continue it.
     pub(crate) fn cursor(
         &self,
         rows: &dyn Read,
@@ -166,7 +168,7 @@ impl Machine {
         after.map(|after| self.change_state(rows, shard, num, after)).is_some()
     }
 
-    /// Drops a shard that another group has by now, and, in the same batch, its rows.
+    /// Drops a shard that another group has now and, in the same batch, its rows.
     pub(crate) fn release(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) -> bool {
         let Some(after) = shard::release(self.state(shard).unwrap_or_default(), num) else { return false };
         self.drop_rows(rows, shard);
@@ -174,7 +176,7 @@ impl Machine {
         true
     }
 
-    /// Takes a sealed shard back that its new owner refused.
+    /// Takes back a sealed shard that its new owner refused.
     pub(crate) fn reopen(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) -> bool {
         let after = shard::reopen(self.state(shard).unwrap_or_default(), num);
         after.map(|after| self.change_state(rows, shard, num, after)).is_some()
@@ -187,8 +189,8 @@ impl Machine {
         }
     }
 
-    /// What is known here of a shard that is pushed by the move `num`. A group that knows no configuration yet has
-    /// not come to any move.
+    /// What is known here of a shard that is pushed by the move `num`. A group that knows no
+    /// configuration yet has not reached any move.
     fn pushed(&self, rows: &dyn Read, shard: ShardId, num: ConfigNum) -> Result<Pushed, KvRefusal> {
         if self.config.is_none() {
             return Err(self.early());

@@ -1,17 +1,17 @@
-//! Where a group's state lies in its table.
+//! The rows of a group's table.
 //!
-//! The first byte of a key is its kind, 0 being the Raft library's. Kinds ascend so that the rows of a
-//! shard that travel with it are three ascending ranges: its meta row (version floor, counters), its
-//! sessions with their counter (correctness rule 39), and its values, ordered by (slot, key). So push,
-//! delete and scan are range operations. Rows about the shard that stay in the group (its state, its
-//! install cursor) are of a kind of their own that is never pushed.
+//! The first byte of a key is its kind; kind 0 belongs to the Raft library. The rows that travel with
+//! a shard are three ascending ranges: its meta row (version floor, counters), its sessions with their
+//! counter (correctness rule 39), and its values, ordered by (slot, key). So push, delete and scan are
+//! range operations. Rows about the shard that stay in the group (its state, its install cursor) have
+//! a separate kind that is never pushed.
 //!
-//! | kind | key behind it | value |
+//! | kind | rest of the key | value |
 //! |---|---|---|
-//! | `0x01` | `c`, number BE u64 | that configuration, as its maker wrote it ([`Sealed`]): the adopted one and some before |
+//! | `0x01` | `c`, number BE u64 | that configuration, as its author wrote it ([`Sealed`]): the adopted one and some before |
 //! | `0x01` | `h`, number BE u64 | the [`Digest`] of each configuration that was adopted |
 //! | `0x01` | `i` | the [`Incarnation`] |
-//! | `0x01` | `j` | number of the first adopted configuration in which the group is named |
+//! | `0x01` | `j` | number of the first adopted configuration that names the group |
 //! | `0x01` | `n` | number of the adopted configuration (4 KiB are not decoded to compare a number) |
 //! | `0x01` | `s`, shard BE u32 | [`ShardState`], unless `Absent` |
 //! | `0x01` | `t`, shard BE u32 | number of the newest move by which the group took the shard; stays when it leaves |
@@ -20,8 +20,8 @@
 //! | `0x11` | shard BE u32, ... | the shard's sessions (`raft::rsm::sessions`) |
 //! | `0x12` | slot BE u16, key | flags u8, version BE u64, value |
 //!
-//! Everything but the value rows is encoded with `base::codec`.
-//! Left out on purpose: any judgement; this file only knows where things lie.
+//! All rows except those of values are encoded with `base::codec`.
+//! Left out on purpose: any decision. This file only knows keys and values.
 
 use base::codec::{self, Denied};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -44,7 +44,7 @@ const JOINED_KEY: &[u8] = &[GROUP, b'j'];
 const INCARNATION_KEY: &[u8] = &[GROUP, b'i'];
 const NUM_KEY: &[u8] = &[GROUP, b'n'];
 
-/// Rows of state that are read at once.
+/// Rows of state that are read together.
 const PAGE: ScanLimit = ScanLimit { rows: 4096, bytes: 1 << 20 };
 
 fn of_shard(kind: &[u8], shard: ShardId) -> Bytes {
@@ -70,7 +70,7 @@ fn meta_key(shard: ShardId) -> Bytes {
     of_shard(&[META], shard)
 }
 
-/// What the keys of a shard's sessions start with.
+/// The prefix of the keys of a shard's sessions.
 pub(crate) fn sessions_prefix(shard: ShardId) -> Bytes {
     of_shard(&[SESSIONS], shard)
 }
@@ -89,7 +89,7 @@ pub(crate) fn key_of(row: &Bytes) -> Bytes {
     row.slice(3.min(row.len())..)
 }
 
-/// A value as it lies in a row.
+/// A value in the form of its row.
 pub(crate) fn value_row(version: Version, parts: &[&[u8]]) -> Bytes {
     let bytes = VALUE_HEAD_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
     let mut row = BytesMut::with_capacity(bytes);
@@ -101,14 +101,14 @@ pub(crate) fn value_row(version: Version, parts: &[&[u8]]) -> Bytes {
     row.freeze()
 }
 
-/// Flags and version stand before a value. A flag says that more stands between them and the value (an expiry, a
-/// type); this build knows none.
+/// Flags and version are in front of a value. A flag says that more data is between them and the
+/// value (an expiry, a type). This build knows no flags.
 const VALUE_HEAD_BYTES: usize = 1 + 8;
 
 /// Version and value of a value's row.
 ///
 /// # Errors
-/// In words, what is wrong with the row.
+/// Says what is wrong with the row.
 pub(crate) fn check_value_row(row: &Bytes) -> Result<(Version, Bytes), String> {
     match row.split_first_chunk::<VALUE_HEAD_BYTES>() {
         Some(([0, version @ ..], _)) => {
@@ -119,7 +119,7 @@ pub(crate) fn check_value_row(row: &Bytes) -> Result<(Version, Bytes), String> {
     }
 }
 
-/// The same for rows of the own table.
+/// The same for rows of this group's own table.
 pub(crate) fn parse_value(row: &Bytes) -> (Version, Bytes) {
     check_value_row(row).unwrap_or_else(|why| unreadable("read a value", &why))
 }
@@ -132,14 +132,14 @@ fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> T {
     try_decode(bytes).unwrap_or_else(|error| unreadable(&format!("decode {what}"), &error))
 }
 
-/// What a key of a row that travels with a shard says.
+/// The kind of a row that travels with a shard, by its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind<'a> {
     /// The shard's own row.
     Meta,
-    /// A row of its sessions, by what follows their prefix.
+    /// A row of its sessions: the part of the key after their prefix.
     Session(&'a [u8]),
-    /// A client's key and the slot that it lies in.
+    /// A client's key, and its slot.
     Value { slot: u16, key: &'a [u8] },
 }
 
@@ -153,13 +153,13 @@ pub(crate) fn kind_of(key: &[u8]) -> Option<Kind<'_>> {
     }
 }
 
-/// What a shard knows about itself besides sessions and values; travels with it.
+/// A shard's facts besides sessions and values. They travel with the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// The highest version that was ever deleted. A key that is created starts above it, so no version
-    /// of a key ever returns.
+    /// The highest version that was ever deleted. A new key starts above it, so no version of a key
+    /// ever returns.
     pub floor: Version,
-    /// Keys.
+    /// The number of keys.
     pub rows: u64,
     /// Bytes of keys and values.
     pub bytes: u64,
@@ -183,8 +183,9 @@ pub(crate) fn put_incarnation(rows: &mut dyn Rows, incarnation: Incarnation) {
     rows.put(Bytes::from_static(INCARNATION_KEY), codec::encode(&incarnation));
 }
 
-/// Assignments in the configurations that are kept, and those configurations, at most: from them controllers that
-/// lost everything can be made anew, for groups that lag. (Few: the labs count each byte that a server keeps, H12.)
+/// Limits for the configurations that are kept: their number, and the assignments in them. Lost
+/// controllers can be rebuilt from them, for groups that lag. (They are few, because the labs count
+/// each byte that a server keeps, H12.)
 const KEPT_ASSIGNMENTS: u32 = 16 * SLOTS;
 const KEPT_CONFIGS: u32 = 4;
 
@@ -206,7 +207,7 @@ pub(crate) fn config(rows: &dyn Read) -> Option<Sealed> {
     Some(unseal(&row))
 }
 
-/// The adopted configuration and those before it that are kept, ascending.
+/// The adopted configuration and the kept ones before it, ascending.
 pub(crate) fn configs(rows: &dyn Read) -> Vec<Sealed> {
     let (start, end) = (numbered(b'c', ConfigNum(0)), [GROUP, b'c' + 1]);
     let limit = ScanLimit { rows: KEPT_CONFIGS as usize + 1, bytes: usize::MAX };
@@ -228,7 +229,7 @@ pub(crate) fn place(rows: &dyn Read) -> Option<Place> {
     Some(Place { num, digest: digest(rows, num)? })
 }
 
-/// Writes the configuration that is adopted now, and drops the one that is the first not to be kept any more.
+/// Writes the configuration that is adopted now, and drops the newest one that is no longer kept.
 pub(crate) fn put_config(rows: &mut dyn Rows, config: &Sealed) {
     let kept = (KEPT_ASSIGNMENTS / config.params.shard_count.max(1)).clamp(2, KEPT_CONFIGS);
     rows.put(numbered(b'c', config.num), config.bytes().clone());
@@ -239,7 +240,7 @@ pub(crate) fn put_config(rows: &mut dyn Rows, config: &Sealed) {
     }
 }
 
-/// The first adopted configuration in which the group is named.
+/// The first adopted configuration that names the group.
 pub(crate) fn joined(rows: &dyn Read) -> Option<ConfigNum> {
     rows.get(JOINED_KEY).map(|bytes| decode("the row of the first configuration", &bytes))
 }
@@ -301,7 +302,7 @@ pub(crate) type KeyRange = (Bytes, Bytes);
 
 /// The value rows of a shard.
 pub(crate) fn values_range(shard: ShardId, shard_count: u32) -> KeyRange {
-    // One past the last slot does not fit two bytes: there the next kind begins.
+    // One past the last slot does not fit two bytes. The next kind begins there.
     let bound = |slot: u32| match u16::try_from(slot) {
         Ok(slot) => [&[VALUES][..], &slot.to_be_bytes()].concat().into(),
         Err(_) => Bytes::from_static(&[VALUES + 1]),
@@ -322,14 +323,14 @@ pub(crate) fn pushed_ranges(shard: ShardId, shard_count: u32) -> [KeyRange; 3] {
     ]
 }
 
-/// Drops every row that travels with a shard: three range deletes, however large it is.
+/// Drops every row that travels with a shard: three range deletes, however large the shard is.
 pub(crate) fn delete_shard(rows: &mut dyn Rows, shard: ShardId, shard_count: u32) {
     for (start, end) in pushed_ranges(shard, shard_count) {
         rows.delete_range(&start, &end);
     }
 }
 
-/// The smallest key behind `key`.
+/// The smallest key after `key`.
 pub(crate) fn successor(key: &[u8]) -> Bytes {
     let mut next = BytesMut::with_capacity(key.len() + 1);
     next.put_slice(key);
@@ -337,17 +338,17 @@ pub(crate) fn successor(key: &[u8]) -> Bytes {
     next.freeze()
 }
 
-/// Bytes at which a chunk of a shard ends; a single larger row travels alone.
+/// A chunk of a shard ends at so many bytes. A single larger row travels alone.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
-/// Rows at which a chunk ends: bounds what small rows become in memory.
+/// A chunk ends at so many rows. This bounds the memory for small rows.
 const CHUNK_ROWS: usize = 4096;
 
-/// Bytes a row is counted with.
+/// The bytes that a row counts.
 pub(crate) fn weight((key, value): &Row) -> usize {
     key.len() + value.len()
 }
 
-/// The next chunk of a shard's rows behind `after`; empty behind the last.
+/// The next chunk of a shard's rows after `after`; empty after the last one.
 pub(crate) fn chunk(rows: &dyn Read, shard: ShardId, shard_count: u32, after: Option<&Bytes>) -> Vec<Row> {
     let mut chunk: Vec<Row> = Vec::new();
     let mut bytes = 0;
@@ -362,20 +363,21 @@ pub(crate) fn chunk(rows: &dyn Read, shard: ShardId, shard_count: u32, after: Op
         bytes += page.iter().map(weight).sum::<usize>();
         chunk.extend(page);
     }
-    // A scan stops *behind* the row that reaches the limit.
+    // A scan stops *after* the row that reaches the limit.
     if bytes > CHUNK_BYTES && chunk.len() > 1 {
         chunk.pop();
     }
     chunk
 }
 
-/// `cursor` and `rows` more. The hash rolls over rows, so that it does not see how they were cut.
+/// `cursor`, advanced by `rows`. The hash rolls over rows, so it does not depend on how they were
+/// cut into chunks.
 pub(crate) fn advance(mut cursor: Cursor, rows: &[Row]) -> Cursor {
     use xxhash_rust::xxh3::xxh3_64_with_seed;
     for (key, value) in rows {
         let before = cursor.hash ^ (key.len() as u64).rotate_left(32);
         cursor.hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, before));
-        // Not counted by us alone: a push begins with the receiver's cursor.
+        // The receiver counts, too: a push begins with its cursor.
         cursor.rows = cursor.rows.wrapping_add(1);
     }
     if let Some((last, _)) = rows.last() {
@@ -384,7 +386,8 @@ pub(crate) fn advance(mut cursor: Cursor, rows: &[Row]) -> Cursor {
     cursor
 }
 
-/// Whether `rows` ascend, lie behind `after`, and belong to the shard: a sender may not write elsewhere.
+/// Whether `rows` ascend, are after `after`, and belong to the shard: a sender must not write
+/// elsewhere.
 pub(crate) fn continues(shard: ShardId, shard_count: u32, after: &Cursor, rows: &[Row]) -> bool {
     let ranges = pushed_ranges(shard, shard_count);
     let mut before = after.last.as_deref();

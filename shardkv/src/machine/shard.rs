@@ -1,7 +1,8 @@
-//! The life of a shard in a group: six states, and every transition a log entry.
+//! The life of a shard in a group: six states. Every transition is a log entry.
 //!
-//! Configuration n says who *shall* own a shard. The group that has the rows (the *holder*) serves until its own log
-//! says that it stops (`Seal`). The number of a move is the number of the configuration that changed the owner.
+//! Configuration n says who *should* own a shard. The group that has the rows (the *holder*) serves
+//! until its own log says that it stops (`Seal`). The number of a move is the number of the
+//! configuration that changed the owner.
 //!
 //! | state | serves | leaves by |
 //! |---|---|---|
@@ -12,23 +13,26 @@
 //! | `Handing` | `WrongGroup`; rows frozen | Release -> `Absent`, rows dropped; Reopen -> what the newest Adopt wants |
 //! | `Parked` | `NotReady`; rows frozen | Adopt, mine now -> `Serving`; another's -> `Leaving` |
 //!
-//! Adopting waits for nothing (correctness rule 36). The holder *pushes*: its leader asks the new owner, and only
-//! when that one awaits the shard does it seal. Then it sends rows in chunks, each after the cursor that the receiver
-//! has reached; at the end it says Activate. The receiver's answer to move m of a shard is one of these:
+//! Adopting waits for nothing (correctness rule 36). The holder *pushes*: its leader asks the new
+//! owner, and seals the shard only after the new owner says that it awaits the shard. Then the leader
+//! sends rows in chunks, each after the cursor that the receiver has reached. At the end it sends
+//! Activate. The receiver gives one of these answers to move m of a shard:
 //!
-//! - it has not come to configuration m yet: `NotReady`;
+//! - it has not reached configuration m yet: `NotReady`;
 //! - it awaits the shard for move m: its cursor;
-//! - it took the shard by move m or a later one: "done", which permits Release(m), and nothing else does;
-//! - it will never take move m, because it lost the assignment first: "refused", which permits Reopen(m).
+//! - it took the shard by move m or a later one: "done". Only this permits Release(m);
+//! - it will never take move m, because it lost the assignment first: "refused". Only this permits
+//!   Reopen(m).
 //!
-//! Taking and refusing are entries of one log, so "done" and "refused" exclude each other until the move is over.
-//! Transitions are judged when the log entry is applied, by the exact (shard, move) and the cursor (rule 37), so
-//! repeats, delays, reordering and any number of old leaders are harmless.
+//! Taking and refusing are entries of one log, so "done" and "refused" exclude each other until the
+//! move is over. Transitions are judged when the log entry is applied, by the exact (shard, move) and
+//! the cursor (rule 37). So repeats, delays, reordering and any number of old leaders are harmless.
 //!
-//! A number means something in one history only, so configurations are compared by their digests too: a group
-//! adopts n+1 only if that follows its own n, and of another n nothing is done and nothing is "done" (rule 55).
+//! A number has a meaning in one history only, so the digests of configurations are compared too. A
+//! group adopts n+1 only if it follows the group's own n. For a move of another history's n it
+//! changes nothing and never answers "done" (rule 55).
 //!
-//! Everything here is a pure function: what a model checker explores is the code that runs.
+//! Everything here is a pure function, so a model checker explores the code that runs.
 //! Left out on purpose: sending, rows, and time (`push`, `moves`, `mover`).
 
 use clerk::api::config::{Assignment, Place};
@@ -36,20 +40,20 @@ use clerk::api::push::Cursor;
 use clerk::api::{ConfigNum, Digest, GroupId};
 use serde::{Deserialize, Serialize};
 
-/// State of a shard in a group, as it lies in the group's rows. Grows only at the end.
+/// The state of a shard in a group, in the form of the group's rows. Grows only at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ShardState {
     /// Not here: no rows.
     #[default]
     Absent,
-    /// Owned, and to be filled by the group that has it.
+    /// This group owns the shard, and waits for the group that has it.
     Awaiting {
         /// The move.
         num: ConfigNum,
     },
     /// Owned and served.
     Serving,
-    /// Served here until the new owner is ready to be given the rows.
+    /// Served here until the new owner is ready to receive the rows.
     Leaving {
         /// The new owner.
         to: GroupId,
@@ -62,37 +66,38 @@ pub enum ShardState {
         to: GroupId,
         /// The move.
         num: ConfigNum,
-        /// What configurations that were adopted meanwhile want.
+        /// What later configurations, adopted meanwhile, want.
         next: Next,
     },
-    /// Frozen; nobody owns it, and its rows are here.
+    /// Frozen: nobody owns it, and its rows are here.
     Parked,
 }
 
-/// What becomes of a sealed shard if its new owner refuses it; and, if it returns here, of one that was released.
+/// What becomes of a sealed shard if its new owner refuses it. If the shard was released, this says
+/// what becomes of it when it returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Next {
-    /// Its owner did not change meanwhile.
+    /// Its owner has not changed meanwhile.
     #[default]
     Unchanged,
-    /// It is this group's again.
+    /// It belongs to this group again.
     Mine {
         /// By this configuration.
         num: ConfigNum,
     },
-    /// It is another group's.
+    /// It belongs to another group.
     Others {
         /// That group.
         to: GroupId,
         /// By this configuration.
         num: ConfigNum,
     },
-    /// It is nobody's.
+    /// It belongs to nobody.
     Nobodys,
 }
 
 impl ShardState {
-    /// Whether the shard is where the newest adopted configuration wants it.
+    /// Whether the shard is in the state that the newest adopted configuration wants.
     pub fn settled(self) -> bool {
         matches!(self, Self::Absent | Self::Serving | Self::Parked)
     }
@@ -110,8 +115,8 @@ impl ShardState {
         }
     }
 
-    /// The state after the group `me` adopted configuration `num`, which assigns the shard so, after one in which
-    /// `before` owned it.
+    /// The state after the group `me` adopted configuration `num`, which gives the shard to its new
+    /// owner. `before` owned it in the previous configuration.
     #[must_use]
     pub fn adopt(self, me: GroupId, num: ConfigNum, before: Option<GroupId>, now: Assignment) -> Self {
         if before == now.owner {
@@ -138,7 +143,7 @@ impl ShardState {
 }
 
 impl Next {
-    /// What a configuration wants that gives the shard to `owner`, at the group `me`.
+    /// What a configuration wants at the group `me` if it gives the shard to `owner`.
     fn of(me: GroupId, num: ConfigNum, owner: Option<GroupId>) -> Self {
         match owner {
             Some(owner) if owner == me => Self::Mine { num },
@@ -147,7 +152,7 @@ impl Next {
         }
     }
 
-    /// The state of a shard whose rows are here; none: as it was.
+    /// The state of a shard whose rows are here; none if it stays as it was.
     fn of_rows(self) -> Option<ShardState> {
         match self {
             Self::Unchanged => None,
@@ -158,8 +163,9 @@ impl Next {
     }
 }
 
-/// Whether a group at `current` may go on to the configuration `next`, which follows one with the digest
-/// `before`: strictly the next one of its own history, the first being 0 (correctness rules 36, 55).
+/// Whether a group at `current` may adopt the configuration `next`, which follows one with the
+/// digest `before`. It must be exactly the next one of the group's own history; the first is 0
+/// (correctness rules 36, 55).
 pub fn may_adopt(current: Option<Place>, next: ConfigNum, before: Digest) -> bool {
     let Place { num: expected, digest } = current.map_or(Place::default(), |current| Place {
         num: ConfigNum(current.num.0.saturating_add(1)),
@@ -170,12 +176,12 @@ pub fn may_adopt(current: Option<Place>, next: ConfigNum, before: Digest) -> boo
     next == expected && follows || skips
 }
 
-/// What a client's request meets.
+/// The verdict on a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Served.
     Serve,
-    /// Not here; where it goes, if that is known.
+    /// Not here; the group that gets it, if that is known.
     WrongGroup {
         /// The group that gets it.
         ask: Option<GroupId>,
@@ -184,9 +190,9 @@ pub enum Access {
     NotReady,
 }
 
-/// Judges a request that carries configuration `asked` at a group that adopted `mine`. A shard that is served
-/// serves whatever number the request carries, and one that is handed over says where it goes; otherwise the
-/// number decides first, then the table.
+/// Judges a request that carries configuration `asked` at a group that adopted `mine`. A served
+/// shard is served whatever number the request carries, and a shard that is handed over names its
+/// new group. Otherwise the number decides first, then the table.
 pub fn access(state: ShardState, mine: ConfigNum, asked: ConfigNum) -> Access {
     match state {
         ShardState::Serving | ShardState::Leaving { .. } => Access::Serve,
@@ -198,22 +204,21 @@ pub fn access(state: ShardState, mine: ConfigNum, asked: ConfigNum) -> Access {
     }
 }
 
-/// A shard as its receiver has it when a push comes.
+/// A shard at its receiver when a push arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Here<'a> {
-    /// Its state.
     pub state: ShardState,
     /// The newest move by which this group took it.
     pub taken: Option<ConfigNum>,
-    /// How far it is filled.
+    /// How far its rows have arrived.
     pub cursor: &'a Cursor,
     /// The configuration that the group adopted last.
     pub adopted: Option<ConfigNum>,
-    /// The digest of the group's own configuration of the number that the push names.
+    /// The digest of this group's own configuration with the number that the push names.
     pub digest: Option<Digest>,
 }
 
-/// What a push for a move meets.
+/// The verdict on any push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Push {
     Early,
@@ -233,7 +238,8 @@ fn push(here: Here<'_>, config: Place) -> Push {
         _ if !same => Push::OtherHistory,
         (_, ShardState::Awaiting { .. }) if base::mutant!("old-push-accepted") => Push::Awaited,
         (_, ShardState::Awaiting { num: awaited }) if awaited == num => Push::Awaited,
-        // It returns when the present move is over; whether the rows come from there is not known yet.
+        // It returns when the present move is over. Whether its rows come from this sender is not
+        // known yet.
         (_, ShardState::Handing { next: Next::Mine { num: next }, .. }) if next == num => Push::Early,
         _ if here.taken.is_some_and(|taken| taken >= num) => Push::Done,
         _ if base::mutant!("past-says-done") => Push::Done,
@@ -241,20 +247,20 @@ fn push(here: Here<'_>, config: Place) -> Push {
     }
 }
 
-/// Verdict on an Install, an Offer, or a question about the cursor.
+/// The verdict on an Install, an Offer, or a query for the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Install {
-    /// The group has not come to the move yet: `NotReady`.
+    /// The group has not reached the move yet: `NotReady`.
     Early,
-    /// The sender's configuration is not this group's: nothing is done.
+    /// The sender's configuration is not this group's: nothing changes.
     OtherHistory,
     /// Taken: the sender may release.
     Done,
-    /// Never to be taken: the sender may reopen.
+    /// It will never be taken: the sender may reopen.
     Refused,
-    /// Awaited, but the rows do not continue what is here: the answer is the cursor.
+    /// Awaited, but the rows do not continue the rows that are here: the answer is the cursor.
     Elsewhere,
-    /// Awaited, and the rows continue what is here.
+    /// Awaited, and the rows continue the rows that are here.
     Accept,
 }
 
@@ -270,21 +276,21 @@ pub fn install(here: Here<'_>, config: Place, after: &Cursor) -> Install {
     }
 }
 
-/// Verdict on an Activate.
+/// The verdict on an Activate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activate {
-    /// The group has not come to the move yet: `NotReady`.
+    /// The group has not reached the move yet: `NotReady`.
     Early,
-    /// The sender's configuration is not this group's: nothing is done.
+    /// The sender's configuration is not this group's: nothing changes.
     OtherHistory,
     /// Taken: the sender may release.
     Done,
-    /// Never to be taken: the sender may reopen.
+    /// It will never be taken: the sender may reopen.
     Refused,
     /// All rows are here: serve.
     Serve,
-    /// Awaited, and what is here is not what the sender has. Senders say Activate only when the cursor is
-    /// at the end of their rows, so this is somebody's bug: drop the rows and start over.
+    /// Awaited, but the rows here are not the sender's. A sender sends Activate only when the
+    /// cursor is at the end of its rows, so this is a bug somewhere: drop the rows and start over.
     Wipe,
 }
 
@@ -300,7 +306,7 @@ pub fn activate(here: Here<'_>, config: Place, end: &Cursor) -> Activate {
     }
 }
 
-/// The state after Seal(`num`): only a shard that leaves by that move stops being served.
+/// The state after Seal(`num`). Only a shard that leaves by that move stops being served.
 pub fn seal(state: ShardState, num: ConfigNum) -> Option<ShardState> {
     match state {
         ShardState::Leaving { to, num: leaving } if leaving == num => {
@@ -310,8 +316,8 @@ pub fn seal(state: ShardState, num: ConfigNum) -> Option<ShardState> {
     }
 }
 
-/// The state after Release(`num`), which drops the rows: only while the shard is handed over by that move.
-/// "Done(m)" permits no other m.
+/// The state after Release(`num`), which drops the rows. It applies only while the shard is handed
+/// over by that move: "Done(m)" permits no other move.
 pub fn release(state: ShardState, num: ConfigNum) -> Option<ShardState> {
     match state {
         ShardState::Handing { num: handed, next, .. } if handed == num => Some(match next {
@@ -322,7 +328,8 @@ pub fn release(state: ShardState, num: ConfigNum) -> Option<ShardState> {
     }
 }
 
-/// The state after Reopen(`num`): the rows stay here, and the shard becomes what the newest configuration wants.
+/// The state after Reopen(`num`): the rows stay here, and the shard enters the state that the
+/// newest configuration wants.
 pub fn reopen(state: ShardState, num: ConfigNum) -> Option<ShardState> {
     match state {
         ShardState::Handing { to, num: handed, next } if handed == num => {

@@ -8,7 +8,7 @@ use clerk::api::ctrl::CtrlRequest;
 use clerk::api::status::History;
 use clerk::api::{ConfigNum, Incarnation};
 
-/// Assignments kept in configurations that wait for their turn: bounds their memory.
+/// Assignments in the configurations that wait to be adopted: bounds their memory.
 const KEPT_ASSIGNMENTS_MAX: usize = 65_536;
 pub(super) const KEPT_CONFIGS_MAX: usize = 64;
 /// Bytes of configurations that go through the log together.
@@ -19,15 +19,17 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Knowledge {
     /// The newest configuration.
     pub(crate) newest: Option<Sealed>,
-    /// Configurations from the next one to adopt on.
+    /// Configurations, from the next one to adopt on.
     pub(super) upcoming: BTreeMap<ConfigNum, Sealed>,
-    /// Where a group that adopted nothing yet begins: 0, unless recovered controllers know nothing older.
+    /// The number where a group begins that has adopted nothing yet: 0, unless recovered
+    /// controllers know nothing older.
     pub(super) first: ConfigNum,
     /// The newest addresses.
     pub(crate) book: Arc<AddressBook>,
-    /// How what the group adopted compares with the controllers'.
+    /// How the group's history compares with the controllers'.
     pub(crate) history: History,
-    /// The life of the group's data that the cluster knows, and the one that is here, if they differ.
+    /// The incarnation that the cluster knows for the group, and the one that is here, if they
+    /// differ.
     pub(crate) lost: Option<(Incarnation, Incarnation)>,
 }
 
@@ -50,10 +52,12 @@ impl Knowledge {
         self.upcoming.get(&next).filter(|config| follows(adopted, next, config)).cloned()
     }
 
-    /// The configurations to adopt now: the next one and those that follow it, within some bytes.
+    /// The configurations to adopt now: the next one and those that follow it, up to a number of
+    /// bytes.
     pub(crate) fn run(&self, adopted: Option<Place>) -> Vec<Sealed> {
         let (mut run, mut last, mut bytes) = (Vec::new(), adopted, 0);
-        // The first one is judged by the caller. One that this build does not understand must not be applied.
+        // The caller judges the first one. A configuration that this build does not understand must
+        // not be applied.
         while let Some(config) = self.next(last).filter(|next| run.is_empty() || next.is_understood()) {
             bytes += config.shards.len() * size_of::<Assignment>();
             last = Some(config.place());
@@ -65,7 +69,7 @@ impl Knowledge {
         run
     }
 
-    /// The last one of those that may be adopted one after the other.
+    /// The last of the configurations that may be adopted in sequence.
     fn last(&self, adopted: Option<Place>) -> Option<Place> {
         let next = self.next_num(adopted);
         let run = self.upcoming.range(next..).zip(next.0..);
@@ -74,8 +78,8 @@ impl Knowledge {
         run.last().map(|((_, config), _)| config.place()).or(adopted)
     }
 
-    /// Whether it is time to ask for configurations between those that are kept and the newest: the group adopts them
-    /// quickly, and would wait for an answer each time.
+    /// Whether to ask now for the configurations between the kept ones and the newest. The group
+    /// adopts them quickly, and would wait for an answer each time.
     pub(super) fn runs_dry(&self, adopted: Option<Place>) -> bool {
         let Some(newest) = &self.newest else { return false };
         let next = self.next_num(adopted);
@@ -83,13 +87,13 @@ impl Knowledge {
         newest.num.0 >= last && last.saturating_sub(next.0) <= self.kept() as u64 / 4
     }
 
-    /// Configurations that are kept to be adopted.
+    /// The number of configurations that wait to be adopted.
     fn kept(&self) -> usize {
         let assignments = self.newest.as_ref().map_or(1, |config| config.shards.len().max(1));
         (KEPT_ASSIGNMENTS_MAX / assignments).clamp(2, KEPT_CONFIGS_MAX)
     }
 
-    /// The question that brings what is missing.
+    /// The request for the configurations that are missing.
     pub(super) fn question(&self, adopted: Option<Place>) -> CtrlRequest {
         let book = self.book.version;
         let newest = self.newest.as_ref().map(Sealed::place).or(adopted);
@@ -103,7 +107,7 @@ impl Knowledge {
         self.newest = self.newest.take().filter(|newest| Some(newest.place()) == adopted);
     }
 
-    /// Takes in an answer; whether anything is new.
+    /// Stores an answer, and returns whether anything in it is new.
     pub(super) fn learn(&mut self, adopted: Option<Place>, configs: Vec<Sealed>, book: AddressBook) -> bool {
         let (mut changed, next) = (false, self.next_num(adopted));
         self.upcoming.retain(|num, config| *num >= next && follows(adopted, next, config));

@@ -139,7 +139,7 @@ async fn a_controller_that_is_cut_off_from_the_others_keeps_nobody_from_news_for
         let has_news =
             |known: &Knowledge| known.newest.as_ref().is_some_and(|newest| newest.num == ConfigNum(1));
         tokio::select! {
-            () = follower.run() => panic!("it follows for ever"),
+            () = follower.run() => panic!("it follows forever"),
             _ = known.wait_for(has_news) => {}
             () = clock::sleep(Duration::from_secs(5)) => panic!("no news in time, seed {seed}"),
         }
@@ -148,7 +148,7 @@ async fn a_controller_that_is_cut_off_from_the_others_keeps_nobody_from_news_for
 
 /// Rule 102.
 #[tokio::test(start_paused = true)]
-async fn a_group_that_is_a_thousand_configurations_behind_is_current_within_two_seconds() {
+async fn a_group_that_lags_by_a_thousand_configurations_is_current_within_two_seconds() {
     const NEWEST: u64 = 1000;
     let (adopting, standing) = watch::channel(Standing::default());
     let (_named, named) = watch::channel(ConfigNum(0));
@@ -167,7 +167,7 @@ async fn a_group_that_is_a_thousand_configurations_behind_is_current_within_two_
     let adopt = async {
         let mut adopted = None;
         while adopted.is_none_or(|place: Place| place.num < ConfigNum(NEWEST)) {
-            known.changed().await.expect("it follows for ever");
+            known.changed().await.expect("it follows forever");
             let run = known.borrow_and_update().run(adopted);
             assert!(run.len() <= KEPT_CONFIGS_MAX);
             clock::sleep(Duration::from_millis(10)).await;
@@ -177,7 +177,7 @@ async fn a_group_that_is_a_thousand_configurations_behind_is_current_within_two_
     };
     let begun = clock::now();
     tokio::select! {
-        () = follower.run() => panic!("it follows for ever"),
+        () = follower.run() => panic!("it follows forever"),
         () = adopt => {}
         () = clock::sleep(Duration::from_secs(60)) => panic!("it never gets there"),
     }
@@ -209,7 +209,7 @@ fn configurations_that_follow_each_other_are_adopted_together_whatever_they_move
 
 /// Rule 56: a number that somebody made up does not keep a group from hearing that it is ahead.
 #[tokio::test(start_paused = true)]
-async fn a_number_that_no_controller_knows_is_not_asked_for_for_ever() {
+async fn a_number_that_no_controller_knows_is_not_asked_for_forever() {
     let standing = Standing { place: Some(at(5)), key: Some(7), ..Standing::default() };
     let (_standing, standing) = watch::channel(standing);
     let (_named, named) = watch::channel(ConfigNum(u64::MAX));
@@ -226,7 +226,7 @@ async fn a_number_that_no_controller_knows_is_not_asked_for_for_ever() {
     };
     let is_ahead = |known: &Knowledge| known.history == History::Ahead { newest: ConfigNum(1) };
     tokio::select! {
-        () = follower.run() => panic!("it follows for ever"),
+        () = follower.run() => panic!("it follows forever"),
         _ = known.wait_for(is_ahead) => {}
         () = clock::sleep(Duration::from_secs(30)) => panic!("nobody is told"),
     }

@@ -125,7 +125,7 @@ fn a_batch_is_one_command_whose_writes_are_judged_in_order_and_remembered_togeth
     assert_eq!(group.get(&key), value("bd", 3));
     assert_eq!(group.get(&other), missing());
     group.machine.load(&group.rows);
-    assert_eq!(group.batch(shard, writes(), ticket(session, 1)), answer, "also behind a restart");
+    assert_eq!(group.batch(shard, writes(), ticket(session, 1)), answer, "even after a restart");
     assert_eq!(group.batch(shard, writes(), ticket(session, 0)), Err(KvRefusal::StaleSeq));
     // A number used for something else before answers that; nothing breaks, and nothing is executed.
     assert_eq!(group.write_at(0, &key, append("e"), ticket(session, 1)), answer);

@@ -145,11 +145,11 @@ fn a_receiver_that_is_behind_takes_nothing_and_acknowledges_nothing() {
     a.apply(seal(S, 2));
     let rows = a.pushed(S);
     let end = rows::advance(Cursor::default(), &rows);
-    let behind: PushVerdict = Err(not_ready(1));
+    let late: PushVerdict = Err(not_ready(1));
     let before = b.rows.clone();
-    assert_eq!(b.ask(S, &configs[2]), behind);
-    assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push(), behind);
-    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), behind);
+    assert_eq!(b.ask(S, &configs[2]), late);
+    assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push(), late);
+    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), late);
     assert_eq!(b.rows, before);
     for entry in [release(S, 1), reopen(S, 1), seal(S, 2), seal(S, 1)] {
         assert_eq!(a.apply(entry), Outcome::Changed(false), "another move's, or done already");
@@ -325,7 +325,7 @@ fn a_shard_without_rows_moves_too() {
 }
 
 #[test]
-fn chunks_end_at_their_limit_or_behind_one_large_row() {
+fn chunks_end_at_their_limit_or_after_one_large_row() {
     let params = Params { shard_count: 1, value_bytes_max: 1 << 20, ..PARAMS };
     let mut group = Group::new(A, params);
     for config in &history(params, &[&[Some(A)]]) {

@@ -1,6 +1,6 @@
-//! Three groups under random histories, with messages that stay deliverable for ever, in any order, any
-//! number of times: loss, delay, repetition, reordering and any number of movers at once. The exhaustive
-//! search of the same protocol is a model; this is the code.
+//! Three groups under random histories, with messages that stay deliverable forever, in any order,
+//! any number of times: loss, delay, repetition, reordering and any number of movers at once. The
+//! exhaustive search of the same protocol is a model; this is the code.
 
 use std::collections::BTreeMap;
 
