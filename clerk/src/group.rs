@@ -243,7 +243,7 @@ impl<L: Language> Servers<L> {
     }
 
     /// The next request begins with another server than the last one: a leader whose disk hangs
-    /// knows of no successor, and goes on refusing as if it led.
+    /// does not hear of its successor, and still refuses as if it led.
     pub(crate) fn doubt(&self) {
         self.with_place(|place| {
             let others: Vec<&Address> =

@@ -79,8 +79,8 @@ pub enum Error {
         /// The key's version; 0: it is absent.
         version: Version,
     },
-    /// The values that a batch would make are too large together: nothing of it was done. (A clerk's own batches go on
-    /// in parts.)
+    /// The values that a batch would make are too large together: nothing of it was done. (A clerk
+    /// splits its own batches instead.)
     #[error(
         "the values that this batch would make have {bytes} bytes or more, allowed are {limit}: send it in parts"
     )]

@@ -1,13 +1,14 @@
 //! Drives a core: rounds of inputs, and the one law of effects.
 //!
-//! A *round* takes up to N peer messages, then up to M proposals and reads (two queues, so that
-//! clients cannot crowd out peers), then at most one tick (missed ticks collapse), and then carries
-//! out one Ready: `appends -> save -> send -> apply`. That is group commit without further
-//! machinery. After a disk stall the driver reads its heartbeats before its clock.
+//! A *round* takes up to N peer messages, then up to M proposals and reads, then at most one tick.
+//! (Two queues keep clients from crowding out peers; missed ticks collapse into one.) Then it
+//! carries out one Ready: `appends -> save -> send -> apply`. This alone gives group commit. After
+//! a disk stall the driver reads its heartbeats before its clock.
 //!
-//! Beside the driver run the applier ([`crate::rsm`]) and the tasks that flush the table before a
-//! compaction and read snapshot chunks ([`crate::background`]). The driver waits for none of them.
-//! It passes work to the applier once per round: a wake-up costs more than an item.
+//! Other tasks run beside the driver: the applier ([`crate::rsm`]), and the tasks that flush the
+//! table before a compaction and read snapshot chunks ([`crate::background`]). The driver waits for
+//! none of them. It passes work to the applier once per round, because a wake-up costs more than an
+//! item.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,13 +75,13 @@ pub(crate) enum Event {
     NotInstalled(EntryId),
     /// This many confirmed reads were answered. Reported in batches.
     AnsweredReads(usize),
-    /// A chunk for a follower was read.
+    /// The table is now the one of this snapshot.
     Chunk(NodeId, Chunk),
     /// Entries for a follower were read from the log's files, or are gone.
     Entries(RunOrder, Option<Run>),
     /// The table is durable up to here.
     Durable(Index),
-    /// The table had this hash after the entry at this position.
+    /// The table had this hash after the entry at this position was applied.
     Hashed(Index, u64),
 }
 
@@ -122,7 +123,7 @@ pub(crate) struct Driver<P, Q> {
     pub(crate) table_bad: Arc<AtomicBool>,
     /// What was applied at the last tick.
     pub(crate) rested: Applied,
-    /// The core checks itself in every round: for simulations.
+    /// The core checks itself in every round; used by simulations.
     pub(crate) is_checked: bool,
 }
 
@@ -133,8 +134,9 @@ pub(crate) struct Compaction {
     /// Log bytes after the last attempt: try again when they have grown noticeably.
     bytes_then: usize,
     ticks_since: u32,
-    /// Log bytes at which to begin. Random, below the limit: the logs of a group grow alike, and
-    /// while one replica flushes its table a majority should have its disks and processors free.
+    /// Log bytes at which to begin. This is random, below the limit. The logs of a group grow
+    /// alike, and while one replica flushes its table, the disks and processors of a majority
+    /// should be free.
     begin_at: usize,
 }
 
@@ -211,8 +213,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         self.compaction.ticks_since = self.compaction.ticks_since.saturating_add(1);
         self.raft.tick();
         self.kept.keep_from(self.raft.wanted());
-        // Nothing was left to apply for a tick: all servers of the group come to rest at the same
-        // position.
+        // Nothing was left to apply for a tick, so all servers of the group come to rest at the
+        // same position.
         let applied = self.status.borrow().applied;
         if applied == self.rested && applied.id.index == self.raft.commit() {
             self.raft.hashed(applied.id.index, applied.hash);
@@ -389,7 +391,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
     }
 
     fn start_compaction(&mut self) {
-        // First: searching for the point walks the log, and during a flush every round comes here.
+        // This check comes first: searching for the point walks the log, and during a flush every
+        // round comes here.
         if self.compaction.under_way {
             return;
         }
@@ -436,7 +439,7 @@ mod tests {
         assert!(
             all.last().is_some_and(|longest| *longest <= config.log_bytes_max + config.log_bytes_max / 1000)
         );
-        // Two thirds of what a log has become are dropped each time: flushes are not for a few entries.
+        // Each time two thirds of the log are dropped: flushes are not worth it for a few entries.
         assert!(all.first().is_some_and(|shortest| *shortest >= config.log_keep_bytes * 3), "{all:?}");
     }
 }

@@ -1,7 +1,9 @@
-//! Raft consensus (Ongaro and Ousterhout, extended version, Figure 2 and section 7; Ongaro's thesis
-//! where it says more), with the algorithm kept apart from disks, sockets, clocks and the state machine.
+//! Raft consensus: Ongaro and Ousterhout, extended version, Figure 2 and section 7, and Ongaro's
+//! thesis where it says more. The algorithm is separate from disks, sockets, clocks and the state
+//! machine.
 //!
 //! Reading order: [`types`], [`core`], [`storage`], [`transport`], the driver, [`rsm`].
+//!
 
 #![warn(missing_docs)]
 

@@ -277,8 +277,8 @@ impl<C: Client> Pool<C> {
         Err(CallError::NotSent { address: key.address.clone(), why: "the connection ended at once".into() })
     }
 
-    /// A connection that was made before the key was known is made again, if the key is known now,
-    /// or, if neither side knew it, to ask whether the server does by now.
+    /// A connection that was made before the key was known is made again if the key is known now.
+    /// If neither side knew the key, it is made again to ask whether the server knows it now.
     fn is_usable(&self, live: &Live<C>) -> bool {
         let key = self.options.key.get();
         let asks_again = self.options.keeps_key && key == 0 && live.opened.elapsed() >= ASK_KEY_AGAIN;

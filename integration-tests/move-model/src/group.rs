@@ -1,7 +1,8 @@
-//! A group's state machine: the verdicts of the product's functions, and what each does to the shard.
+//! A group's state machine: the verdicts of the product's functions, and what each verdict does to
+//! the shard.
 //!
-//! This is the part of `shardkv::moves` that lies around the verdicts, over rows that can be counted; that
-//! both do the same is checked against the product's state machine itself (`machine`).
+//! This is the part of `shardkv::moves` around the verdicts, over rows that can be counted. A
+//! comparison with the product's own state machine checks that both do the same (`machine`).
 //!
 //! Left out on purpose: sessions, which are rows like others, and batches of several shards.
 

@@ -1,34 +1,35 @@
 //! Exhaustive check of the protocol that moves shards, over the product's own transition functions.
 //!
-//! [`shardkv::shard`] says what each event does to a shard. Around it stands here the smallest world in
-//! which shards move: each group is one linearized state machine, for that is what its log makes of it;
-//! configurations follow an owner history; movers send, and everything that was ever sent may arrive at any
-//! time, any number of times, in any order, or never. Every state of that world is visited, for every owner
-//! history of a given length, however clients' writes fall between.
+//! [`shardkv::shard`] says what each event does to a shard. This crate adds the smallest world in
+//! which shards move. Each group is one linearized state machine, because its log makes it one.
+//! Configurations follow an owner history. Movers send, and everything that was ever sent may
+//! arrive at any time, any number of times, in any order, or never. Every state of that world is
+//! visited, for every owner history of a given length, however clients' writes fall between.
 //!
 //! In every state and step:
 //! * at most one group serves a shard, judged by [`shardkv::shard::access`];
 //! * who serves it has exactly the rows that acknowledged writes made, nothing lost, nothing of an
 //!   earlier life;
-//! * somebody who may not drop them holds those rows, a Release happens only after the receiver has everything,
-//!   and a Reopen only when the receiver cannot take them any more (correctness rule 38);
+//! * somebody who may not drop them holds those rows, a Release happens only after the receiver has
+//!   everything, and a Reopen only when the receiver cannot take them any more (correctness rule
+//!   38);
 //! * each shard is in a state that the newest configuration wants, by the right move;
-//! * rows that are being installed are the beginning of what the present sender holds, and a mover that
-//!   asked first never sends an Activate that does not match (rule 37).
+//! * rows that are being installed are the beginning of what the present sender holds, and a mover
+//!   that asked first never sends an Activate that does not match (rule 37).
 //!
-//! From every state, without clients and only with messages that can be sent again, all groups reach the
-//! newest configuration and all shards their place, rings of two shards included (rules 36, 40). One
-//! group may be dead from the start, or die at any moment. Then all other groups still get there, and so
-//! does each shard, unless the dead group has it or was just receiving it. A shard that should move to
-//! the dead group is served by the group that has it.
+//! From every state, without clients and only with messages that can be sent again, all groups
+//! reach the newest configuration and all shards their place, rings of two shards included (rules
+//! 36, 40). One group may be dead from the start, or die at any moment. Then all other groups still
+//! get there, and so does each shard, unless the dead group has it or was just receiving it. A
+//! shard that should move to the dead group is served by the group that has it.
 //!
 //! The check is itself checked: it finds each [`Bug`].
 //!
-//! Reading order: `values`, `messages`, `histories`, `group`, `sending`, `steps`, `properties`, `search`,
-//! [`campaign`] (which worlds are searched); and
-//! [`machine`], which compares the groups of this world with the product's state machine.
-//! Left out on purpose: sessions (rows like others), `Busy` and addresses (they look like loss), clerks,
-//! and the group's own log, which the simulator tests.
+//! Reading order: `values`, `messages`, `histories`, `group`, `sending`, `steps`, `properties`,
+//! `search`, [`campaign`] (which worlds are searched); and [`machine`], which compares the groups
+//! of this world with the product's state machine. Left out on purpose: sessions (rows like
+//! others), `Busy` and addresses (they look like loss), clerks, and the group's own log, which the
+//! simulator tests.
 
 mod bugs;
 pub mod campaign;

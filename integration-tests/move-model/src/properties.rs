@@ -109,7 +109,7 @@ impl Model {
         };
         let had =
             has(&groups[dead]) && !groups[..self.groups].iter().any(|group| group.running && has(group));
-        // Who never came to a move never said that it awaits the shard by it.
+        // A group that never reached a move never said that it awaits the shard by it.
         let handed = groups[..self.groups].iter().any(|group| match group.shards[shard].state {
             ShardState::Handing { to, num, .. } => to == group_id(dead) && groups[dead].num >= Some(num),
             _ => false,

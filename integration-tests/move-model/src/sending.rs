@@ -251,8 +251,8 @@ impl Model {
         requests
     }
 
-    /// What movers of a group may want of its log, for which moves, and whether one that begins now would: it
-    /// asks, and is told what permits it.
+    /// What a group's movers may want of its log, and for which moves; and whether a mover that
+    /// begins now would want it: it asks, and gets the answer that permits it.
     pub(super) fn wants(
         &mut self,
         groups: &[Group; GROUPS_MAX],
@@ -291,8 +291,8 @@ impl Model {
         wants
     }
 
-    /// Whether a mover that begins now is told so, without anything that happens: on its first question, or on what
-    /// follows the cursor.
+    /// Whether a mover that begins now gets this answer without any other event: to its first
+    /// question, or to the message after the cursor.
     fn is_told(&mut self, push: Push, asks: Body, says: Body, rows: RowsId, receiver: &Group) -> bool {
         let answer = self.apply(push.says(asks), receiver).answer;
         let Some(Body::Cursor(at)) = answer else { return answer == Some(says) };

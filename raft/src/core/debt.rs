@@ -5,8 +5,8 @@
 //! what it *promised* with its acknowledgements. Until its log reaches the last entry that it
 //! promised, in voting order, it votes only for candidates whose logs reach it, and does not stand
 //! for election itself: every entry that was committed with its help is in each such log. It
-//! follows, and is sent what it lacks like any follower. The save with which its log reaches the
-//! promise ends the debt.
+//! follows, and gets the entries that it lacks like any follower. The save with which its log
+//! reaches the promise ends the debt.
 //!
 //! A server votes for nobody during the shortest election timeout after its start. No server stands
 //! for election sooner either. So a living leader speaks first, and tells a server that was set

@@ -3,76 +3,75 @@
 //! # The protocol in plain words
 //!
 //! A few servers, usually three, keep the same list of commands, the *log*. Each applies the
-//! commands in their order to its own state. The start is the same, the commands are the same, so
-//! the states are the same. Any minority of the servers may fail, and the others go on. All the
-//! work is to agree on the list.
+//! commands in order to its own state. All states begin equal and get the same commands, so they
+//! stay equal. Any minority of the servers may fail, and the others continue. All the work is to
+//! agree on the list.
 //!
-//! **A leader decides.** At most one server leads in a *term*, and terms are numbered. Only the
-//! leader appends to the list, and it tells the others, its followers, what comes next. So there is
-//! never a question of who wrote first. When the leader falls silent, a follower starts the next
-//! term and asks for votes. A server votes once in a term and writes its vote to its disk before it
-//! answers. Two majorities share a server, so no term has two leaders. Timeouts are random, so two
-//! candidates seldom split the votes twice.
+//! **A leader decides.** Time is divided into numbered *terms*, and at most one server leads in a
+//! term. Only the leader appends to the list, and it sends the new entries to the others, its
+//! followers. So there is never a question of who wrote first. When the leader falls silent, a
+//! follower starts the next term and asks for votes. A server votes once in a term and writes its
+//! vote to its disk before it answers. Two majorities share a server, so no term has two leaders.
+//! Timeouts are random, so candidates seldom split the votes twice.
 //!
-//! **A new leader must not lack anything.** A server gives its vote only to a candidate whose log
-//! is at least as good as its own: its last entry has a higher term, or the same term and a
+//! **A new leader must not lack anything.** A server votes only for a candidate whose log is at
+//! least as good as its own: the candidate's last entry has a higher term, or the same term and a
 //! position at least as high. Any majority of voters contains a server that has what an earlier
 //! majority has. So each later leader has it.
 //!
 //! **The leader streams entries.** Every message names the entry before those that it carries. A
-//! follower that does not have that entry refuses and says where its log could agree. The leader
-//! goes back to there. Then the follower drops what contradicts and takes what the leader has. If
-//! two logs have the same entry (position and term), they are the same up to there.
+//! follower that does not have that entry refuses, and says where its log could agree. The leader
+//! goes back to that place. Then the follower drops the entries that contradict the leader's, and
+//! takes the leader's. If two logs have the same entry (position and term), they are the same up to
+//! there.
 //!
 //! **A majority makes it permanent.** When a majority has an entry on its disks, it is *committed*:
-//! no later leader can lack it. The leader says so in its next messages, and everybody applies it.
-//! There is one trap. An entry of an *older* term is not safe because a majority has it: a server
-//! with a higher last term could still be elected without it. So the leader counts only entries of
-//! its own term, and the older ones before it are committed with it (Figure 8 of the paper). A new
-//! leader therefore appends an empty entry at once.
+//! no later leader can lack it. The leader says so in its next messages, and every server applies
+//! it. There is one trap. An entry of an *older* term is not safe just because a majority has it: a
+//! server with a higher last term could still be elected without it. So the leader counts only
+//! entries of its own term, and the older ones before them are committed with them (Figure 8 of the
+//! paper). A new leader therefore appends an empty entry immediately.
 //!
-//! **A disk comes before a word.** A server may crash after each line. What it promises (a vote, "I
-//! have this entry") must be on its disk before the promise leaves. That is the one law of effects:
-//! [`ready`] says the order.
+//! **Write to disk before you promise.** A server may crash after each line. What it promises (a
+//! vote, "I have this entry") must be on its disk before the promise is sent. That is the one law
+//! of effects: [`ready`] defines the order.
 //!
-//! **Reads ask, too.** A leader that was cut off may not know that it leads no more. So before it
+//! **Reads ask, too.** A leader that was cut off may not know that it no longer leads. So before it
 //! answers a read, it asks a majority whether it still leads, and applies everything that was
-//! committed when the read came.
+//! committed when the read arrived.
 //!
-//! **The log must not grow forever.** The state already contains what was applied, so the log's
-//! beginning can go. A follower that still needs it gets the state instead, in pieces: a
+//! **The log must not grow forever.** The state already contains what was applied, so the beginning
+//! of the log can be dropped. A follower that still needs it gets the state instead, in pieces: a
 //! *snapshot*.
 //!
 //! Two additions keep a group calm. *Pre-vote*: before a server raises its term, it asks whether it
-//! could win. A server that was cut off and comes back disturbs nobody. *Check-quorum*: a leader
-//! that hears no majority steps down. Each needs the other: a server that hears a leader votes for
-//! nobody, so a leader that nobody else hears has to go.
+//! could win. So a server that was cut off disturbs nobody when it comes back. *Check-quorum*: a
+//! leader that hears no majority steps down. Each needs the other: a server that hears a leader
+//! votes for nobody, so a leader that only this server hears must step down.
 //!
 //! The paper is "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout,
-//! extended version); bare section numbers in comments are its sections. "Thesis" is Ongaro's.
-//! Rules are those of docs/correctness.md. To see the protocol at work, read the scripts in
+//! extended version). Section numbers in comments refer to it. "Thesis" is Ongaro's. Rules are
+//! those of docs/correctness.md. To see the protocol at work, read the scripts in
 //! raft/tests/golden.
 //!
 //! # A tour of this module
 //!
 //! Inputs go in, and one [`Ready`] of effects comes out:
 //!
-//! * [`Raft::tick`]: time passed. A follower that hears no leader asks around whether it could win
-//!   (pre-vote), then raises its term and asks for votes; a leader sends heartbeats and steps down
+//! * [`Raft::tick`]: time passed. A follower that hears no leader asks whether it could win
+//!   (pre-vote), then raises its term and asks for votes. A leader sends heartbeats, and steps down
 //!   when a majority has been silent (`election`).
 //! * [`Raft::step`]: a peer's message. The term rule of Figure 2 is applied once, before dispatch.
 //! * [`Raft::propose`]: a leader appends a command and streams it (`replication`).
 //! * [`Raft::read`]: a linearizable read without a log entry (`read`).
 //! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's
-//!   prefix goes, and followers that still need it get rows instead (`snapshot`).
-//! * `catch_up`: a follower that lacks entries that are not in memory gets them from files, while
-//!   they exist.
-//! * `flow`: what is committed and not applied is bounded, here and on followers.
-//! * `debt`: a server that lost a part of its log votes only for logs that reach what it has
-//!   promised.
-//! * [`Raft::hashed`]: what the tables are compared by; one that differs from most is replaced
+//!   prefix is dropped, and followers that still need it get rows instead (`snapshot`).
+//! * `catch_up`: a follower gets entries that are no longer in memory from files, while they exist.
+//! * `flow`: a bound on the entries that are committed and not applied, here and on followers.
+//! * `debt`: a server that lost a part of its log votes only for logs that reach its promises.
+//! * [`Raft::hashed`]: tables are compared by hashes, and one that differs from most is replaced
 //!   (`table`).
-//! * [`Raft::saved`]: the last Ready's save is durable; only then do this server's own entries
+//! * [`Raft::saved`]: the last Ready's save is durable. Only then do this server's own entries
 //!   count.
 //!
 //! Both ends of a conversation are in one file.
@@ -119,7 +118,7 @@ use table::OwnTable;
 /// Why a message was refused. Counted; only the last is fatal (correctness rule 49).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The sender is not of this group.
+    /// The sender is not a member of this group.
     #[error("sender {0} is no member")]
     UnknownSender(NodeId),
     /// A piece of the table of a group with other members (rule 50).
@@ -128,7 +127,7 @@ pub enum Refused {
     /// A term that would use up the number space.
     #[error("term {0} is beyond all reason")]
     TermLimit(Term),
-    /// A term so far past this server's that only a corrupt sender can have got there (rule 10).
+    /// A term so far past this server's that only a corrupt sender can have reached it (rule 10).
     #[error("term {found} is more than 2^32 past this server's {own}")]
     TermJump {
         /// The message's term.
@@ -136,13 +135,14 @@ pub enum Refused {
         /// This server's.
         own: Term,
     },
-    /// The sender was found to be wrong about its log again and again (rule 67).
+    /// The sender was wrong about its log again and again (rule 67).
     #[error("sender {0} is not believed any more")]
     Disbelieved(NodeId),
-    /// A message that contradicts itself or what Raft can do.
+    /// A message that contradicts itself, or that Raft cannot produce.
     #[error("impossible message: {0}")]
     Impossible(&'static str),
-    /// What the leader says of its log contradicts what is committed here: the group's safety is broken (rules 13, 65).
+    /// The leader's log contradicts entries that are committed here: the group's safety is broken
+    /// (rules 13, 65).
     #[error("safety violation: {0}")]
     SafetyViolation(String),
 }
@@ -156,7 +156,7 @@ pub enum ProposeError {
         /// The leader, if known.
         hint: Option<NodeId>,
     },
-    /// Too much is not committed or not applied, or too many reads wait.
+    /// Too many entries are not committed or not applied, or too many reads wait.
     #[error("busy")]
     Busy,
     /// A disk of the group is nearly full.
@@ -179,16 +179,16 @@ pub struct Raft {
 
     /// Last position handed to the applier.
     handed: Index,
-    /// What is committed and not applied.
+    /// Entries that are committed and not applied.
     backlog: Backlog,
     /// Last position known to be on this server's disk.
     saved: Index,
-    /// Last position of the save on its way.
+    /// Last position of the save that is under way.
     saving: Index,
     disk_low: bool,
     /// From this position on all entries are in the log's files.
     kept: Index,
-    /// The last entry of which this server has promised somebody that it has it, if its log may lack it; zero if it
+    /// The last entry that this server has promised to have, if its log may lack it; zero if it
     /// lacks nothing (`debt`).
     promised: EntryId,
 
@@ -196,13 +196,13 @@ pub struct Raft {
     age: u32,
     election_elapsed: u32,
     election_timeout: u32,
-    /// Ticks since a message of the current leader; none when never.
+    /// Ticks since a message of the current leader; none if there was none.
     leader_silent: Option<u32>,
     staging: Option<Staging>,
     table: OwnTable,
     /// Ticks for which this server does not stand for election (rule 67).
     abstains_ticks: u32,
-    /// How often each follower claimed entries that this server, leading, did not have.
+    /// How often each follower claimed entries that this server did not have while it led.
     claimed_beyond: BTreeMap<NodeId, u32>,
     /// Peers whose messages are refused (rule 67).
     disbelieved: BTreeSet<NodeId>,

@@ -3,8 +3,8 @@
 //! Some chunks are in flight at a time; the follower's answers about staged rows trigger the next
 //! ones. One chunk is read at a time, after the one read before it. A follower that gets a chunk it
 //! cannot use (the one before it was lost, or it has it) answers with how far it is, and the stream
-//! goes on from there; so it does when nothing is heard for three heartbeats. Either way it begins
-//! again with one chunk, and one more for each that is staged.
+//! continues from there. It also does so after three heartbeats without an answer. Either way it
+//! begins again with one chunk, and one more for each that is staged.
 
 use std::collections::VecDeque;
 

@@ -151,8 +151,8 @@ impl Raft {
         if let Some(follower) = leader.followers.get_mut(&node)
             && follower.differs.is_some_and(|(at, _)| at < index)
         {
-            // Another hash is judged anew; the same one, of a table that was replaced meanwhile, is
-            // no longer wrong.
+            // Another hash gets a new judgement. The same hash, of a table that was replaced
+            // meanwhile, is no longer wrong.
             follower.differs = None;
         }
         let Judgement::Minority(hash, minority) = leader.claims.note(index, node, hash, &self.membership)
