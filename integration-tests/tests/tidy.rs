@@ -364,10 +364,100 @@ fn nothing_of_ours_is_unsafe() {
     }
 }
 
+/// Texts that people read, and programs that have no ending, with their paths from the root.
+fn texts() -> Vec<(String, String)> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(path) = open.pop() {
+        let name = path.strip_prefix(&root).unwrap().display().to_string();
+        if path.is_dir() {
+            let is_ours = !name.starts_with('.') && !name.ends_with("target") && name != "demo/sotu";
+            let inside = is_ours.then(|| fs::read_dir(&path).unwrap());
+            open.extend(inside.into_iter().flatten().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let is_text = path
+            .extension()
+            .is_some_and(|it| ["rs", "md", "txt", "js", "golden", "toml"].iter().any(|text| it == *text));
+        if is_text || name.starts_with("scripts/") || name == "Makefile" {
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+    assert!(found.len() > 200, "only {} files", found.len());
+    found.sort();
+    found
+}
+
+/// The first word that sends a reader back to the start of the sentence. Only what lags is "behind"; for time
+/// and order there is "after".
+fn hard_word(line: &str) -> Option<&'static str> {
+    const HARD: [&str; 3] = ["whoever", "for ever", "the mission"];
+    // A replica, a clerk or a group lags; the status and the protocol of moves have a name for it.
+    const LAGS: [&str; 12] = [
+        "is behind",
+        "are behind",
+        "was behind",
+        "merely behind",
+        "far behind",
+        "fall behind",
+        "falls behind",
+        "fell behind",
+        "lag behind",
+        "lags behind",
+        "left behind",
+        "behind says done",
+    ];
+    const NAMES: [&str; 9] = [
+        "\"behind\"",
+        "`behind`",
+        "`Behind`",
+        "pub behind:",
+        ">BEHIND",
+        "fn behind(",
+        ".behind()",
+        "::Behind",
+        "    Behind,",
+    ];
+    let words: Vec<String> = line
+        .split(|it: char| !it.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    let plain = format!(" {} ", words.join(" "));
+    if let Some(hard) = HARD.iter().find(|hard| plain.contains(&format!(" {hard} "))) {
+        return Some(hard);
+    }
+    let is_name = NAMES.iter().any(|name| line.contains(name));
+    let lags: usize = LAGS.iter().map(|it| plain.matches(&format!(" {it} ")).count()).sum();
+    let all = words.iter().filter(|word| *word == "behind").count();
+    (all > lags && !is_name).then_some("behind")
+}
+
+#[test]
+fn texts_are_in_plain_words() {
+    // These hold the words themselves.
+    let holds = |name: &str| name.ends_with("tests/tidy.rs") || name.ends_with("tests/pages.rs");
+    // MapReduce is not read yet, nor is a name of a test there, which a page has.
+    let later = |name: &str, line: &str| {
+        name.starts_with("mapreduce/") || line.contains("`a_result_that_the_store_lacks_")
+    };
+    let mut wrong = Vec::new();
+    for (name, text) in texts().iter().filter(|(name, _)| !holds(name)) {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !later(name, line)) {
+            wrong.extend(hard_word(line).map(|word| format!("{name}:{}: {word}", number + 1)));
+        }
+    }
+    assert!(wrong.is_empty(), "say it in plain words:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_search_itself_finds_what_it_should() {
     assert!(names("let x = tokio::time::sleep();", "tokio::time"));
     assert!(!names("let x = my_bincode;", "bincode"));
     let text = "a // unsafe\nb\n#[cfg(test)]\nunsafe\n";
     assert_eq!(code(text).collect::<Vec<_>>(), [(1, "a "), (2, "b")]);
+    assert_eq!(hard_word("fn keep_for_ever() {"), Some("for ever"));
+    assert_eq!(hard_word("rows behind a server that is behind"), Some("behind"));
+    assert_eq!(hard_word("for every server that is behind"), None);
 }
