@@ -16,3 +16,5 @@ pub mod rsm;
 pub mod storage;
 pub mod transport;
 pub mod types;
+
+pub use background::views;

@@ -365,7 +365,7 @@ fn schedule(seed: u64) -> Totals {
         run.oracle.watch(&mut run.cluster);
     }
     run.heal();
-    run.oracle.totals
+    Totals { resumed: run.cluster.resumed, ..run.oracle.totals }
 }
 
 fn number(name: &str) -> Option<u64> {

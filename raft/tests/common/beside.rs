@@ -2,10 +2,11 @@
 
 use raft::core::message::Chunk;
 use raft::core::ready::{Apply, RunOrder};
-use raft::storage::Run;
+use raft::storage::{Read, Run, ScanLimit};
 use raft::types::{EntryId, Index, Membership, NodeId};
 
-use super::{Cluster, Seen, machine};
+use super::machine::Rows;
+use super::{Cluster, Seen};
 
 /// What the applier, the flusher and the streamer tell a core.
 #[derive(Debug)]
@@ -72,14 +73,21 @@ impl Cluster {
         true
     }
 
-    /// The streamer reads the next chunk that was ordered.
+    /// The streamer reads the next chunk that was ordered, or a part of what lies before it.
     pub(crate) fn read_one_chunk(&mut self, id: NodeId) -> bool {
-        let chunk_rows = self.chunk_rows;
+        let limit = ScanLimit { rows: self.chunk_rows, bytes: usize::MAX };
         let membership = Membership::of(self.servers.keys().copied());
         let server = self.server(id);
         let Some(order) = server.orders.pop_front() else { return false };
-        let chunk = machine::read_chunk(&mut server.views, &server.table, &order, membership, chunk_rows);
-        server.events.push_back(Event::Chunk(order.to, chunk));
+        let rows = Rows(server.table.rows.clone());
+        let fresh = || Box::new(rows.clone()) as Box<dyn Read>;
+        match server.views.read(&order, &membership, limit, fresh, &rows) {
+            Some(chunk) => server.events.push_back(Event::Chunk(order.to, chunk)),
+            None => {
+                server.orders.push_back(order);
+                self.resumed += 1;
+            }
+        }
         true
     }
 
@@ -94,7 +102,7 @@ impl Cluster {
 
     /// A view of a long stream is given up; the stream starts over.
     pub(crate) fn drop_views(&mut self, id: NodeId) {
-        self.server(id).views.clear();
+        self.server(id).views.close();
     }
 
     /// The core hears what happened beside it, without carrying out effects.

@@ -1,13 +1,10 @@
 //! What stands in for disks and the state machine: the saved log, and a table whose rows are the
 //! applied entries themselves, so that "the same rows" means "the same history".
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use raft::core::message::Chunk;
-use raft::core::ready::StreamOrder;
-use raft::storage::{Restored, Row, Save};
-use raft::types::{Entry, EntryId, Index, Membership, NodeId};
+use raft::storage::{APPLIED_KEY, Applied, Read, Restored, Row, Save, ScanLimit};
+use raft::types::{Entry, EntryId, Index};
 
 /// Every entry applied, from the first on. A snapshot of it is its rows.
 #[derive(Debug, Default)]
@@ -104,28 +101,21 @@ fn entry_of((_, value): &Row) -> Entry {
     base::codec::decode(value, 1 << 20).expect("a row of this table")
 }
 
-/// What the replica's streamer does with an order: a view is kept for each follower.
-pub(crate) fn read_chunk(
-    views: &mut BTreeMap<NodeId, Vec<Entry>>,
-    table: &Table,
-    order: &StreamOrder,
-    membership: Membership,
-    chunk_rows: usize,
-) -> Chunk {
-    let last = |rows: &[Entry]| rows.last().map_or(EntryId::ZERO, |entry| entry.id);
-    let held = views.get(&order.to).is_some_and(|view| Some(last(view)) == order.snapshot);
-    if !held {
-        views.insert(order.to, table.rows.clone());
+/// The rows of a table as of some moment.
+#[derive(Clone)]
+pub(crate) struct Rows(pub(crate) Vec<Entry>);
+
+impl Read for Rows {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        assert_eq!(key, APPLIED_KEY, "nobody asks for others");
+        let id = self.0.last()?.id;
+        Some(base::codec::encode(&Applied { id, hash: 0 }))
     }
-    let view = &views[&order.to];
-    let after = order.after.clone().filter(|_| held);
-    let rows: Vec<Row> = view.iter().map(row_of).filter(|(key, _)| Some(key) > after.as_ref()).collect();
-    let done = rows.len() <= chunk_rows;
-    let rows: Vec<Row> = rows.into_iter().take(chunk_rows).collect();
-    let end = rows.last().map(|(key, _)| key.clone()).or_else(|| after.clone());
-    let all: Vec<Row> = view.iter().map(row_of).filter(|(key, _)| Some(key) <= end.as_ref()).collect();
-    let total = Chunk::sum_of(0, &all);
-    Chunk { total, ..Chunk::new(last(view), membership, after, rows, done) }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<Row> {
+        let is_in = |(key, _): &Row| &key[..] >= start && end.is_none_or(|end| &key[..] < end);
+        self.0.iter().map(row_of).filter(is_in).take(limit.rows).collect()
+    }
 }
 
 /// What a save means for the log, checked hard: a hole or an overlap is the core's mistake.

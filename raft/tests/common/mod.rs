@@ -29,6 +29,7 @@ use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::storage::{Restored, Save};
 use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
+use raft::views::Views;
 
 use beside::Event;
 use files::Files;
@@ -92,7 +93,7 @@ pub(crate) struct Server {
     reads: VecDeque<RunOrder>,
     files: Files,
     events: VecDeque<Event>,
-    views: BTreeMap<NodeId, Vec<Entry>>,
+    views: Views,
     shown: String,
 }
 
@@ -108,6 +109,8 @@ pub(crate) struct Cluster {
     pub(crate) chunk_rows: usize,
     /// Entries that logs keep below their markers for lagging members.
     pub(crate) keep_entries: usize,
+    /// Orders for which a view read what lies before the rows that were asked for.
+    pub(crate) resumed: u64,
     pub(crate) seen: Vec<Seen>,
 }
 
@@ -135,6 +138,7 @@ impl Cluster {
             instant: true,
             chunk_rows: 2,
             keep_entries: 0,
+            resumed: 0,
             seen: Vec::new(),
         };
         for id in (1..=size).map(NodeId) {
@@ -272,7 +276,10 @@ impl Cluster {
 
     /// The effects of what a core was told so far, by the one law.
     pub(crate) fn effects(&mut self, id: NodeId, crash: Option<Crash>) {
+        let mut left = 100_000;
         while self.is_free(id) {
+            left -= 1;
+            assert!(left > 0, "{id} never becomes quiet");
             let crash = crash.or(self.servers[&id].doom);
             self.note_role(id);
             let mut ready = self.server(id).raft.as_mut().expect("just seen").take_ready();
@@ -390,7 +397,7 @@ impl Server {
             reads: VecDeque::new(),
             files: Files::default(),
             events: VecDeque::new(),
-            views: BTreeMap::new(),
+            views: Views::default(),
             shown: String::new(),
         }
     }

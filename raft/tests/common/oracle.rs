@@ -38,6 +38,8 @@ pub(crate) struct Totals {
     pub(crate) corruptions: u64,
     pub(crate) repairs: u64,
     pub(crate) without_room: u64,
+    /// Pieces that views read to continue after rows which they had not sent.
+    pub(crate) resumed: u64,
 }
 
 impl Totals {
@@ -55,6 +57,7 @@ impl Totals {
             corruptions,
             repairs,
             without_room,
+            resumed,
         } = other;
         self.elections += elections;
         self.committed += committed;
@@ -68,6 +71,7 @@ impl Totals {
         self.corruptions += corruptions;
         self.repairs += repairs;
         self.without_room += without_room;
+        self.resumed += resumed;
     }
 
     /// Runs in which nothing happened prove nothing.
@@ -78,6 +82,7 @@ impl Totals {
         assert!(self.crashes >= 2 * runs && self.compactions >= 2 * runs, "too few crashes: {self:?}");
         assert!(self.damages >= runs / 4, "too few damaged logs: {self:?}");
         assert!(self.without_room >= runs, "too few followers without room: {self:?}");
+        assert!(self.resumed >= runs / 50, "too few streams resumed: {self:?}");
         assert!(self.repairs >= runs / 4, "too few tables repaired: {self:?}");
         assert!(self.snapshots >= runs / 2 && self.truncations >= runs / 4, "too few of both: {self:?}");
     }
