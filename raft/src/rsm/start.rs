@@ -151,6 +151,12 @@ pub(crate) fn start_rule(
     })
 }
 
+/// For the status: files that this server does not need are damaged.
+fn unreadable(files: usize) -> Option<Arc<str>> {
+    let text = format!("{files} log files, kept for lagging members, were damaged and are removed");
+    (files > 0).then(|| text.into())
+}
+
 /// Starts a replica of `machine`.
 ///
 /// # Errors
@@ -165,6 +171,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         log.save(&save).await;
     }
     let kept = log.kept();
+    let last_alarm = unreadable(log.unreadable_files());
     if threads == Threads::Own {
         log = Box::new(LogThread::start(log));
     }
@@ -190,7 +197,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         owes: raft.owes(),
         refused_messages: 0,
         alarms: 0,
-        last_alarm: None,
+        last_alarm: last_alarm.clone(),
         table_bad: raft.is_table_bad(),
         disbelieved: Vec::new(),
     });
@@ -263,7 +270,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         next_read: 0,
         compaction,
         random,
-        last_alarm: None,
+        last_alarm,
         table_bad: Arc::clone(&table_bad),
         rested: applied,
         is_checked: threads == Threads::Shared,

@@ -80,8 +80,16 @@ pub trait Log: Send {
     fn syncs(&self) -> u64;
 
     /// There is no save at present: time for work that need not be durable at once (correctness
-    /// rule 61).
-    fn rest(&mut self) {}
+    /// rule 61). One call does one piece of it, for a save may come; it returns whether there may be
+    /// more.
+    fn rest(&mut self) -> bool {
+        false
+    }
+
+    /// How many files could not be read at the load, and were not needed (correctness rule 79).
+    fn unreadable_files(&self) -> usize {
+        0
+    }
 
     /// The entries at or below the marker that are still there.
     fn kept(&self) -> Arc<dyn Kept> {

@@ -42,19 +42,22 @@ impl LogThread {
             let _in = span.entered();
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let runtime = runtime.unwrap_or_else(|error| no_runtime(&error));
-            let mut rested = true;
+            let mut patience = IDLE_AGAIN;
             loop {
-                match queue.recv_timeout(if rested { IDLE_AGAIN } else { IDLE }) {
+                match queue.recv_timeout(patience) {
                     Ok((save, done)) => {
                         runtime.block_on(log.save(&save));
                         let _ = done.send(log.syncs());
-                        rested = false;
+                        patience = IDLE;
                     }
+                    // A save that has come meanwhile goes first.
                     Err(RecvTimeoutError::Timeout) => {
-                        log.rest();
-                        rested = true;
+                        patience = if log.rest() { Duration::ZERO } else { IDLE_AGAIN };
                     }
-                    Err(RecvTimeoutError::Disconnected) => break log.rest(),
+                    Err(RecvTimeoutError::Disconnected) => {
+                        log.rest();
+                        break;
+                    }
                 }
             }
         };
@@ -122,8 +125,9 @@ mod tests {
             self.0.lock().unwrap().iter().filter(|term| **term > 0).count() as u64
         }
 
-        fn rest(&mut self) {
+        fn rest(&mut self) -> bool {
             self.0.lock().unwrap().push(0);
+            false
         }
     }
 

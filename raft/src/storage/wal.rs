@@ -166,6 +166,8 @@ struct Wal {
     making: Option<Making>,
     /// Dead files that are to be removed, not reused.
     leaving: Vec<LogFile>,
+    /// How many files could not be read at the load, and were not needed.
+    unreadable: usize,
     /// A file could not be made or removed: it is tried again when this much of the present file is
     /// used. Such a failure ends no process before a file is needed (rule 104).
     again_at: u64,
@@ -211,13 +213,15 @@ impl Log for Wal {
         self.syncs
     }
 
-    fn rest(&mut self) {
+    fn rest(&mut self) -> bool {
         self.tail.sync().unwrap_or_else(|error| fatal("write the mark of the log", &error));
-        let mut left = usize::MAX;
-        while self.manifest.files.len() < left {
-            left = self.manifest.files.len();
-            self.tidy();
-        }
+        let before = self.manifest.files.len();
+        self.tidy();
+        self.manifest.files.len() < before
+    }
+
+    fn unreadable_files(&self) -> usize {
+        self.unreadable
     }
 
     fn kept(&self) -> Arc<dyn Kept> {
@@ -255,6 +259,7 @@ impl Wal {
             blank: Vec::new(),
             making: None,
             leaving: Vec::new(),
+            unreadable: 0,
             again_at: 0,
             at: 0,
             next: 0,
@@ -267,8 +272,13 @@ impl Wal {
 
     /// Reads everything, and continues after it.
     fn read(&mut self) -> Result<Restored, OpenError> {
-        let Survey { used, blank, unnamed, lies, next, head, newest, restored } =
+        let Survey { used, blank, unreadable, unnamed, lies, next, head, newest, restored } =
             survey::survey(&self.path, &self.manifest)?;
+        for file in &unreadable {
+            let file = self.path.join(name(file.number));
+            tracing::warn!(file = %file.display(), "a log file that was kept for lagging members is damaged: it goes");
+        }
+        (self.unreadable, self.leaving) = (unreadable.len(), unreadable);
         (self.used, self.blank, self.next, self.head, self.at) = (used, blank, next, head, lies.end as u64);
         for path in unnamed {
             fs::remove_file(&path).map_err(|error| unavailable(&path, &error))?;
@@ -373,6 +383,9 @@ impl Wal {
         self.used.push_back(LogFile { record: self.next, ..file });
         (self.at, self.again_at) = (0, 0);
         self.write_record(&head)?;
+        // The mark reaches this file durably before any save is written to it. So if a later start
+        // cannot read a file, and the mark ends before it, the file is an older one.
+        self.tail.sync()?;
         self.lagging_bytes = self.options.lagging_bytes_max.min(free_bytes(&self.path) / 2);
         self.fill_shelf();
         Ok(())

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::log::{Step, next, save, steps};
 use super::wal::{TERM, noisy, one};
 use super::{Disk, MemoryDisk, RealDisk, entries, names, short};
-use crate::storage::wal::{LogOptions, open_log};
+use crate::storage::wal::{LogOptions, judge, open_log};
 use crate::storage::{Kept, Log, Restored, Save};
 use crate::types::{Entry, EntryId, Index};
 
@@ -68,6 +68,32 @@ async fn what_is_wanted_is_read_from_the_files_and_goes_when_it_is_not_wanted_an
     assert_eq!(kept.read(Index(7), Index(30), 600), None);
 }
 
+/// No save waits for more than a few files.
+#[tokio::test]
+async fn what_is_not_wanted_any_more_goes_a_few_files_at_a_time() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut log, kept) = log_of_40(root.path(), &short(), 1, 40).await;
+    let files = |path: &Path| names(path).len();
+    let first = files(root.path());
+    kept.keep_from(Index::NEVER);
+    let mut before = first;
+    for round in 0..120 {
+        // (A file may be made meanwhile, which keeps others from going.)
+        if round % 3 == 0 {
+            let index = 41 + round / 3;
+            let marker = Some(EntryId::new(1, index - 1));
+            save(&mut *log, Save { marker, ..one(index) }).await;
+        } else {
+            log.rest();
+        }
+        let now = files(root.path());
+        assert!(now + 4 >= before, "{} files went at once", before - now);
+        before = now;
+        std::thread::sleep(std::time::Duration::from_millis(3));
+    }
+    assert!(before < first - 8, "{before} files of {first} are left");
+}
+
 /// A group that takes no writes, because its disks are full, removes what it kept for others.
 #[tokio::test]
 async fn what_is_not_wanted_any_more_goes_without_another_save() {
@@ -122,6 +148,53 @@ async fn a_start_does_not_read_what_was_kept_for_others() {
     let before = names(root.path()).len();
     save(&mut *log, one(41)).await;
     assert!(names(root.path()).len() < before, "they go");
+}
+
+/// Each bit of what it begins with: a file that only a lagging member needs ends no start, and goes.
+#[tokio::test]
+async fn a_start_does_not_need_the_beginning_of_what_was_kept_for_others() {
+    let root = tempfile::tempdir().unwrap();
+    let (log, _) = log_of_40(root.path(), &short(), 1, 36).await;
+    drop(log);
+    let expected: Vec<Entry> = (37..=40).map(noisy).collect();
+    let path = root.path().join("0.log");
+    let whole = std::fs::read(&path).unwrap();
+    for bit in 0..8 * 100 {
+        let mut content = whole.clone();
+        content[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, &content).unwrap();
+        let judged = judge(root.path()).unwrap();
+        assert_eq!((judged.restored.entries, judged.damage), (expected.clone(), None), "bit {bit}");
+    }
+    // Two of them, with nothing left of the first sectors.
+    for file in ["0.log", "3.log"] {
+        let path = root.path().join(file);
+        let mut content = std::fs::read(&path).unwrap();
+        content[..512].fill(7);
+        std::fs::write(&path, &content).unwrap();
+    }
+    let (mut log, restored) = reopened(root.path());
+    assert_eq!((restored.entries, log.unreadable_files()), (expected, 2));
+    save(&mut *log, one(41)).await;
+    drop(log);
+    assert!(!path.exists(), "it goes");
+    let (log, restored) = reopened(root.path());
+    assert_eq!((restored.entries.len(), log.unreadable_files()), (5, 0));
+}
+
+/// Where nobody can tell that a file is not needed, the log refuses as before.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_missed_if_the_mark_is_gone_too() {
+    let root = tempfile::tempdir().unwrap();
+    let (log, _) = log_of_40(root.path(), &short(), 1, 36).await;
+    drop(log);
+    let file = root.path().join("0.log");
+    let mut content = std::fs::read(&file).unwrap();
+    content[0] ^= 1;
+    std::fs::write(&file, content).unwrap();
+    std::fs::remove_file(root.path().join("tail")).unwrap();
+    assert!(judge(root.path()).is_err());
+    assert!(open_log(root.path(), &short()).unwrap().load().is_err());
 }
 
 #[tokio::test]

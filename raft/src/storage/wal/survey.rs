@@ -21,6 +21,8 @@ pub(super) struct Survey {
     /// Files with records, oldest first, and those without.
     pub(super) used: VecDeque<LogFile>,
     pub(super) blank: Vec<LogFile>,
+    /// Damaged files that are not needed.
+    pub(super) unreadable: Vec<LogFile>,
     /// Files that the manifest does not name: half made, or dead and half removed.
     pub(super) unnamed: Vec<PathBuf>,
     /// Where the newest record is in the last file with records.
@@ -102,12 +104,15 @@ pub(super) fn survey(path: &Path, manifest: &Manifest) -> Result<Survey, OpenErr
         newest = content[replay.newest.start..].to_vec();
         used.push_back(file);
     }
-    check_blank(path, &blank, &replay)?;
+    let unreadable = take_unreadable(path, &mut blank, &replay)?;
     let unnamed = unnamed(path, manifest, &replay)?;
     check_end(path, manifest.salt, mark, &replay, &newest)?;
+    if let Some(file) = unreadable.first().filter(|_| mark.is_none()) {
+        return Err(corrupt(&path.join(name(file.number)), "its first record cannot be read"));
+    }
     let (lies, next, head) = (replay.newest.clone(), replay.next, replay.head);
     let restored = replay.finish().map_err(|what| corrupt(path, what))?;
-    Ok(Survey { used, blank, unnamed, lies, next, head, newest, restored })
+    Ok(Survey { used, blank, unreadable, unnamed, lies, next, head, newest, restored })
 }
 
 /// How many of the oldest files are not needed, according to the first record of a later file: all
@@ -119,18 +124,24 @@ pub(super) fn needless(chain: &[(LogFile, Option<Head>)]) -> usize {
     heads.rposition(|head| head.is_some_and(|head| head.last.index <= marker)).unwrap_or(0)
 }
 
-/// A file without a first record was never written to. (The content after its first sector may be
-/// left over.)
-fn check_blank(directory: &Path, blank: &[LogFile], replay: &Replay) -> Result<(), OpenError> {
-    for file in blank {
+/// A file without a first record was never written to, or is damaged. (The content after its first
+/// sector may be left over.) A damaged one is not needed if the records of the other files follow
+/// each other up to the newest, and the mark does not reach beyond: when a file is begun, the mark
+/// reaches it durably before anything else is written to it.
+fn take_unreadable(
+    directory: &Path,
+    blank: &mut Vec<LogFile>,
+    replay: &Replay,
+) -> Result<Vec<LogFile>, OpenError> {
+    let mut unreadable = Vec::new();
+    for file in std::mem::take(blank) {
         let path = directory.join(name(file.number));
         let content = file.read(directory, file.bytes).map_err(|error| unavailable(&path, &error))?;
-        if content.iter().take(SECTOR).any(|byte| *byte != 0) {
-            return Err(corrupt(&path, "its first record cannot be read"));
-        }
         replay.nothing_new(&content).map_err(|fault| fault.at(&path))?;
+        let is_damaged = content.iter().take(SECTOR).any(|byte| *byte != 0);
+        if is_damaged { unreadable.push(file) } else { blank.push(file) }
     }
-    Ok(())
+    Ok(unreadable)
 }
 
 /// Files that the manifest does not name, and that contain nothing new.

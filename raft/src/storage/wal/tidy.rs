@@ -5,8 +5,9 @@ use std::{fs, io};
 use super::Wal;
 use super::file::name;
 
-/// The limit of files that are removed with one save: each takes time.
-const GONE_AT_ONCE_MAX: usize = 8;
+/// The limit of files that are removed with one save, or in one piece of a rest: each takes time,
+/// and a save may wait.
+const GONE_AT_ONCE_MAX: usize = 4;
 
 impl Wal {
     /// Deletes surplus files (unless a file is being made, which also writes the manifest) and
@@ -54,12 +55,13 @@ impl Wal {
         }
         // First the manifest: a file that it names and that is not there is damage.
         let mut manifest = self.manifest.clone();
-        for file in &self.leaving {
+        let count = self.leaving.len().min(GONE_AT_ONCE_MAX);
+        for file in &self.leaving[..count] {
             manifest.files.remove(&file.number);
         }
         manifest.write(&self.path)?;
         self.manifest = manifest;
         // A file that cannot be removed is named nowhere: the next start removes it.
-        self.leaving.drain(..).try_for_each(|file| fs::remove_file(self.path.join(name(file.number))))
+        self.leaving.drain(..count).try_for_each(|file| fs::remove_file(self.path.join(name(file.number))))
     }
 }
