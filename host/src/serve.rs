@@ -53,3 +53,20 @@ pub async fn until_signal(
     tracing::info!("stopped");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use base::socket::Limits;
+    use raft::config::Config;
+
+    /// Rule 132.
+    #[test]
+    fn the_requests_of_one_connection_leave_the_others_a_part_of_the_logs_window() {
+        let (limits, config) = (Limits::default(), Config::default());
+        let window = config.uncommitted_bytes_max.min(config.unapplied_bytes_max);
+        assert!(
+            limits.server_bytes_max / 2 <= window / 4 * 3,
+            "half of the requests may be of one connection"
+        );
+    }
+}

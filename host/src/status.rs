@@ -1,6 +1,6 @@
 //! A server's report on its replica, in the types of the wire.
 
-use clerk::api::status::{Connections, DiskStatus, ReplicaStatus, Role};
+use clerk::api::status::{Connections, DiskStatus, Follower, ReplicaStatus, Role};
 use raft::rsm::{self, Status};
 
 use crate::disk::Disk;
@@ -23,7 +23,10 @@ pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
         applied: status.applied.id.index.0,
         log_bytes: status.log_bytes as u64,
         table_hash: status.applied.hash,
+        unapplied_bytes: status.unapplied_bytes as u64,
         wal_syncs: status.syncs,
+        slow_syncs: status.slow_syncs,
+        followers: status.followers.iter().map(|it| (it.id.0, follower(status, it))).collect(),
         refused: refusals.counted(),
         refused_by: refusals.refused_by(),
         owes: status.owes.map(|entry| entry.to_string()),
@@ -45,4 +48,10 @@ fn disk_status(disk: &Disk) -> DiskStatus {
         reserve_bytes: disk.reserve_bytes,
         low: disk.is_low(),
     }
+}
+
+/// Another server, as its leader sees it.
+fn follower(status: &Status, follower: &raft::rsm::Follower) -> Follower {
+    let lacks = status.commit.0.saturating_sub(follower.matched.0);
+    Follower { lacks, silent_seconds: follower.silent_seconds }
 }

@@ -28,7 +28,7 @@ use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId, Ready, RunOrder};
 use crate::core::role::Role;
 use crate::core::{ProposeError, Raft, Refused};
-use crate::rsm::{ExecuteError, Leadership, Role as RoleName, Status};
+use crate::rsm::{ExecuteError, Follower, Leadership, Role as RoleName, Status};
 use crate::storage::{Applied, Kept, Log, Run};
 use crate::transport::{Incoming, Mailbox, Transport};
 use crate::types::{EntryId, Index, NodeId};
@@ -368,6 +368,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 unapplied_bytes: raft.unapplied_bytes(),
                 disk_full: raft.is_disk_full(),
                 syncs,
+                slow_syncs: self.counters.slow_saves.load(Ordering::Relaxed),
+                followers: Follower::of(raft, self.config.tick),
                 owes: raft.owes(),
                 refused_messages: self.counters.refused_messages.load(Ordering::Relaxed),
                 alarms: self.counters.alarms.load(Ordering::Relaxed),

@@ -299,7 +299,8 @@ impl Service {
         let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &known);
         let status = self.replica.read(read).await;
         let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
-        KvStatus { members, wipes: self.wipes(), ..status }
+        let sessions = self.standing.borrow().sessions.read();
+        KvStatus { members, wipes: self.wipes(), sessions, ..status }
     }
 
     async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {

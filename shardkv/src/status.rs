@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clerk::api::config::{Config, Sealed};
-use clerk::api::status::{KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
+use clerk::api::status::{KvStatus, ReplicaStatus, Sessions, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
 use raft::storage::Read;
 
@@ -43,6 +43,7 @@ pub(crate) fn of(
         shards,
         members: BTreeMap::new(),
         wipes: 0,
+        sessions: Sessions::default(),
     }
 }
 

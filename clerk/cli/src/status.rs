@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base::clock::Instant;
-use clerk::api::status::{CtrlStatus, DiskStatus, KvStatus, ReplicaStatus, ShardPhase, ShardStatus};
+use clerk::api::status::{
+    CtrlStatus, DiskStatus, Follower, KvStatus, ReplicaStatus, Sessions, ShardPhase, ShardStatus,
+};
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
@@ -34,6 +36,8 @@ struct Known {
     /// A controller that waits to be recovered.
     recovering: bool,
     wipes: u64,
+    /// Of a replica of a group.
+    sessions: Option<Sessions>,
 }
 
 impl Server<'_> {
@@ -76,6 +80,7 @@ fn controllers<'a>(reach: &Reach, survey: &'a Survey) -> Vec<Server<'a>> {
             digest: status.digest,
             recovering: status.recovering,
             wipes: 0,
+            sessions: None,
         });
         let status = status.map(|status| &status.replica);
         let name = name_of(reach, 0, address, status.map(|status| status.id), place);
@@ -95,6 +100,7 @@ fn replicas<'a>(reach: &Reach, survey: &'a Survey, group: GroupId) -> Vec<Server
             digest: status.digest,
             recovering: false,
             wipes: status.wipes,
+            sessions: Some(status.sessions),
         });
         let status = status.map(|status| &status.replica);
         let name = name_of(reach, group.0, address, status.map(|status| status.id), place);
@@ -122,6 +128,10 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
     let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
     let leader = status.and_then(|status| status.leader).map(|leader| local::name(group, leader));
     let refused_peers = status.map(|status| names(group, &status.refused_peers));
+    let followers = status.map(|status| {
+        let followers = status.followers.iter();
+        followers.map(|(id, it)| (local::name(group, *id), json!(it))).collect::<serde_json::Map<_, _>>()
+    });
     json!({
         "name": name,
         "address": address,
@@ -134,7 +144,10 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "applied": field(|status| status.applied.into()),
         "log_bytes": field(|status| status.log_bytes.into()),
         "table_hash": field(|status| hex(status.table_hash).into()),
+        "unapplied_bytes": field(|status| status.unapplied_bytes.into()),
         "wal_syncs": field(|status| status.wal_syncs.into()),
+        "slow_syncs": field(|status| status.slow_syncs.into()),
+        "followers": followers,
         "refused": field(|status| json!(status.refused)),
         "refused_by": field(|status| json!(status.refused_by)),
         "owes": field(|status| status.owes.clone().into()),
@@ -147,6 +160,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "config": status.map(|_| known.config.0),
         "digest": known.digest.map(|digest| digest.to_string()),
         "wipes": status.map(|_| known.wipes),
+        "sessions": known.sessions.map(|sessions| json!(sessions)),
         "connections": field(|status| json!(status.connections)),
         "disk": field(|status| json!(status.disk)),
     })
@@ -259,10 +273,36 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     text
 }
 
+/// What slows a server or its clients down, a line each: nothing, of most.
+fn notes(server: &Server<'_>) -> String {
+    let Server { name, status, known, .. } = server;
+    let mut text = String::new();
+    let Some(status) = status else { return text };
+    for (id, follower) in status.followers.iter().filter(|(_, it)| it.silent_seconds > 0) {
+        let other = name.split_once('.').map_or_else(|| id.to_string(), |(group, _)| format!("{group}.{id}"));
+        let Follower { lacks, silent_seconds } = follower;
+        let _ =
+            writeln!(text, "{name} has not heard {other} for {silent_seconds} s; it lacks {lacks} entries");
+    }
+    if status.slow_syncs > 0 {
+        let slow = status.slow_syncs;
+        let _ = writeln!(text, "{name}: {slow} synced writes took longer than an election since it started");
+    }
+    let Sessions { evicted, refused, .. } = known.sessions.unwrap_or_default();
+    if evicted + refused > 0 {
+        let _ = writeln!(
+            text,
+            "{name} dropped {evicted} sessions for new ones and told {refused} new clients \"busy\" since it started"
+        );
+    }
+    text
+}
+
 /// What was refused, a line each.
 fn refusals<'a>(servers: impl Iterator<Item = Server<'a>>) -> String {
     let mut text = String::new();
-    for Server { name, status, .. } in servers {
+    for server in servers {
+        let Server { name, status, .. } = &server;
         let Some(status) = status else { continue };
         for (address, why) in &status.refused_by {
             let _ = writeln!(text, "{name} and {address} do not talk to each other: {why}");
@@ -276,6 +316,7 @@ fn refusals<'a>(servers: impl Iterator<Item = Server<'a>>) -> String {
             let count = status.refused_messages;
             let _ = writeln!(text, "{name} refused {count} messages of other members since it started");
         }
+        text += &notes(&server);
         if !status.refused_peers.is_empty() {
             let peers: Vec<String> = status.refused_peers.iter().map(u64::to_string).collect();
             let _ = writeln!(text, "{name} no longer listens to the members {}", peers.join(", "));
@@ -336,11 +377,13 @@ fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clerk::api::status::{Connections, DiskStatus, Places, ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::status::{
+        Connections, DiskStatus, Follower, Places, ReplicaStatus, Role, Sessions, ShardPhase, ShardStatus,
+    };
     use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
     use serde_json::json;
 
-    use super::{Known, Server, alarm_line, server_document, shard_document};
+    use super::{Known, Server, alarm_line, notes, server_document, shard_document};
 
     #[test]
     fn a_server_has_the_shape_of_the_contract_up_or_down() {
@@ -354,7 +397,10 @@ mod tests {
             applied: 9,
             log_bytes: 1000,
             table_hash: 0xabc,
+            unapplied_bytes: 500,
             wal_syncs: 12,
+            slow_syncs: 6,
+            followers: [(3, Follower { lacks: 4, silent_seconds: 5 })].into(),
             refused: [("twin".to_owned(), 3)].into(),
             refused_by: [("127.0.0.1:7".to_owned(), "no".to_owned())].into(),
             owes: Some("17@3".into()),
@@ -375,17 +421,21 @@ mod tests {
             disk: DiskStatus { directory: "/data".into(), free_bytes: 9, reserve_bytes: 10, low: true },
         };
         let address = "127.0.0.1:1".to_owned();
-        let known = Known { config: ConfigNum(4), digest: Some(Digest(0xd)), recovering: false, wipes: 2 };
+        let sessions = Some(Sessions { open: 7, evicted: 8, refused: 9 });
+        let known =
+            Known { config: ConfigNum(4), digest: Some(Digest(0xd)), recovering: false, wipes: 2, sessions };
         let up =
             Server { name: "101.2".into(), address: &address, status: Some(&status), known, committed: 12 };
         let expected = json!({
             "name": "101.2", "address": "127.0.0.1:1", "pid": 4711, "up": true, "role": "leader", "term": 3,
             "leader": "101.2", "commit": 10, "applied": 9, "log_bytes": 1000,
-            "table_hash": "0000000000000abc", "wal_syncs": 12,
+            "table_hash": "0000000000000abc", "unapplied_bytes": 500, "wal_syncs": 12, "slow_syncs": 6,
+            "followers": {"101.3": {"lacks": 4, "silent_seconds": 5}},
             "refused": {"twin": 3}, "refused_by": {"127.0.0.1:7": "no"},
             "owes": "17@3",
             "refused_messages": 5, "alarms": 1, "last_alarm": "it rings", "table_bad": true, "refused_peers": ["101.3"],
             "behind": 3, "config": 4, "digest": "000000000000000d", "wipes": 2,
+            "sessions": {"open": 7, "evicted": 8, "refused": 9},
             "connections": {"descriptors": 1024, "open": {"clients": {"open": 2, "max": 400}}, "accepted": 7,
                             "made_room": 1, "turned_away": 4, "malformed": 6, "waiting_bytes": 8},
             "disk": {"directory": "/data", "free_bytes": 9, "reserve_bytes": 10, "low": true},
@@ -396,7 +446,14 @@ mod tests {
                     frees space is accepted; 2 shards arrived with other rows than were sent, and started over; \
                     1 alarms, the newest: it rings\n";
         assert_eq!(alarm_line(&up).as_deref(), Some(line));
-        let down = server_document(101, &Server { status: None, known: Known::default(), ..up });
+        let said = notes(&up);
+        for part in ["6 synced writes", "101.3 for 5 s", "4 entries", "8 sessions", "9 new clients"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let (healthy, known) = (ReplicaStatus::default(), Known::default());
+        let quiet = Server { status: Some(&healthy), known, ..up };
+        assert_eq!(notes(&quiet), "");
+        let down = server_document(101, &Server { status: None, ..quiet });
         assert_eq!((&down["up"], &down["role"], &down["pid"]), (&json!(false), &json!(null), &json!(null)));
         assert_eq!(down.as_object().unwrap().len(), expected.as_object().unwrap().len());
     }

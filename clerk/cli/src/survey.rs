@@ -218,7 +218,7 @@ pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
-    use clerk::api::status::{History, KvStatus, ReplicaStatus, Role, ShardPhase, ShardStatus};
+    use clerk::api::status::{History, KvStatus, ReplicaStatus, Role, Sessions, ShardPhase, ShardStatus};
     use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
     use super::{Answers, Survey};
@@ -259,6 +259,7 @@ pub(crate) mod tests {
             settled: !shards.iter().any(|(_, phase)| moving(phase)),
             shards: shards.iter().map(shard).collect(),
             members: BTreeMap::new(),
+            sessions: Sessions::default(),
             wipes: 0,
         };
         vec![("a".to_owned(), Ok(status)), ("b".to_owned(), Err("down".to_owned()))]

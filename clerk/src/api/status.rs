@@ -43,8 +43,14 @@ pub struct ReplicaStatus {
     pub log_bytes: u64,
     /// Hash chained over all applied changes; comparable between replicas at equal `applied`.
     pub table_hash: u64,
+    /// Bytes of entries that are committed and not applied here (correctness rule 77).
+    pub unapplied_bytes: u64,
     /// Synced writes of its log since it started.
     pub wal_syncs: u64,
+    /// Those of them that took longer than the shortest election timeout.
+    pub slow_syncs: u64,
+    /// What a leader knows of the others, by id.
+    pub followers: BTreeMap<u64, Follower>,
     /// Connections that it refused since it started, by reason (correctness rule 48).
     pub refused: BTreeMap<String, u64>,
     /// The servers that do not let it in, or are not what they should be, by address, with the
@@ -67,6 +73,27 @@ pub struct ReplicaStatus {
     pub connections: Connections,
     /// The disk that its data lies on.
     pub disk: DiskStatus,
+}
+
+/// Another server, as its leader sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follower {
+    /// Entries that are committed and that it is not known to have.
+    pub lacks: u64,
+    /// Whole seconds since it was heard.
+    pub silent_seconds: u64,
+}
+
+/// The sessions of clients at a replica (correctness rules 26 and 131), of the shards that were written to since it
+/// started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Open now.
+    pub open: u64,
+    /// Dropped for new ones, since it started.
+    pub evicted: u64,
+    /// New ones that were told "busy", since it started: all others were used lately.
+    pub refused: u64,
 }
 
 /// A server's disk.
@@ -279,4 +306,6 @@ pub struct KvStatus {
     pub members: BTreeMap<u64, Address>,
     /// Pushes of shards to it whose end did not match, since it started: each is a bug.
     pub wipes: u64,
+    /// Sessions of clients.
+    pub sessions: Sessions,
 }

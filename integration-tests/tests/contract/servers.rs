@@ -126,7 +126,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         keys_of(&document),
         ["cluster", "config", "controllers", "digest", "groups", "key", "params", "settled"]
     );
-    const SERVER: [&str; 26] = [
+    const SERVER: [&str; 30] = [
         "address",
         "alarms",
         "applied",
@@ -136,6 +136,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "connections",
         "digest",
         "disk",
+        "followers",
         "last_alarm",
         "leader",
         "log_bytes",
@@ -147,9 +148,12 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "refused_messages",
         "refused_peers",
         "role",
+        "sessions",
+        "slow_syncs",
         "table_bad",
         "table_hash",
         "term",
+        "unapplied_bytes",
         "up",
         "wal_syncs",
         "wipes",

@@ -22,9 +22,10 @@
 
 use super::Raft;
 use super::message::Verdict;
+use super::progress::Progress;
 use super::ready::Apply;
 use super::role::Role;
-use crate::types::{Entry, Index};
+use crate::types::{Entry, Index, NodeId};
 
 /// Entries that are committed here, and reads that are confirmed, and wait for the applier.
 #[derive(Debug)]
@@ -50,6 +51,25 @@ impl Backlog {
 }
 
 impl Raft {
+    /// Whether this leader refuses what needs space (rule 35). What a follower reported that is not heard any more says
+    /// nothing about now. One full disk must not stop a majority that has room.
+    pub fn is_disk_full(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let (me, disk_low, patience) = (self.me, self.disk_low, self.config.election_ticks_max);
+        let is_heard = |it: &&Progress| it.silent_ticks < patience;
+        let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
+            Some(follower) => !follower.is_disk_low(),
+            None => voter == me && !disk_low,
+        };
+        let is_any_low = disk_low || leader.followers.values().filter(is_heard).any(Progress::is_disk_low);
+        is_any_low && !self.membership.majority(has_room)
+    }
+
+    /// Whether this server's own disk is nearly full.
+    pub fn set_disk_low(&mut self, low: bool) {
+        self.disk_low = low;
+    }
+
     /// Bytes of entries that are committed here and not applied, as far as the applier has
     /// reported.
     pub fn unapplied_bytes(&self) -> usize {

@@ -109,7 +109,6 @@ use alarm::Alarm;
 use flow::Backlog;
 use log::Log;
 use message::{Body, Envelope, Message};
-use progress::Progress;
 use ready::{Apply, Ready, RunOrder, StreamOrder};
 use role::Role;
 use snapshot::Staging;
@@ -378,25 +377,6 @@ impl Raft {
             return Err(ProposeError::Busy);
         }
         Ok(self.append_own(Payload::Command(command)))
-    }
-
-    /// Whether this leader refuses what needs space (rule 35). What a follower reported that is not heard any more says
-    /// nothing about now. One full disk must not stop a majority that has room.
-    pub fn is_disk_full(&self) -> bool {
-        let Role::Leader(leader) = &self.role else { return false };
-        let (me, disk_low, patience) = (self.me, self.disk_low, self.config.election_ticks_max);
-        let is_heard = |it: &&Progress| it.silent_ticks < patience;
-        let has_room = |voter: NodeId| match leader.followers.get(&voter).filter(is_heard) {
-            Some(follower) => !follower.disk_low,
-            None => voter == me && !disk_low,
-        };
-        let is_any_low = disk_low || leader.followers.values().filter(is_heard).any(|it| it.disk_low);
-        is_any_low && !self.membership.majority(has_room)
-    }
-
-    /// Whether this server's own disk is nearly full.
-    pub fn set_disk_low(&mut self, low: bool) {
-        self.disk_low = low;
     }
 
     /// The save of the last Ready is durable: its entries count from now on (rules 18, 19).

@@ -114,6 +114,15 @@ impl Progress {
         Some(stream)
     }
 
+    /// Whether its disk is nearly full of something else than the rows that it is being sent (correctness rule 35).
+    pub fn is_disk_low(&self) -> bool {
+        let stream = match &self.feed {
+            Feed::Snapshot(stream) => Some(stream),
+            _ => self.repair.as_ref(),
+        };
+        self.disk_low && stream.is_none_or(|stream| stream.cursor.is_none())
+    }
+
     /// Bytes in flight, and the number of messages.
     pub fn in_flight(&self) -> (usize, usize) {
         match &self.feed {
@@ -183,5 +192,28 @@ impl Progress {
     pub fn probe_from(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
         self.feed = Feed::Probe { waiting: false };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{Feed, Progress};
+    use crate::core::stream::Stream;
+    use crate::types::{EntryId, Index};
+
+    /// Rule 35: rows that a leader sends are no reason to refuse what others write.
+    #[test]
+    fn a_disk_is_not_low_of_rows_that_it_is_being_sent() {
+        let mut follower = Progress::new(Index(1));
+        follower.disk_low = true;
+        assert!(follower.is_disk_low());
+        let mut stream = Stream::of(EntryId::new(1, 1));
+        follower.feed = Feed::Snapshot(Stream::of(EntryId::new(1, 1)));
+        assert!(follower.is_disk_low(), "nothing is staged");
+        stream.cursor = Some(Bytes::from_static(b"key"));
+        follower.feed = Feed::Snapshot(stream);
+        assert!(!follower.is_disk_low());
     }
 }

@@ -14,7 +14,7 @@ pub mod sessions;
 mod start;
 
 pub use map::MapRows;
-pub use replica::{ExecuteError, Leadership, Placed, Replica, Role, Status};
+pub use replica::{ExecuteError, Follower, Leadership, Placed, Replica, Role, Status};
 pub(crate) use start::start_rule;
 pub use start::{Parts, StartError, Threads, start};
 

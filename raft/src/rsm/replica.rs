@@ -11,7 +11,10 @@ use super::StateMachine;
 use super::applier::{CommandWaiter, QueryWaiter};
 use super::reader::Reader;
 use super::start::Task;
-use crate::driver::{Counters, Request};
+use crate::core::Raft;
+use crate::core::progress::Progress;
+use crate::core::role::Role as RaftRole;
+use crate::driver::Request;
 use crate::storage::{Applied, Table};
 use crate::types::{EntryId, Index, NodeId, Term};
 
@@ -65,6 +68,10 @@ pub struct Status {
     pub disk_full: bool,
     /// Synced writes since the start.
     pub syncs: u64,
+    /// Those that took longer than the shortest election timeout.
+    pub slow_syncs: u64,
+    /// The others, as a leader sees them.
+    pub followers: Vec<Follower>,
     /// The last entry that this server had acknowledged, if it lost a part of its log and does not
     /// have that entry again yet (correctness rule 62).
     pub owes: Option<EntryId>,
@@ -78,6 +85,30 @@ pub struct Status {
     pub table_bad: bool,
     /// Peers whose messages are refused (correctness rule 67).
     pub disbelieved: Vec<NodeId>,
+}
+
+/// Another server, as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Which.
+    pub id: NodeId,
+    /// The last entry that it is known to have.
+    pub matched: Index,
+    /// Whole seconds since it was heard.
+    pub silent_seconds: u64,
+}
+
+impl Follower {
+    /// All of them; none, if `raft` does not lead.
+    pub(crate) fn of(raft: &Raft, tick: Duration) -> Vec<Self> {
+        let RaftRole::Leader(leader) = raft.role() else { return Vec::new() };
+        let of = |(id, progress): (&NodeId, &Progress)| Self {
+            id: *id,
+            matched: progress.matched,
+            silent_seconds: (tick * progress.silent_ticks).as_secs(),
+        };
+        leader.followers.iter().map(of).collect()
+    }
 }
 
 /// Who leads, as far as a replica knows. Published when it changes, which is rare.
@@ -122,7 +153,6 @@ pub(super) struct Shared<S: StateMachine> {
     pub(super) table: Arc<dyn Table>,
     pub(super) table_bad: Arc<AtomicBool>,
     pub(super) reader: Reader,
-    pub(super) counters: Arc<Counters>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<Vec<Task>>,
 }
@@ -238,12 +268,6 @@ impl<S: StateMachine> Replica<S> {
     /// Follows the status; changed whenever role, term, leader, commit or applied changed.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.shared.status.clone()
-    }
-
-    /// Messages refused since the start, and saves that took longer than an election timeout.
-    pub fn counters(&self) -> (u64, u64) {
-        let counters = &self.shared.counters;
-        (counters.refused_messages.load(Ordering::Relaxed), counters.slow_saves.load(Ordering::Relaxed))
     }
 
     /// Whether the table is bad (correctness rule 69): no client may be answered from it.

@@ -125,7 +125,10 @@ impl Machine {
     ) -> Result<KvReply, KvRefusal> {
         let params = self.judge(shard, asked)?;
         let served = self.served(rows, shard);
+        let before = served.sessions.len();
         let session = served.sessions.open(rows, params.sessions_max);
+        let after = served.sessions.len();
+        self.sessions.asked(session.is_some(), before, after);
         session.map(|session| KvReply::Opened(SessionId(session))).ok_or(KvRefusal::Busy)
     }
 

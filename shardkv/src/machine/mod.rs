@@ -19,12 +19,14 @@ pub mod rows;
 pub mod shard;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::socket::Reservation;
 use bytes::Bytes;
 use clerk::api::config::{Params, Place, Sealed};
 use clerk::api::kv::{Adopted, KvRefusal, KvReply};
-use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
+use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId, status};
 use raft::rsm::sessions::Sessions;
 use raft::rsm::{Rows, StateMachine};
 use raft::storage::Read;
@@ -48,6 +50,7 @@ pub struct Machine {
     /// Position of the command that is being applied.
     applying: Index,
     standing: watch::Sender<Standing>,
+    pub(crate) sessions: Arc<SessionCounts>,
 }
 
 /// The cache of a shard that is served.
@@ -77,6 +80,44 @@ pub struct Standing {
     pub changed: Index,
     /// Pushes whose end did not match and that started over, since this start. Each is a bug.
     pub wipes: u64,
+    /// The sessions of clients.
+    pub sessions: Arc<SessionCounts>,
+}
+
+/// Sessions of the shards that are cached, for the status. Told without waking anybody.
+#[derive(Debug, Default)]
+pub struct SessionCounts {
+    open: AtomicU64,
+    evicted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl SessionCounts {
+    /// As they are now.
+    pub fn read(&self) -> status::Sessions {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        status::Sessions {
+            open: read(&self.open),
+            evicted: read(&self.evicted),
+            refused: read(&self.refused),
+        }
+    }
+
+    /// A new session was asked for where there were `before`.
+    pub(crate) fn asked(&self, is_opened: bool, before: usize, after: usize) {
+        if is_opened {
+            self.open.fetch_add(1, Ordering::Relaxed);
+            let evicted = (before + 1).saturating_sub(after);
+            self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+            self.gone(evicted);
+        } else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn gone(&self, sessions: usize) {
+        self.open.fetch_sub(sessions as u64, Ordering::Relaxed);
+    }
 }
 
 impl Standing {
@@ -115,6 +156,8 @@ fn judge(
 impl Machine {
     /// The state of `group` before its rows are loaded.
     pub fn new(group: GroupId) -> Self {
+        let standing = Standing::default();
+        let sessions = Arc::clone(&standing.sessions);
         Self {
             group,
             config: None,
@@ -123,7 +166,8 @@ impl Machine {
             shards: Vec::new(),
             served: BTreeMap::new(),
             applying: Index(0),
-            standing: watch::Sender::new(Standing::default()),
+            standing: watch::Sender::new(standing),
+            sessions,
         }
     }
 
@@ -150,7 +194,9 @@ impl Machine {
         rows::put_state(rows, shard, state);
         let goes_on = state.serves() && self.state(shard).is_some_and(ShardState::serves);
         if !goes_on && !base::mutant!("cache-survives-move") {
-            self.served.remove(&shard);
+            if let Some(served) = self.served.remove(&shard) {
+                self.sessions.gone(served.sessions.len());
+            }
         }
         if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
             *slot = state;
@@ -214,9 +260,11 @@ impl Machine {
 
     /// The cache of a shard that is served.
     pub(crate) fn served(&mut self, rows: &dyn Read, shard: ShardId) -> &mut Served {
-        self.served.entry(shard).or_insert_with(|| Served {
-            meta: rows::meta(rows, shard),
-            sessions: Sessions::load(rows::sessions_prefix(shard), rows),
+        let counts = &self.sessions;
+        self.served.entry(shard).or_insert_with(|| {
+            let sessions = Sessions::load(rows::sessions_prefix(shard), rows);
+            counts.open.fetch_add(sessions.len() as u64, Ordering::Relaxed);
+            Served { meta: rows::meta(rows, shard), sessions }
         })
     }
 }
@@ -230,6 +278,7 @@ impl StateMachine for Machine {
     fn load(&mut self, rows: &dyn Read) {
         if !base::mutant!("cache-survives-snapshot") {
             self.served.clear();
+            self.sessions.open.store(0, Ordering::Relaxed);
         }
         self.incarnation = rows::incarnation(rows);
         self.joined = rows::joined(rows).is_some();

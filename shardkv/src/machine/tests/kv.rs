@@ -3,6 +3,7 @@
 use base::socket::Room;
 use clerk::api::Incarnation;
 use clerk::api::kv::BATCH_WRITES_MAX;
+use clerk::api::status;
 
 use super::*;
 
@@ -195,8 +196,11 @@ fn a_session_that_was_dropped_or_never_opened_is_expired_and_not_executed() {
     let second = group.open(ShardId(0));
     assert_eq!(group.write_at(0, &key, put("a"), ticket(first, 1)), written(1));
     group.open(ShardId(0));
+    let counted = |group: &Group| group.machine.sessions.read();
+    assert_eq!(counted(&group), status::Sessions { open: 3, evicted: 0, refused: 0 });
     // The limit is three: the fourth drops the one used longest ago, which is the second.
     group.open(ShardId(0));
+    assert_eq!((counted(&group).open, counted(&group).evicted), (3, 1));
     assert_eq!(group.write_at(0, &key, put("b"), ticket(second, 1)), expired);
     assert_eq!(group.write_at(0, &key, put("a"), ticket(first, 1)), written(1));
     // A session belongs to its shard.
