@@ -139,7 +139,7 @@ fn clients_and_services_see_consensus_only_through_its_face() {
 }
 
 /// What each crate may import of ours, beside `base`: nothing below it knows it.
-const IMPORTS: [(&str, &[&str]); 16] = [
+const IMPORTS: [(&str, &[&str]); 17] = [
     ("base", &[]),
     ("raft", &[]),
     ("clerk", &[]),
@@ -148,6 +148,7 @@ const IMPORTS: [(&str, &[&str]); 16] = [
     ("shardctrler", &["raft", "clerk", "host"]),
     ("shardkv", &["raft", "clerk", "host"]),
     ("mapreduce", &["clerk"]),
+    ("mapreduce/cli", &["mapreduce"]),
     ("integration-tests/judge", &[]),
     ("integration-tests/sim", &["raft", "clerk", "host", "shardctrler", "shardkv", "judge"]),
     ("integration-tests/report", &["clerk", "judge", "sim"]),

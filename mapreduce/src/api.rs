@@ -3,34 +3,17 @@
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Order, Task, View, Work};
+use crate::job::{Job, Order, Task, Work};
 
-/// What a coordinator is asked.
+/// What a coordinator is asked. Harmless when repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// What is there to do? Waits for up to a second.
-    Ask {
-        /// Who asks.
-        worker: u64,
-    },
-    /// An attempt is done, and its files are in place. Harmless when repeated.
-    Done {
-        /// The task.
-        task: Task,
-        /// The attempt.
-        attempt: u64,
-        /// What it did.
-        work: Work,
-    },
-    /// The app failed in an attempt. Harmless when repeated.
-    Failed {
-        /// The task.
-        task: Task,
-        /// The attempt.
-        attempt: u64,
-        /// Input, record and text.
-        report: String,
-    },
+    /// What is there to do for this worker? Waits for up to a second.
+    Ask(u64),
+    /// This attempt is done, and its files are in place.
+    Done(Task, u64, Work),
+    /// The app failed in this attempt: input, record and text.
+    Failed(Task, u64, String),
     /// How is the job?
     View,
 }
@@ -43,23 +26,17 @@ pub enum Reply {
     /// To [`Request::Done`] and [`Request::Failed`].
     Noted,
     /// To [`Request::View`].
-    View(Box<View>),
+    View(Box<Job>),
 }
 
 /// A coordinator, as it is called over the network.
 #[tarpc::service]
-pub trait MapReduce {
-    /// Asks it.
+pub(crate) trait MapReduce {
     async fn mr(request: Request) -> Reply;
 }
 
-/// Nobody answered; whether the request was heard is not known.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the coordinator does not answer: {0}")]
-pub struct Unreachable(pub String);
-
 /// A worker's way to the coordinator: a socket, or a simulated network.
 pub trait Coordinate: Send + Sync {
-    /// Asks it.
-    fn call(&self, request: Request) -> BoxFuture<'_, Result<Reply, Unreachable>>;
+    /// Asks it. An error: nobody answered, and whether the request was heard is not known.
+    fn call(&self, request: Request) -> BoxFuture<'_, anyhow::Result<Reply>>;
 }

@@ -1,4 +1,4 @@
-//! The coordinator: a job behind a socket.
+//! The coordinator: a job from its begin to its end, and the socket through which workers ask for it.
 //!
 //! `Ask` waits for up to a second for work. `Done` is answered once the mark of the winner is in the directory, so a
 //! coordinator that dies forgets nothing: the next one reads the marks and goes on, its attempts numbered from a random
@@ -7,32 +7,41 @@
 //! When a worker's connection ends, its attempts are given up at once. A worker that stays connected but is silent is
 //! noticed after ten seconds ([`crate::job`]).
 
-use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
 use base::clock::{self, Instant};
 use base::socket::wire;
-use base::socket::{Arrival, Here, Listener, Purpose, Refusal, Stream};
+use base::socket::{Arrival, Here, Limits, Listener, Purpose, Refusal};
 use tarpc::context::Context;
 use tokio::sync::watch;
 
 use crate::api::{MapReduce, Reply, Request};
-use crate::files::{Directory, Spec};
-use crate::job::{Job, Kind, Order, Task, View};
+use crate::files::{ADDRESS, Directory, FINISHED, Spec};
+use crate::job::{Job, Kind, Order, Task};
+use crate::store::Store;
 
 /// An `Ask` is answered within this.
 const ASK_MAX: Duration = Duration::from_secs(1);
+/// Workers hear within this that the job is over.
+const LINGER: Duration = Duration::from_secs(1);
+/// Between two looks whether another coordinator has ended the job.
+const LOOK: Duration = Duration::from_millis(50);
 /// Requests of one connection at once: a worker has one, a person that looks another.
 const IN_FLIGHT_MAX: usize = 16;
 /// A connection that is silent for so long is closed; a worker may be at a task for hours.
 const IDLE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of a frame: the longest is the view of a job of many tasks.
-pub const FRAME_BYTES_MAX: usize = 32 << 20;
+pub(crate) const FRAME_BYTES_MAX: usize = 32 << 20;
 
 /// A coordinator.
 pub struct Coordinator {
     directory: Directory,
+    spec: Spec,
+    /// Where the results go, too.
+    store: Option<Store>,
     job: Mutex<Job>,
     changed: watch::Sender<()>,
     start: Instant,
@@ -40,22 +49,77 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Begins with the job of a directory, or goes on with it. `life` tells this coordinator from those before.
+    pub async fn begin(
+        directory: Directory,
+        spec: Spec,
+        store: Option<Store>,
+        life: u32,
+    ) -> anyhow::Result<Self> {
+        if let (Some(store), Some(output)) = (&store, &spec.output) {
+            store.hold(spec.id, Some(&output.prefix)).await?;
+        }
+        directory.reopen()?;
+        let job = directory.look(&spec, u64::from(life) << 32)?;
+        for (number, winner) in (0..).zip(job.reduces.iter().map(|state| state.winner)) {
+            // The one before may have died before the output had its name.
+            winner.map_or(Ok(()), |winner| directory.publish(number, winner))?;
+        }
+        let store = store.filter(|_| spec.output.is_some());
+        let (job, changed) = (Mutex::new(job), watch::Sender::new(()));
+        Ok(Self { directory, spec, store, job, changed, start: clock::now() })
+    }
+
+    /// Waits until the job is over, or `given_up` says why nobody does it any more, and ends it, the only place where that
+    /// is done. False: another coordinator, that went on with it while this one lived, has ended it.
     ///
     /// # Errors
-    /// The system's, about the marks.
-    pub fn new(directory: Directory, spec: &Spec, life: u32) -> std::io::Result<Self> {
-        let mut job = Job::new(spec.maps(), spec.reduces, u64::from(life) << 32);
-        for (kind, count) in [(Kind::Map, spec.maps()), (Kind::Reduce, spec.reduces)] {
-            for task in (0..count).map(|number| Task { kind, number }) {
-                if let Some(winner) = win(&directory, task, None)? {
-                    job.won(task, winner);
-                }
+    /// Why the job failed, and what cannot be written down.
+    pub async fn end(&self, given_up: impl Future<Output = String>) -> anyhow::Result<bool> {
+        // Lives until workers had the time to hear of the end.
+        let mut given_up = pin!(given_up);
+        tokio::select! {
+            biased;
+            () = self.over() => {}
+            ending = self.ended_elsewhere() => {
+                ensure!(ending.is_empty(), "another coordinator of the job says: {ending}");
+                return Ok(false);
+            }
+            why = &mut given_up => self.job().fail(why),
+        }
+        let failure = self.job().failure.clone();
+        let (done, all) = self.progress();
+        let is_kept = self.directory.exists();
+        if is_kept {
+            let ending = failure.as_deref().unwrap_or_default();
+            let written = self.directory.replace(FINISHED, ending.as_bytes());
+            written.with_context(|| format!("the job's end cannot be written ({ending})"))?;
+        }
+        // A job that failed keeps its prefix: its words may be half written, and `mr resume` writes the rest.
+        let keeps = self.store.is_some() && failure.is_some() && is_kept;
+        if let Some(store) = self.store.as_ref().filter(|_| !keeps) {
+            store.hold(self.spec.id, None).await?;
+        }
+        clock::sleep(LINGER).await;
+        let next = "; its prefix in the store stays taken: `mr resume` writes the rest, `mr clean` frees it";
+        let next = if keeps { next } else { "" };
+        match failure {
+            Some(why) => bail!("the job failed with {done} of {all} tasks done: {why}{next}"),
+            None => Ok(true),
+        }
+    }
+
+    async fn over(&self) {
+        // The sender is here: it cannot be gone.
+        let _ = self.changed.subscribe().wait_for(|()| self.job().is_over()).await;
+    }
+
+    async fn ended_elsewhere(&self) -> String {
+        loop {
+            match self.directory.finished() {
+                Some(ending) => return ending,
+                None => clock::sleep(LOOK).await,
             }
         }
-        let (job, changed) = (Mutex::new(job), watch::Sender::new(()));
-        let coordinator = Self { directory, job, changed, start: clock::now() };
-        coordinator.look_for_losses(&mut coordinator.job());
-        Ok(coordinator)
     }
 
     fn job(&self) -> MutexGuard<'_, Job> {
@@ -66,41 +130,27 @@ impl Coordinator {
         self.start.elapsed()
     }
 
-    fn tell(&self) {
-        self.changed.send_replace(());
-    }
-
     /// Answers a request.
     pub async fn handle(&self, request: Request) -> Reply {
         match request {
-            Request::Ask { worker } => return Reply::Order(self.ask(worker).await),
+            Request::Ask(worker) => return Reply::Order(self.ask(worker).await),
             Request::View => return Reply::View(Box::new(self.view())),
-            Request::Done { task, attempt, work } => {
+            Request::Failed(task, attempt, report) => self.job().failed(task, attempt, report, self.now()),
+            Request::Done(task, attempt, work) => {
                 let mut job = self.job();
-                self.look_for_losses(&mut job);
-                if job.is_open(task) && job.failure().is_none() {
-                    match win(&self.directory, task, Some(attempt)) {
-                        Ok(winner) => winner.into_iter().for_each(|winner| job.won(task, winner)),
+                if job.is_open(task) && job.failure.is_none() {
+                    match win(&self.directory, task, attempt) {
+                        Ok(winner) => job.won(task, winner),
                         Err(error) => job.fail(format!("the directory of the job: {error}")),
                     }
                 }
-                if job.failure().is_none() {
+                if job.failure.is_none() {
                     job.done(task, attempt, work, self.now());
                 }
             }
-            Request::Failed { task, attempt, report } => {
-                let mut job = self.job();
-                self.look_for_losses(&mut job);
-                job.failed(task, attempt, &report, self.now());
-            }
         }
-        self.tell();
+        self.changed.send_replace(());
         Reply::Noted
-    }
-
-    /// A result that the store lacks fails the job, whatever its task says then (rule 122).
-    fn look_for_losses(&self, job: &mut Job) {
-        self.directory.lost().into_iter().for_each(|why| job.fail(why));
     }
 
     async fn ask(&self, worker: u64) -> Order {
@@ -120,53 +170,46 @@ impl Coordinator {
     /// A worker's connection has ended.
     pub fn gone(&self, worker: u64) {
         self.job().gone(worker, self.now());
-        self.tell();
+        self.changed.send_replace(());
     }
 
     /// How the job is.
-    pub fn view(&self) -> View {
-        self.job().view(self.now())
+    pub fn view(&self) -> Job {
+        let mut job = self.job().clone();
+        job.now = self.now();
+        job
     }
 
     /// Tasks that are done, and all.
     pub fn progress(&self) -> (usize, usize) {
         self.job().progress()
     }
-
-    /// Waits until the job is over: why it failed, or none.
-    pub async fn over(&self) -> Option<String> {
-        let mut changed = self.changed.subscribe();
-        loop {
-            if self.job().is_over() {
-                return self.job().failure().map(str::to_owned);
-            }
-            // The sender is here: it cannot be gone.
-            let _ = changed.changed().await;
-        }
-    }
 }
 
-/// Marks this attempt as the winner of its task, or none; who is the winner. The mark comes first: what is answered must
-/// outlive this process. If it dies before the output has its name, the next coordinator gives it.
-fn win(directory: &Directory, task: Task, attempt: Option<u64>) -> std::io::Result<Option<u64>> {
-    let winner = match attempt {
-        Some(attempt) => Some(directory.mark(task, attempt)?),
-        None => directory.marked(task)?,
-    };
-    if let (Some(winner), Kind::Reduce) = (winner, task.kind) {
+/// Marks this attempt as the winner of its task; who is the winner. The mark comes first: what is answered must outlive
+/// this process.
+fn win(directory: &Directory, task: Task, attempt: u64) -> std::io::Result<u64> {
+    let winner = directory.mark(task, attempt)?;
+    if task.kind == Kind::Reduce {
         directory.publish(task.number, winner)?;
     }
     Ok(winner)
 }
 
-/// Serves every connection. Never ends by itself; dropping it closes them all.
-pub async fn serve(listener: Listener, job: u64, coordinator: Arc<Coordinator>) -> Infallible {
-    let here = Arc::new(Here { cluster: name_of(job), ..Here::default() });
-    listener.run(move |arrival| on_arrival(arrival, Arc::clone(&here), Arc::clone(&coordinator))).await
+/// Listens at an address, says so in the job's directory, and serves every connection as long as this process lives.
+pub async fn listen(coordinator: &Arc<Coordinator>, address: &str) -> anyhow::Result<()> {
+    let limits = Limits { frame_bytes_max: FRAME_BYTES_MAX, ..Limits::default() };
+    let listener = Listener::bind(address, limits).await?;
+    coordinator.directory.replace(ADDRESS, listener.address().to_string().as_bytes())?;
+    let here = Arc::new(Here { cluster: name_of(coordinator.spec.id), ..Here::default() });
+    let coordinator = Arc::clone(coordinator);
+    let arrived = move |arrival| on_arrival(arrival, Arc::clone(&here), Arc::clone(&coordinator));
+    tokio::spawn(listener.run(arrived));
+    Ok(())
 }
 
 /// The name that a connection to a job's coordinator says.
-pub fn name_of(job: u64) -> String {
+pub(crate) fn name_of(job: u64) -> String {
     format!("mr-{job:016x}")
 }
 
@@ -174,9 +217,10 @@ async fn on_arrival(arrival: Arrival, here: Arc<Here>, coordinator: Arc<Coordina
     if arrival.hello().purpose != Purpose::Client {
         return arrival.refuse(&Refusal::NoShards).await;
     }
-    if let Some(stream) = arrival.admit(&here).await {
-        converse(stream, coordinator).await;
-    }
+    let Some(stream) = arrival.admit(&here).await else { return };
+    let server = Server { coordinator, worker: Arc::default() };
+    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, server.clone().serve()).await;
+    server.worker.get().into_iter().for_each(|worker| server.coordinator.gone(*worker));
 }
 
 #[derive(Clone)]
@@ -188,18 +232,11 @@ struct Server {
 
 impl MapReduce for Server {
     async fn mr(self, _: Context, request: Request) -> Reply {
-        if let Request::Ask { worker } = request {
+        if let Request::Ask(worker) = request {
             self.worker.get_or_init(|| worker);
         }
         self.coordinator.handle(request).await
     }
-}
-
-/// Answers a connection until it ends.
-async fn converse(stream: Stream, coordinator: Arc<Coordinator>) {
-    let server = Server { coordinator, worker: Arc::default() };
-    wire::serve(stream, IN_FLIGHT_MAX, IDLE_MAX, server.clone().serve()).await;
-    server.worker.get().into_iter().for_each(|worker| server.coordinator.gone(*worker));
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@
 //!     reduced-R.A      what attempt A of reducer R has as its output
 //!     won-map-M        the attempt that won a map (won-reduce-R: a reduce)
 //!     finished         empty: done; else why the job failed
-//!     lost             which result the store does not have and never will
 //! ```
 //!
 //! A file appears whole or not at all: it is written under another name and then linked or renamed. Marks and results
@@ -23,15 +22,17 @@ use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::job::{Kind, Task};
+use crate::job::{Job, Kind, Task};
 
 const SPEC: &str = "job.json";
-const ADDRESS: &str = "coordinator";
-const FINISHED: &str = "finished";
-const LOST: &str = "lost";
+/// Where the coordinator listens, or listened.
+pub(crate) const ADDRESS: &str = "coordinator";
+/// How the job ended: an empty text, or why it failed.
+pub(crate) const FINISHED: &str = "finished";
 
 /// What maps read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,15 +60,10 @@ pub struct Output {
 /// What is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Run {
-    /// An app or a trial by its name.
+    /// An app by its name.
     App(String),
-    /// Two commands for the shell.
-    Commands {
-        /// Text in, lines `key TAB value` out.
-        map: String,
-        /// Sorted lines `key TAB value` in, lines `key TAB value` out.
-        reduce: String,
-    },
+    /// Two commands for the shell: map and reduce.
+    Commands(String, String),
 }
 
 /// A job.
@@ -85,43 +81,27 @@ pub struct Spec {
     pub output: Option<Output>,
     /// The controllers of the store, if the job uses one.
     pub controllers: Vec<String>,
+    /// The name of that cluster: another one at these addresses is not it.
+    pub cluster: String,
 }
 
 impl Spec {
     /// Map tasks.
     pub fn maps(&self) -> u32 {
         match &self.input {
-            Input::Files(files) => u32::try_from(files.len()).unwrap_or(u32::MAX),
+            Input::Files(files) => files.len() as u32,
             Input::Store { shards, .. } => *shards,
         }
     }
 }
 
-/// Why a job's directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// Somebody else's.
-    #[error(
-        "{0} holds another job: `mr resume` goes on with it, `mr clean` removes it, --dir names another place"
-    )]
-    Taken(String),
-    /// No job.
-    #[error("{0} holds no job: `mr run --dir` makes one")]
-    NoJob(String),
-    /// No job, but a file that would be overwritten.
-    #[error("{0} is there already: move it away, or --dir names another place")]
-    Remains(String),
-    /// The system refuses, or a description is damaged or another build's: the path, and why.
-    #[error("{0}: {1}")]
-    Unusable(String, String),
-}
-
 /// A job's directory.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    place: PathBuf,
-    /// What is this job's alone.
-    own: PathBuf,
+    /// Where it is.
+    pub place: PathBuf,
+    /// Where the files are that are this job's alone.
+    pub own: PathBuf,
 }
 
 impl Directory {
@@ -133,53 +113,38 @@ impl Directory {
     /// Makes the directory of a new job.
     ///
     /// # Errors
-    /// [`DirectoryError`]: among them that there is a job already.
-    pub fn create(path: &Path, spec: &Spec) -> Result<Self, DirectoryError> {
-        let shown = || path.display().to_string();
-        let unusable = |error: io::Error| DirectoryError::Unusable(shown(), error.to_string());
-        let text = serde_json::to_vec_pretty(spec).map_err(|error| unusable(error.into()))?;
-        fs::create_dir_all(path).map_err(unusable)?;
-        let directory = Self::of(path.canonicalize().map_err(unusable)?, spec.id);
+    /// Among them that there is a job already, or a file that would be overwritten.
+    pub fn create(path: &Path, spec: &Spec) -> anyhow::Result<Self> {
+        let shown = path.display().to_string();
+        let text = serde_json::to_vec_pretty(spec).context(shown.clone())?;
+        fs::create_dir_all(path).context(shown.clone())?;
+        let directory = Self::of(path.canonicalize().context(shown.clone())?, spec.id);
         let document = directory.place.join(SPEC);
-        if document.exists() {
-            return Err(DirectoryError::Taken(shown()));
+        let mut outputs = (0..spec.reduces).map(|reduce| directory.output(reduce));
+        if let Some(left) = outputs.find(|left| left.exists() && !document.exists()) {
+            bail!("{} is there already: move it away, or --dir names another place", left.display());
         }
-        if let Some(left) =
-            (0..spec.reduces).map(|reduce| directory.output(reduce)).find(|path| path.exists())
-        {
-            return Err(DirectoryError::Remains(left.display().to_string()));
+        fs::create_dir(&directory.own).context(shown.clone())?;
+        let made = directory.make_once(&document, &text);
+        if !matches!(made, Ok(true)) {
+            let _ = fs::remove_dir(&directory.own);
         }
-        fs::create_dir(&directory.own).map_err(unusable)?;
-        match directory.make_once(&document, &text).map_err(unusable)? {
-            true => Ok(directory),
-            false => Err(DirectoryError::Taken(shown())),
-        }
+        let next = "`mr resume` goes on with it, `mr clean` removes it, --dir names another place";
+        ensure!(made.context(shown.clone())?, "{shown} holds another job: {next}");
+        Ok(directory)
     }
 
     /// Opens the directory of a job.
-    ///
-    /// # Errors
-    /// [`DirectoryError`].
-    pub fn open(path: &Path) -> Result<(Self, Spec), DirectoryError> {
+    pub fn open(path: &Path) -> anyhow::Result<(Self, Spec)> {
         let document = path.join(SPEC);
-        let unusable =
-            |error: io::Error| DirectoryError::Unusable(document.display().to_string(), error.to_string());
-        let text = fs::read(&document).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => DirectoryError::NoJob(path.display().to_string()),
-            _ => unusable(error),
-        })?;
-        let spec: Spec = serde_json::from_slice(&text).map_err(|error| unusable(error.into()))?;
-        Ok((Self::of(path.canonicalize().map_err(unusable)?, spec.id), spec))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.place
-    }
-
-    /// Where the files are that are this job's alone.
-    pub fn own(&self) -> &Path {
-        &self.own
+        let text = match fs::read(&document) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("{} holds no job: `mr run --dir` makes one", path.display())
+            }
+            text => text.context(document.display().to_string())?,
+        };
+        let spec: Spec = serde_json::from_slice(&text).context(document.display().to_string())?;
+        Ok((Self::of(path.canonicalize()?, spec.id), spec))
     }
 
     /// Whether the job was not cleaned away.
@@ -195,43 +160,45 @@ impl Directory {
     }
 
     /// Makes a file, or replaces it.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.draft(bytes)?.persist(self.own.join(name)).map(drop).map_err(|error| error.error)
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        Ok(self.draft(bytes)?.persist(self.own.join(name)).map(drop)?)
     }
 
     /// Makes a file unless it is there; whether it was made.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn make_once(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<bool> {
+    pub(crate) fn make_once(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<bool> {
         match self.draft(bytes)?.persist_noclobber(self.own.join(name)) {
-            Ok(_) => Ok(true),
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error.error),
+            made => Ok(made.map(|_| true)?),
         }
     }
 
     /// Reads a file of the job.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.own.join(name))
     }
 
     /// The text of a file, if it is there.
-    fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.read(name).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// What is known without a coordinator: who won which task. Attempts are numbered from `next_attempt` on.
+    pub fn look(&self, spec: &Spec, next_attempt: u64) -> io::Result<Job> {
+        let mut job = Job::new(spec.maps(), spec.reduces, next_attempt);
+        let of = |kind, count| (0..count).map(move |number| Task { kind, number });
+        for task in of(Kind::Map, spec.maps()).chain(of(Kind::Reduce, spec.reduces)) {
+            self.marked(task)?.into_iter().for_each(|winner| job.won(task, winner));
+        }
+        Ok(job)
+    }
+
+    /// How the job ended, if it has: an empty text, or why it failed.
+    pub fn finished(&self) -> Option<String> {
+        self.text(FINISHED)
+    }
+
     /// Marks an attempt as the one that won its task; the attempt that did, which may be an earlier one.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn mark(&self, task: Task, attempt: u64) -> io::Result<u64> {
+    pub(crate) fn mark(&self, task: Task, attempt: u64) -> io::Result<u64> {
         let name = mark_of(task);
         if self.make_once(&name, attempt.to_string().as_bytes())? {
             return Ok(attempt);
@@ -240,14 +207,10 @@ impl Directory {
     }
 
     /// The attempt that won a task, if one did.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn marked(&self, task: Task) -> io::Result<Option<u64>> {
         match self.read(&mark_of(task)) {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).parse().ok()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            bytes => Ok(String::from_utf8_lossy(&bytes?).parse().ok()),
         }
     }
 
@@ -257,10 +220,7 @@ impl Directory {
     }
 
     /// Gives its name to a reducer's output: to what its winner had. Harmless when repeated.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn publish(&self, reduce: u32, winner: u64) -> io::Result<()> {
+    pub(crate) fn publish(&self, reduce: u32, winner: u64) -> io::Result<()> {
         let output = self.output(reduce);
         base::mutant!("rename-too-early", return Ok(()));
         match fs::rename(self.own.join(reduced(reduce, winner)), &output) {
@@ -271,58 +231,13 @@ impl Directory {
         }
     }
 
-    /// Says where the coordinator listens.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn set_address(&self, address: &str) -> io::Result<()> {
-        self.replace(ADDRESS, address.as_bytes())
-    }
-
-    /// Where the coordinator listens, or listened.
-    pub fn address(&self) -> Option<String> {
-        self.text(ADDRESS)
-    }
-
-    /// Says how the job ended.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn finish(&self, failure: Option<&str>) -> io::Result<()> {
-        self.replace(FINISHED, failure.unwrap_or_default().as_bytes())
-    }
-
-    /// How the job ended, if it has: an empty text, or why it failed.
-    pub fn finished(&self) -> Option<String> {
-        self.text(FINISHED)
-    }
-
-    /// Says that the store lacks a result, and why. The first word counts, and no coordinator forgets it.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn lose(&self, why: &str) -> io::Result<()> {
-        self.make_once(LOST, why.as_bytes()).map(drop)
-    }
-
-    /// Which result the store lacks, if one.
-    pub fn lost(&self) -> Option<String> {
-        self.text(LOST)
-    }
-
     /// Forgets how the job ended: it goes on.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn reopen(&self) -> io::Result<()> {
+    pub(crate) fn reopen(&self) -> io::Result<()> {
         or_gone(fs::remove_file(self.own.join(FINISHED)))
     }
 
     /// Deletes the job's files, its description last so that it can be done again, and the directory if nothing else
     /// is in it.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn clean(&self, spec: &Spec) -> io::Result<()> {
         (0..spec.reduces).try_for_each(|reduce| or_gone(fs::remove_file(self.output(reduce))))?;
         or_gone(fs::remove_dir_all(&self.own))?;
@@ -343,18 +258,13 @@ fn mark_of(task: Task) -> String {
 }
 
 /// What an attempt of a map has for a reducer.
-pub fn intermediate(map: u32, reduce: u32, attempt: u64) -> String {
+pub(crate) fn intermediate(map: u32, reduce: u32, attempt: u64) -> String {
     let attempt = if base::mutant!("any-attempt-read") { 0 } else { attempt };
     format!("mr-{map}-{reduce}.{attempt}")
 }
 
-/// The pairs that a reducer sends to the store.
-pub fn results(reduce: u32) -> String {
-    format!("results-{reduce}")
-}
-
 /// What an attempt of a reducer has as its output.
-pub fn reduced(reduce: u32, attempt: u64) -> String {
+pub(crate) fn reduced(reduce: u32, attempt: u64) -> String {
     format!("reduced-{reduce}.{attempt}")
 }
 

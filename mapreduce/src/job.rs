@@ -10,6 +10,9 @@
 //!
 //! Left out on purpose: which worker is near to which input.
 
+// Fields whose names say all.
+#![allow(missing_docs)]
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,56 +33,47 @@ const WORKERS_MAX: usize = 1000;
 /// Bytes kept of the text of a report.
 const REPORT_BYTES_MAX: usize = 2000;
 
-/// What a task does.
+/// What a task does: a map reads an input and writes a file for each reducer, a reduce reads its file of every map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    /// Reads an input and writes a file for each reducer.
     Map,
-    /// Reads its file of every map and writes an output.
     Reduce,
 }
 
-/// A task by its number.
+/// A task by its number, from 0 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Task {
-    /// What it does.
     pub kind: Kind,
-    /// Which one, from 0 on.
     pub number: u32,
 }
 
 /// What a worker is told to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// This task.
+    /// An attempt, whose number no other attempt of the job has. A reducer hears of each map which attempt won it.
     Run {
-        /// The task.
         task: Task,
-        /// The number of this attempt, which no other attempt of the job has.
         attempt: u64,
-        /// To a reducer: each map, and the attempt that won it.
         #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
         maps: Vec<(u32, u64)>,
     },
-    /// Nothing now: ask again.
+    /// Ask again.
     Wait,
-    /// Nothing any more: the job is over.
+    /// The job is over.
     Exit,
 }
 
-/// What an attempt did.
+/// Records that a map read or keys that a reducer reduced, and bytes that it read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Records that a map read, or keys that a reducer reduced.
     pub records: u64,
-    /// Bytes that it read.
     pub bytes: u64,
 }
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// Done first: it won.
+    /// Done first.
     Won,
     /// Done, or given up, after another had won.
     Late,
@@ -89,28 +83,21 @@ pub enum End {
     Gone,
 }
 
-/// One try at a task.
+/// One try at a task. Times are since the coordinator's start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its number.
     pub number: u64,
-    /// Who tries.
     pub worker: u64,
-    /// When it began, since the coordinator's start.
     pub since: Duration,
-    /// When and how it ended.
     pub ended: Option<(Duration, End)>,
-    /// What it did, once it is done.
     pub work: Work,
 }
 
-/// What is known of a task.
+/// What is known of a task: every try of this coordinator's, and the attempt that won, perhaps an earlier one's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Every try of this coordinator's.
     #[serde(deserialize_with = "base::codec::bounded::<ATTEMPTS_MAX, _, _>")]
     pub attempts: Vec<Attempt>,
-    /// The attempt that won.
     pub winner: Option<u64>,
 }
 
@@ -123,87 +110,56 @@ impl State {
     fn is_idle(&self) -> bool {
         self.winner.is_none() && self.live().next().is_none()
     }
-
-    /// When its newest attempt began, if somebody is at it.
-    fn newest(&self) -> Option<Duration> {
-        if self.winner.is_some() { None } else { self.live().map(|attempt| attempt.since).max() }
-    }
-
-    /// The attempt that won, if this coordinator has seen it.
-    pub fn won(&self) -> Option<&Attempt> {
-        self.attempts.iter().find(|attempt| Some(attempt.number) == self.winner)
-    }
 }
 
-/// A job as it is shown.
+/// A job. It is sent as it is to those who look at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    /// The maps.
+pub struct Job {
     #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
     pub maps: Vec<State>,
-    /// The reduces.
     #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
     pub reduces: Vec<State>,
     /// Workers, and when each was last heard; the newest last.
     #[serde(deserialize_with = "base::codec::bounded::<WORKERS_MAX, _, _>")]
     pub workers: Vec<(u64, Duration)>,
-    /// Time since the coordinator's start.
+    /// When it is looked at.
     pub now: Duration,
-    /// Why the job failed.
+    /// Why it cannot be done.
     pub failure: Option<String>,
-}
-
-impl View {
-    /// All tasks.
-    pub fn tasks(&self) -> impl Iterator<Item = &State> {
-        self.maps.iter().chain(&self.reduces)
-    }
-
-    /// Tasks that are done, and all tasks.
-    pub fn progress(&self) -> (usize, usize) {
-        (self.tasks().filter(|state| state.winner.is_some()).count(), self.tasks().count())
-    }
-}
-
-/// A job.
-#[derive(Clone, Debug)]
-pub struct Job {
-    view: View,
     next_attempt: u64,
 }
 
 impl Job {
-    /// A job whose attempts are numbered from `first_attempt` on. Another coordinator of the same job needs other
+    /// A job whose attempts are numbered from `next_attempt` on. Another coordinator of the same job needs other
     /// numbers, because files are named by them.
-    pub fn new(maps: u32, reduces: u32, first_attempt: u64) -> Self {
+    pub(crate) fn new(maps: u32, reduces: u32, next_attempt: u64) -> Self {
         let tasks = |count| (0..count).map(|_| State::default()).collect();
-        let view = View { maps: tasks(maps), reduces: tasks(reduces), ..View::default() };
-        Self { view, next_attempt: first_attempt }
+        Self { maps: tasks(maps), reduces: tasks(reduces), next_attempt, ..Self::default() }
     }
 
     fn tasks(&mut self, kind: Kind) -> &mut Vec<State> {
         match kind {
-            Kind::Map => &mut self.view.maps,
-            Kind::Reduce => &mut self.view.reduces,
+            Kind::Map => &mut self.maps,
+            Kind::Reduce => &mut self.reduces,
         }
     }
 
     fn state(&mut self, task: Task) -> Option<&mut State> {
-        self.tasks(task.kind).get_mut(usize::try_from(task.number).ok()?)
+        self.tasks(task.kind).get_mut(task.number as usize)
     }
 
     /// What `worker` is to do now. One that asks again, because an answer was lost, is told the same again.
-    pub fn ask(&mut self, worker: u64, now: Duration) -> Order {
+    pub(crate) fn ask(&mut self, worker: u64, now: Duration) -> Order {
         self.hear(worker, now);
         if self.is_over() {
             return Order::Exit;
         }
-        let left = self.view.maps.iter().filter(|map| map.winner.is_none()).count();
+        let left = self.maps.iter().filter(|map| map.winner.is_none()).count();
         let early = base::mutant!("reduce-before-last-map") && left == 1;
         let kind = if left == 0 || early { Kind::Reduce } else { Kind::Map };
         // It is no longer at a task that another has won.
         self.leave(worker, now, true, End::Late);
-        let Some(place) = self.pick(kind, worker, now) else { return Order::Wait };
+        let Some(place) = pick(self.tasks(kind), worker, now) else { return Order::Wait };
         let next = self.next_attempt;
         let state = &mut self.tasks(kind)[place];
         let mine = state.live().find(|attempt| attempt.worker == worker).map(|attempt| attempt.number);
@@ -216,29 +172,14 @@ impl Job {
             state.attempts.push(attempt);
             self.next_attempt += 1;
         }
-        let number = u32::try_from(place).unwrap_or(u32::MAX);
-        let won = (0..).zip(&self.view.maps).filter(|_| kind == Kind::Reduce);
+        let won = (0..).zip(&self.maps).filter(|_| kind == Kind::Reduce);
         let maps = won.filter_map(|(number, map)| Some((number, map.winner?))).collect();
-        Order::Run { task: Task { kind, number }, attempt: mine.unwrap_or(next), maps }
-    }
-
-    /// The place of the task that `worker` gets: what it has already, what nobody has, or the oldest that may have a
-    /// twin.
-    fn pick(&mut self, kind: Kind, worker: u64, now: Duration) -> Option<usize> {
-        let tasks = self.tasks(kind);
-        let has = |state: &State| state.live().any(|attempt| attempt.worker == worker);
-        if let Some(place) = tasks.iter().position(has).or_else(|| tasks.iter().position(State::is_idle)) {
-            return Some(place);
-        }
-        let at_work = tasks.iter().enumerate().filter_map(|(place, state)| Some((state.newest()?, place)));
-        let (since, place) = at_work.min()?;
-        let patience = patience(tasks);
-        (now.saturating_sub(since) >= patience).then_some(place)
+        Order::Run { task: Task { kind, number: place as u32 }, attempt: mine.unwrap_or(next), maps }
     }
 
     /// What `worker` was at ends so, if its task is won by another, or whatever it is.
     fn leave(&mut self, worker: u64, now: Duration, only_won: bool, end: End) {
-        let tasks = self.view.maps.iter_mut().chain(&mut self.view.reduces);
+        let tasks = self.maps.iter_mut().chain(&mut self.reduces);
         let left = tasks.filter(|state| !only_won || state.winner.is_some());
         for attempt in left.flat_map(|state| &mut state.attempts) {
             if attempt.worker == worker && attempt.ended.is_none() {
@@ -248,82 +189,84 @@ impl Job {
     }
 
     fn hear(&mut self, worker: u64, now: Duration) {
-        let workers = &mut self.view.workers;
-        workers.retain(|(other, _)| *other != worker);
-        workers.push((worker, now));
-        if workers.len() > WORKERS_MAX {
-            workers.remove(0);
+        self.workers.retain(|(other, _)| *other != worker);
+        self.workers.push((worker, now));
+        if self.workers.len() > WORKERS_MAX {
+            self.workers.remove(0);
         }
     }
 
     /// Whether there is such a task, and nobody has won it yet.
-    pub fn is_open(&mut self, task: Task) -> bool {
+    pub(crate) fn is_open(&mut self, task: Task) -> bool {
         self.state(task).is_some_and(|state| state.winner.is_none())
     }
 
     /// This attempt, perhaps one of an earlier coordinator's, has won. The first one counts.
-    pub fn won(&mut self, task: Task, attempt: u64) {
+    pub(crate) fn won(&mut self, task: Task, attempt: u64) {
         if let Some(state) = self.state(task) {
             state.winner.get_or_insert(attempt);
         }
     }
 
     /// An attempt is done.
-    pub fn done(&mut self, task: Task, attempt: u64, work: Work, now: Duration) {
+    pub(crate) fn done(&mut self, task: Task, attempt: u64, work: Work, now: Duration) {
         self.won(task, attempt);
         let Some(state) = self.state(task) else { return };
         let end = if state.winner == Some(attempt) { End::Won } else { End::Late };
         let Some(one) = state.attempts.iter_mut().find(|one| one.number == attempt) else { return };
-        let is_new = !matches!(one.ended, Some((_, End::Won | End::Late)));
-        let worker = one.worker;
-        if is_new {
+        if !matches!(one.ended, Some((_, End::Won | End::Late))) {
             (one.ended, one.work) = (Some((now, end)), work);
         }
+        let worker = one.worker;
         self.hear(worker, now);
     }
 
     /// The app failed in an attempt. Hearing it twice counts once.
-    pub fn failed(&mut self, task: Task, attempt: u64, report: &str, now: Duration) {
+    pub(crate) fn failed(&mut self, task: Task, attempt: u64, report: String, now: Duration) {
         let Some(state) = self.state(task).filter(|state| state.winner.is_none()) else { return };
         let mut live = state.attempts.iter_mut().filter(|one| one.ended.is_none());
         let Some(one) = live.find(|one| one.number == attempt) else { return };
         one.ended = Some((now, End::Failed));
         let is_report = |one: &&Attempt| matches!(one.ended, Some((_, End::Failed)));
         if state.attempts.iter().filter(is_report).count() >= REPORTS_MAX {
-            self.fail(report.to_owned());
+            self.fail(report);
         }
     }
 
     /// A worker's connection ended: what it was at is free again at once.
-    pub fn gone(&mut self, worker: u64, now: Duration) {
+    pub(crate) fn gone(&mut self, worker: u64, now: Duration) {
         self.leave(worker, now, false, End::Gone);
     }
 
     /// The job cannot be done. The first reason counts.
-    pub fn fail(&mut self, mut why: String) {
+    pub(crate) fn fail(&mut self, mut why: String) {
         why.truncate(why.floor_char_boundary(REPORT_BYTES_MAX));
-        self.view.failure.get_or_insert(why);
-    }
-
-    /// Why the job failed.
-    pub fn failure(&self) -> Option<&str> {
-        self.view.failure.as_deref()
+        self.failure.get_or_insert(why);
     }
 
     /// Whether there is nothing more to do.
-    pub fn is_over(&self) -> bool {
-        self.view.failure.is_some() || self.view.tasks().all(|state| state.winner.is_some())
+    pub(crate) fn is_over(&self) -> bool {
+        let (done, all) = self.progress();
+        self.failure.is_some() || done == all
     }
 
     /// Tasks that are done, and all tasks.
     pub fn progress(&self) -> (usize, usize) {
-        self.view.progress()
+        let tasks = || self.maps.iter().chain(&self.reduces);
+        (tasks().filter(|state| state.winner.is_some()).count(), tasks().count())
     }
+}
 
-    /// Everything, to be shown.
-    pub fn view(&self, now: Duration) -> View {
-        View { now, ..self.view.clone() }
-    }
+/// The place of the task that `worker` gets: what it has already, what nobody has, or the oldest that may have a twin.
+fn pick(tasks: &[State], worker: u64, now: Duration) -> Option<usize> {
+    let has = |state: &State| state.live().any(|attempt| attempt.worker == worker);
+    let free = tasks.iter().position(has).or_else(|| tasks.iter().position(State::is_idle));
+    free.or_else(|| {
+        let at_work = tasks.iter().enumerate().filter(|(_, state)| state.winner.is_none());
+        let newest = |state: &State| state.live().map(|attempt| attempt.since).max();
+        let (since, place) = at_work.filter_map(|(place, state)| Some((newest(state)?, place))).min()?;
+        (now.saturating_sub(since) >= patience(tasks)).then_some(place)
+    })
 }
 
 /// How old the newest attempt at a task must be before a twin is started.

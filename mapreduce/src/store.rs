@@ -14,6 +14,9 @@
 //! that were stopped in between. For that every attempt must send the same pairs: the worker sends those of the first
 //! attempt that made its file of results.
 //!
+//! A key that somebody else changed between 1 and 3 is refused beside a mark that is made. So the mark is a sum of all
+//! values that were meant, and an attempt that finds it compares: what is not there is not called written (rule 122).
+//!
 //! The prefixes of the jobs that run are one row. A job enters its own on condition of the row's version, if none of
 //! the others overlaps with it (rule 121). It is entered by the job, so any coordinator of the job has it.
 //!
@@ -34,6 +37,7 @@ use clerk::api::{ShardId, Version};
 use clerk::connection::{Options, TarpcConnection};
 use clerk::kv::{self, Clerk, Error, Got, Page};
 use futures::{StreamExt, TryStreamExt, future, stream};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::files::Output;
 
@@ -43,37 +47,41 @@ const PART_KEYS: usize = 200;
 const PART_BYTES: usize = BATCH_BYTES_MAX / 2;
 /// No sum has more digits.
 const NUMBER_BYTES: usize = 40;
+/// Rows of a page.
+const PAGE: u32 = 250;
 /// Parts on their way at once.
 const AT_ONCE: usize = 8;
 /// A store that is away is waited for so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
-/// The jobs that run, and the prefix of each.
+/// The key of the jobs that run.
 const JOBS: &str = "mr/jobs";
+
+/// The jobs that run, and the prefix of each.
+type Jobs = BTreeMap<String, String>;
 
 /// Why results are not in the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store's words.
     #[error(transparent)]
     Store(#[from] Error),
-    /// No controller answers.
     #[error("no controller answers: {0}: check --controllers")]
     NoController(String),
+    #[error("{0} is a server of {1:?}, and the job belongs to {2:?}: start that cluster, or make a new job")]
+    OtherCluster(String, String, String),
     /// A value is to be added, and one of both is no number: the key, and the value.
     #[error("{0:?} is {1:?}, not a whole number: nothing can be added to it")]
     NotANumber(String, String),
     /// The key, and the bytes of key and value together.
     #[error("{0:?} and its value have {1} bytes: too many for this store")]
     TooLarge(String, usize),
-    /// A key that jobs need for themselves.
     #[error("{0:?} is a key of this program's own books: write under another prefix")]
     Reserved(String),
-    /// Somebody else writes there.
+    /// One key, or the first of several.
     #[error(
-        "{0:?} was changed by somebody else while the job wrote it ({1}): its value lacks what the job had"
+        "somebody else wrote where the job writes, at {0:?} or near it: what the job had is missing there"
     )]
-    Changed(String, Error),
+    Changed(String),
     /// Another job: its id, its prefix, and the one that is wanted.
     #[error(
         "job {0} writes under {1:?}, which overlaps with {2:?}: wait for it, or `mr clean` its directory"
@@ -81,11 +89,9 @@ pub enum StoreError {
     Locked(String, String, String),
 }
 
-/// A way to the store.
+/// A way to the store, by a clerk whose writes are exactly once.
 #[derive(Clone)]
-pub struct Store {
-    clerk: Clerk,
-}
+pub struct Store(pub Clerk);
 
 /// Keys of one shard, what is written there, and the mark that says that it was.
 struct Part {
@@ -110,26 +116,30 @@ async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
 }
 
 impl Store {
-    /// By a clerk whose writes are exactly once.
-    pub fn new(clerk: Clerk) -> Self {
-        Self { clerk }
-    }
-
-    /// The store of these controllers. Waits so long until one answers.
+    /// The store of these controllers, and the name of its cluster, which must be this one if one is given. Waits so
+    /// long until one answers.
     ///
     /// # Errors
-    /// [`StoreError::NoController`].
-    pub async fn connect(controllers: &[String], within: Duration) -> Result<Self, StoreError> {
+    /// None answers, or one of another cluster.
+    pub async fn connect(
+        controllers: &[String],
+        meant: Option<&str>,
+        within: Duration,
+    ) -> Result<(Self, String), StoreError> {
         let until = clock::now().after(within);
         let mut why = "no address is given".to_owned();
         loop {
             for address in controllers {
                 match socket::cluster_of(address, Duration::from_secs(1)).await {
+                    Ok((cluster, _)) if meant.is_some_and(|meant| meant != cluster) => {
+                        let meant = meant.unwrap_or_default().to_owned();
+                        return Err(StoreError::OtherCluster(address.clone(), cluster, meant));
+                    }
                     Ok((cluster, key)) => {
-                        let options = Options { key: Key::new(key), ..Options::of(cluster) };
+                        let options = Options { key: Key::new(key), ..Options::of(cluster.clone()) };
                         let connection = Arc::new(TarpcConnection::new(options));
                         let options = kv::Options { seed: rand::random(), ..kv::Options::default() };
-                        return Ok(Self::new(Clerk::new(connection, controllers.to_vec(), options)));
+                        return Ok((Self(Clerk::new(connection, controllers.to_vec(), options)), cluster));
                     }
                     Err(error) => why = format!("{address}: {error}"),
                 }
@@ -142,25 +152,16 @@ impl Store {
     }
 
     /// The limits of the store.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn limits(&self) -> Result<Params, StoreError> {
-        patiently(|| async { Ok(self.clerk.limits().await?) }).await
+        patiently(|| async { Ok(self.0.limits().await?) }).await
     }
 
     /// A page of a shard.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn scan(&self, shard: ShardId, after: Option<&Bytes>, limit: u32) -> Result<Page, StoreError> {
-        patiently(|| async { Ok(self.clerk.scan(shard, after.cloned(), limit).await?) }).await
+    pub(crate) async fn scan(&self, shard: ShardId, after: Option<&Bytes>) -> Result<Page, StoreError> {
+        patiently(|| async { Ok(self.0.scan(shard, after.cloned(), PAGE).await?) }).await
     }
 
     /// Writes the pairs of a reducer, unless that was done before.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn send(
         &self,
         job: u64,
@@ -176,66 +177,64 @@ impl Store {
     /// One try. That a twin was faster is an unknown outcome: the next look at the mark tells.
     async fn try_part(&self, part: &Part, add: bool) -> Result<(), StoreError> {
         base::mutant!("mark-read-first", {
-            if self.clerk.get(part.mark.clone()).await?.value.is_some() {
+            if self.0.get(part.mark.clone()).await?.value.is_some() {
                 return Ok(());
             }
         });
-        let reads = part.pairs.iter().map(|(key, _)| self.clerk.get(key.clone()));
-        let seen: Vec<Got> = future::try_join_all(reads).await?;
-        let mark = self.clerk.get(part.mark.clone()).await?;
-        let mut is_written = mark.value.is_some();
-        base::mutant!("mark-skipped", is_written = false);
-        base::mutant!("mark-read-first", is_written = false);
-        if is_written {
-            return Ok(());
+        let seen = self.read(part).await?;
+        let mut mark = self.0.get(part.mark.clone()).await?.value;
+        base::mutant!("mark-skipped", mark = None);
+        base::mutant!("mark-read-first", mark = None);
+        if let Some(meant) = mark.take() {
+            let values = self.read(part).await?.into_iter().map(|got| got.value.unwrap_or_default());
+            let is_whole = digest(&values.collect()) == meant || base::mutant!("loss-forgotten");
+            let one = shown(&part.pairs[0].0);
+            return if is_whole { Ok(()) } else { Err(StoreError::Changed(one)) };
         }
-        let mut writes = Vec::with_capacity(part.pairs.len() + 1);
-        for ((key, value), seen) in part.pairs.iter().zip(&seen) {
-            let value = if add { sum(key, seen.value.as_deref(), value)? } else { value.clone() };
-            writes.push((key.clone(), put(value, seen.version)));
-        }
-        writes.push((part.mark.clone(), put(String::new(), Version(0))));
-        let mut results = self.clerk.batch(writes).await;
+        let value = |((key, value), seen): (&(Bytes, String), &Got)| match add {
+            true => sum(key, seen.value.as_deref(), value),
+            false => Ok(value.clone()),
+        };
+        let values = part.pairs.iter().zip(&seen).map(value).map(|value| Ok(Bytes::from(value?)));
+        let values = values.collect::<Result<Vec<Bytes>, StoreError>>()?;
+        let mark = (part.mark.clone(), put(digest(&values).into(), Version(0)));
+        let keys = part.pairs.iter().zip(seen).map(|((key, _), seen)| (key.clone(), seen.version));
+        let writes = keys.zip(values).map(|((key, version), value)| (key, put(value, version)));
+        let mut results = self.0.batch(writes.chain([mark])).await;
         match results.pop() {
             Some(Ok(_)) => {}
             Some(Err(Error::VersionMismatch { .. })) | None => return Err(Error::Unknown.into()),
             Some(Err(error)) => return Err(error.into()),
         }
         // The mark is there: what is not written now never will be.
-        part.pairs.iter().zip(results).try_for_each(|((key, _), result)| match result {
-            Ok(_) => Ok(()),
-            Err(error) => Err(StoreError::Changed(shown(key), error)),
-        })
+        match results.iter().position(Result::is_err) {
+            Some(place) => Err(StoreError::Changed(shown(&part.pairs[place].0))),
+            None => Ok(()),
+        }
     }
 
-    /// Has a prefix for this job alone, whichever coordinator asks.
+    /// All keys of a part.
+    async fn read(&self, part: &Part) -> Result<Vec<Got>, StoreError> {
+        let reads = part.pairs.iter().map(|(key, _)| self.0.get(key.clone()));
+        Ok(future::try_join_all(reads).await?)
+    }
+
+    /// Has a prefix for this job alone, whichever coordinator asks; none: gives it back. Harmless when repeated.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], and the store's.
-    pub async fn claim(&self, job: u64, prefix: &str) -> Result<(), StoreError> {
-        self.enter(job, Some(prefix)).await
-    }
-
-    /// Gives the job's prefix back. Harmless when repeated.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn release(&self, job: u64) -> Result<(), StoreError> {
-        self.enter(job, None).await
-    }
-
-    async fn enter(&self, job: u64, prefix: Option<&str>) -> Result<(), StoreError> {
+    /// That another job has it, and the store's.
+    pub async fn hold(&self, job: u64, prefix: Option<&str>) -> Result<(), StoreError> {
         let name = format!("{job:016x}");
         patiently(|| async {
-            let row = self.clerk.get(JOBS).await?;
+            let row = self.0.get(JOBS).await?;
             let text = row.value.as_deref().unwrap_or(b"{}");
-            let mut jobs: BTreeMap<String, String> = serde_json::from_slice(text)
+            let mut jobs: Jobs = serde_json::from_slice(text)
                 .map_err(|error| Error::Refused { why: format!("the row {JOBS} is damaged: {error}") })?;
             if !change_jobs(&mut jobs, &name, prefix)? {
                 return Ok(());
             }
             let text = serde_json::to_vec(&jobs).unwrap_or_default();
-            match self.clerk.put_if(JOBS, text, row.version).await {
+            match self.0.put_if(JOBS, text, row.version).await {
                 // The next look at the row tells.
                 Err(Error::VersionMismatch { .. }) => Err(Error::Unknown.into()),
                 result => Ok(result.map(drop)?),
@@ -246,11 +245,7 @@ impl Store {
 }
 
 /// Enters the prefix of a job, or removes it; whether that changes anything.
-fn change_jobs(
-    jobs: &mut BTreeMap<String, String>,
-    name: &str,
-    prefix: Option<&str>,
-) -> Result<bool, StoreError> {
+fn change_jobs(jobs: &mut Jobs, name: &str, prefix: Option<&str>) -> Result<bool, StoreError> {
     let Some(prefix) = prefix else { return Ok(jobs.remove(name).is_some()) };
     let overlaps = |other: &str| {
         (other.starts_with(prefix) || prefix.starts_with(other)) && !base::mutant!("prefix-shared")
@@ -267,8 +262,13 @@ pub fn is_reserved(key: &[u8]) -> bool {
     tagged.unwrap_or(key).starts_with(b"mr/")
 }
 
-fn put(value: String, at: Version) -> Write {
-    Write::Put { value: value.into(), expected: Some(at) }
+fn put(value: Bytes, at: Version) -> Write {
+    Write::Put { value, expected: Some(at) }
+}
+
+/// What a mark says of the values of its part.
+fn digest(values: &Vec<Bytes>) -> String {
+    format!("{:016x}", xxh3_64(&base::codec::encode(values)))
 }
 
 fn shown(key: &[u8]) -> String {

@@ -6,74 +6,64 @@
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use base::clock;
 use futures::FutureExt as _;
 
-use crate::api::{Coordinate, Reply, Request, Unreachable};
-use crate::files::{self, Directory, Input, Output, Spec};
+use crate::api::{Coordinate, Reply, Request};
+use crate::files::{self, Directory, Input, Spec};
 use crate::input;
 use crate::job::{Kind, Order, Task, Work};
-use crate::program::{Emitted, Fault, Groups, PAIRS_BYTES_MAX, Program, part_of};
-use crate::store::{Store, StoreError};
-use crate::trials::Host;
+use crate::program::{Fault, Groups, PAIRS_BYTES_MAX, Pairs, Program, bytes_of, group, part_of, too_much};
+use crate::store::Store;
 
 /// A coordinator that does not answer is tried so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How a worker ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// The job is over, as far as it can be known.
-    Over,
-    /// The app ended its process: this worker is to end at once, with a failure.
-    Exit,
-    /// No coordinator ever answered.
-    Unreachable(Unreachable),
-}
-
-/// A worker.
+/// A worker, and the number by which the coordinator knows it.
+#[allow(missing_docs)]
 pub struct Worker<'a> {
-    /// The way to the coordinator.
     pub coordinator: &'a dyn Coordinate,
-    /// The job's files.
     pub directory: &'a Directory,
-    /// The job.
     pub spec: &'a Spec,
-    /// What it runs.
-    pub program: &'a Program,
-    /// The store, if the job uses one.
+    pub program: &'a dyn Program,
     pub store: Option<&'a Store>,
-    /// Who this is.
-    pub host: &'a Host,
+    pub me: u64,
 }
 
 impl Worker<'_> {
-    /// Works until the job is over.
-    pub async fn run(&self) -> Ended {
+    /// Works until the job is over, as far as it can be known.
+    ///
+    /// # Errors
+    /// The app ended its process: this worker is to end at once. Or no coordinator ever answered.
+    pub async fn run(&self) -> anyhow::Result<()> {
         let mut has_worked = false;
         loop {
-            let (task, attempt, maps) = match self.ask(Request::Ask { worker: self.host.me }).await {
-                Ok(Reply::Order(Order::Exit)) => return Ended::Over,
-                Ok(Reply::Order(Order::Run { task, attempt, maps })) => (task, attempt, maps),
-                Ok(Reply::Order(Order::Wait)) => {
-                    base::mutant!("exit-at-wait", return Ended::Over);
-                    has_worked = true;
-                    continue;
-                }
-                Ok(_) => return Ended::Unreachable(Unreachable("it answers another question".into())),
-                Err(_) if has_worked || self.is_finished() => return Ended::Over,
-                Err(error) => return Ended::Unreachable(error),
+            let order = match self.ask(Request::Ask(self.me)).await {
+                Ok(Reply::Order(order)) => order,
+                Ok(_) => bail!("the coordinator answers another question"),
+                Err(_) if has_worked || self.is_finished() => return Ok(()),
+                Err(error) => return Err(error),
             };
             has_worked = true;
+            let (task, attempt, maps) = match order {
+                Order::Run { task, attempt, maps } => (task, attempt, maps),
+                Order::Wait => {
+                    base::mutant!("exit-at-wait", return Ok(()));
+                    continue;
+                }
+                Order::Exit => return Ok(()),
+            };
             let request = match self.work(task, attempt, &maps).await {
-                Ok(work) => Request::Done { task, attempt, work },
-                Err(Fault::Exit) => return Ended::Exit,
+                Ok(work) => Request::Done(task, attempt, work),
+                Err(Fault::Exit) => bail!("the app ended its process"),
                 Err(Fault::Failed(record, text)) => {
-                    Request::Failed { task, attempt, report: self.report(task, &record, &text) }
+                    Request::Failed(task, attempt, format!("{}, record {record:?}: {text}", self.place(task)))
                 }
             };
             // If nobody hears it, the task is done again.
@@ -82,7 +72,7 @@ impl Worker<'_> {
     }
 
     /// Asks until somebody answers, or patience or the job is over.
-    async fn ask(&self, request: Request) -> Result<Reply, Unreachable> {
+    async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
         let until = clock::now().after(PATIENCE);
         loop {
             match self.coordinator.call(request.clone()).await {
@@ -97,17 +87,14 @@ impl Worker<'_> {
         !self.directory.exists() || self.directory.finished().is_some()
     }
 
-    fn report(&self, task: Task, record: &str, text: &str) -> String {
-        let file = match &self.spec.input {
-            Input::Files(files) => files.get(usize::try_from(task.number).unwrap_or(usize::MAX)),
-            Input::Store { .. } => None,
-        };
-        let place = match (task.kind, file) {
+    fn place(&self, task: Task) -> String {
+        match (task.kind, &self.spec.input) {
             (Kind::Reduce, _) => format!("reducer {}", task.number),
-            (Kind::Map, Some((_, path))) => path.display().to_string(),
-            (Kind::Map, None) => format!("shard {}", task.number),
-        };
-        format!("{place}, record {record:?}: {text}")
+            (Kind::Map, Input::Store { .. }) => format!("shard {}", task.number),
+            (Kind::Map, Input::Files(files)) => {
+                files.get(task.number as usize).map_or(String::new(), |(_, path)| path.display().to_string())
+            }
+        }
     }
 
     async fn work(&self, task: Task, attempt: u64, maps: &[(u32, u64)]) -> Result<Work, Fault> {
@@ -127,21 +114,26 @@ impl Worker<'_> {
     }
 
     async fn map(&self, number: u32, attempt: u64, record: &mut String) -> Result<Work, Fault> {
-        let (mut work, mut emitted, mut after) = (Work::default(), Emitted::default(), None);
+        let (mut work, mut after, mut room) = (Work::default(), None, PAIRS_BYTES_MAX);
+        let mut parts: Vec<Pairs> = vec![Pairs::new(); self.spec.reduces as usize];
         loop {
             let (records, next) = input::page(self.spec, self.store, number, after.as_ref()).await?;
             for (name, text) in records {
                 record.clone_from(&name);
-                self.program.map(self.host, &name, &text, &mut emitted).await?;
-                work.records += 1;
-                work.bytes += text.len() as u64;
+                let pairs = self.program.map(&name, &text).await?;
+                let bytes = pairs.iter().map(|(key, value)| bytes_of(key, value)).sum();
+                room = room.checked_sub(bytes).ok_or_else(|| too_much(&name))?;
+                for pair in pairs {
+                    parts[part_of(&pair.0, self.spec.reduces) as usize].push(pair);
+                }
+                work = Work { records: work.records + 1, bytes: work.bytes + text.len() as u64 };
             }
-            after = next;
-            if after.is_none() {
-                break;
+            match next {
+                Some(_) => after = next,
+                None => break,
             }
         }
-        for (reduce, part) in (0..).zip(emitted.deal(self.spec.reduces)) {
+        for (reduce, part) in (0..).zip(parts) {
             self.write(&files::intermediate(number, reduce, attempt), &base::codec::encode(&part))?;
         }
         Ok(work)
@@ -154,20 +146,29 @@ impl Worker<'_> {
         maps: &[(u32, u64)],
         record: &mut String,
     ) -> Result<Work, Fault> {
-        let (groups, bytes) = self.gather(number, maps)?;
-        let work = Work { records: groups.len() as u64, bytes };
-        let mut pairs = self.program.reduce(self.host, &groups, |key| key.clone_into(record)).await?;
+        let (mut groups, mut bytes) = (Groups::new(), 0);
+        for (map, attempt) in maps {
+            let name = files::intermediate(*map, number, *attempt);
+            let (pairs, read) = self.pairs(&name)?;
+            bytes += read;
+            if bytes > PAIRS_BYTES_MAX {
+                let text = format!("more than {PAIRS_BYTES_MAX} bytes of pairs: run it with more --reduces");
+                return Err(Fault::of(name, text));
+            }
+            group(&mut groups, pairs);
+        }
+        let mut pairs = self.program.reduce(&groups, record).await?;
         if let (Some(output), Some(store)) = (&self.spec.output, self.store) {
             check_keys(&pairs, number, self.spec.reduces)?;
             // Every attempt sends the same: what the first one has made (rule 92).
-            let name = files::results(number);
+            let name = format!("results-{number}");
             let made = self.directory.make_once(&name, &base::codec::encode(&pairs));
-            made.map_err(|error| wrote(&name, &error))?;
+            made.map_err(|error| unwritten(&name, &error))?;
             if !base::mutant!("own-results-sent") {
                 pairs = self.pairs(&name)?.0;
             }
             let sent = store.send(self.spec.id, number, output, &pairs).await;
-            sent.map_err(|error| self.not_sent(output, &error))?;
+            sent.map_err(|error| Fault::of(&output.prefix, error))?;
         }
         let text: String = pairs.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
         base::mutant!("rename-too-early", {
@@ -178,84 +179,43 @@ impl Worker<'_> {
             }
         });
         self.write(&files::reduced(number, attempt), text.as_bytes())?;
-        Ok(work)
+        Ok(Work { records: groups.len() as u64, bytes: bytes as u64 })
     }
 
-    /// The next attempt would find the part's mark and call it sent. So what is lost is written down first: no later
-    /// attempt and no other coordinator can then end the job well (rule 122).
-    fn not_sent(&self, output: &Output, error: &StoreError) -> Fault {
-        let text = error.to_string();
-        match error {
-            StoreError::Changed(..) if !base::mutant!("loss-forgotten") => match self.directory.lose(&text) {
-                Ok(()) => Fault::of(&output.prefix, text),
-                Err(why) => Fault::of(&output.prefix, format!("{text} (and that cannot be noted: {why})")),
-            },
-            _ => Fault::of(&output.prefix, text),
-        }
-    }
-
-    /// What all maps have for a reducer.
-    fn gather(&self, number: u32, maps: &[(u32, u64)]) -> Result<(Groups, u64), Fault> {
-        let (mut groups, mut bytes) = (Groups::new(), 0);
-        for (map, attempt) in maps {
-            let name = files::intermediate(*map, number, *attempt);
-            let (pairs, read) = self.pairs(&name)?;
-            bytes += read;
-            if bytes > PAIRS_BYTES_MAX as u64 {
-                let text = format!("more than {PAIRS_BYTES_MAX} bytes of pairs: run it with more --reduces");
-                return Err(Fault::of(name, text));
-            }
-            pairs.into_iter().for_each(|(key, value)| groups.entry(key).or_default().push(value));
-        }
-        Ok((groups, bytes))
-    }
-
-    fn pairs(&self, name: &str) -> Result<(Vec<(String, String)>, u64), Fault> {
+    /// The pairs in a file, and its bytes.
+    fn pairs(&self, name: &str) -> Result<(Pairs, usize), Fault> {
         let bytes = self.directory.read(name).map_err(|error| Fault::of(name, error))?;
-        let pairs =
-            base::codec::decode(&bytes, PAIRS_BYTES_MAX * 2).map_err(|error| Fault::of(name, error))?;
-        Ok((pairs, bytes.len() as u64))
+        let pairs = base::codec::decode(&bytes, PAIRS_BYTES_MAX * 2);
+        Ok((pairs.map_err(|error| Fault::of(name, error))?, bytes.len()))
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Fault> {
-        self.directory.replace(name, bytes).map_err(|error| wrote(name, &error))
+        self.directory.replace(name, bytes).map_err(|error| unwritten(name, &error))
     }
 }
 
 /// In the store a key has one value of one reducer (rule 92). A command may print anything: in files that is its own
 /// affair.
 fn check_keys(pairs: &[(String, String)], number: u32, reduces: u32) -> Result<(), Fault> {
+    const WHY: &str =
+        "printed twice, or not given to this reducer: into the store a reduce prints each of its keys once";
     let mut seen = BTreeSet::new();
-    match pairs.iter().find(|(key, _)| !seen.insert(key) || part_of(key, reduces) != number) {
-        None => Ok(()),
-        Some((key, _)) => Err(Fault::of(
-            key,
-            "printed twice, or not given to this reducer: into the store a reduce prints each of its keys once",
-        )),
-    }
+    let odd = pairs.iter().find(|(key, _)| !seen.insert(key) || part_of(key, reduces) != number);
+    odd.map_or(Ok(()), |(key, _)| Err(Fault::of(key, WHY)))
 }
 
-fn wrote(name: &str, error: &std::io::Error) -> Fault {
+fn unwritten(name: &str, error: &std::io::Error) -> Fault {
     Fault::of(name, format!("cannot be written: {error}"))
 }
 
 /// The whole job in one go, without workers: what their output must be.
-///
-/// # Errors
-/// The record, and a text.
-pub async fn sequential(
-    program: &Program,
-    host: &Host,
-    files: &[(String, std::path::PathBuf)],
-) -> Result<Vec<(String, String)>, Fault> {
-    let mut emitted = Emitted::default();
+pub async fn sequential(program: &dyn Program, files: &[(String, PathBuf)]) -> Result<Pairs, Fault> {
+    let mut groups = Groups::new();
     for (name, path) in files {
         let text = input::read(path).map_err(|why| Fault::of(name, why))?;
-        program.map(host, name, &text, &mut emitted).await?;
+        group(&mut groups, program.map(name, &text).await?);
     }
-    let mut groups = Groups::new();
-    emitted.pairs.into_iter().for_each(|(key, value)| groups.entry(key).or_default().push(value));
-    program.reduce(host, &groups, |_| {}).await
+    program.reduce(&groups, &mut String::new()).await
 }
 
 #[cfg(test)]

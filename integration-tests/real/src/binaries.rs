@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-const NAMES: [&str; 4] = ["clerk", "mr", "shardctrler", "shardkv"];
+const NAMES: [&str; 5] = ["clerk", "mr", "mr-trials", "shardctrler", "shardkv"];
 
 /// The path of the program `name`.
 ///

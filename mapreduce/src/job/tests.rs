@@ -39,9 +39,8 @@ fn a_twin_starts_after_ten_seconds_and_the_first_that_is_done_wins() {
     assert_eq!(job.ask(3, s(19)), Order::Wait);
     job.done(task, twin, Work::default(), s(20));
     job.done(task, first, Work::default(), s(21));
-    let view = job.view(s(21));
-    assert_eq!(view.maps[0].winner, Some(twin));
-    let ends: Vec<_> = view.maps[0].attempts.iter().map(|one| one.ended.unwrap().1).collect();
+    assert_eq!(job.maps[0].winner, Some(twin));
+    let ends: Vec<_> = job.maps[0].attempts.iter().map(|one| one.ended.unwrap().1).collect();
     assert_eq!(ends, [End::Late, End::Won]);
     let Order::Run { task, maps, .. } = job.ask(3, s(21)) else { panic!("no reduce") };
     assert_eq!((task.kind, maps), (Kind::Reduce, vec![(0, twin)]));
@@ -65,15 +64,15 @@ fn what_a_gone_worker_had_is_free_at_once_and_three_reports_of_one_task_end_the_
         let (task, attempt) = run(job.ask(worker, s(0)));
         job.gone(worker, s(0));
         // Whatever arrives of it later is no report.
-        job.failed(task, attempt, "late", s(0));
+        job.failed(task, attempt, "late".into(), s(0));
     }
     for worker in 20..23 {
         assert!(!job.is_over());
         let (task, attempt) = run(job.ask(worker, s(1)));
-        job.failed(task, attempt, "app panicked", s(1));
-        job.failed(task, attempt, "app panicked", s(1));
+        job.failed(task, attempt, "app panicked".into(), s(1));
+        job.failed(task, attempt, "app panicked".into(), s(1));
     }
-    assert_eq!(job.failure(), Some("app panicked"));
+    assert_eq!(job.failure.as_deref(), Some("app panicked"));
     assert_eq!(job.ask(1, s(1)), Order::Exit);
 }
 
@@ -140,13 +139,13 @@ proptest! {
                 }
                 Step::Failed(which) if !given.is_empty() => {
                     let (task, attempt, _) = given[which % given.len()];
-                    job.failed(task, attempt, "bad record", now);
+                    job.failed(task, attempt, "bad record".into(), now);
                     if !won.contains(&task) {
                         live.remove(&attempt);
                     }
                 }
                 // An attempt of another coordinator's may be reported as failed, and changes nothing.
-                Step::Nonsense(task, attempt) => job.failed(task, attempt, "who?", now),
+                Step::Nonsense(task, attempt) => job.failed(task, attempt, "who?".into(), now),
                 Step::Ask(worker) => match job.ask(worker, now) {
                     Order::Run { task, attempt, maps: inputs } => {
                         prop_assert!(!won.contains(&task));
@@ -179,9 +178,8 @@ proptest! {
             }
         }
         prop_assert!(job.is_over());
-        if job.failure().is_none() {
-            let view = job.view(now);
-            prop_assert!(view.maps.iter().chain(&view.reduces).all(|state| state.winner.is_some()));
+        if job.failure.is_none() {
+            prop_assert!(job.maps.iter().chain(&job.reduces).all(|state| state.winner.is_some()));
         }
     }
 }

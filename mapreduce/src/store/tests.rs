@@ -2,7 +2,12 @@ use std::collections::BTreeMap;
 
 use clerk::api::config::{Params, shard_of};
 
-use super::{PART_KEYS, StoreError, change_jobs, deal, is_reserved, sum};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::socket::{Here, Limits, Listener};
+
+use super::{PART_KEYS, Store, StoreError, change_jobs, deal, is_reserved, sum};
 use crate::files::Output;
 
 fn words() -> Output {
@@ -83,4 +88,22 @@ fn of_jobs_whose_prefixes_overlap_one_runs() {
     assert_eq!(change_jobs(&mut jobs, "1", None), Ok(true));
     assert_eq!(change_jobs(&mut jobs, "1", None), Ok(false));
     assert_eq!(change_jobs(&mut jobs, "3", Some("a/b/c")), Ok(true));
+}
+
+/// A job that goes on when another cluster has the addresses would write the rest of its results there.
+#[tokio::test]
+async fn a_job_goes_on_only_with_its_own_cluster() {
+    let listener = Listener::bind("127.0.0.1:0", Limits::default()).await.unwrap();
+    let addresses = [listener.address().to_string()];
+    let here = Arc::new(Here { cluster: "new".to_owned(), ..Here::default() });
+    tokio::spawn(listener.run(move |arrival| {
+        let here = Arc::clone(&here);
+        async move { drop(arrival.admit(&here).await) }
+    }));
+    for meant in [None, Some("new")] {
+        let (_, cluster) = Store::connect(&addresses, meant, Duration::ZERO).await.ok().unwrap();
+        assert_eq!(cluster, "new");
+    }
+    let refused = Store::connect(&addresses, Some("old"), Duration::ZERO).await.err().unwrap().to_string();
+    assert!(refused.contains("\"new\"") && refused.contains("\"old\""), "{refused}");
 }

@@ -193,10 +193,11 @@ impl Machine {
     pub(crate) fn set_state(&mut self, rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
         rows::put_state(rows, shard, state);
         let goes_on = state.serves() && self.state(shard).is_some_and(ShardState::serves);
-        if !goes_on && !base::mutant!("cache-survives-move") {
-            if let Some(served) = self.served.remove(&shard) {
-                self.sessions.gone(served.sessions.len());
-            }
+        if !goes_on
+            && !base::mutant!("cache-survives-move")
+            && let Some(served) = self.served.remove(&shard)
+        {
+            self.sessions.gone(served.sessions.len());
         }
         if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
             *slot = state;

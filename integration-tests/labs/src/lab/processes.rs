@@ -28,7 +28,7 @@ use real::{Place, Server, anonymous_bytes, free_ports};
 use sim::cluster::group_of;
 use sim::{Name, lock};
 
-const CLUSTER: &str = "lab";
+pub(super) const CLUSTER: &str = "lab";
 /// The time limit for a new group to have a leader.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 

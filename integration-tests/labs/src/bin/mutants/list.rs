@@ -150,7 +150,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("any-attempt-read", &["MR-dice"], "attempts at a map write the same file, even after one has won (rule 90)"),
     of("own-results-sent", &["MR-dice"], "an attempt sends its own results, not those of the first (rule 92)"),
     of("prefix-shared", &["MR-locked"], "jobs write under prefixes that overlap (rule 121)"),
-    of("loss-forgotten", &["MR-changed"], "a count that the store lacks is not noted (rule 122)"),
+    of("loss-forgotten", &["MR-changed", "MR-lost"], "a mark is believed although values are missing (rule 122)"),
     of("mark-skipped", &["MR-twins", "MR-store"], "results are written although their mark exists (rule 91)"),
     of("mark-read-first", &["MR-twins", "MR-store"], "the mark is read before the keys (rule 91)"),
 ];

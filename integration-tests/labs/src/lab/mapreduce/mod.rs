@@ -1,11 +1,12 @@
 //! A job of MapReduce, its coordinators and workers, as scenarios drive them.
 //!
 //! In the simulator a worker is a task: dropping it kills it, not polling it stops it, and its
-//! process id is its number. On real processes it is the program `mr`. Both work in a directory on
-//! a real disk.
+//! process id is its number. On real processes it is the program `mr-trials`, which is `mr`
+//! with the apps of the labs' tests. Both work in a directory on a real disk.
 
 mod processes;
 mod simulated;
+pub mod trials;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,11 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{anyhow, ensure};
 use base::clock;
-use mapreduce::files::{Directory, Input, Output, Run, Spec};
-use mapreduce::job::{Kind, Task};
-use mapreduce::program::{Fault, Program};
-use mapreduce::trials::Host;
-use mapreduce::worker::sequential;
+use mapreduce::{Directory, Fault, Input, Kind, Output, Run, Spec, Task, sequential};
 use rand::RngExt as _;
 
 use super::{Lab, Store};
@@ -79,7 +76,7 @@ pub struct Job {
     directory: Directory,
     spec: Spec,
     seat: Seat,
-    store: Option<mapreduce::store::Store>,
+    store: Option<mapreduce::Store>,
 }
 
 impl Job {
@@ -128,9 +125,10 @@ impl Job {
             reduces: REDUCES,
             output,
             controllers: store.map(|store| store.ground.addresses("ctrl")).unwrap_or_default(),
+            cluster: super::processes::CLUSTER.to_owned(),
         };
         let directory = Directory::create(&place.path().join("job"), &spec)?;
-        let store = store.map(|store| mapreduce::store::Store::new(store.client().clerk));
+        let store = store.map(|store| mapreduce::Store(store.client().clerk));
         Ok(Self { lab: lab.clone(), place, directory, spec, seat: Seat::default(), store })
     }
 
@@ -223,9 +221,9 @@ impl Job {
     /// # Errors
     /// When an input cannot be read.
     pub async fn expected(&self, app: &str) -> anyhow::Result<BTreeMap<String, String>> {
-        let program = Program::of(&Run::App(app.to_owned())).map_err(anyhow::Error::msg)?;
+        let program = trials::find(app, &self.directory.own).map_err(anyhow::Error::msg)?;
         let Input::Files(files) = &self.spec.input else { anyhow::bail!("not a job over files") };
-        match sequential(&program, &Host::of(0), files).await {
+        match sequential(&*program, files).await {
             Ok(pairs) => Ok(pairs.into_iter().collect()),
             Err(Fault::Failed(record, text)) => Err(anyhow!("{record}: {text}")),
             Err(Fault::Exit) => Err(anyhow!("the sequential program ended")),

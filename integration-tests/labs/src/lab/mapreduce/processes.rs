@@ -1,4 +1,4 @@
-//! `mr` as processes. They need no lock files; the files tell the reaper of the place which
+//! `mr-trials` as processes. They need no lock files; the files tell the reaper of the place which
 //! processes to kill.
 
 use std::process::{Child, Command, Stdio};
@@ -25,10 +25,10 @@ pub(super) fn worker(job: &Job) -> anyhow::Result<Running> {
 }
 
 fn start(job: &Job, verb: &str, arguments: &[&str]) -> anyhow::Result<Running> {
-    let mut command = Command::new(binary("mr"));
-    command.arg(verb).arg(job.directory.path()).args(arguments);
+    let mut command = Command::new(binary("mr-trials"));
+    command.arg(verb).arg(&job.directory.place).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().context("mr")?;
+    let child = command.spawn().context("mr-trials")?;
     let own = job.place.path().join(format!("mr-{}", child.id()));
     std::fs::create_dir(&own)?;
     std::fs::write(own.join("lock"), child.id().to_string())?;

@@ -8,18 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use base::clock;
+use anyhow::{anyhow, bail};
 use futures::future::BoxFuture;
-use mapreduce::api::{Coordinate, Reply, Request, Unreachable};
-use mapreduce::coordinator::Coordinator;
-use mapreduce::program::Program;
-use mapreduce::trials::Host;
-use mapreduce::worker::{Ended, Worker};
+use mapreduce::{Coordinate, Coordinator, Reply, Request, Run, Worker};
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Job;
+use super::trials::{self, Host};
 use crate::lab::{Lab, Net};
 use sim::{Generator, Label, Name, World, lock};
 
@@ -117,23 +114,11 @@ pub(super) fn coordinator(job: &Job, world: &World) -> anyhow::Result<Task> {
     let life = u32::try_from(seat.numbers.fetch_add(1, Ordering::Relaxed))?;
     world.note(&format!("mr coordinator {life}"));
     let work = async move {
-        let writes = store.as_ref().zip(spec.output.as_ref());
-        if let Some((store, output)) = writes
-            && store.claim(spec.id, &output.prefix).await.is_err()
-        {
-            return false;
-        }
-        let Ok(coordinator) = Coordinator::new(directory.clone(), &spec, life) else { return false };
+        let Ok(coordinator) = Coordinator::begin(directory, spec, store, life).await else { return false };
         let coordinator = Arc::new(coordinator);
         *lock(&seat.answering) = Some((Arc::clone(&coordinator), watch::Sender::new(false)));
         let _leaves = Leaves(seat.clone());
-        let failure = coordinator.over().await;
-        let mut well = failure.is_none() && directory.finish(failure.as_deref()).is_ok();
-        if let (Some((store, _)), true) = (writes, well) {
-            well = store.release(spec.id).await.is_ok();
-        }
-        clock::sleep(Duration::from_secs(1)).await;
-        well
+        coordinator.end(std::future::pending()).await.is_ok()
     };
     Ok(Task::spawn(work))
 }
@@ -160,28 +145,27 @@ impl Way {
         !is_lost
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, Unreachable> {
-        let lost = || Unreachable("no answer".to_owned());
+    async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
         self.lab.count_rpc();
         if !self.travel().await {
-            return Err(lost());
+            bail!("no answer");
         }
         let answering =
             lock(&self.seat.answering).as_ref().map(|(one, closed)| (Arc::clone(one), closed.subscribe()));
         let Some((coordinator, mut closed)) = answering else {
-            return Err(Unreachable("nobody listens".into()));
+            bail!("nobody listens");
         };
         let reply = tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => return Err(lost()),
+            _ = closed.wait_for(|closed| *closed) => bail!("no answer"),
             reply = coordinator.handle(request) => reply,
         };
-        if self.travel().await { Ok(reply) } else { Err(lost()) }
+        if self.travel().await { Ok(reply) } else { Err(anyhow!("no answer")) }
     }
 }
 
 impl Coordinate for Way {
-    fn call(&self, request: Request) -> BoxFuture<'_, Result<Reply, Unreachable>> {
+    fn call(&self, request: Request) -> BoxFuture<'_, anyhow::Result<Reply>> {
         Box::pin(self.ask(request))
     }
 }
@@ -211,7 +195,7 @@ pub(super) fn worker(job: &Job, world: &World) -> anyhow::Result<Task> {
     let alive = Arc::clone(&job.seat.alive);
     let host = Host {
         me,
-        directory: job.directory.own().to_owned(),
+        directory: job.directory.own.clone(),
         alive: Box::new(move |other| lock(&alive).contains(&other)),
         random: Mutex::new(rand::rngs::StdRng::seed_from_u64(job.lab.derive(&name))),
     };
@@ -224,11 +208,12 @@ pub(super) fn worker(job: &Job, world: &World) -> anyhow::Result<Task> {
         name,
     };
     let (directory, spec, store) = (job.directory.clone(), job.spec.clone(), job.store.clone());
-    let program = Program::of(&spec.run).map_err(anyhow::Error::msg)?;
+    let Run::App(app) = &spec.run else { bail!("no app of a job of the labs") };
+    let program = trials::program(app, host).map_err(anyhow::Error::msg)?;
     let work = async move {
-        let (coordinator, directory, spec, program) = (&way, &directory, &spec, &program);
-        let worker = Worker { coordinator, directory, spec, program, store: store.as_ref(), host: &host };
-        matches!(worker.run().await, Ended::Over)
+        let (coordinator, directory, spec, program, store) =
+            (&way, &directory, &spec, &*program, store.as_ref());
+        Worker { coordinator, directory, spec, program, store, me }.run().await.is_ok()
     };
     Ok(Task::spawn(work))
 }

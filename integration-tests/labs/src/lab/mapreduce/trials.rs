@@ -1,37 +1,31 @@
 //! The labs' apps that watch or disturb the workers which run them, and an app that panics.
 //!
-//! They sleep by [`base::clock`] and know their worker only as a [`Host`], so they run in virtual time, too.
+//! They sleep by [`base::clock`] and know their worker only as a [`Host`], so they run in virtual time, too. On real
+//! processes they are apps of the program `mr-trials`, which is `mr` with them in its table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock;
+use mapreduce::{Fault, Groups, Made, Pairs, Program};
+use mapreduce_cli::words;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::apps::words;
-use crate::program::{Emitted, Fault};
-
 /// The worker that runs a trial.
-pub struct Host {
+pub(super) struct Host {
     /// Its number: a process has its process id.
-    pub me: u64,
+    pub(super) me: u64,
     /// Where trials leave marks for each other.
-    pub directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// Whether a worker is alive.
-    pub alive: Box<dyn Fn(u64) -> bool + Send + Sync>,
+    pub(super) alive: Box<dyn Fn(u64) -> bool + Send + Sync>,
     /// Decides what happens.
-    pub random: Mutex<StdRng>,
+    pub(super) random: Mutex<StdRng>,
 }
 
 impl Host {
-    /// A worker in the directory of this process, to which all others are alive.
-    pub fn of(me: u64) -> Self {
-        let random = Mutex::new(StdRng::seed_from_u64(me));
-        Self { me, directory: PathBuf::from("."), alive: Box::new(|_| true), random }
-    }
-
     fn draw(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).random_range(range)
     }
@@ -39,7 +33,7 @@ impl Host {
 
 /// A trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trial {
+enum Trial {
     /// Maps tell how many run at once.
     MapTiming,
     /// Reduces do.
@@ -72,18 +66,53 @@ const TABLE: [(&str, Trial); 9] = [
     ("slow", Trial::Slow),
 ];
 
-impl Trial {
-    /// The trial of this name.
-    pub fn find(name: &str) -> Option<Self> {
-        TABLE.iter().find(|(other, _)| *other == name).map(|(_, trial)| *trial)
+/// A trial by its name on a worker, or else an app of `mr`.
+///
+/// # Errors
+/// The names of those.
+pub(super) fn program(name: &str, host: Host) -> Result<Box<dyn Program>, String> {
+    match TABLE.iter().find(|(other, _)| *other == name) {
+        Some((_, trial)) => Ok(Box::new(OnHost { trial: *trial, host })),
+        None => mapreduce_cli::find(name, &host.directory),
+    }
+}
+
+/// The same for the program `mr-trials`: its workers are processes.
+///
+/// # Errors
+/// As there.
+pub fn find(name: &str, job: &Path) -> Result<Box<dyn Program>, String> {
+    let alive = |process: u64| Path::new(&format!("/proc/{process}")).exists();
+    let (me, random) = (u64::from(std::process::id()), Mutex::new(StdRng::seed_from_u64(rand::random())));
+    program(name, Host { me, directory: job.to_owned(), alive: Box::new(alive), random })
+}
+
+struct OnHost {
+    trial: Trial,
+    host: Host,
+}
+
+impl Program for OnHost {
+    fn map<'a>(&'a self, name: &'a str, text: &'a str) -> Made<'a> {
+        Box::pin(self.trial.map(&self.host, name, text))
     }
 
-    /// Maps a record.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub async fn map(self, host: &Host, name: &str, text: &str, emitted: &mut Emitted) -> Result<(), Fault> {
-        let mut emit = |key: &str, value: String| emitted.emit(key.to_owned(), value);
+    fn reduce<'a>(&'a self, groups: &'a Groups, record: &'a mut String) -> Made<'a> {
+        Box::pin(async move {
+            let mut pairs = Vec::with_capacity(groups.len());
+            for (key, values) in groups {
+                record.clone_from(key);
+                pairs.push((key.clone(), self.trial.reduce(&self.host, key, values).await?));
+            }
+            Ok(pairs)
+        })
+    }
+}
+
+impl Trial {
+    async fn map(self, host: &Host, name: &str, text: &str) -> Result<Pairs, Fault> {
+        let mut pairs = Pairs::new();
+        let mut emit = |key: &str, value: String| pairs.push((key.to_owned(), value));
         match self {
             Self::MapTiming => {
                 let started = clock::now().as_nanos();
@@ -123,14 +152,10 @@ impl Trial {
                 words(text).for_each(|word| emit(word, "1".to_owned()));
             }
         }
-        Ok(())
+        Ok(pairs)
     }
 
-    /// Reduces a key.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub async fn reduce(self, host: &Host, key: &str, values: &[String]) -> Result<String, Fault> {
+    async fn reduce(self, host: &Host, key: &str, values: &[String]) -> Result<String, Fault> {
         match self {
             Self::MapTiming => {
                 let mut values = values.to_vec();

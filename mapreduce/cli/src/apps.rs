@@ -1,29 +1,28 @@
-//! Apps by name. To write one: implement [`App`], add it to the table.
+//! Apps by name. To write one: implement [`App`], and give it a name in [`find`], or in a program of your own that calls
+//! [`crate::main`] with another such function.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-/// A map and a reduce. Both are functions of what they are given: any attempt gives the same.
-pub trait App: Sync {
-    /// Emits pairs of key and value for a record: a file with its name, or a row of the store with its key.
-    fn map(&self, name: &str, text: &str, emit: &mut dyn FnMut(String, String));
-    /// One value of all values of a key.
-    fn reduce(&self, key: &str, values: &[String]) -> String;
-}
+use mapreduce::{App, Program};
 
-const TABLE: [(&str, &dyn App); 2] = [("indexer", &Indexer), ("wc", &WordCount)];
+/// Finds a program by its name, for a job whose own files lie at a path; else says which names there are.
+pub type Find = fn(&str, &Path) -> Result<Box<dyn Program>, String>;
 
-/// The app of this name.
-pub fn find(name: &str) -> Option<&'static dyn App> {
-    TABLE.iter().find(|(other, _)| *other == name).map(|(_, app)| *app)
-}
-
+/// The apps of `mr`.
+///
+/// # Errors
 /// The names that there are.
-pub fn names() -> Vec<&'static str> {
-    TABLE.iter().map(|(name, _)| *name).collect()
+pub fn find(name: &str, _job: &Path) -> Result<Box<dyn Program>, String> {
+    match name {
+        "indexer" => Ok(Box::new(Indexer)),
+        "wc" => Ok(Box::new(WordCount)),
+        _ => Err(format!("no app is called {name:?}; there are indexer, wc")),
+    }
 }
 
 /// Words: runs of letters.
-pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty())
 }
 

@@ -3,22 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::Args;
-use mapreduce::files::{Directory, Input, Output, Run, Spec};
-use mapreduce::input;
-use mapreduce::job::TASKS_MAX;
-use mapreduce::program::Program;
-use mapreduce::store::{Store, is_reserved};
 
-use super::Usage;
-use super::coordinate::Serve;
+use mapreduce::{Directory, Input, Output, Run, Spec, Store, TASKS_MAX, check, is_reserved};
 
-pub(crate) const DIRECTORY: &str = "mr-data";
-const STORE: &str = "clerk-data";
+use crate::apps::Find;
+use crate::serve::Serve;
+use crate::{DIRECTORY, Usage};
 
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
+pub(super) struct RunArgs {
     /// The app (wc, indexer), unless --map and --reduce are given; then the input files.
     #[arg(value_name = "APP FILE")]
     words: Vec<PathBuf>,
@@ -46,64 +41,65 @@ pub(crate) struct RunArgs {
     /// The controllers of the store.
     #[arg(long, env = "CLERK_CONTROLLERS", value_name = "HOST:PORT,...", value_delimiter = ',')]
     controllers: Vec<String>,
-    /// The directory of a local store [default: ./clerk-data].
-    #[arg(long, env = "CLERK_DIR", value_name = "DIR")]
-    store: Option<PathBuf>,
+    /// The directory of a local store.
+    #[arg(long, env = "CLERK_DIR", value_name = "DIR", default_value = "clerk-data")]
+    store: PathBuf,
     #[command(flatten)]
     serve: Serve,
 }
 
 /// Makes the job that is asked for.
-pub(crate) async fn make(args: RunArgs) -> anyhow::Result<(Directory, Spec, Serve)> {
+pub(super) async fn make(args: RunArgs, find: Find) -> anyhow::Result<(Directory, Spec, Serve)> {
+    let wrong = |why: String| Err(anyhow::Error::from(Usage(why)));
     let mut words = args.words.into_iter();
-    let run = match (args.map, args.reduce) {
-        (Some(map), Some(reduce)) => Run::Commands { map, reduce },
+    let run = match (args.map, args.reduce, &args.from_store, &args.into_store) {
+        (_, _, Some(from), Some(into)) if from.starts_with(into) || into.starts_with(from) => {
+            return wrong(format!("the job would read what it writes: {from:?} and {into:?} overlap"));
+        }
+        (_, _, _, Some(into)) if is_reserved(into.as_bytes()) => {
+            return wrong(format!("{into:?} is where `mr` keeps its own books: write under another prefix"));
+        }
+        (Some(map), Some(reduce), ..) => Run::Commands(map, reduce),
         _ => {
             let app = words.next().ok_or_else(|| Usage("no app: `mr run wc FILE...`".into()))?;
             Run::App(app.to_string_lossy().into_owned())
         }
     };
-    Program::of(&run).map_err(Usage)?;
+    if let Run::App(name) = &run {
+        find(name, Path::new(".")).map_err(Usage)?;
+    }
     let uses_store = args.from_store.is_some() || args.into_store.is_some();
     let controllers = match (uses_store, args.controllers.is_empty()) {
         (false, _) => Vec::new(),
         (true, false) => args.controllers,
-        (true, true) => controllers_of(&args.store.unwrap_or_else(|| STORE.into()))?,
+        (true, true) => controllers_of(&args.store)?,
     };
-    if let (Some(from), Some(into)) = (&args.from_store, &args.into_store)
-        && (from.starts_with(into.as_str()) || into.starts_with(from.as_str()))
-    {
-        bail!(Usage(format!("the job would read what it writes: {from:?} and {into:?} overlap")));
+    let (mut shards, mut cluster) = (0, String::new());
+    if uses_store {
+        let (store, name) = Store::connect(&controllers, None, Duration::ZERO).await?;
+        (shards, cluster) = (store.limits().await?.shard_count, name);
     }
-    if let Some(into) = args.into_store.as_ref().filter(|into| is_reserved(into.as_bytes())) {
-        bail!(Usage(format!("{into:?} is where `mr` keeps its own books: write under another prefix")));
-    }
-    let shards = match uses_store {
-        true => Store::connect(&controllers, Duration::ZERO).await?.limits().await?.shard_count,
-        false => 0,
-    };
-    let input = match &args.from_store {
+    let input = match args.from_store {
         None => Input::Files(files(words.collect())?),
-        Some(_) if words.next().is_some() => bail!(Usage("files or --from-store, not both".into())),
-        Some(prefix) => Input::Store { prefix: prefix.clone(), shards },
+        Some(_) if words.next().is_some() => return wrong("files or --from-store, not both".into()),
+        Some(prefix) => Input::Store { prefix, shards },
     };
     let output = args.into_store.map(|prefix| Output { prefix, add: args.add });
-    let spec = Spec { id: rand::random(), run, input, reduces: args.reduces, output, controllers };
-    if spec.maps() as usize > TASKS_MAX {
-        bail!("{} inputs are more than {TASKS_MAX}: join some", spec.maps());
-    }
-    let directory = Directory::create(&args.dir, &spec)?;
-    Ok((directory, spec, args.serve))
+    let (id, reduces) = (rand::random(), args.reduces);
+    let spec = Spec { id, run, input, reduces, output, controllers, cluster };
+    let maps = spec.maps();
+    ensure!(maps as usize <= TASKS_MAX, "{maps} inputs are more than {TASKS_MAX}: join some");
+    Ok((Directory::create(&args.dir, &spec)?, spec, args.serve))
 }
 
 /// Files that can be read: their names, and their paths.
-pub(crate) fn files(paths: Vec<PathBuf>) -> anyhow::Result<Vec<(String, PathBuf)>> {
+pub(super) fn files(paths: Vec<PathBuf>) -> anyhow::Result<Vec<(String, PathBuf)>> {
     if paths.is_empty() {
         bail!(Usage("no input files".into()));
     }
     let one = |path: PathBuf| -> anyhow::Result<(String, PathBuf)> {
         let name = path.to_str().with_context(|| format!("{}: its name is not UTF-8", path.display()))?;
-        input::check(&path).map_err(|why| anyhow!("{name}: {why}"))?;
+        check(&path).map_err(|why| anyhow!("{name}: {why}"))?;
         Ok((name.to_owned(), path.canonicalize()?))
     };
     paths.into_iter().map(one).collect()
@@ -112,15 +108,15 @@ pub(crate) fn files(paths: Vec<PathBuf>) -> anyhow::Result<Vec<(String, PathBuf)
 /// The controllers of a local cluster, as `clerk up` wrote them down.
 fn controllers_of(directory: &Path) -> anyhow::Result<Vec<String>> {
     let path = directory.join("cluster.json");
-    let next = "`clerk up` makes a store here, --controllers names one elsewhere";
-    let text = std::fs::read(&path).with_context(|| format!("{}: {next}", path.display()))?;
-    let document: serde_json::Value = serde_json::from_slice(&text).context("cluster.json")?;
+    let named = |next| {
+        format!("{}: {next}`clerk up` makes a store here, --controllers names one elsewhere", path.display())
+    };
+    let text = std::fs::read(&path).with_context(|| named(""))?;
+    let document: serde_json::Value = serde_json::from_slice(&text).with_context(|| named(""))?;
     let servers = document["cluster"]["servers"].as_object().into_iter().flatten();
     let controllers = servers.filter(|(_, server)| server["group"] == 0);
-    let addresses: Vec<String> =
-        controllers.filter_map(|(_, server)| Some(server["address"].as_str()?.to_owned())).collect();
-    if addresses.is_empty() {
-        bail!("{} names no controllers: {next}", path.display());
-    }
+    let addresses = controllers.filter_map(|(_, server)| Some(server["address"].as_str()?.to_owned()));
+    let addresses: Vec<String> = addresses.collect();
+    ensure!(!addresses.is_empty(), named("it names no controllers: "));
     Ok(addresses)
 }
