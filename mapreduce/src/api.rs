@@ -1,35 +1,35 @@
-//! What is said to a coordinator, and how a worker reaches it.
+//! The messages to a coordinator, and the trait through which a worker sends them.
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Job, Order, Task, Work};
 
-/// What a coordinator is asked. Harmless when repeated.
+/// A request to a coordinator. Repeating one is harmless.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// What is there to do for this worker? Waits for up to a second.
+    /// Is there work for this worker? Waits for up to a second.
     Ask(u64),
     /// This attempt is done, and its files are in place.
     Done(Task, u64, Work),
-    /// The app failed in this attempt: input, record and text.
+    /// The app failed in this attempt: input, record and reason in one text.
     Failed(Task, u64, String),
-    /// How is the job?
+    /// Asks for the state of the job.
     View,
 }
 
 /// A coordinator's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Request::Ask`].
+    /// The answer to [`Request::Ask`].
     Order(Order),
-    /// To [`Request::Done`] and [`Request::Failed`].
+    /// The answer to [`Request::Done`] and [`Request::Failed`].
     Noted,
-    /// To [`Request::View`].
+    /// The answer to [`Request::View`].
     View(Box<Job>),
 }
 
-/// A coordinator, as it is called over the network.
+/// A coordinator as a network service.
 #[tarpc::service]
 pub(crate) trait MapReduce {
     async fn mr(request: Request) -> Reply;
@@ -37,6 +37,6 @@ pub(crate) trait MapReduce {
 
 /// A worker's way to the coordinator: a socket, or a simulated network.
 pub trait Coordinate: Send + Sync {
-    /// Asks it. An error: nobody answered, and whether the request was heard is not known.
+    /// Sends a request. After an error it is not known whether the coordinator received it.
     fn call(&self, request: Request) -> BoxFuture<'_, anyhow::Result<Reply>>;
 }

@@ -1,11 +1,12 @@
-//! The coordinator: a job from its begin to its end, and the socket through which workers ask for it.
+//! The coordinator: a job from start to end, and the socket where workers ask for work.
 //!
-//! `Ask` waits for up to a second for work. `Done` is answered once the mark of the winner is in the directory, so a
-//! coordinator that dies forgets nothing: the next one reads the marks and goes on, its attempts numbered from a random
-//! number on. Two side by side do no harm: a mark can be made once, and both go by it.
+//! `Ask` waits for up to a second for work. `Done` is answered after the winner's mark is in the
+//! directory, so a coordinator that dies forgets nothing. The next coordinator reads the marks and
+//! continues; its attempts get numbers from a random number on. Two coordinators at the same time
+//! do no harm: a mark can be made only once, and both obey it.
 //!
-//! When a worker's connection ends, its attempts are given up at once. A worker that stays connected but is silent is
-//! noticed after ten seconds ([`crate::job`]).
+//! When a worker's connection ends, its attempts end too, immediately. A worker that stays
+//! connected but is silent is noticed after ten seconds ([`crate::job`]).
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,24 +24,24 @@ use crate::files::{ADDRESS, Directory, FINISHED, Spec};
 use crate::job::{Job, Kind, Order, Task};
 use crate::store::Store;
 
-/// An `Ask` is answered within this.
+/// An `Ask` is answered within this time.
 const ASK_MAX: Duration = Duration::from_secs(1);
-/// Workers hear within this that the job is over.
+/// The coordinator stays this long after the end, so that workers hear of it.
 const LINGER: Duration = Duration::from_secs(1);
-/// Between two looks whether another coordinator has ended the job.
+/// Pause between two checks whether another coordinator has ended the job.
 const LOOK: Duration = Duration::from_millis(50);
-/// Requests of one connection at once: a worker has one, a person that looks another.
+/// Concurrent requests of one connection. A worker has one, and `mr status` another.
 const IN_FLIGHT_MAX: usize = 16;
-/// A connection that is silent for so long is closed; a worker may be at a task for hours.
+/// A connection that is silent for so long is closed. A worker may need hours for a task.
 const IDLE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of a frame: the longest is the view of a job of many tasks.
+/// Bytes of a frame. The longest is the view of a job with many tasks.
 pub(crate) const FRAME_BYTES_MAX: usize = 32 << 20;
 
 /// A coordinator.
 pub struct Coordinator {
     directory: Directory,
     spec: Spec,
-    /// Where the results go, too.
+    /// Where the results go as well.
     store: Option<Store>,
     job: Mutex<Job>,
     changed: watch::Sender<()>,
@@ -48,7 +49,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Begins with the job of a directory, or goes on with it. `life` tells this coordinator from those before.
+    /// Begins the job of a directory, or continues it. `life` is the random number from which
+    /// attempts are numbered.
     pub async fn begin(
         directory: Directory,
         spec: Spec,
@@ -61,7 +63,7 @@ impl Coordinator {
         directory.reopen()?;
         let job = directory.look(&spec, u64::from(life) << 32)?;
         for (number, winner) in (0..).zip(job.reduces.iter().map(|state| state.winner)) {
-            // The one before may have died before the output had its name.
+            // The last coordinator may have died before it gave the output its name.
             winner.map_or(Ok(()), |winner| directory.publish(number, winner))?;
         }
         let store = store.filter(|_| spec.output.is_some());
@@ -69,13 +71,14 @@ impl Coordinator {
         Ok(Self { directory, spec, store, job, changed, start: clock::now() })
     }
 
-    /// Waits until the job is over, or `given_up` says why nobody does it any more, and ends it, the only place where that
-    /// is done. False: another coordinator, that went on with it while this one lived, has ended it.
+    /// Waits until the job is over, or until `given_up` says why nobody works on it any more.
+    /// Then ends the job; only this function does that. Returns false if another coordinator, which
+    /// continued the job while this one lived, has ended it.
     ///
     /// # Errors
-    /// Why the job failed, and what cannot be written down.
+    /// Why the job failed, or what cannot be written down.
     pub async fn end(&self, given_up: impl Future<Output = String>) -> anyhow::Result<bool> {
-        // Lives until workers had the time to hear of the end.
+        // The coordinator lives until workers had the time to hear of the end.
         let mut given_up = pin!(given_up);
         tokio::select! {
             biased;
@@ -94,7 +97,8 @@ impl Coordinator {
             let written = self.directory.replace(FINISHED, ending.as_bytes());
             written.with_context(|| format!("the job's end cannot be written ({ending})"))?;
         }
-        // A job that failed keeps its prefix: its words may be half written, and `mr resume` writes the rest.
+        // A job that failed keeps its prefix: its results may be half written, and `mr resume`
+        // writes the rest.
         let keeps = self.store.is_some() && failure.is_some() && is_kept;
         if let Some(store) = self.store.as_ref().filter(|_| !keeps) {
             store.hold(self.spec.id, None).await?;
@@ -109,7 +113,7 @@ impl Coordinator {
     }
 
     async fn over(&self) {
-        // The sender is here: it cannot be gone.
+        // This value holds the sender, so the channel is open.
         let _ = self.changed.subscribe().wait_for(|()| self.job().is_over()).await;
     }
 
@@ -162,7 +166,7 @@ impl Coordinator {
             if order != Order::Wait || left.is_zero() {
                 return order;
             }
-            // An error means that the time is over: the next look is the last.
+            // An error means that the time is over: the next check is the last.
             let _ = clock::timeout(left, changed.changed()).await;
         }
     }
@@ -173,21 +177,21 @@ impl Coordinator {
         self.changed.send_replace(());
     }
 
-    /// How the job is.
+    /// The state of the job.
     pub fn view(&self) -> Job {
         let mut job = self.job().clone();
         job.now = self.now();
         job
     }
 
-    /// Tasks that are done, and all.
+    /// The number of tasks that are done, and of all tasks.
     pub fn progress(&self) -> (usize, usize) {
         self.job().progress()
     }
 }
 
-/// Marks this attempt as the winner of its task; who is the winner. The mark comes first: what is answered must outlive
-/// this process.
+/// Marks this attempt as the winner of its task, and returns the winner. The mark comes before
+/// the answer, because what was answered must outlive this process.
 fn win(directory: &Directory, task: Task, attempt: u64) -> std::io::Result<u64> {
     let winner = directory.mark(task, attempt)?;
     if task.kind == Kind::Reduce {
@@ -196,7 +200,8 @@ fn win(directory: &Directory, task: Task, attempt: u64) -> std::io::Result<u64> 
     Ok(winner)
 }
 
-/// Listens at an address, says so in the job's directory, and serves every connection as long as this process lives.
+/// Listens at an address, writes it into the job's directory, and serves every connection as long
+/// as this process lives.
 pub async fn listen(coordinator: &Arc<Coordinator>, address: &str) -> anyhow::Result<()> {
     let limits = Limits { frame_bytes_max: FRAME_BYTES_MAX, ..Limits::default() };
     let listener = Listener::bind(address, limits).await?;
@@ -208,7 +213,7 @@ pub async fn listen(coordinator: &Arc<Coordinator>, address: &str) -> anyhow::Re
     Ok(())
 }
 
-/// The name that a connection to a job's coordinator says.
+/// The name that a caller of a job's coordinator sends.
 pub(crate) fn name_of(job: u64) -> String {
     format!("mr-{job:016x}")
 }
@@ -226,7 +231,7 @@ async fn on_arrival(arrival: Arrival, here: Arc<Here>, coordinator: Arc<Coordina
 #[derive(Clone)]
 struct Server {
     coordinator: Arc<Coordinator>,
-    /// Who asks on this connection.
+    /// The worker on this connection.
     worker: Arc<OnceLock<u64>>,
 }
 

@@ -1,22 +1,23 @@
 //! The directory of a job, which coordinator and workers share.
 //!
 //! ```text
-//! job.json             what is to be done
-//! mr-out-R             the output of reducer R, lines `key value`: what its winner had
-//! mr-job-ID/           this job's alone, whatever other job lived or will live here
-//!     coordinator      where the coordinator listens
+//! job.json             the job's description
+//! mr-out-R             the output of reducer R, lines `key value`: the winner's
+//! mr-job-ID/           for this job alone, whatever other jobs were or will be in this directory
+//!     coordinator      the address where the coordinator listens
 //!     mr-M-R.A         what attempt A of map M has for reducer R: pairs, by base::codec
 //!     results-R        pairs of reducer R, if they go to the store: every attempt sends these
-//!     reduced-R.A      what attempt A of reducer R has as its output
+//!     reduced-R.A      the output of attempt A of reducer R
 //!     won-map-M        the attempt that won a map (won-reduce-R: a reduce)
-//!     finished         empty: done; else why the job failed
+//!     finished         empty if the job is done; else the reason why it failed
 //! ```
 //!
-//! A file appears whole or not at all: it is written under another name and then linked or renamed. Marks and results
-//! can be made once: the first attempt that makes them counts, and a late twin finds them there.
+//! A file appears complete or not at all: it is written under another name and then linked or
+//! renamed. Marks and results can be made only once: the first attempt that makes them counts, and a
+//! late twin finds them there.
 //!
-//! A worker or a coordinator may wake up when its job was cleaned away and another one lives here. It writes into a
-//! directory that is gone, which fails (rule 120).
+//! A worker or a coordinator may wake up after its job was cleaned away and another job uses the
+//! directory. It then writes into a directory that is gone, and that fails (rule 120).
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -29,21 +30,21 @@ use tempfile::NamedTempFile;
 use crate::job::{Job, Kind, Task};
 
 const SPEC: &str = "job.json";
-/// Where the coordinator listens, or listened.
+/// The file with the address where the coordinator listens, or listened.
 pub(crate) const ADDRESS: &str = "coordinator";
-/// How the job ended: an empty text, or why it failed.
+/// How the job ended: an empty text, or the reason why it failed.
 pub(crate) const FINISHED: &str = "finished";
 
 /// What maps read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
-    /// A task a file: its name as it was given, and its path.
+    /// One task for each file: its name as it was given, and its path.
     Files(Vec<(String, PathBuf)>),
-    /// A task a shard of the store: the rows whose keys begin with `prefix`.
+    /// One task for each shard of the store: the rows whose keys begin with `prefix`.
     Store {
-        /// What keys begin with.
+        /// Keys begin with this.
         prefix: String,
-        /// Shards of the store.
+        /// The number of the store's shards.
         shards: u32,
     },
 }
@@ -51,9 +52,9 @@ pub enum Input {
 /// Where the results go besides the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// What is put before each key.
+    /// Put in front of each key.
     pub prefix: String,
-    /// Values are numbers, and are added to what is there; else they replace it.
+    /// Values are numbers and are added to the value that is there. Otherwise they replace it.
     pub add: bool,
 }
 
@@ -62,31 +63,28 @@ pub struct Output {
 pub enum Run {
     /// An app by its name.
     App(String),
-    /// Two commands for the shell: map and reduce.
+    /// Two shell commands: map and reduce.
     Commands(String, String),
 }
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// Its random id: names its marks in the store.
+    /// The job's random id, which names its marks in the store.
     pub id: u64,
-    /// What is run.
     pub run: Run,
-    /// What maps read.
     pub input: Input,
-    /// Reduce tasks.
+    /// The number of reduce tasks.
     pub reduces: u32,
-    /// Where the results go besides the files.
     pub output: Option<Output>,
     /// The controllers of the store, if the job uses one.
     pub controllers: Vec<String>,
-    /// The name of that cluster: another one at these addresses is not it.
+    /// The name of that cluster. Another cluster at these addresses is refused.
     pub cluster: String,
 }
 
 impl Spec {
-    /// Map tasks.
+    /// The number of map tasks.
     pub fn maps(&self) -> u32 {
         match &self.input {
             Input::Files(files) => files.len() as u32,
@@ -98,9 +96,8 @@ impl Spec {
 /// A job's directory.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    /// Where it is.
     pub place: PathBuf,
-    /// Where the files are that are this job's alone.
+    /// The directory of the files that belong to this job alone.
     pub own: PathBuf,
 }
 
@@ -113,7 +110,7 @@ impl Directory {
     /// Makes the directory of a new job.
     ///
     /// # Errors
-    /// Among them that there is a job already, or a file that would be overwritten.
+    /// Also if the directory holds a job already, or a file that would be overwritten.
     pub fn create(path: &Path, spec: &Spec) -> anyhow::Result<Self> {
         let shown = path.display().to_string();
         let text = serde_json::to_vec_pretty(spec).context(shown.clone())?;
@@ -147,9 +144,9 @@ impl Directory {
         Ok((Self::of(path.canonicalize()?, spec.id), spec))
     }
 
-    /// Whether the job was not cleaned away.
+    /// Whether the job's files are still there: false after a clean.
     pub fn exists(&self) -> bool {
-        // What cannot be seen for a moment is there.
+        // If this cannot be seen for a moment, assume that they are there.
         self.own.try_exists().unwrap_or(true)
     }
 
@@ -164,7 +161,7 @@ impl Directory {
         Ok(self.draft(bytes)?.persist(self.own.join(name)).map(drop)?)
     }
 
-    /// Makes a file unless it is there; whether it was made.
+    /// Makes a file unless it exists. Returns whether this call made it.
     pub(crate) fn make_once(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<bool> {
         match self.draft(bytes)?.persist_noclobber(self.own.join(name)) {
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -177,12 +174,13 @@ impl Directory {
         fs::read(self.own.join(name))
     }
 
-    /// The text of a file, if it is there.
+    /// The text of a file, if it exists.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.read(name).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// What is known without a coordinator: who won which task. Attempts are numbered from `next_attempt` on.
+    /// What is known without a coordinator: the winner of each task. New attempts get numbers
+    /// from `next_attempt` on.
     pub fn look(&self, spec: &Spec, next_attempt: u64) -> io::Result<Job> {
         let mut job = Job::new(spec.maps(), spec.reduces, next_attempt);
         let of = |kind, count| (0..count).map(move |number| Task { kind, number });
@@ -192,12 +190,13 @@ impl Directory {
         Ok(job)
     }
 
-    /// How the job ended, if it has: an empty text, or why it failed.
+    /// How the job ended, if it has: an empty text, or the reason why it failed.
     pub fn finished(&self) -> Option<String> {
         self.text(FINISHED)
     }
 
-    /// Marks an attempt as the one that won its task; the attempt that did, which may be an earlier one.
+    /// Marks an attempt as the winner of its task. Returns the winner, which may be an earlier
+    /// attempt.
     pub(crate) fn mark(&self, task: Task, attempt: u64) -> io::Result<u64> {
         let name = mark_of(task);
         if self.make_once(&name, attempt.to_string().as_bytes())? {
@@ -206,7 +205,7 @@ impl Directory {
         self.marked(task)?.ok_or_else(|| io::Error::other(format!("{name} is damaged: clean the job")))
     }
 
-    /// The attempt that won a task, if one did.
+    /// The winner of a task, if there is one.
     pub fn marked(&self, task: Task) -> io::Result<Option<u64>> {
         match self.read(&mark_of(task)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -219,7 +218,7 @@ impl Directory {
         self.place.join(format!("mr-out-{reduce}"))
     }
 
-    /// Gives its name to a reducer's output: to what its winner had. Harmless when repeated.
+    /// Gives the winner's output of a reducer its final name. Repeating this is harmless.
     pub(crate) fn publish(&self, reduce: u32, winner: u64) -> io::Result<()> {
         let output = self.output(reduce);
         base::mutant!("rename-too-early", return Ok(()));
@@ -231,18 +230,18 @@ impl Directory {
         }
     }
 
-    /// Forgets how the job ended: it goes on.
+    /// Deletes the note of how the job ended, so that the job continues.
     pub(crate) fn reopen(&self) -> io::Result<()> {
         or_gone(fs::remove_file(self.own.join(FINISHED)))
     }
 
-    /// Deletes the job's files, its description last so that it can be done again, and the directory if nothing else
-    /// is in it.
+    /// Deletes the job's files. The job's description goes last, so that an interrupted clean can
+    /// be done again. Deletes the directory if it is empty then.
     pub fn clean(&self, spec: &Spec) -> io::Result<()> {
         (0..spec.reduces).try_for_each(|reduce| or_gone(fs::remove_file(self.output(reduce))))?;
         or_gone(fs::remove_dir_all(&self.own))?;
         or_gone(fs::remove_file(self.place.join(SPEC)))?;
-        // Whatever else lies there is its owner's.
+        // All other files there belong to the user.
         let _ = fs::remove_dir(&self.place);
         Ok(())
     }
@@ -257,13 +256,13 @@ fn mark_of(task: Task) -> String {
     format!("won-{kind}-{}", task.number)
 }
 
-/// What an attempt of a map has for a reducer.
+/// The file with what an attempt of a map has for a reducer.
 pub(crate) fn intermediate(map: u32, reduce: u32, attempt: u64) -> String {
     let attempt = if base::mutant!("any-attempt-read") { 0 } else { attempt };
     format!("mr-{map}-{reduce}.{attempt}")
 }
 
-/// What an attempt of a reducer has as its output.
+/// The file with the output of an attempt of a reducer.
 pub(crate) fn reduced(reduce: u32, attempt: u64) -> String {
     format!("reduced-{reduce}.{attempt}")
 }

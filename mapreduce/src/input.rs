@@ -1,4 +1,5 @@
-//! The records of a map task: a file is one record, a shard of the store one for each row.
+//! The records of a map task. A file is one record; a shard of the store has one record for each
+//! row.
 
 use std::path::Path;
 
@@ -13,8 +14,9 @@ use crate::store::{Store, is_reserved};
 /// Bytes of a file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// The records of map task `number` behind a key, as names and texts: a page, which may be empty, and the key behind
-/// which the next one begins; none: that was all.
+/// The records of map task `number` after a key, as names and texts: one page, which may be
+/// empty, and the key after which the next page begins. Without such a key this page is the last
+/// one.
 pub(crate) async fn page(
     spec: &Spec,
     store: Option<&Store>,
@@ -52,7 +54,8 @@ fn text(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-/// Whether a file can be read as input, without waiting for one that is a pipe; else why not.
+/// Whether a file can be read as input; otherwise the reason. Does not wait if the file is a
+/// pipe.
 pub fn check(path: &Path) -> Result<(), String> {
     let file = std::fs::metadata(path).map_err(|error| error.to_string())?;
     match file.len() {

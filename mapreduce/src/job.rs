@@ -1,36 +1,35 @@
 //! Who does what: the state of a job, a pure value without clock, file or socket.
 //!
-//! All maps come before all reduces. A task is given to one worker. It is given again when its attempt failed, when
-//! the worker is gone, or when the newest attempt is older than ten seconds and than three times the median of its
-//! kind: then a twin runs beside it, at most one attempt a worker. Backup tasks are this same rule. The first attempt
-//! that is done wins; what comes later is noted and changes nothing.
+//! All maps come before all reduces. Each task goes to one worker. It is assigned again if its
+//! attempt failed, or if the worker is gone. It also gets a twin, a second attempt beside the
+//! first, if its newest attempt is older than ten seconds and than three times the median of its
+//! kind. A worker has at most one attempt. The backup tasks of the paper are this same rule. The
+//! first attempt that is done wins. Later ones are recorded and change nothing.
 //!
-//! An app that fails on a record says so, and after three such reports of one task the job has failed. A worker that
-//! is gone or falls silent is no report.
+//! An app that fails on a record reports that. After three such reports about one task the job has
+//! failed. A worker that is gone or silent has reported nothing.
 //!
-//! Left out on purpose: which worker is near to which input.
-
-// Fields whose names say all.
-#![allow(missing_docs)]
+//! Left out on purpose: data locality, that is, which worker is near which input.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An attempt may run for so long before a twin is started (the labs' ten seconds). A worker that said nothing for so
-/// long is shown as lost.
+/// An attempt may run for so long before a twin is started (the labs' ten seconds). A worker that
+/// was silent for so long is shown as lost.
 pub const SILENT: Duration = Duration::from_secs(10);
-/// A twin also waits for so many medians of what attempts of its kind took.
+/// A twin also waits for so many times the median duration of its kind.
 const MEDIANS: u32 = 3;
-/// Reports of one task that end the job.
+/// So many reports about one task end the job.
 const REPORTS_MAX: usize = 3;
-/// A task that was tried so often never will be done.
+/// A task that was tried so often will never be done.
 const ATTEMPTS_MAX: usize = 1000;
 /// Tasks of one kind.
 pub const TASKS_MAX: usize = 10_000;
-/// Workers that are remembered; beyond, the one heard longest ago is forgotten.
+/// The number of workers that are remembered. Beyond that, the one that was heard longest ago is
+/// forgotten.
 const WORKERS_MAX: usize = 1000;
-/// Bytes kept of the text of a report.
+/// Bytes of a report's text that are kept.
 const REPORT_BYTES_MAX: usize = 2000;
 
 /// What a task does: a map reads an input and writes a file for each reducer, a reduce reads its file of every map.
@@ -40,17 +39,18 @@ pub enum Kind {
     Reduce,
 }
 
-/// A task by its number, from 0 on.
+/// A task. Numbers begin at 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Task {
     pub kind: Kind,
     pub number: u32,
 }
 
-/// What a worker is told to do.
+/// What a worker gets to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// An attempt, whose number no other attempt of the job has. A reducer hears of each map which attempt won it.
+    /// An attempt, whose number no other attempt of the job has. A reducer learns which attempt
+    /// of each map won.
     Run {
         task: Task,
         attempt: u64,
@@ -63,7 +63,7 @@ pub enum Order {
     Exit,
 }
 
-/// Records that a map read or keys that a reducer reduced, and bytes that it read.
+/// How many records a map read or keys a reducer reduced, and how many bytes were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     pub records: u64,
@@ -73,9 +73,9 @@ pub struct Work {
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// Done first.
+    /// It was done first.
     Won,
-    /// Done, or given up, after another had won.
+    /// Another attempt had won before it was done or given up.
     Late,
     /// The app failed.
     Failed,
@@ -83,7 +83,7 @@ pub enum End {
     Gone,
 }
 
-/// One try at a task. Times are since the coordinator's start.
+/// One try at a task. Times are counted from the coordinator's start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub number: u64,
@@ -93,7 +93,8 @@ pub struct Attempt {
     pub work: Work,
 }
 
-/// What is known of a task: every try of this coordinator's, and the attempt that won, perhaps an earlier one's.
+/// What is known of a task: every attempt under this coordinator, and the winner, which may be
+/// from an earlier coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     #[serde(deserialize_with = "base::codec::bounded::<ATTEMPTS_MAX, _, _>")]
@@ -112,26 +113,26 @@ impl State {
     }
 }
 
-/// A job. It is sent as it is to those who look at it.
+/// A job. `mr status` gets it in this form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
     pub maps: Vec<State>,
     #[serde(deserialize_with = "base::codec::bounded::<TASKS_MAX, _, _>")]
     pub reduces: Vec<State>,
-    /// Workers, and when each was last heard; the newest last.
+    /// Workers, and when each was last heard, the newest last.
     #[serde(deserialize_with = "base::codec::bounded::<WORKERS_MAX, _, _>")]
     pub workers: Vec<(u64, Duration)>,
-    /// When it is looked at.
+    /// When this copy was made.
     pub now: Duration,
-    /// Why it cannot be done.
+    /// Why the job cannot be done.
     pub failure: Option<String>,
     next_attempt: u64,
 }
 
 impl Job {
-    /// A job whose attempts are numbered from `next_attempt` on. Another coordinator of the same job needs other
-    /// numbers, because files are named by them.
+    /// A job whose attempts get numbers from `next_attempt` on. Each coordinator of a job needs
+    /// other numbers, because they name files.
     pub(crate) fn new(maps: u32, reduces: u32, next_attempt: u64) -> Self {
         let tasks = |count| (0..count).map(|_| State::default()).collect();
         Self { maps: tasks(maps), reduces: tasks(reduces), next_attempt, ..Self::default() }
@@ -148,7 +149,8 @@ impl Job {
         self.tasks(task.kind).get_mut(task.number as usize)
     }
 
-    /// What `worker` is to do now. One that asks again, because an answer was lost, is told the same again.
+    /// What `worker` has to do now. A worker that asks again, because an answer was lost, gets
+    /// the same task again.
     pub(crate) fn ask(&mut self, worker: u64, now: Duration) -> Order {
         self.hear(worker, now);
         if self.is_over() {
@@ -157,7 +159,7 @@ impl Job {
         let left = self.maps.iter().filter(|map| map.winner.is_none()).count();
         let early = base::mutant!("reduce-before-last-map") && left == 1;
         let kind = if left == 0 || early { Kind::Reduce } else { Kind::Map };
-        // It is no longer at a task that another has won.
+        // It no longer works on a task that another has won.
         self.leave(worker, now, true, End::Late);
         let Some(place) = pick(self.tasks(kind), worker, now) else { return Order::Wait };
         let next = self.next_attempt;
@@ -177,7 +179,8 @@ impl Job {
         Order::Run { task: Task { kind, number: place as u32 }, attempt: mine.unwrap_or(next), maps }
     }
 
-    /// What `worker` was at ends so, if its task is won by another, or whatever it is.
+    /// Ends the attempts of `worker` in this way: all of them, or only those whose task another
+    /// attempt has won.
     fn leave(&mut self, worker: u64, now: Duration, only_won: bool, end: End) {
         let tasks = self.maps.iter_mut().chain(&mut self.reduces);
         let left = tasks.filter(|state| !only_won || state.winner.is_some());
@@ -196,12 +199,12 @@ impl Job {
         }
     }
 
-    /// Whether there is such a task, and nobody has won it yet.
+    /// Whether this task exists and has no winner yet.
     pub(crate) fn is_open(&mut self, task: Task) -> bool {
         self.state(task).is_some_and(|state| state.winner.is_none())
     }
 
-    /// This attempt, perhaps one of an earlier coordinator's, has won. The first one counts.
+    /// This attempt has won, perhaps under an earlier coordinator. The first one counts.
     pub(crate) fn won(&mut self, task: Task, attempt: u64) {
         if let Some(state) = self.state(task) {
             state.winner.get_or_insert(attempt);
@@ -221,7 +224,7 @@ impl Job {
         self.hear(worker, now);
     }
 
-    /// The app failed in an attempt. Hearing it twice counts once.
+    /// The app failed in an attempt. A repeated report counts once.
     pub(crate) fn failed(&mut self, task: Task, attempt: u64, report: String, now: Duration) {
         let Some(state) = self.state(task).filter(|state| state.winner.is_none()) else { return };
         let mut live = state.attempts.iter_mut().filter(|one| one.ended.is_none());
@@ -233,7 +236,7 @@ impl Job {
         }
     }
 
-    /// A worker's connection ended: what it was at is free again at once.
+    /// A worker's connection ended: its task is free immediately.
     pub(crate) fn gone(&mut self, worker: u64, now: Duration) {
         self.leave(worker, now, false, End::Gone);
     }
@@ -244,20 +247,21 @@ impl Job {
         self.failure.get_or_insert(why);
     }
 
-    /// Whether there is nothing more to do.
+    /// Whether nothing is left to do.
     pub(crate) fn is_over(&self) -> bool {
         let (done, all) = self.progress();
         self.failure.is_some() || done == all
     }
 
-    /// Tasks that are done, and all tasks.
+    /// The number of tasks that are done, and of all tasks.
     pub fn progress(&self) -> (usize, usize) {
         let tasks = || self.maps.iter().chain(&self.reduces);
         (tasks().filter(|state| state.winner.is_some()).count(), tasks().count())
     }
 }
 
-/// The place of the task that `worker` gets: what it has already, what nobody has, or the oldest that may have a twin.
+/// The place of the task that `worker` gets: its current one, else one that nobody has, else the
+/// oldest that may have a twin.
 fn pick(tasks: &[State], worker: u64, now: Duration) -> Option<usize> {
     let has = |state: &State| state.live().any(|attempt| attempt.worker == worker);
     let free = tasks.iter().position(has).or_else(|| tasks.iter().position(State::is_idle));

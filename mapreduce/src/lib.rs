@@ -1,17 +1,22 @@
-//! MapReduce (MIT lab 1): a coordinator hands out tasks, workers do them, and any of them may die.
+//! MapReduce (MIT lab 1): a coordinator hands out tasks, workers do them, and any of them may
+//! die.
 //!
-//! A job is a directory that everybody sees (`files`): its description, what maps wrote for reducers, which attempts
-//! won, and the output. Workers on other machines need it as a shared file system. A map task reads one file, or one
-//! shard of the store, and writes a file for each reducer; a reduce task reads its file of every map. Every file
-//! appears whole, by a rename. The first attempt that is done wins its task forever, by a mark that can be made once.
-//! So attempts may run twice, side by side and late: nobody reads what a loser wrote.
+//! A job is a directory that all of them see (`files`). It holds the job's description, the files
+//! that maps wrote for reducers, the marks of the attempts that won, and the output. Workers on
+//! other machines need it as a shared file system. A map task reads one file, or one shard of the
+//! store, and writes a file for each reducer. A reduce task reads its file of every map. A rename
+//! makes each file appear complete. The first attempt that is done wins its task forever, by a mark
+//! that can be made only once. So attempts may run twice, at the same time and late: nobody reads
+//! the files of a loser.
 //!
-//! `job` decides who does what, a pure value. `coordinator` puts it behind a socket, `api` is what is said there,
-//! `worker` does tasks. `program` is what is run. `input` reads records, `store` adds the results to the key/value store
-//! exactly once. The program `mr` (package mapreduce-cli) has the verbs, the apps and the commands.
+//! `job` decides who does what; it is a pure value. `coordinator` serves it on a socket, `api` has
+//! the messages, and `worker` does tasks. `program` is what a job runs. `input` reads records, and
+//! `store` adds the results to the key/value store exactly once. The program `mr` (package
+//! mapreduce-cli) has the verbs, the apps and the commands.
 //!
-//! Left out on purpose: files served over RPC (hence the shared directory), synced files (a job that loses its machine
-//! is run again), a sort on disk (a task's pairs fit in memory, and one that does not says so), combiners.
+//! Left out on purpose: files served over RPC (the directory is shared instead), synced files (a
+//! job that loses its machine is run again), a sort on disk (the pairs of a task must fit in
+//! memory, and a task whose pairs do not says so), and combiners.
 
 mod api;
 mod coordinator;

@@ -13,38 +13,41 @@ pub type Groups = BTreeMap<String, Vec<String>>;
 /// Pairs of a task, in bytes.
 pub const PAIRS_BYTES_MAX: usize = 1 << 30;
 
-/// Why a program did not do a record.
+/// Why a program did not finish a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It failed: the record, and a text.
+    /// It failed: the record, and the reason.
     Failed(String, String),
     /// It ended its process.
     Exit,
 }
 
 impl Fault {
-    /// It failed: the record, and a text.
+    /// It failed: the record, and the reason.
     pub fn of(record: impl Into<String>, text: impl ToString) -> Self {
         Self::Failed(record.into(), text.to_string())
     }
 }
 
-/// A map and a reduce. Both are functions of what they are given: any attempt gives the same.
+/// A map and a reduce. Both must be pure functions of their arguments, so that every attempt
+/// yields the same.
 pub trait App: Send + Sync {
-    /// Emits pairs of key and value for a record: a file with its name, or a row of the store with its key.
+    /// Emits pairs of key and value for a record: a file with its name, or a row of the store
+    /// with its key.
     fn map(&self, name: &str, text: &str, emit: &mut dyn FnMut(String, String));
-    /// One value of all values of a key.
+    /// Makes one value from all values of a key.
     fn reduce(&self, key: &str, values: &[String]) -> String;
 }
 
-/// What a program makes of what it is given.
+/// What a program makes from its input.
 pub type Made<'a> = BoxFuture<'a, Result<Pairs, Fault>>;
 
 /// What a worker runs.
 pub trait Program: Send + Sync {
     /// Maps one record.
     fn map<'a>(&'a self, name: &'a str, text: &'a str) -> Made<'a>;
-    /// Reduces all keys of one reducer, each after it was written into `record`: who fails must be known after a panic.
+    /// Reduces all keys of one reducer. It writes each key into `record` first: after a panic,
+    /// that tells which key failed.
     fn reduce<'a>(&'a self, groups: &'a Groups, record: &'a mut String) -> Made<'a>;
 }
 
@@ -71,7 +74,7 @@ impl<A: App> Program for A {
     }
 }
 
-/// What a pair takes in memory.
+/// Bytes that a pair takes in memory.
 pub(crate) fn bytes_of(key: &str, value: &str) -> usize {
     key.len() + value.len() + 48
 }
@@ -80,7 +83,7 @@ pub(crate) fn too_much(name: &str) -> Fault {
     Fault::of(name, format!("more than {PAIRS_BYTES_MAX} bytes of pairs: split the input"))
 }
 
-/// The reducer of a key.
+/// The number of the reducer that gets a key.
 pub(crate) fn part_of(key: &str, reduces: u32) -> u32 {
     (xxh3_64(key.as_bytes()) % u64::from(reduces.max(1))) as u32
 }

@@ -1,5 +1,5 @@
-//! The way to a coordinator over TCP. Where it is stands in the job's directory, and is read again for each connection:
-//! another coordinator may have taken the job over.
+//! The connection to a coordinator over TCP. The address is in the job's directory. It is read
+//! again for each connection, because another coordinator may have taken the job over.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::files::{ADDRESS, Directory};
 use crate::job::Job;
 
 const DIAL_MAX: Duration = Duration::from_secs(1);
-/// An answer comes within this, an `Ask` included.
+/// An answer comes within this time, even to an `Ask`.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// A way to the coordinator of a job.
+/// A connection to the coordinator of a job.
 pub struct Remote {
     directory: Directory,
     job: u64,
@@ -28,12 +28,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// To the job of a directory.
+    /// For the job of this directory.
     pub fn new(directory: Directory, job: u64) -> Self {
         Self { directory, job, open: Mutex::new(None) }
     }
 
-    /// How the job is.
+    /// The state of the job.
     pub async fn view(&self) -> anyhow::Result<Job> {
         match self.call(Request::View).await? {
             Reply::View(job) => Ok(*job),

@@ -1,27 +1,33 @@
-//! Results into the store, exactly once.
+//! Writes results into the store, exactly once.
 //!
-//! A reducer's pairs are dealt into parts: keys of one shard, and a mark of the job, the reducer and the part that lies
-//! in the same shard (a `{tag}` is searched for that). A part is written so:
+//! The pairs of a reducer are divided into parts. A part has keys of one shard, and a mark for the
+//! job, the reducer and the part. The mark is in the same shard: a fitting `{tag}` is searched for
+//! its key. A part is written in three steps:
 //!
-//! 1. read all its keys and their versions;
-//! 2. then read its mark: if it is there, the part was written before;
-//! 3. write, as one batch, each key on condition of the version that was read, and the mark on condition that it is
-//!    absent. The writes of a batch to one shard take effect together, each judged by itself.
+//! 1. Read all its keys, with their versions.
+//! 2. Then read its mark. If the mark exists, the part was written before.
+//! 3. Write one batch: each key on condition of the version that was read, and the mark on
+//!    condition that it is absent. The writes of a batch to one shard take effect together, and
+//!    each is checked separately.
 //!
-//! Between 1 and 3 only another attempt at this part writes these keys: a job has its prefix for itself, and reducers of
-//! a job have different keys. If it did, every version differs and the mark is there, so this batch changes nothing. If
-//! it did before 1, then 2 finds the mark. So a part takes effect once, however often it is sent, late, or by workers
-//! that were stopped in between. For that every attempt must send the same pairs: the worker sends those of the first
-//! attempt that made its file of results.
+//! Between 1 and 3 only another attempt at the same part can write these keys: a job has its prefix
+//! for itself, and reducers of a job have different keys. If another attempt did so, every version
+//! differs and the mark exists, so this batch changes nothing. If another attempt wrote before 1,
+//! then 2 finds the mark. So a part takes effect once, even if it is sent often or late, or by
+//! workers that were stopped in between. For that, every attempt must send the same pairs: the
+//! worker sends the pairs of the first attempt that made its file of results.
 //!
-//! A key that somebody else changed between 1 and 3 is refused beside a mark that is made. So the mark is a sum of all
-//! values that were meant, and an attempt that finds it compares: what is not there is not called written (rule 122).
+//! A key that somebody else changed between 1 and 3 is refused, but the mark is made. So the mark
+//! holds a checksum of all values of the part. An attempt that finds the mark compares: a value
+//! that is missing is not reported as written (rule 122).
 //!
-//! The prefixes of the jobs that run are one row. A job enters its own on condition of the row's version, if none of
-//! the others overlaps with it (rule 121). It is entered by the job, so any coordinator of the job has it.
+//! One row holds the prefixes of the running jobs. A job adds its own on condition of the row's
+//! version, if no other prefix overlaps with it (rule 121). The row names the job, so any
+//! coordinator of the job holds the prefix.
 //!
-//! Left out on purpose: keys that others write or delete while a job runs, and keys that are deleted later while a
-//! worker of the job is still stopped: an absent key has version 0 again, and that worker's batch writes it.
+//! Left out on purpose: keys that others write or delete while a job runs, and keys that are
+//! deleted later while a worker of the job is still stopped. An absent key has version 0 again, and
+//! that worker's batch would write it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -41,23 +47,23 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::files::Output;
 
-/// Keys of a part: with the mark, fewer than one batch takes.
+/// Keys of a part. With the mark they are fewer than one batch takes.
 const PART_KEYS: usize = 200;
 /// Bytes of a part, far below what one batch takes.
 const PART_BYTES: usize = BATCH_BYTES_MAX / 2;
-/// No sum has more digits.
+/// The digits of the longest sum.
 const NUMBER_BYTES: usize = 40;
 /// Rows of a page.
 const PAGE: u32 = 250;
-/// Parts on their way at once.
+/// Parts that are sent concurrently.
 const AT_ONCE: usize = 8;
-/// A store that is away is waited for so long.
+/// How long to wait for a store that does not answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
-/// The key of the jobs that run.
+/// The key of the row with the running jobs.
 const JOBS: &str = "mr/jobs";
 
-/// The jobs that run, and the prefix of each.
+/// The running jobs, and the prefix of each.
 type Jobs = BTreeMap<String, String>;
 
 /// Why results are not in the store.
@@ -69,7 +75,7 @@ pub enum StoreError {
     NoController(String),
     #[error("{0} is a server of {1:?}, and the job belongs to {2:?}: start that cluster, or make a new job")]
     OtherCluster(String, String, String),
-    /// A value is to be added, and one of both is no number: the key, and the value.
+    /// A value is to be added, but one of the two is not a number: the key, and that value.
     #[error("{0:?} is {1:?}, not a whole number: nothing can be added to it")]
     NotANumber(String, String),
     /// The key, and the bytes of key and value together.
@@ -77,30 +83,30 @@ pub enum StoreError {
     TooLarge(String, usize),
     #[error("{0:?} is a key of this program's own books: write under another prefix")]
     Reserved(String),
-    /// One key, or the first of several.
+    /// One such key, or the first of several.
     #[error(
         "somebody else wrote where the job writes, at {0:?} or near it: what the job had is missing there"
     )]
     Changed(String),
-    /// Another job: its id, its prefix, and the one that is wanted.
+    /// Another job: its id, its prefix, and the prefix that was asked for.
     #[error(
         "job {0} writes under {1:?}, which overlaps with {2:?}: wait for it, or `mr clean` its directory"
     )]
     Locked(String, String, String),
 }
 
-/// A way to the store, by a clerk whose writes are exactly once.
+/// Access to the store through a clerk, whose writes are exactly once.
 #[derive(Clone)]
 pub struct Store(pub Clerk);
 
-/// Keys of one shard, what is written there, and the mark that says that it was.
+/// Keys of one shard, the values for them, and the mark that says that they were written.
 struct Part {
     pairs: Vec<(Bytes, String)>,
     bytes: usize,
     mark: Bytes,
 }
 
-/// Tries again while the store is away, and what had no known outcome.
+/// Tries again while the store does not answer, or if the outcome is unknown.
 async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
@@ -116,11 +122,11 @@ async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
 }
 
 impl Store {
-    /// The store of these controllers, and the name of its cluster, which must be this one if one is given. Waits so
-    /// long until one answers.
+    /// Connects to the store of these controllers, and returns the name of its cluster. If a name
+    /// is given, it must be this cluster. Waits for so long until a controller answers.
     ///
     /// # Errors
-    /// None answers, or one of another cluster.
+    /// None answers, or one of another cluster does.
     pub async fn connect(
         controllers: &[String],
         meant: Option<&str>,
@@ -174,7 +180,8 @@ impl Store {
         stream::iter(parts).map(send).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
-    /// One try. That a twin was faster is an unknown outcome: the next look at the mark tells.
+    /// One try. If a twin was faster, the outcome is unknown here: the next read of the mark
+    /// tells it.
     async fn try_part(&self, part: &Part, add: bool) -> Result<(), StoreError> {
         base::mutant!("mark-read-first", {
             if self.0.get(part.mark.clone()).await?.value.is_some() {
@@ -206,23 +213,24 @@ impl Store {
             Some(Err(Error::VersionMismatch { .. })) | None => return Err(Error::Unknown.into()),
             Some(Err(error)) => return Err(error.into()),
         }
-        // The mark is there: what is not written now never will be.
+        // The mark exists: a value that is not written now never will be.
         match results.iter().position(Result::is_err) {
             Some(place) => Err(StoreError::Changed(shown(&part.pairs[place].0))),
             None => Ok(()),
         }
     }
 
-    /// All keys of a part.
+    /// Reads all keys of a part.
     async fn read(&self, part: &Part) -> Result<Vec<Got>, StoreError> {
         let reads = part.pairs.iter().map(|(key, _)| self.0.get(key.clone()));
         Ok(future::try_join_all(reads).await?)
     }
 
-    /// Has a prefix for this job alone, whichever coordinator asks; none: gives it back. Harmless when repeated.
+    /// Takes a prefix for this job alone, whichever of its coordinators asks. Without a prefix,
+    /// gives it back. Repeating this is harmless.
     ///
     /// # Errors
-    /// That another job has it, and the store's.
+    /// Another job has the prefix, or an error of the store.
     pub async fn hold(&self, job: u64, prefix: Option<&str>) -> Result<(), StoreError> {
         let name = format!("{job:016x}");
         patiently(|| async {
@@ -235,7 +243,7 @@ impl Store {
             }
             let text = serde_json::to_vec(&jobs).unwrap_or_default();
             match self.0.put_if(JOBS, text, row.version).await {
-                // The next look at the row tells.
+                // The next read of the row tells.
                 Err(Error::VersionMismatch { .. }) => Err(Error::Unknown.into()),
                 result => Ok(result.map(drop)?),
             }
@@ -244,7 +252,7 @@ impl Store {
     }
 }
 
-/// Enters the prefix of a job, or removes it; whether that changes anything.
+/// Adds the prefix of a job, or removes it. Returns whether that changes anything.
 fn change_jobs(jobs: &mut Jobs, name: &str, prefix: Option<&str>) -> Result<bool, StoreError> {
     let Some(prefix) = prefix else { return Ok(jobs.remove(name).is_some()) };
     let overlaps = |other: &str| {
@@ -266,7 +274,7 @@ fn put(value: Bytes, at: Version) -> Write {
     Write::Put { value, expected: Some(at) }
 }
 
-/// What a mark says of the values of its part.
+/// The content of a mark: a checksum of the values of its part.
 fn digest(values: &Vec<Bytes>) -> String {
     format!("{:016x}", xxh3_64(&base::codec::encode(values)))
 }
@@ -286,7 +294,7 @@ fn sum(key: &[u8], there: Option<&[u8]>, more: &str) -> Result<String, StoreErro
     Ok(sum.to_string())
 }
 
-/// Deals pairs into parts: the same parts for the same pairs.
+/// Divides pairs into parts: the same pairs give the same parts.
 fn deal(
     job: u64,
     reduce: u32,
@@ -298,7 +306,7 @@ fn deal(
     let mut dealt: BTreeMap<ShardId, Vec<Part>> = BTreeMap::new();
     for (key, value) in pairs {
         let key = Bytes::from(format!("{}{key}", output.prefix));
-        // What is refused for its size would be missing, and the mark would be there.
+        // A value that is refused for its size would be missing while the mark exists.
         let (long, longest) = (key.len(), value.len().max(NUMBER_BYTES));
         let bytes = long + longest;
         let fits = |bytes: usize, limit: u32| bytes as u64 <= u64::from(limit);
@@ -323,7 +331,7 @@ fn deal(
     Ok(dealt.into_values().flatten().collect())
 }
 
-/// The first tag whose keys lie in `shard`.
+/// The first tag whose keys belong to `shard`.
 fn tag(shard: ShardId, shards: u32) -> String {
     let mut tags = (0_u64..).map(|number| format!("{{{number}}}"));
     tags.find(|tag| shard_of(tag.as_bytes(), shards) == shard).unwrap_or_default()

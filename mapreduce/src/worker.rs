@@ -1,8 +1,9 @@
-//! A worker: asks for a task, does it, says so, until the job is over.
+//! A worker: asks for a task, does it and reports it, until the job is over.
 //!
-//! A panic of the app is caught and reported with its input and record. An exit ends the worker, as in the labs. A
-//! worker that cannot reach the coordinator tries for a while, for another one may take the job over; then it ends,
-//! well if it was once told what to do, for the job is probably over.
+//! A panic of the app is caught and reported with its input and record. If the app exits, the
+//! worker ends, as in the labs. A worker that cannot reach the coordinator keeps trying for a
+//! while, because another one may take the job over. Then it ends. It ends with success if it ever
+//! got an order, because then the job is probably over.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -20,13 +21,12 @@ use crate::job::{Kind, Order, Task, Work};
 use crate::program::{Fault, Groups, PAIRS_BYTES_MAX, Pairs, Program, bytes_of, group, part_of, too_much};
 use crate::store::Store;
 
-/// A coordinator that does not answer is tried so long.
+/// How long to try a coordinator that does not answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two tries.
+/// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A worker, and the number by which the coordinator knows it.
-#[allow(missing_docs)]
 pub struct Worker<'a> {
     pub coordinator: &'a dyn Coordinate,
     pub directory: &'a Directory,
@@ -37,10 +37,11 @@ pub struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Works until the job is over, as far as it can be known.
+    /// Works until the job is over, as far as the worker can know that.
     ///
     /// # Errors
-    /// The app ended its process: this worker is to end at once. Or no coordinator ever answered.
+    /// The app ended its process, so this worker has to end immediately. Or no coordinator ever
+    /// answered.
     pub async fn run(&self) -> anyhow::Result<()> {
         let mut has_worked = false;
         loop {
@@ -71,7 +72,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Asks until somebody answers, or patience or the job is over.
+    /// Asks until a coordinator answers, patience ends or the job is over.
     async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
         let until = clock::now().after(PATIENCE);
         loop {
@@ -98,7 +99,7 @@ impl Worker<'_> {
     }
 
     async fn work(&self, task: Task, attempt: u64, maps: &[(u32, u64)]) -> Result<Work, Fault> {
-        // Who fails must be known when the app panics.
+        // After a panic, this tells which record failed.
         let mut record = String::new();
         let work = async {
             match task.kind {
@@ -160,7 +161,7 @@ impl Worker<'_> {
         let mut pairs = self.program.reduce(&groups, record).await?;
         if let (Some(output), Some(store)) = (&self.spec.output, self.store) {
             check_keys(&pairs, number, self.spec.reduces)?;
-            // Every attempt sends the same: what the first one has made (rule 92).
+            // Every attempt sends the same pairs: those of the first attempt (rule 92).
             let name = format!("results-{number}");
             let made = self.directory.make_once(&name, &base::codec::encode(&pairs));
             made.map_err(|error| unwritten(&name, &error))?;
@@ -194,8 +195,8 @@ impl Worker<'_> {
     }
 }
 
-/// In the store a key has one value of one reducer (rule 92). A command may print anything: in files that is its own
-/// affair.
+/// In the store, a key has one value of one reducer (rule 92). Files have no such rule: a command
+/// may print anything.
 fn check_keys(pairs: &[(String, String)], number: u32, reduces: u32) -> Result<(), Fault> {
     const WHY: &str =
         "printed twice, or not given to this reducer: into the store a reduce prints each of its keys once";
@@ -208,7 +209,7 @@ fn unwritten(name: &str, error: &std::io::Error) -> Fault {
     Fault::of(name, format!("cannot be written: {error}"))
 }
 
-/// The whole job in one go, without workers: what their output must be.
+/// Does the complete job in one process, without workers: what their output must be.
 pub async fn sequential(program: &dyn Program, files: &[(String, PathBuf)]) -> Result<Pairs, Fault> {
     let mut groups = Groups::new();
     for (name, path) in files {

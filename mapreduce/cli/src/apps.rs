@@ -1,18 +1,19 @@
-//! Apps by name. To write one: implement [`App`], and give it a name in [`find`], or in a program of your own that calls
-//! [`crate::main`] with another such function.
+//! Apps by name. To write one, implement [`App`]. Then give it a name in [`find`], or write your
+//! own program that calls [`crate::main`] with its own such function.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use mapreduce::{App, Program};
 
-/// Finds a program by its name, for a job whose own files lie at a path; else says which names there are.
+/// Finds the program with a name, for a job whose files are at this path. If there is none, the
+/// error lists the names that exist.
 pub type Find = fn(&str, &Path) -> Result<Box<dyn Program>, String>;
 
 /// The apps of `mr`.
 ///
 /// # Errors
-/// The names that there are.
+/// Lists the names that exist.
 pub fn find(name: &str, _job: &Path) -> Result<Box<dyn Program>, String> {
     match name {
         "indexer" => Ok(Box::new(Indexer)),

@@ -1,8 +1,8 @@
-//! Two commands for the shell as a program.
+//! Two shell commands as a program.
 //!
-//! `--map` gets a record's text on its standard input and its name as MR_NAME, and prints lines `key TAB value`.
-//! `--reduce` gets the lines of one reducer, sorted by their keys, and prints lines of the same form. A command that ends
-//! with another code than 0 has failed.
+//! `--map` gets the text of a record on its standard input and the record's name in MR_NAME. It
+//! prints lines `key TAB value`. `--reduce` gets the lines of one reducer, sorted by key, and
+//! prints lines of the same form. A command fails if it ends with an exit code other than 0.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,8 +12,9 @@ use futures::FutureExt as _;
 
 use mapreduce::{Fault, Groups, Made, PAIRS_BYTES_MAX, Pairs, Program};
 
-/// Two commands. They run in the process group of a guard, a shell that reads from this process and kills its group when
-/// that ends: however this process ends, no command survives it (rule 123).
+/// Two commands. They run in the process group of a guard. The guard is a shell that reads from
+/// this process and kills its group when this process ends. So no command survives this process,
+/// however it ends (rule 123).
 pub(crate) struct Commands {
     map: String,
     reduce: String,
@@ -27,7 +28,7 @@ impl Commands {
         Ok(Self { map, reduce, guard: guard.spawn()? })
     }
 
-    /// Runs a command on a thread of its own: the pairs that it printed.
+    /// Runs a command on its own thread, and returns the pairs that it printed.
     async fn shell(&self, command: &str, name: &str, input: String) -> Result<Pairs, String> {
         let mut shell = Command::new("sh");
         shell.args(["-c", command]).env("MR_NAME", name).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -65,9 +66,9 @@ fn run(shell: &mut Command, input: &[u8]) -> io::Result<Vec<u8>> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let mut printed = Vec::new();
     let read = std::thread::scope(|scope| {
-        // A command that reads no further is judged by how it ends.
+        // A command that stops reading is judged by its exit code.
         scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(input)));
-        // Its standard output closes with this: one that prints on ends.
+        // This closes its standard output: a command that prints more ends.
         stdout.map(|stdout| stdout.take(PAIRS_BYTES_MAX as u64 + 1).read_to_end(&mut printed))
     });
     let status = child.wait()?;

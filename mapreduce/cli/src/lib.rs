@@ -1,6 +1,6 @@
 //! The program `mr`: MapReduce from the command line.
 //!
-//! It is a library, too: [`main`] with other [`apps`](find) is a program of your own.
+//! It is also a library: your own program calls [`main`] with its own [`apps`](find).
 
 mod apps;
 mod commands;
@@ -24,7 +24,7 @@ pub use apps::{Find, find, words};
 
 const DIRECTORY: &str = "mr-data";
 
-/// Called wrongly: exit 2.
+/// Wrong usage: exit 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -48,9 +48,9 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Makes a job and does it: a coordinator here, and workers.
+    /// Makes a job and runs it: a coordinator here, and workers.
     Run(plan::RunArgs),
-    /// Goes on with a job whose coordinator is gone.
+    /// Continues a job whose coordinator is gone.
     #[command(visible_alias = "coordinator")]
     Resume {
         /// The job's directory.
@@ -76,18 +76,18 @@ enum Verb {
         /// One JSON document.
         #[arg(long)]
         json: bool,
-        /// Writes a page of bars instead: who does what when.
+        /// Writes a page with bars instead: which worker did what, and when.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
-    /// Deletes the files of a job, and frees its lock in the store. Its marks there stay: they keep a worker that still
-    /// runs from counting twice.
+    /// Deletes the files of a job, and frees its lock in the store. The job's marks in the store
+    /// stay: they keep a worker that still runs from counting twice.
     Clean {
         /// The job's directory.
         #[arg(default_value = DIRECTORY)]
         dir: PathBuf,
     },
-    /// Does an app in one process without workers, and prints the sorted output.
+    /// Runs an app in one process without workers, and prints the sorted output.
     Sequential {
         /// The app.
         app: String,
@@ -97,7 +97,7 @@ enum Verb {
     },
 }
 
-/// The program `mr`, with apps by these names: what it exits with.
+/// Runs the program `mr` with these apps, and returns its exit code.
 pub async fn main(find: Find) -> i32 {
     perform(Args::parse().verb, find).await.unwrap_or_else(|error| {
         eprintln!("mr: {error:#}");
@@ -134,7 +134,7 @@ async fn perform(verb: Verb, find: Find) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// The job's store, if it is the one that it began with.
+/// The job's store, if it is the cluster that the job began with.
 async fn store(spec: &Spec, within: Duration) -> anyhow::Result<Store> {
     Ok(Store::connect(&spec.controllers, Some(&spec.cluster), within).await?.0)
 }
@@ -152,15 +152,15 @@ async fn work(dir: &Path, is_tied: bool, find: Find) -> anyhow::Result<()> {
         true => None,
         false => Some(store(&spec, PATIENCE).await?),
     };
-    // Process ids repeat on other machines. Documents have numbers of 53 bits.
+    // Another machine may have the same process ids. Numbers in a JSON document have 53 bits.
     let me = rand::random_range(0..1_u64 << 21) << 32 | u64::from(std::process::id());
     let coordinator = &Remote::new(directory.clone(), spec.id);
     let (directory, spec, program, store) = (&directory, &spec, &*program, there.as_ref());
     Worker { coordinator, directory, spec, program, store, me }.run().await
 }
 
-/// Ends this process when the coordinator that started it is gone, however it went. The app may be busy, so a thread of
-/// its own watches.
+/// Ends this process when the coordinator that started it is gone, however that ended. The app
+/// may be busy, so a separate thread watches.
 fn end_with_input() {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     std::process::exit(1);

@@ -1,4 +1,4 @@
-//! What job is meant.
+//! Makes a job from the command line.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,28 +14,29 @@ use crate::{DIRECTORY, Usage};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// The app (wc, indexer), unless --map and --reduce are given; then the input files.
+    /// The app (wc, indexer) and then the input files; only the files with --map and --reduce.
     #[arg(value_name = "APP FILE")]
     words: Vec<PathBuf>,
-    /// Your own map: a command for the shell.
+    /// Your own map: a shell command.
     #[arg(long, value_name = "CMD", requires = "reduce")]
     map: Option<String>,
-    /// Your own reduce.
+    /// Your own reduce: a shell command.
     #[arg(long, value_name = "CMD", requires = "map")]
     reduce: Option<String>,
-    /// Reducers.
+    /// The number of reducers.
     #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     reduces: u32,
     /// The job's directory.
     #[arg(long, default_value = DIRECTORY)]
     dir: PathBuf,
-    /// Read the rows of the store whose keys begin so, instead of files: a record a row.
+    /// Read the rows of the store whose keys begin with this, instead of files. Each row is a
+    /// record.
     #[arg(long, value_name = "PREFIX")]
     from_store: Option<String>,
-    /// Write the results into the store, too: at PREFIX and the key.
+    /// Also write the results into the store, each at PREFIX followed by its key.
     #[arg(long, value_name = "PREFIX")]
     into_store: Option<String>,
-    /// Add them to the numbers that are there.
+    /// Add them to the numbers that are there, instead of replacing those.
     #[arg(long, requires = "into_store")]
     add: bool,
     /// The controllers of the store.
@@ -48,7 +49,7 @@ pub(super) struct RunArgs {
     serve: Serve,
 }
 
-/// Makes the job that is asked for.
+/// Makes the job that the arguments describe.
 pub(super) async fn make(args: RunArgs, find: Find) -> anyhow::Result<(Directory, Spec, Serve)> {
     let wrong = |why: String| Err(anyhow::Error::from(Usage(why)));
     let mut words = args.words.into_iter();
@@ -92,7 +93,7 @@ pub(super) async fn make(args: RunArgs, find: Find) -> anyhow::Result<(Directory
     Ok((Directory::create(&args.dir, &spec)?, spec, args.serve))
 }
 
-/// Files that can be read: their names, and their paths.
+/// The files that can be read: their names and their paths.
 pub(super) fn files(paths: Vec<PathBuf>) -> anyhow::Result<Vec<(String, PathBuf)>> {
     if paths.is_empty() {
         bail!(Usage("no input files".into()));

@@ -1,4 +1,4 @@
-//! A coordinator as a process, and the workers that it starts beside itself.
+//! A coordinator as a process, and the workers that it starts.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,26 +10,28 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use mapreduce::{Coordinator, Directory, PATIENCE, Spec, listen};
 
-/// Between two looks at the workers.
+/// Pause between two checks of the workers.
 const LOOK: Duration = Duration::from_millis(50);
-/// Workers that died one after the other while no task got done: something is wrong with all of them.
+/// So many workers may die in a row without a task getting done. Then something is wrong with all
+/// of them.
 const DEATHS_MAX: u32 = 50;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Workers to start here; those that die are started again, and all end with the coordinator. 0: others are started
-    /// by hand (`mr worker`).
+    /// Workers to start here. A worker that dies is started again, and all end with the
+    /// coordinator. 0: start them by hand (`mr worker`).
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=256))]
     workers: u32,
-    /// Where workers reach the coordinator: an address of this machine that the others know.
+    /// The address where workers reach the coordinator. It belongs to this machine, and other
+    /// machines know it.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = reachable)]
     listen: String,
-    /// Writes a page of bars at the end: who did what when.
+    /// Writes a page with bars at the end: which worker did what, and when.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
 
-/// Workers are told this very address.
+/// The address, if workers can reach it: they get exactly this one.
 fn reachable(address: &str) -> Result<String, &'static str> {
     match address.parse::<std::net::SocketAddr>() {
         Ok(all) if all.ip().is_unspecified() => {
@@ -39,7 +41,7 @@ fn reachable(address: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Does a job to its end.
+/// Runs a job to its end.
 pub(super) async fn serve(directory: Directory, spec: Spec, serve: &Serve) -> anyhow::Result<i32> {
     let store = match spec.output {
         Some(_) => Some(crate::store(&spec, PATIENCE).await?),
@@ -68,23 +70,23 @@ pub(super) async fn serve(directory: Directory, spec: Spec, serve: &Serve) -> an
     Ok(0)
 }
 
-/// Workers beside a coordinator; they end with it, however it ends.
+/// The workers that a coordinator started. They end with it, however it ends.
 struct Crew(Vec<Child>);
 
 impl Drop for Crew {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // Most have ended.
+            // Most have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// Keeps so many workers running. Ends only if that is of no use: why.
+/// Keeps so many workers running. Returns only if that is of no use, and says why.
 async fn keep_workers(count: u32, coordinator: &Coordinator, directory: &Directory) -> String {
     let (mut crew, mut deaths, mut last_done) = (Crew(Vec::new()), 0, 0);
-    // Hidden where standard error is no terminal.
+    // Hidden if standard error is not a terminal.
     let bar = ProgressBar::new(coordinator.progress().1 as u64);
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len} tasks, {elapsed}");
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -115,7 +117,7 @@ async fn keep_workers(count: u32, coordinator: &Coordinator, directory: &Directo
     "its directory was removed".to_owned()
 }
 
-/// It sees by its standard input that this process is gone.
+/// The worker learns from its standard input that this process is gone.
 fn start(directory: &Directory) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("worker").arg(&directory.place).arg("--tied");

@@ -1,4 +1,5 @@
-//! A job as it is shown: a table of its tasks, and a page with a lane a worker and a bar an attempt.
+//! How a job is shown: a table of its tasks, and a page with a lane for each worker and a bar for
+//! each attempt.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,23 +14,23 @@ background:#f3f3f3}i{position:absolute;height:20px;min-width:1px;overflow:hidden
 text-indent:3px}.map{background:#3b6ea5}.reduce{background:#2f855a}.late{background:#a0a0a0}\
 .gone,.failed{background:#c0392b}.live{opacity:.45}";
 
-/// A worker's process id, and what tells it from those of other machines.
+/// A worker's process id, and a part that tells it from workers of other machines.
 fn name_of(worker: u64) -> String {
     format!("{}.{:x}", worker & u64::from(u32::MAX), worker >> 32)
 }
 
-/// All tasks by their names.
+/// All tasks, each with the name of its kind.
 fn tasks(job: &Job) -> impl Iterator<Item = (&'static str, usize, &State)> {
     let maps = job.maps.iter().enumerate().map(|(number, state)| ("map", number, state));
     maps.chain(job.reduces.iter().enumerate().map(|(number, state)| ("reduce", number, state)))
 }
 
-/// What an attempt took until now.
+/// How long an attempt has taken so far.
 fn took(job: &Job, attempt: &Attempt) -> Duration {
     attempt.ended.map_or(job.now, |(at, _)| at).saturating_sub(attempt.since)
 }
 
-/// What is known without a coordinator, and how the job ended.
+/// What the marks tell without a coordinator, and how the job ended.
 pub(super) fn of_marks(
     directory: &Directory,
     spec: &Spec,
@@ -45,7 +46,7 @@ pub(super) fn of_marks(
     Ok((job, note))
 }
 
-/// A row a live attempt, and a row a task without any.
+/// A row for each live attempt, and one for each task without any.
 pub(super) fn table(job: &Job) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

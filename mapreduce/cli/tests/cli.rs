@@ -1,4 +1,4 @@
-//! The program as a person meets it: what it makes, and how it ends on bad input.
+//! The program as a user sees it: what it makes, and how it ends on bad input.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,7 +18,7 @@ fn mr(directory: &Path, arguments: &[&str]) -> Output {
     command(directory, arguments).output().unwrap()
 }
 
-/// Fails unless it ended so; what it said.
+/// Fails unless the program ended with this code; returns what it printed.
 fn ends(output: &Output, code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{said}");
@@ -103,7 +103,7 @@ fn bad_input_ends_with_its_name_and_what_to_do() {
     assert!(!at("mr-data").exists(), "a job was made that cannot be done");
     let said = ends(&mr(place.path(), &["run", "wc", "good", "latin", "--dir", "one"]), 1);
     assert!(said.contains("latin") && said.contains("not UTF-8 from byte 3 on"), "{said}");
-    // After three reports: the file, the record, and what failed.
+    // After three reports the error names the file, the record and the failure.
     let map = "grep -q panic && { echo oh >&2; exit 7; } || true";
     let run = ["run", "--map", map, "--reduce", "cat", "good", "bad", "--dir", "two"];
     let said = ends(&mr(place.path(), &run), 1);
@@ -114,7 +114,7 @@ fn bad_input_ends_with_its_name_and_what_to_do() {
     assert!(said.is_empty(), "{said}");
 }
 
-/// A limit on the size of files stands for a full disk.
+/// A limit on the size of files simulates a full disk.
 #[test]
 fn a_full_disk_is_told() {
     let place = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn a_full_disk_is_told() {
     }
 }
 
-/// Deaths are no reports, but a job whose workers only die ends, too.
+/// Deaths are not reports of failure, but a job ends too if its workers only die.
 #[test]
 fn workers_that_cannot_live_end_the_job() {
     let place = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ fn workers_that_cannot_live_end_the_job() {
     assert!(said.contains("50 workers died and no task got done"), "{said}");
 }
 
-/// The second one finds the workers, because its address is the newest.
+/// The second coordinator gets the workers, because its address is the newest.
 #[test]
 fn a_coordinator_beside_another_ends_with_it() {
     let place = tempfile::tempdir().unwrap();
@@ -158,7 +158,8 @@ fn a_coordinator_beside_another_ends_with_it() {
     assert_eq!(outputs(&place.path().join("mr-data")), ["good 1"]);
 }
 
-/// Whether it was stopped or killed, or the job failed: no worker and none of its commands goes on.
+/// Whether the coordinator was stopped or killed, or the job failed: no worker continues, and
+/// none of its commands.
 #[test]
 fn workers_and_their_commands_end_with_the_coordinator() {
     for (how, code) in [("TERM", Some(130)), ("KILL", None), ("", Some(1))] {
@@ -179,7 +180,8 @@ fn workers_and_their_commands_end_with_the_coordinator() {
     }
 }
 
-/// Killed alone, as by an operator or for its memory. That is no report of the app (rule 123).
+/// The worker alone is killed, as by an operator or for its memory. The app did not fail by that
+/// (rule 123).
 #[test]
 fn commands_end_with_a_worker_that_is_killed() {
     let place = tempfile::tempdir().unwrap();
@@ -199,7 +201,8 @@ fn commands_end_with_a_worker_that_is_killed() {
     assert_eq!(run.0.try_wait().unwrap(), None, "deaths of workers ended the job");
 }
 
-/// Its prefix would stay taken, and nothing would tell by whom. A new job is refused before it is made.
+/// Its prefix would stay taken, and no message would say by which job. A new job is refused
+/// before it is made.
 #[test]
 fn a_job_is_neither_made_nor_cleaned_while_its_store_is_away() {
     let place = tempfile::tempdir().unwrap();
@@ -218,7 +221,7 @@ fn a_job_is_neither_made_nor_cleaned_while_its_store_is_away() {
     assert!(job.join("job.json").exists());
 }
 
-/// A process that nobody has waited for yet is dead, too.
+/// A process that nobody has waited for yet counts as dead.
 fn is_dead(process: &str) -> bool {
     fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |state| state.contains(") Z "))
 }

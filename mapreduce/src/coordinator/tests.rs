@@ -24,11 +24,11 @@ async fn begin(directory: &Directory, spec: &Spec, life: u32) -> Coordinator {
 async fn a_winner_whose_output_had_no_name_yet_gets_it_from_the_next_coordinator() {
     let (_place, directory, spec) = job();
     directory.replace(&reduced(0, 7), b"a 1").unwrap();
-    // Here the first one died.
+    // Here the first coordinator dies.
     directory.mark(REDUCE, 7).unwrap();
     let next = begin(&directory, &spec, 2).await;
     assert_eq!(std::fs::read(directory.output(0)).unwrap(), b"a 1");
-    // A late twin is heard, and what it had is not read.
+    // A late twin is heard, but its output is not read.
     directory.replace(&reduced(0, 8), b"a 2").unwrap();
     next.handle(Request::Done(REDUCE, 8, Work::default())).await;
     assert_eq!(std::fs::read(directory.output(0)).unwrap(), b"a 1");

@@ -46,7 +46,7 @@ fn clean_deletes_what_the_job_made_and_nothing_else() {
     directory.replace(FINISHED, b"").unwrap();
     directory.clean(&spec(1)).unwrap();
     assert_eq!(names(place.path()), mine);
-    // A clean that was interrupted is done again.
+    // An interrupted clean can be done again.
     directory.clean(&spec(1)).unwrap();
 }
 

@@ -35,7 +35,7 @@ fn a_twin_starts_after_ten_seconds_and_the_first_that_is_done_wins() {
     assert_eq!(job.ask(2, SILENT - Duration::from_nanos(1)), Order::Wait);
     let (same, twin) = run(job.ask(2, SILENT));
     assert!(same == task && twin != first);
-    // The next twin waits for as long again, and nobody is his own twin.
+    // The next twin waits as long again, and no worker is its own twin.
     assert_eq!(job.ask(3, s(19)), Order::Wait);
     job.done(task, twin, Work::default(), s(20));
     job.done(task, first, Work::default(), s(21));
@@ -63,7 +63,7 @@ fn what_a_gone_worker_had_is_free_at_once_and_three_reports_of_one_task_end_the_
     for worker in 0..20 {
         let (task, attempt) = run(job.ask(worker, s(0)));
         job.gone(worker, s(0));
-        // Whatever arrives of it later is no report.
+        // Later messages of the attempt are not reports.
         job.failed(task, attempt, "late".into(), s(0));
     }
     for worker in 20..23 {
@@ -113,8 +113,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever workers do: no reduce before the last map, no attempt number twice, no second attempt at a task while
-    /// a live one is younger than ten seconds; and then, once workers are well, everything gets done.
+    /// Whatever workers do, these hold: no reduce starts before the last map ends, no attempt
+    /// number occurs twice, and no task gets a second attempt while a live one is younger than ten
+    /// seconds. Then, once workers are healthy, everything gets done.
     #[test]
     fn every_job_ends_and_nothing_is_given_out_too_early(
         maps in 1..5_u32, reduces in 1..4_u32, steps in steps(),
@@ -144,7 +145,7 @@ proptest! {
                         live.remove(&attempt);
                     }
                 }
-                // An attempt of another coordinator's may be reported as failed, and changes nothing.
+                // A report about another coordinator's attempt changes nothing.
                 Step::Nonsense(task, attempt) => job.failed(task, attempt, "who?".into(), now),
                 Step::Ask(worker) => match job.ask(worker, now) {
                     Order::Run { task, attempt, maps: inputs } => {
@@ -169,7 +170,7 @@ proptest! {
                 Step::Done(_) | Step::Failed(_) => {}
             }
         }
-        // One healthy worker, and nobody else: silence is waited out.
+        // One healthy worker and no other: it waits until the silent ones are given up.
         for _ in 0..200 {
             match job.ask(99, now) {
                 Order::Run { task, attempt, .. } => job.done(task, attempt, Work::default(), now),

@@ -40,7 +40,7 @@ fn a_part_and_its_mark_lie_in_one_shard_and_no_two_marks_are_the_same() {
     }
 }
 
-/// Rule 92: in a batch it would be missing beside its mark.
+/// Rule 92: in a batch, such a value would be missing while its mark exists.
 #[test]
 fn what_the_store_would_refuse_is_refused_before_anything_is_sent() {
     let limits = Params { key_bytes_max: 20, value_bytes_max: 100, ..Params::default() };
@@ -53,7 +53,7 @@ fn what_the_store_would_refuse_is_refused_before_anything_is_sent() {
     // A sum may become as long as numbers get.
     let small = Params { value_bytes_max: 39, ..limits };
     assert!(matches!(refused(&words(), "x", "1".to_owned(), small), StoreError::TooLarge(..)));
-    // A job must not write its own books.
+    // A job must not write to its own books.
     let bare = Output { prefix: String::new(), add: true };
     assert_eq!(refused(&bare, "mr/jobs", "1".to_owned(), limits), StoreError::Reserved("mr/jobs".to_owned()));
     assert!(matches!(refused(&bare, "{7}mr/x", "1".to_owned(), limits), StoreError::Reserved(_)));
@@ -90,7 +90,8 @@ fn of_jobs_whose_prefixes_overlap_one_runs() {
     assert_eq!(change_jobs(&mut jobs, "3", Some("a/b/c")), Ok(true));
 }
 
-/// A job that goes on when another cluster has the addresses would write the rest of its results there.
+/// If another cluster has the addresses, a job that continues would write the rest of its results
+/// there.
 #[tokio::test]
 async fn a_job_goes_on_only_with_its_own_cluster() {
     let listener = Listener::bind("127.0.0.1:0", Limits::default()).await.unwrap();

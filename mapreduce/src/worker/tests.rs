@@ -9,7 +9,8 @@ use crate::files::{Directory, Input, Run, Spec};
 use crate::job::{Kind, Order, Task};
 use crate::program::{App, part_of};
 
-/// One of both values would be missing in the store, beside the mark that says that all is there (rule 92).
+/// One of the two values would be missing in the store, though the mark says that all are there
+/// (rule 92).
 #[test]
 fn a_key_that_is_printed_twice_or_by_another_reducer_does_not_go_into_the_store() {
     let pair = |key: &str| (key.to_owned(), "1".to_owned());
@@ -19,7 +20,8 @@ fn a_key_that_is_printed_twice_or_by_another_reducer_does_not_go_into_the_store(
     assert!(check_keys(&[pair("total")], (mine + 1) % 10, 10).is_err());
 }
 
-/// Gives one order; what it is told.
+/// Gives one order, and keeps the requests that it gets.
+///
 struct Once(Mutex<Vec<Order>>, Mutex<Vec<Request>>);
 
 impl Coordinate for Once {
