@@ -14,11 +14,12 @@
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use base::clock::{self, Instant};
 use clerk::api::kv::{KvReply, KvRequest};
 use clerk::api::{Address, Digest, GroupId};
-use clerk::group::Attempts;
+use clerk::group::{AskError, Attempts};
 use futures::future::join_all;
 use serde_json::json;
 
@@ -30,7 +31,9 @@ use crate::failure::{Failure, on_interrupt};
 use crate::local::{Cluster, Directory};
 
 /// How long the controllers may take to say that they are well.
-const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(2);
+/// Between questions to a group that has no leader yet.
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn recover_controllers(
     context: &Context,
@@ -178,7 +181,15 @@ async fn hear(reach: &Reach, group: GroupId, addresses: Vec<Address>, until: Ins
     let mut heard = Heard::default();
     let client = reach.group(group, addresses.clone());
     let mut attempts = Attempts::repeatable();
-    let adopted = client.ask(&KvRequest::History, until, &mut attempts);
+    let adopted = async {
+        loop {
+            match client.ask(&KvRequest::History, until, &mut attempts).await {
+                // Servers that were just started elect a leader first.
+                Err(AskError::NoLeader { .. }) if clock::now() < until => clock::sleep(PAUSE).await,
+                answer => return answer,
+            }
+        }
+    };
     let others = addresses.iter().map(|address| reach.connection.kv(address, group, KvRequest::Config, LOOK));
     let (adopted, others) = futures::join!(adopted, join_all(others));
     heard.adopted = match adopted {
