@@ -3,7 +3,7 @@
 //!
 //! Three parts, each importing only those before it:
 //!
-//! 1. [`machine`]: the replicated state. [`shard`] has the five states of a shard and how it moves,
+//! 1. [`machine`]: the replicated state. [`shard`] has the six states of a shard and how it moves,
 //!    [`history`] which configurations are adopted, [`command`] the commands of the log, [`rows`]
 //!    where everything is stored, [`check`] which rows other groups may push; then `kv` has the
 //!    client operations and `moves` the transitions.

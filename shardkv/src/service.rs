@@ -153,11 +153,10 @@ impl Service {
         if !matches!(request, KvRequest::Status) {
             self.has_its_data()?;
         }
-        let (named, shard) = (named(&request), self.shard_of(&request));
-        let mut answer = self.answer(room, request).await;
-        if let Err(KvRefusal::NotReady { config, ask }) = &mut answer {
-            self.heard_of(named, *config);
-            *ask = shard.and_then(|shard| self.offers.of(shard, &self.standing.borrow()));
+        let named = named(&request);
+        let answer = self.answer(room, request).await;
+        if let Err(KvRefusal::NotReady { config, .. }) = answer {
+            self.heard_of(named, config);
         }
         answer
     }
@@ -181,7 +180,6 @@ impl Service {
             return Err(KvRefusal::Malformed(text));
         }
         let named = request.config().num;
-        self.offers.note(request.shard(), named, sender.group, &self.standing.borrow());
         let answer = self.answer_push(request).await;
         if let Err(KvRefusal::NotReady { config, .. }) = answer {
             self.heard_of(named, config);
@@ -280,19 +278,6 @@ impl Service {
         }
     }
 
-    /// The shard that a request is about.
-    fn shard_of(&self, request: &KvRequest) -> Option<ShardId> {
-        match request {
-            KvRequest::Open { shard, .. }
-            | KvRequest::Batch { shard, .. }
-            | KvRequest::Scan { shard, .. } => Some(*shard),
-            KvRequest::Get { key, .. } | KvRequest::Write { key, .. } => {
-                Some(shard_of(key, self.standing.borrow().params?.shard_count))
-            }
-            KvRequest::Config | KvRequest::Status | KvRequest::History => None,
-        }
-    }
-
     async fn status(&self) -> KvStatus {
         let replica = host::replica_status(&self.facts, &self.replica.status());
         let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
@@ -308,13 +293,16 @@ impl Service {
             PushRequest::Install { shard, config, rows, .. } if rows.is_empty() => {
                 self.query(Query::Cursor { shard, config }).await?.push()
             }
-            PushRequest::Offer { shard, config, .. } => {
+            PushRequest::Offer { shard, config, from } => {
                 let answer = self.query(Query::Cursor { shard, config }).await?.push()?;
-                match answer {
+                if matches!(answer, PushReply::Cursor { .. }) {
+                    self.offers.note(shard, config.num, from);
                     // Otherwise the sender would stop serving the shard, but no row could be taken.
-                    PushReply::Cursor { .. } if self.replica.status().disk_full => Err(KvRefusal::DiskFull),
-                    answer => Ok(answer),
+                    if self.replica.status().disk_full {
+                        return Err(KvRefusal::DiskFull);
+                    }
                 }
+                Ok(answer)
             }
             PushRequest::Install { shard, config, after, rows, .. } => {
                 self.leading()?;
@@ -375,7 +363,18 @@ impl Service {
     /// Refuses early if this leader's applied state shows that it does not serve the shard.
     fn admit(&self, shard: ShardId, config: ConfigNum) -> Result<(), KvRefusal> {
         self.leading()?;
-        self.standing.borrow().judge(shard, config)
+        self.judge(shard, config)
+    }
+
+    /// Refuses what is not served here, and says who has a shard that is awaited.
+    fn judge(&self, shard: ShardId, config: ConfigNum) -> Result<(), KvRefusal> {
+        let standing = self.standing.borrow();
+        standing.judge(shard, config).map_err(|refusal| match (refusal, standing.awaits(shard)) {
+            (KvRefusal::NotReady { config, .. }, Some(num)) => {
+                KvRefusal::NotReady { config, ask: self.offers.of(shard, num) }
+            }
+            (refusal, _) => refusal,
+        })
     }
 
     /// The shard of a key, if it is served here.
@@ -384,7 +383,7 @@ impl Service {
         let params = self.params()?;
         check_key(key, params)?;
         let shard = shard_of(key, params.shard_count);
-        self.standing.borrow().judge(shard, config)?;
+        self.judge(shard, config)?;
         Ok(shard)
     }
 
@@ -420,28 +419,20 @@ impl Service {
     }
 }
 
-/// The groups that have the shards which are awaited here, as far as they have said so. Without
-/// them clients would wait.
+/// Which groups have the shards that are awaited here, as far as they have offered them: one for
+/// each shard, of its newest move.
 #[derive(Default)]
 struct Offers(std::sync::Mutex<BTreeMap<ShardId, (ConfigNum, GroupId)>>);
 
 impl Offers {
-    /// A group pushes a shard here by the move `num`. This is kept only while the shard is awaited.
-    fn note(&self, shard: ShardId, num: ConfigNum, from: GroupId, standing: &Standing) {
-        if standing.awaits(shard) == Some(num) {
-            self.lock().insert(shard, (num, from));
-        }
+    /// A group offered a shard that is awaited by the move `num`.
+    fn note(&self, shard: ShardId, num: ConfigNum, from: GroupId) {
+        self.lock().insert(shard, (num, from));
     }
 
-    /// The group that has a shard.
-    fn of(&self, shard: ShardId, standing: &Standing) -> Option<GroupId> {
-        let awaited = standing.awaits(shard)?;
-        let mut offers = self.lock();
-        let (_, from) = offers.get(&shard).copied().filter(|(num, _)| *num == awaited)?;
-        if offers.len() > standing.shards.len() / 2 {
-            offers.retain(|shard, (num, _)| standing.awaits(*shard) == Some(*num));
-        }
-        Some(from)
+    /// The group that has a shard which is awaited by the move `num`.
+    fn of(&self, shard: ShardId, num: ConfigNum) -> Option<GroupId> {
+        self.lock().get(&shard).filter(|(offered, _)| *offered == num).map(|(_, from)| *from)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, (ConfigNum, GroupId)>> {

@@ -66,22 +66,17 @@ fn moving(survey: &Survey) -> Vec<Moving> {
     for (group, status) in groups {
         for shard in &status.shards {
             let Some(num) = shard.num else { continue };
-            let mine = one(survey, group, num, shard);
-            match found.get_mut(&shard.shard) {
-                None => {
-                    found.insert(shard.shard, mine);
+            let mut told = one(survey, group, num, shard);
+            if let Some(mut other) = found.remove(&shard.shard) {
+                // The first of the two is the one that has the rows.
+                if told.phase == ShardPhase::Awaiting {
+                    std::mem::swap(&mut told, &mut other);
                 }
-                Some(other) => {
-                    let (mut holder, receiver) = match shard.phase {
-                        ShardPhase::Awaiting => (other.clone(), &mine),
-                        _ => (mine.clone(), &*other),
-                    };
-                    if holder.num == receiver.num {
-                        holder.rows = holder.rows.max(receiver.rows);
-                    }
-                    *other = holder;
+                if told.num == other.num {
+                    told.rows = told.rows.max(other.rows);
                 }
             }
+            found.insert(shard.shard, told);
         }
     }
     found.into_values().collect()

@@ -69,13 +69,6 @@ impl PushRequest {
         }
     }
 
-    /// The shard that it is about.
-    pub fn shard(&self) -> ShardId {
-        match self {
-            Self::Install { shard, .. } | Self::Activate { shard, .. } | Self::Offer { shard, .. } => *shard,
-        }
-    }
-
     /// The group that it says it comes from.
     pub fn from(&self) -> GroupId {
         match self {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use base::html::{escape, head};
 use comfy_table::{CellAlignment, Table, presets};
 use mapreduce::{Attempt, Directory, End, Job, SILENT, Spec, State};
 
@@ -115,13 +116,12 @@ pub(super) fn page(job: &Job) -> String {
     let lane = |(worker, bars): (&u64, &String)| {
         format!("<div class=\"lane\"><b>{}</b><div>{bars}</div></div>\n", name_of(*worker))
     };
-    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>mr: a job</title>\n\
-         <style>{STYLE}</style></head><body>\n<h1>A job of {} maps and {} reduces</h1>\n\
+        "{}<h1>A job of {} maps and {} reduces</h1>\n\
          <p>A lane is a worker, a bar an attempt at a task; the lanes are {length:.1} s long. Blue: a map that won; \
          green: a reduce that won; grey: a twin that came late; red: the worker was gone, or the app failed; pale: still \
          running.</p>\n{}{}</body></html>\n",
+        head("mr: a job", "", STYLE),
         job.maps.len(),
         job.reduces.len(),
         job.failure.as_ref().map_or(String::new(), |why| format!("<p><b>Failed:</b> {}</p>\n", escape(why))),

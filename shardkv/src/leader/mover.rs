@@ -136,7 +136,7 @@ impl Mover {
             let incarnation = Incarnation(self.random.random());
             self.execute(Command::Init { incarnation }).await;
         }
-        let adopted = self.replica.read(|table: &dyn Table| rows::place(table)).await;
+        let (mut adopted, mut states) = self.replica.read(read).await;
         let next = self.knowledge.borrow().next(adopted);
         if next.is_some_and(|next| self.is_ours(&*table, &next)) {
             let adopt = self.adopt(adopted);
@@ -149,8 +149,8 @@ impl Mover {
             } {
                 pushes.shards.remove(&ended);
             }
+            (adopted, states) = self.replica.read(read).await;
         }
-        let (adopted, states) = self.replica.read(read).await;
         if adopted.is_none() {
             return;
         }
