@@ -233,7 +233,6 @@ fn push(here: Here<'_>, config: Place) -> Push {
     let same = here.digest == Some(config.digest) || base::mutant!("push-ignores-digest");
     match (here.adopted, here.state) {
         (None, _) => Push::Early,
-        (Some(mine), _) if mine < num && base::mutant!("behind-says-done") => Push::Done,
         (Some(mine), _) if mine < num => Push::Early,
         _ if !same => Push::OtherHistory,
         (_, ShardState::Awaiting { .. }) if base::mutant!("old-push-accepted") => Push::Awaited,

@@ -124,7 +124,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("serve-without-rows", MOVES, "a shard is served before its rows arrived (rule 38)"),
     of("serve-while-handing", MOVES, "a shard is served while it is handed over (rule 38)"),
     of("parked-is-absent", MOVES, "a shard that nobody owns is forgotten by the group that has its rows"),
-    of("behind-says-done", &["shard_moves", "move_model"], "a lagging receiver says that it has the shard (rule 37)"),
     of("old-push-accepted", &["move_model"], "rows of an older move are taken for this one's (rule 37)"),
     of("activate-before-rows", MOVES, "the end of a push is announced before its rows were sent"),
     of("release-unacknowledged", MOVES, "the source drops a shard although no answer came (rule 38)"),
