@@ -25,7 +25,7 @@ MEASURE_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $
 COMPARE_OPTIONS = $(MEASURE_OPTIONS) $(if $(STORES),--stores $(STORES)) $(if $(POINTS),--points $(POINTS)) \
   $(if $(JSON),--json $(JSON))
 
-.PHONY: help setup build demo mapreduce test check fix deny docs dist up down sim grade model mutants big-move catch-up crowd measures compare bench bench-growth
+.PHONY: help setup build demo mapreduce test check fix deny ops-check docs dist up down sim grade model mutants big-move catch-up crowd measures compare bench bench-growth
 
 help: ## Lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ fix: setup ## Formats, and applies what clippy can
 
 deny: ## Licences, bans, sources and advisories of the dependencies; installs cargo-deny when it is missing
 	@scripts/deny
+
+ops-check: build ## Judges the alert rules, and the metrics that real servers show; installs promtool when it is missing
+	@scripts/ops-check
 
 docs: ## Builds the pages as a book in target/book/html and checks its links; installs mdbook when it is missing
 	@scripts/docs

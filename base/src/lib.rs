@@ -30,3 +30,4 @@ pub mod mutants;
 pub mod process;
 pub mod seed;
 pub mod socket;
+pub mod times;

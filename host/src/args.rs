@@ -7,6 +7,7 @@ use std::str::FromStr;
 use raft::config::Config;
 
 use crate::descriptors::Wished;
+use crate::http::HttpAddress;
 
 /// The settings that all servers share; each binary flattens them into its own.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -24,6 +25,10 @@ pub struct ServerArgs {
     /// The address to listen on: one port for clients and members.
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: String,
+    /// Where this server shows metrics, health and its status over HTTP; a port alone is one of this
+    /// host. Without this there is no such port
+    #[arg(long, value_name = "[HOST:]PORT")]
+    pub http: Option<HttpAddress>,
     /// The directory of all data of this server
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -72,6 +77,7 @@ impl ServerArgs {
             clients: wished(self.clients_max),
             watchers: wished(self.watchers_max),
             groups: wished(self.groups_max),
+            http: self.http.is_some(),
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! Left out on purpose: a limit that changes while the process runs.
 
+use crate::http::HTTP_CONNECTIONS_MAX;
 use base::socket::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -16,6 +17,8 @@ const WANTED: u64 = 65_536;
 /// Descriptors besides the table's files and sockets of others: standard streams, the runtime's,
 /// the port, locks, the log's files and files that are being written.
 const OWN: usize = 26;
+/// A port for HTTP: its connections, the port, and its runtime.
+const HTTP: usize = HTTP_CONNECTIONS_MAX + 4;
 /// Files of the table that are kept open: RocksDB wants at least this many.
 const TABLE_MIN: usize = 20;
 const TABLE_MAX: usize = 2048;
@@ -48,6 +51,8 @@ pub struct Wished {
     pub watchers: Option<usize>,
     /// [`Limits::groups_max`].
     pub groups: Option<usize>,
+    /// Whether there is a port for HTTP.
+    pub http: bool,
 }
 
 /// The descriptors of a process, divided.
@@ -74,11 +79,12 @@ impl Descriptors {
     }
 
     fn share(limit: usize, members: usize, wished: Wished) -> Result<Self, TooFew> {
+        let http = if wished.http { HTTP } else { 0 };
         let others = members.saturating_sub(1);
         let table_files = (limit.saturating_sub(OWN) / 4).clamp(TABLE_MIN, TABLE_MAX);
         // A returning peer finds room before the server notices that its old connections are gone.
         let (lanes, peers_max) = (2 * others, 2 * others + 2);
-        let kept = OWN + table_files + lanes + peers_max;
+        let kept = OWN + http + table_files + lanes + peers_max;
         let rest = limit.saturating_sub(kept).max(OTHERS_MIN);
         let calls = (rest / 8).clamp(2, CALLS_MAX);
         let strangers_max = (rest / 8).clamp(2, STRANGERS_MAX);

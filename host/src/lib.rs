@@ -18,7 +18,9 @@
 mod args;
 mod descriptors;
 mod disk;
+mod http;
 mod key;
+mod measures;
 mod open;
 mod serve;
 mod status;
@@ -26,7 +28,12 @@ mod status;
 pub use args::{Members, ServerArgs, raft_config};
 pub use descriptors::{Descriptors, TooFew, Wished};
 pub use disk::{Disk, watch_disk};
+pub use http::{
+    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HttpAddress, Observed,
+    Shown, show,
+};
 pub use key::KeyKeeper;
+pub use measures::{Ended, Measures, Running, VerbCounted};
 pub use open::{Facts, Host, HostError, open};
 pub use serve::{accept, until_signal};
 pub use status::replica_status;

@@ -2,6 +2,7 @@
 //! directory, stores), so that a mistake is reported in one line before anything runs.
 
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use base::process::start_log;
@@ -18,12 +19,15 @@ use raft::types::{Membership, NodeId};
 use crate::args::{ServerArgs, raft_config};
 use crate::descriptors::Descriptors;
 use crate::disk::{Disk, watch_disk};
+use crate::http::HttpAddress;
 use crate::key::KeyKeeper;
 
 /// What a server needs besides its replica.
 pub struct Host {
     /// The one port, on which clients and peers arrive.
     pub listener: Listener,
+    /// The port on which it shows itself over HTTP, if it was asked to.
+    pub http: Option<TcpListener>,
     /// The identity of this server.
     pub here: Here,
     /// The addresses of the members of its group, including this server.
@@ -49,6 +53,8 @@ pub struct Facts {
     pub counters: Arc<Counters>,
     /// File descriptors that its process may have; 0: not known.
     pub descriptors: usize,
+    /// Where it shows itself over HTTP.
+    pub http: Option<SocketAddr>,
     /// The disk with its data.
     pub disk: Arc<Disk>,
 }
@@ -86,6 +92,7 @@ pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> 
     let descriptors = Descriptors::raise(args.members.0.len(), args.connections())?;
     // The port first: a busy one is reported before anything is written.
     let listener = Listener::bind(&args.listen, descriptors.connections).await?;
+    let http = args.http.as_ref().map(HttpAddress::bind).transpose()?;
     let members = args.members.0.keys().copied().map(NodeId).collect();
     let identity = Identity { cluster: args.cluster.clone(), group: group.0, node: NodeId(args.id), members };
     let directory = Arc::new(DataDir::open(&args.data_dir, &identity, args.new)?);
@@ -123,8 +130,10 @@ pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> 
         threads: Threads::Own,
         disk_low,
     };
-    let facts = Facts { pid: std::process::id(), counters, descriptors: descriptors.limit, disk };
-    Ok(Host { listener, here, members, transport, parts, facts, calls: descriptors.calls, keeper })
+    let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
+    let facts =
+        Facts { pid: std::process::id(), counters, descriptors: descriptors.limit, http: http_address, disk };
+    Ok(Host { listener, http, here, members, transport, parts, facts, calls: descriptors.calls, keeper })
 }
 
 /// The identity of this server, in a process that has just begun.

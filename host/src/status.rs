@@ -37,6 +37,7 @@ pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
         refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
         connections: Connections::of(&facts.counters, facts.descriptors),
         disk: disk_status(&facts.disk),
+        http: facts.http.map(|address| address.to_string()),
     }
 }
 

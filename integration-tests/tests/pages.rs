@@ -64,8 +64,11 @@ fn files(folders: &[&str], ending: &str) -> Vec<String> {
 fn sources() -> BTreeMap<String, String> {
     let crates =
         ["base", "clerk", "host", "integration-tests", "mapreduce", "raft", "shardctrler", "shardkv"];
-    let found: BTreeMap<_, _> =
-        files(&crates, "rs").into_iter().map(|path| (path.clone(), read(&path))).collect();
+    let found: BTreeMap<_, _> = files(&crates, "rs")
+        .into_iter()
+        .chain(files(&["ops"], "yml"))
+        .map(|path| (path.clone(), read(&path)))
+        .collect();
     assert!(found.len() > 100, "only {} files", found.len());
     found
 }

@@ -20,6 +20,7 @@
 
 pub mod change;
 pub mod judge;
+mod measured;
 pub mod rebalance;
 pub mod rows;
 pub mod server;

@@ -72,7 +72,7 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, members, transport, parts, facts, keeper, .. } = host;
+    let Host { listener, http, here, members, transport, parts, facts, keeper, .. } = host;
     let replica = rsm::start(parts, Controller::default()).await?;
     let table = Arc::clone(replica.table());
     tokio::spawn(keeper.follow(replica.watch(), move || rows::cluster_key(&*table)).in_current_span());
@@ -85,6 +85,9 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
         facts,
     };
     let service = Arc::new(Service::new(replica.clone(), settings));
+    if let Some(http) = http {
+        host::show(http, service.clone())?;
+    }
     let listen = listener.address();
     host::until_signal(listen, server::serve(listener, here, transport, service), replica.stop()).await
 }

@@ -16,7 +16,9 @@ use clerk::api::config::{AddressBook, Params, Place, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
 use clerk::api::status::CtrlStatus;
 use clerk::api::{Address, ConfigNum, Digest};
-use host::Facts;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use host::{Facts, Measures, Observed, Shown};
 use raft::rsm::{ExecuteError, Replica};
 use raft::storage::Read;
 use raft::types::NodeId;
@@ -25,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::state_machine::{Command, Controller, Query, Verdict, check_recovery};
-use crate::{change, rows};
+use crate::{change, measured, rows};
 
 /// The longest a watch waits (docs/a-move.md, step 3).
 pub const WATCH_MAX: Duration = Duration::from_secs(2);
@@ -64,6 +66,7 @@ pub struct Service {
     replica: Replica<Controller>,
     settings: Settings,
     head: watch::Receiver<Head>,
+    measures: Measures,
     _follower: AbortOnDropHandle<()>,
 }
 
@@ -73,7 +76,7 @@ impl Service {
         let (sender, head) = watch::channel(Head::default());
         let follower = follow(replica.clone(), settings.clone(), sender).in_current_span();
         let follower = AbortOnDropHandle::new(tokio::spawn(follower));
-        Self { replica, settings, head, _follower: follower }
+        Self { replica, settings, head, measures: Measures::new(&measured::VERBS), _follower: follower }
     }
 
     /// The replica that it serves.
@@ -86,6 +89,13 @@ impl Service {
     /// # Errors
     /// [`CtrlRefusal`], which says what to do.
     pub async fn handle(&self, request: CtrlRequest) -> Verdict {
+        let running = self.measures.begin(measured::verb(&request));
+        let verdict = self.answer(request).await;
+        running.end(measured::ended(&verdict));
+        verdict
+    }
+
+    async fn answer(&self, request: CtrlRequest) -> Verdict {
         let is_answered = matches!(request, CtrlRequest::Recover(_) | CtrlRequest::Status);
         if self.is_recovering() && !is_answered {
             self.caught_up().await?;
@@ -225,6 +235,16 @@ impl Service {
             key: newest.as_ref().map(|newest| newest.key),
             recovering: self.is_recovering(),
         }
+    }
+}
+
+impl Observed for Service {
+    fn shown(&self) -> BoxFuture<'_, Shown> {
+        async { Shown::Controller(Box::new(self.status())) }.boxed()
+    }
+
+    fn measures(&self) -> &Measures {
+        &self.measures
     }
 }
 

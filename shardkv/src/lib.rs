@@ -12,6 +12,7 @@
 
 mod leader;
 pub mod machine;
+mod measured;
 pub mod server;
 pub mod service;
 mod status;

@@ -44,7 +44,7 @@ fn main() {
 
 /// Starts the replica and serves until a signal comes.
 async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, here, members, transport, parts, facts, calls, keeper } = host;
+    let Host { listener, http, here, members, transport, parts, facts, calls, keeper } = host;
     let group = GroupId(args.group);
     let machine = Machine::new(group);
     let standing = machine.standing();
@@ -63,6 +63,9 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
         facts,
     };
     let service = Arc::new(Service::new(replica, standing, settings));
+    if let Some(http) = http {
+        host::show(http, service.clone())?;
+    }
     let listen = listener.address();
     let serving = server::serve(listener, here, transport, Arc::clone(&service));
     host::until_signal(listen, serving, service.stop()).await

@@ -25,7 +25,9 @@ use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::status::KvStatus;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
-use host::Facts;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use host::{Facts, Measures, Observed, Shown};
 use raft::rsm::{ExecuteError, Replica, Role};
 use raft::storage::{Row, Table};
 use raft::types::NodeId;
@@ -39,7 +41,7 @@ use crate::leader::{ConfigWatcher, Knowledge, Mover, Progress};
 use crate::machine::command::{Command, Outcome, Query};
 use crate::machine::{Machine, Standing};
 use crate::machine::{check, rows};
-use crate::status;
+use crate::{measured, status};
 
 /// A request that has no answer after this time gets a timeout as its answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -69,6 +71,7 @@ pub struct Service {
     named: watch::Sender<ConfigNum>,
     progress: Progress,
     offers: Offers,
+    measures: Measures,
     tasks: std::sync::Mutex<JoinSet<()>>,
 }
 
@@ -107,8 +110,8 @@ impl Service {
         tasks.spawn(watcher.run().in_current_span());
         tasks.spawn(mover.run().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
-        let offers = Offers::default();
-        Self { group, members, facts, replica, standing, knowledge, named, progress, offers, tasks }
+        let (offers, measures) = (Offers::default(), Measures::new(&measured::VERBS));
+        Self { group, members, facts, replica, standing, knowledge, named, progress, offers, measures, tasks }
     }
 
     pub fn group(&self) -> GroupId {
@@ -149,6 +152,13 @@ impl Service {
         group: GroupId,
         request: KvRequest,
     ) -> Result<KvReply, KvRefusal> {
+        let running = self.measures.begin(measured::verb(&request));
+        let answer = self.answered(room, group, request).await;
+        running.end(measured::ended(&answer));
+        answer
+    }
+
+    async fn answered(&self, room: &Room, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
         self.meant(group)?;
         if !matches!(request, KvRequest::Status) {
             self.has_its_data()?;
@@ -166,6 +176,18 @@ impl Service {
     /// # Errors
     /// [`KvRefusal`], which says what to do next.
     pub async fn handle_push(
+        &self,
+        group: GroupId,
+        sender: Sender,
+        request: PushRequest,
+    ) -> Result<PushReply, KvRefusal> {
+        let running = self.measures.begin(measured::PUSH);
+        let answer = self.pushed(group, sender, request).await;
+        running.end(measured::ended(&answer));
+        answer
+    }
+
+    async fn pushed(
         &self,
         group: GroupId,
         sender: Sender,
@@ -474,6 +496,16 @@ fn check_chunk(chunk: &[Row], params: Params) -> Result<(), KvRefusal> {
     match bytes > limit {
         true => Err(KvRefusal::Malformed(format!("a chunk of {bytes} bytes exceeds the limit of {limit}"))),
         false => Ok(()),
+    }
+}
+
+impl Observed for Service {
+    fn shown(&self) -> BoxFuture<'_, Shown> {
+        async { Shown::Group(Box::new(self.status().await)) }.boxed()
+    }
+
+    fn measures(&self) -> &Measures {
+        &self.measures
     }
 }
 

@@ -163,6 +163,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "sessions": known.sessions.map(|sessions| json!(sessions)),
         "connections": field(|status| json!(status.connections)),
         "disk": field(|status| json!(status.disk)),
+        "http": field(|status| json!(status.http)),
     })
 }
 
@@ -270,7 +271,17 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     );
     text += &refusals(controllers(reach, survey).into_iter().chain(groups()));
     let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
+    text += &http_line(&servers).unwrap_or_default();
     text
+}
+
+/// Where the first server that shows itself over HTTP does so, and how to find the others.
+fn http_line(servers: &[Server<'_>]) -> Option<String> {
+    let http = |server: &Server<'_>| Some((server.name.clone(), server.status?.http.clone()?));
+    let (name, address) = servers.iter().find_map(http)?;
+    Some(format!(
+        "over HTTP: http://{address}/metrics of {name}; \"http\" in clerk status -o json is each server's\n"
+    ))
 }
 
 /// What slows a server or its clients down, a line each: nothing, of most.
@@ -419,6 +430,7 @@ mod tests {
                 waiting_bytes: 8,
             },
             disk: DiskStatus { directory: "/data".into(), free_bytes: 9, reserve_bytes: 10, low: true },
+            http: Some("127.0.0.1:7400".into()),
         };
         let address = "127.0.0.1:1".to_owned();
         let sessions = Some(Sessions { open: 7, evicted: 8, refused: 9 });
@@ -439,6 +451,7 @@ mod tests {
             "connections": {"descriptors": 1024, "open": {"clients": {"open": 2, "max": 400}}, "accepted": 7,
                             "made_room": 1, "turned_away": 4, "malformed": 6, "waiting_bytes": 8},
             "disk": {"directory": "/data", "free_bytes": 9, "reserve_bytes": 10, "low": true},
+            "http": "127.0.0.1:7400",
         });
         assert_eq!(server_document(101, &up), expected);
         let line = "ALARM 101.2: its table is bad and waits for a snapshot; \

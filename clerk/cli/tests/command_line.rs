@@ -232,6 +232,7 @@ fn the_status_of_a_dead_cluster_has_its_shape() {
         "refused_peers",
         "connections",
         "disk",
+        "http",
     ];
     assert!(names.iter().all(|name| server.contains_key(*name)) && server.len() == names.len());
     assert_eq!(server["up"], false);

@@ -73,6 +73,8 @@ pub struct ReplicaStatus {
     pub connections: Connections,
     /// The disk that its data lies on.
     pub disk: DiskStatus,
+    /// Where it shows itself over HTTP (docs/operations.md); none: nowhere.
+    pub http: Option<Address>,
 }
 
 /// Another server, as its leader sees it.

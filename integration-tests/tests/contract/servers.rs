@@ -126,7 +126,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         keys_of(&document),
         ["cluster", "config", "controllers", "digest", "groups", "key", "params", "settled"]
     );
-    const SERVER: [&str; 30] = [
+    const SERVER: [&str; 31] = [
         "address",
         "alarms",
         "applied",
@@ -137,6 +137,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "digest",
         "disk",
         "followers",
+        "http",
         "last_alarm",
         "leader",
         "log_bytes",

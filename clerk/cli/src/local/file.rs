@@ -35,6 +35,9 @@ pub(crate) struct Server {
     pub(crate) group: u64,
     pub(crate) id: u64,
     pub(crate) address: Address,
+    /// The port on which it shows itself over HTTP; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<u16>,
     /// It has made its data directory: never again may it start with an empty one.
     pub(crate) made: bool,
 }
@@ -90,12 +93,14 @@ impl Cluster {
             .chain((FIRST_GROUP..).take(groups as usize).map(|group| (group, replicas)));
         let places: Vec<(u64, u64)> =
             sizes.flat_map(|(group, size)| (1..=size).map(move |id| (group, id))).collect();
+        // First those of all servers, then those on which they show themselves.
         let ports = match up.port {
-            Some(base) => given_ports(base, places.len())?,
-            None => free_ports(places.len())?,
+            Some(base) => given_ports(base, 2 * places.len())?,
+            None => free_ports(2 * places.len())?,
         };
-        for ((group, id), port) in places.into_iter().zip(ports) {
-            cluster.add(group, id, port);
+        let (listen, http) = ports.split_at(places.len());
+        for ((group, id), (port, http)) in places.into_iter().zip(listen.iter().zip(http)) {
+            cluster.add(group, id, *port, *http);
         }
         Ok(cluster)
     }
@@ -142,18 +147,20 @@ impl Cluster {
         }
     }
 
-    fn add(&mut self, group: u64, id: u64, port: u16) {
-        let server = Server { group, id, address: format!("{HOST}:{port}"), made: false };
+    fn add(&mut self, group: u64, id: u64, port: u16, http: u16) {
+        let address = format!("{HOST}:{port}");
+        let server = Server { group, id, address, http: Some(http), made: false };
         self.servers.insert(name(group, id), server);
     }
 
     /// Adds a group on the next free ports after those in use.
     pub(crate) fn add_group(&mut self, group: u64, replicas: u64) -> Result<(), Failure> {
-        let last = self.servers.values().filter_map(port_of).max().unwrap_or(PORTS.start);
+        let used = self.servers.values().flat_map(|server| [port_of(server), server.http]);
+        let last = used.flatten().max().unwrap_or(PORTS.start);
         let mut ports = (last.saturating_add(1)..u16::MAX).filter(|port| is_free(*port));
+        let mut next = || ports.next().ok_or_else(|| Failure::new("no_port", "no port is free"));
         for id in 1..=replicas {
-            let port = ports.next().ok_or_else(|| Failure::new("no_port", "no port is free"))?;
-            self.add(group, id, port);
+            self.add(group, id, next()?, next()?);
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Arguments {
     fn members(&self, group: u64) -> impl Iterator<Item = Server> {
         self.text("members").split(',').filter_map(move |member| {
             let (id, address) = member.split_once('=')?;
-            Some(Server { group, id: id.parse().ok()?, address: address.to_owned(), made: true })
+            Some(Server { group, id: id.parse().ok()?, address: address.to_owned(), http: None, made: true })
         })
     }
 
@@ -97,6 +97,7 @@ impl Arguments {
             group: 0,
             id,
             address: address.to_owned(),
+            http: None,
             made: true,
         })
     }

@@ -124,6 +124,7 @@ fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
         "--listen".to_owned(),
         server.address.clone(),
     ];
+    arguments.extend(server.http.into_iter().flat_map(|port| ["--http".to_owned(), port.to_string()]));
     match server.group {
         0 => {
             arguments.extend(["--shards".to_owned(), cluster.shards.to_string()]);
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_server_is_new_only_until_it_has_made_its_directory() {
         let data = tempfile::tempdir().unwrap();
-        let server = Server { group: 101, id: 1, address: "127.0.0.1:1".into(), made: false };
+        let server = Server { group: 101, id: 1, address: "127.0.0.1:1".into(), http: None, made: false };
         assert!(is_new(&server, data.path()));
         std::fs::write(data.path().join("identity"), "").unwrap();
         assert!(!is_new(&server, data.path()));

@@ -1,0 +1,204 @@
+//! What a server shows over HTTP, to people and to the tools that watch servers: `/metrics`,
+//! `/livez`, `/readyz`, `/v1/server`.
+//!
+//! The port has a thread and a runtime of its own, so that a page that is large, or a reader that is
+//! slow, delays no request of the store. It only shows: nothing can be changed through it.
+//!
+//! It is bounded like every port: connections, bytes of a request, and time. A request must name
+//! this server as a browser would if a person had typed an address or "localhost": a page from
+//! elsewhere that makes a name of its own point to this host (DNS rebinding) reads nothing.
+
+mod metrics;
+mod pages;
+mod ready;
+
+use std::net::{SocketAddr, TcpListener};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::clock;
+use clerk::api::status::{CtrlStatus, KvStatus, ReplicaStatus};
+use futures::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::measures::Measures;
+
+/// Connections at once; beyond, new ones are closed.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+/// The longest head of a request, in bytes. There are no bodies.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
+/// How long a connection may be silent before the head of a request is complete.
+pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a connection lives at most.
+pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+/// How long the server waits for the status of its replica.
+const STATUS_MAX: Duration = Duration::from_secs(5);
+/// Pages that come sooner after another show the same.
+const STATUS_AGE_MAX: Duration = Duration::from_millis(100);
+
+/// Where a server shows itself: `HOST:PORT`, or a port of this host alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAddress(String);
+
+impl FromStr for HttpAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.parse::<u16>().is_ok() {
+            return Ok(Self(format!("127.0.0.1:{text}")));
+        }
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err("an address is HOST:PORT, or a port of this host: 127.0.0.1:7400, 7400".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl HttpAddress {
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// One line that names the address.
+    pub fn bind(&self) -> Result<TcpListener, HttpError> {
+        TcpListener::bind(&self.0).map_err(|error| format!("--http {self}: {error}").into())
+    }
+}
+
+/// What a server knows of itself.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// A controller.
+    Controller(Box<CtrlStatus>),
+    /// A replica of a group.
+    Group(Box<KvStatus>),
+}
+
+impl Shown {
+    /// The replica.
+    pub fn replica(&self) -> &ReplicaStatus {
+        match self {
+            Self::Controller(status) => &status.replica,
+            Self::Group(status) => &status.replica,
+        }
+    }
+}
+
+/// A server that can be shown.
+pub trait Observed: Send + Sync + 'static {
+    /// What it knows of itself now.
+    fn shown(&self) -> BoxFuture<'_, Shown>;
+
+    /// What it measured of its requests.
+    fn measures(&self) -> &Measures;
+}
+
+/// Why there are no pages, in one line.
+pub type HttpError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What was shown last, and when.
+type Last = Option<(clock::Instant, Arc<Shown>)>;
+
+/// A server's pages.
+struct Pages {
+    server: Arc<dyn Observed>,
+    last: tokio::sync::Mutex<Last>,
+}
+
+impl Pages {
+    /// The status, one at a time, and not more often than it changes for people. None: the replica
+    /// does not answer.
+    async fn shown(&self) -> Option<Arc<Shown>> {
+        let shown = async {
+            let mut last = self.last.lock().await;
+            match &*last {
+                Some((at, shown)) if at.elapsed() < STATUS_AGE_MAX => Arc::clone(shown),
+                _ => {
+                    let shown = Arc::new(self.server.shown().await);
+                    *last = Some((clock::now(), Arc::clone(&shown)));
+                    shown
+                }
+            }
+        };
+        clock::timeout(STATUS_MAX, shown).await.ok()
+    }
+}
+
+/// Shows `server` on `listener` as long as the process lives.
+///
+/// # Errors
+/// When the thread or its runtime cannot be started.
+pub fn show(listener: TcpListener, server: Arc<dyn Observed>) -> Result<(), HttpError> {
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pages = Arc::new(Pages { server, last: tokio::sync::Mutex::default() });
+    let span = tracing::Span::current();
+    let run = move || {
+        let _in = span.entered();
+        runtime.block_on(accept(listener, pages));
+    };
+    std::thread::Builder::new().name("http".to_owned()).spawn(run)?;
+    tracing::info!(%address, "showing this server over HTTP");
+    Ok(())
+}
+
+/// Takes connections until the process ends.
+async fn accept(listener: TcpListener, pages: Arc<Pages>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "this server is not shown over HTTP"),
+    };
+    let router = pages::router(pages);
+    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => drop(tokio::spawn(serve(stream, router.clone(), place))),
+                Err(_) => tracing::debug!(%peer, "too many HTTP connections"),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "no HTTP connection was taken");
+                clock::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn serve(stream: TcpStream, router: axum::Router, _place: OwnedSemaphorePermit) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HTTP_SILENCE_MAX).max_buf_size(HTTP_HEAD_BYTES_MAX);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // What a client sends wrong, or does not take, ends its own connection and nothing else.
+    if let Ok(Err(error)) = clock::timeout(HTTP_CONNECTION_MAX, connection).await {
+        tracing::debug!(%error, "an HTTP connection ended");
+    }
+}
+
+/// Whether the request names this server by an address or as "localhost".
+fn is_named_directly(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => name,
+        _ => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok()
+        || host.parse::<SocketAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests;

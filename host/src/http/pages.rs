@@ -1,0 +1,99 @@
+//! The pages, by their paths.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::{Pages, Shown, is_named_directly, metrics, ready};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The text format that Prometheus reads.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
+
+const NO_ANSWER: &str = "the replica does not answer within 5 s: look at its log";
+const NO_SUCH_PAGE: &str = "no such page: there are /metrics, /livez, /readyz?verbose and /v1/server";
+const OTHER_NAME: &str = "this server answers to an IP address or to localhost; ask for it by one of them";
+
+pub(super) fn router(pages: Arc<Pages>) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/livez", get(show_livez))
+        .route("/readyz", get(show_readyz))
+        .route("/v1/server", get(show_server))
+        .fallback(async || answer(StatusCode::NOT_FOUND, TEXT, NO_SUCH_PAGE.to_owned()))
+        .layer(middleware::from_fn(guard))
+        .with_state(pages)
+}
+
+/// Refuses requests that name another host, and sets what every answer says.
+async fn guard(request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    if !host.is_some_and(is_named_directly) {
+        return answer(StatusCode::FORBIDDEN, TEXT, OTHER_NAME.to_owned());
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn answer(status: StatusCode, kind: &'static str, mut text: String) -> Response {
+    if kind == TEXT && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    (status, [(CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Whether the query of `uri` has `name`, with or without a value.
+fn asks(uri: &Uri, name: &str) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').any(|part| part.split('=').next() == Some(name))
+}
+
+async fn show_metrics(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let Some(shown) = pages.shown().await else { return no_answer() };
+    let text = metrics::text(&shown, pages.server.measures(), asks(&uri, "shards"));
+    answer(StatusCode::OK, METRICS, text)
+}
+
+/// Whether this process should go on: its replica answers.
+async fn show_livez(State(pages): State<Arc<Pages>>) -> Response {
+    match pages.shown().await {
+        Some(_) => answer(StatusCode::OK, TEXT, "ok".to_owned()),
+        None => no_answer(),
+    }
+}
+
+/// Whether requests may be sent here.
+async fn show_readyz(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
+    let Some(shown) = pages.shown().await else { return no_answer() };
+    let checks = ready::checks(&shown);
+    let is_ready = checks.iter().all(ready::Check::holds);
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(status, TEXT, ready::text(&checks, asks(&uri, "verbose")))
+}
+
+/// The status as JSON, as `clerk status -o json` shows it of each server.
+async fn show_server(State(pages): State<Arc<Pages>>) -> Response {
+    let Some(shown) = pages.shown().await else { return no_answer() };
+    let json = match &*shown {
+        Shown::Controller(status) => serde_json::to_string(status),
+        Shown::Group(status) => serde_json::to_string(status),
+    };
+    match json {
+        Ok(json) => answer(StatusCode::OK, JSON, json),
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
+    }
+}
+
+fn no_answer() -> Response {
+    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, NO_ANSWER.to_owned())
+}
