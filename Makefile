@@ -49,7 +49,7 @@ test: build ## Every test, from the pure core to real processes
 check: setup ## Read-only gate: format, clippy, documentation, tests
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
-	@$(CARGO) clippy --workspace --features labs/mutants,$(MEASURES) --all-targets -- -D warnings
+	@$(CARGO) clippy --workspace --features mutants/mutants,$(MEASURES) --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 	@$(MAKE) --no-print-directory test
 
@@ -76,7 +76,7 @@ down: ## Stops it
 	@bin/clerk down
 
 sim: build ## Simulated runs over many seeds: make sim SEEDS=1000 SEED=1
-	@SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test -p labs --test simulated -- --nocapture
+	@SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test -p storms --test simulated -- --nocapture
 
 grade: build ## The labs' tests: make grade [TESTS="3B H12"] [SHEET=2026] [SEED=7] [REPEAT=20] [JOBS=2] [REAL=1]
 	@bin/grade $(TESTS) $(GRADE_OPTIONS)
@@ -85,7 +85,7 @@ model: build ## The move protocol in every state over longer owner histories: a 
 	@MODEL=full $(CARGO) test -p move-model --test move_model -- --nocapture
 
 mutants: setup ## Plants bugs in the product, one after the other, and shows which test catches each: some minutes
-	@$(CARGO) run -p labs --features mutants --bin mutants
+	@$(CARGO) run -p mutants --features mutants
 
 big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
 	@BIG_MOVE_MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --nocapture a_shard_of_64_mib

@@ -83,14 +83,14 @@ pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<(Stre
     }
 }
 
-/// The name and the key (0: not known yet) of the cluster of the server at `address`, for callers
+/// The name of the cluster of the server at `address`, and its key if that is known yet, for callers
 /// that know only the address.
 ///
 /// # Errors
 /// [`DialError`].
-pub async fn cluster_of(address: &str, limit: Duration) -> Result<(String, u64), DialError> {
+pub async fn cluster_of(address: &str, limit: Duration) -> Result<(String, Option<u64>), DialError> {
     match exchange(address, &Hello::default(), limit).await?.1 {
-        Answer::Cluster { name, key } => Ok((name, key)),
+        Answer::Cluster { name, key } => Ok((name, Key::from_wire(key).get())),
         Answer::Busy(why) => Err(DialError::Busy(why)),
         Answer::Refused(why) => Err(DialError::Refused(why)),
         Answer::Welcome(_) => Err(DialError::Refused("a server without a cluster".into())),

@@ -19,7 +19,7 @@ use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recove
 use crate::api::status::CtrlStatus;
 use crate::api::{Address, ConfigNum, Digest, Seq, SessionId, Ticket};
 use crate::connection::{CallError, Connection};
-use crate::group::{AskError, Attempts, Judged, Language, PATIENCE, Servers};
+use crate::group::{AskError, Attempts, Language, PATIENCE, Servers, Step};
 use crate::statuses;
 
 /// Longer than a controller holds a watch: up to two seconds.
@@ -77,12 +77,12 @@ impl Language for Ctrl {
         connection.ctrl(to, request, deadline)
     }
 
-    fn judge(refusal: CtrlRefusal) -> Judged<CtrlRefusal> {
+    fn judge(refusal: CtrlRefusal) -> Result<Step, CtrlRefusal> {
         match refusal {
-            CtrlRefusal::NotLeader { hint } => Judged::NotLeader(hint),
-            CtrlRefusal::Unknown => Judged::Unknown,
-            CtrlRefusal::NotExecuted | CtrlRefusal::Busy => Judged::Again(refusal),
-            _ => Judged::Final(refusal),
+            CtrlRefusal::NotLeader { hint } => Ok(Step::Hinted(hint)),
+            CtrlRefusal::Unknown => Ok(Step::Unfinished),
+            CtrlRefusal::NotExecuted | CtrlRefusal::Busy => Ok(Step::Again(refusal.to_string())),
+            refusal => Err(refusal),
         }
     }
 }

@@ -22,7 +22,8 @@ use futures::future::{BoxFuture, join_all};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use self::search::{Search, Step};
+use self::search::Search;
+pub(crate) use self::search::Step;
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::status::KvStatus;
 use crate::api::{Address, GroupId, Incarnation};
@@ -88,15 +89,6 @@ pub enum AskError<R: std::error::Error> {
     },
 }
 
-/// What a refusal means for the search for a leader.
-pub(crate) enum Judged<R> {
-    NotLeader(Option<Address>),
-    /// Definitely not done; the same server may do it a little later.
-    Again(R),
-    Unknown,
-    Final(R),
-}
-
 /// The result of a call: an answer, a refusal, or neither.
 pub(crate) type Called<L> = Result<Result<<L as Language>::Reply, <L as Language>::Refusal>, CallError>;
 
@@ -116,7 +108,11 @@ pub(crate) trait Language: Send + Sync {
     where
         Self: Sized;
 
-    fn judge(refusal: Self::Refusal) -> Judged<Self::Refusal>;
+    /// What a refusal means for the search for a leader.
+    ///
+    /// # Errors
+    /// The refusal itself, if it is the answer.
+    fn judge(refusal: Self::Refusal) -> Result<Step, Self::Refusal>;
 }
 
 /// The servers of one group.
@@ -205,15 +201,13 @@ impl<L: Language> Servers<L> {
                     return Ok(reply);
                 }
                 Ok(Err(refusal)) => match L::judge(refusal) {
-                    Judged::Final(refusal) => {
+                    Err(refusal) => {
                         self.remember(target, asked.elapsed());
                         return Err(AskError::Refused(refusal));
                     }
-                    Judged::NotLeader(hint) => Step::Hinted(hint),
-                    Judged::Again(refusal) => Step::Again(refusal.to_string()),
-                    Judged::Unknown => {
-                        attempts.may_have_acted = true;
-                        Step::Again("the leader could not finish it".to_owned())
+                    Ok(step) => {
+                        attempts.may_have_acted |= matches!(step, Step::Unfinished);
+                        step
                     }
                 },
                 Err(error) => {
@@ -228,7 +222,7 @@ impl<L: Language> Servers<L> {
             if attempts.may_have_acted && attempts.only_once && !base::mutant!("bare-write-repeated") {
                 return Err(AskError::Unknown);
             }
-            if !matches!(step, Step::Again(_) | Step::Busy(_)) {
+            if !matches!(step, Step::Again(_) | Step::Unfinished | Step::Busy(_)) {
                 self.forget(&target);
             }
             if let Some(pause) = self.with_place(|place| search.go_on(step, &mut place.random)) {
@@ -332,12 +326,12 @@ impl Language for Kv {
         connection.kv(to, self.0, request, deadline)
     }
 
-    fn judge(refusal: KvRefusal) -> Judged<KvRefusal> {
+    fn judge(refusal: KvRefusal) -> Result<Step, KvRefusal> {
         match refusal {
-            KvRefusal::NotLeader { hint } => Judged::NotLeader(hint),
-            KvRefusal::Unknown => Judged::Unknown,
-            KvRefusal::NotExecuted | KvRefusal::Busy => Judged::Again(refusal),
-            _ => Judged::Final(refusal),
+            KvRefusal::NotLeader { hint } => Ok(Step::Hinted(hint)),
+            KvRefusal::Unknown => Ok(Step::Unfinished),
+            KvRefusal::NotExecuted | KvRefusal::Busy => Ok(Step::Again(refusal.to_string())),
+            refusal => Err(refusal),
         }
     }
 }

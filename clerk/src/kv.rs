@@ -163,15 +163,8 @@ struct Shared {
     random: Mutex<StdRng>,
 }
 
-/// Why a request has no reply.
-enum Fault {
-    Refused(KvRefusal),
-    /// An attempt left, and there must not be another.
-    Unknown,
-    /// Out of time: what was heard, and the group that did not answer.
-    Late(String, Option<GroupId>),
-    Controllers(ctrl::Error),
-}
+/// What came of a request: a reply, a refusal of the group that answered, or neither.
+type Routed = Result<Result<KvReply, KvRefusal>, Error>;
 
 impl Clerk {
     /// A clerk of the cluster that `controllers` belong to, over TCP. Must be used inside a tokio runtime.
@@ -308,13 +301,12 @@ impl Clerk {
         request: impl Fn(ConfigNum) -> KvRequest,
     ) -> Result<KvReply, Error> {
         let mut attempts = Attempts::repeatable();
-        self.route(shard, until, &mut attempts, request).await.map_err(|fault| match fault {
-            Fault::Refused(refusal) => refused(refusal),
+        match self.route(shard, until, &mut attempts, request).await {
+            Ok(reply) => reply.map_err(refused),
             // A read has no effect, so nothing about it is unknown.
-            Fault::Unknown => Error::Unavailable { why: "no answer".to_owned(), silent: None },
-            Fault::Late(why, silent) => Error::Unavailable { why, silent },
-            Fault::Controllers(error) => controllers(error),
-        })
+            Err(Error::Unknown) => Err(Error::Unavailable { why: "no answer".to_owned(), silent: None }),
+            Err(error) => Err(error),
+        }
     }
 
     async fn write(&self, key: Bytes, write: Write) -> Result<Version, Error> {
@@ -330,7 +322,7 @@ impl Clerk {
         match self.change(shard, until, at_most_once, request).await? {
             KvReply::Written { version } => Ok(version),
             reply => {
-                odd(&reply);
+                note_odd(&reply);
                 Err(Error::Unknown)
             }
         }
@@ -361,7 +353,7 @@ impl Clerk {
             let mut lease = self.lease(shard, until).await?;
             let ticket = Some(lease.next_ticket());
             match self.route(shard, until, &mut attempts, |config| request(ticket, config)).await {
-                Err(Fault::Refused(KvRefusal::SessionExpired | KvRefusal::StaleSeq)) => {
+                Ok(Err(KvRefusal::SessionExpired | KvRefusal::StaleSeq)) => {
                     lease.forget();
                     if attempts.may_have_acted {
                         return Err(Error::Unknown);
@@ -371,7 +363,8 @@ impl Clerk {
                         return Err(Error::Unavailable { why, silent: None });
                     }
                 }
-                Err(Fault::Late(..)) if base::mutant!("new-number-on-retry") && clock::now() < until => {}
+                Err(Error::Unavailable { .. })
+                    if base::mutant!("new-number-on-retry") && clock::now() < until => {}
                 result => return written(result, attempts),
             }
         }
@@ -386,7 +379,7 @@ impl Clerk {
     ) -> Result<KvReply, Error> {
         let mut attempts = if at_most_once { Attempts::repeatable() } else { Attempts::only_once() };
         match self.route(shard, until, &mut attempts, request).await {
-            Err(Fault::Refused(KvRefusal::VersionMismatch { .. }))
+            Ok(Err(KvRefusal::VersionMismatch { .. }))
                 if attempts.may_have_acted && !base::mutant!("maybe-is-mismatch") =>
             {
                 Err(Error::Maybe)
@@ -409,18 +402,16 @@ impl Clerk {
 }
 
 /// The outcome of a write.
-fn written(result: Result<KvReply, Fault>, attempts: Attempts) -> Result<KvReply, Error> {
+fn written(result: Routed, attempts: Attempts) -> Result<KvReply, Error> {
     match result {
-        Ok(reply) => Ok(reply),
-        Err(Fault::Unknown) => Err(Error::Unknown),
+        Ok(Ok(reply)) => Ok(reply),
         // Results that are not recorded: they say nothing about earlier attempts.
-        Err(Fault::Refused(KvRefusal::DiskFull | KvRefusal::LostData { .. })) if attempts.may_have_acted => {
+        Ok(Err(KvRefusal::DiskFull | KvRefusal::LostData { .. })) if attempts.may_have_acted => {
             Err(Error::Unknown)
         }
-        Err(Fault::Refused(refusal)) => Err(refused(refusal)),
-        Err(Fault::Late(..) | Fault::Controllers(_)) if attempts.may_have_acted => Err(Error::Unknown),
-        Err(Fault::Late(why, silent)) => Err(Error::Unavailable { why, silent }),
-        Err(Fault::Controllers(error)) => Err(controllers(error)),
+        Ok(Err(refusal)) => Err(refused(refusal)),
+        Err(_) if attempts.may_have_acted => Err(Error::Unknown),
+        Err(error) => Err(error),
     }
 }
 
@@ -448,8 +439,12 @@ fn controllers(error: ctrl::Error) -> Error {
 
 /// A server of another build, or broken: its answer is refused (correctness rule 49).
 fn odd(reply: &KvReply) -> Error {
-    tracing::debug!(?reply, "an answer to another question");
+    note_odd(reply);
     Error::Refused { why: "a server answered another question: is it of this build?".to_owned() }
+}
+
+fn note_odd(reply: &KvReply) {
+    tracing::debug!(?reply, "an answer to another question");
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::process::{Fatal, end};
 use base::socket::Key;
 use raft::rsm::Status;
-use raft::storage::directory::DataDir;
+use raft_disk::directory::DataDir;
 use tokio::sync::watch;
 
 /// Keeps the key of the cluster (correctness rule 51).

@@ -1,5 +1,27 @@
 //! What every server of the cluster has in common around its replica: a process that hosts one.
 //!
+//! ```no_run
+//! use clap::Parser;
+//! use clerk::api::GroupId;
+//! use host::{HostError, ServerArgs};
+//!
+//! #[derive(Parser)]
+//! struct Args {
+//!     #[command(flatten)]
+//!     server: ServerArgs,
+//! }
+//!
+//! fn main() {
+//!     let args = base::process::load::<Args>();
+//!     base::process::run(async move {
+//!         let host = host::open(&args.server, GroupId(101)).await?;
+//!         println!("server {} listens on {}", host.here.node, host.listener.address());
+//!         // Start a replica from `host.parts`, and serve requests: see shardctrler/src/main.rs.
+//!         Ok::<(), HostError>(())
+//!     });
+//! }
+//! ```
+//!
 //! A server starts in this order, so that a failed start leaves nothing in its directory:
 //!
 //! 1. It loads its settings, [`ServerArgs`] and its own, with `base::process::load`.

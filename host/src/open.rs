@@ -9,12 +9,12 @@ use base::process::start_log;
 use base::socket::{Counters, Here, Key, Listener};
 use clerk::api::{Address, GroupId};
 use raft::rsm::{Parts, Threads};
-use raft::storage::directory::{DataDir, Identity};
-use raft::storage::rocksdb::TableOptions;
-use raft::storage::wal::LogOptions;
 use raft::transport::mailbox;
 use raft::transport::tcp::{self, Peers, Settings, TcpTransport};
 use raft::types::{Membership, NodeId};
+use raft_disk::directory::{DataDir, Identity};
+use raft_disk::rocksdb::TableOptions;
+use raft_disk::wal::LogOptions;
 
 use crate::args::{ServerArgs, raft_config};
 use crate::descriptors::Descriptors;
@@ -51,8 +51,8 @@ pub struct Facts {
     pub pid: u32,
     /// The counters of its connections, including refusals in both directions.
     pub counters: Arc<Counters>,
-    /// File descriptors that its process may have; 0: not known.
-    pub descriptors: usize,
+    /// File descriptors that its process may have, if that is known.
+    pub descriptors: Option<usize>,
     /// Where it shows itself over HTTP.
     pub http: Option<SocketAddr>,
     /// The disk with its data.
@@ -130,9 +130,9 @@ pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> 
         threads: Threads::Own,
         disk_low,
     };
-    let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
-    let facts =
-        Facts { pid: std::process::id(), counters, descriptors: descriptors.limit, http: http_address, disk };
+    let address = http.as_ref().and_then(|http| http.local_addr().ok());
+    let (pid, limit) = (std::process::id(), Some(descriptors.limit));
+    let facts = Facts { pid, counters, descriptors: limit, http: address, disk };
     Ok(Host { listener, http, here, members, transport, parts, facts, calls: descriptors.calls, keeper })
 }
 

@@ -35,7 +35,7 @@ pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
         last_alarm: status.last_alarm.as_deref().map(str::to_owned),
         table_bad: status.table_bad,
         refused_peers: status.disbelieved.iter().map(|peer| peer.0).collect(),
-        connections: Connections::of(&facts.counters, facts.descriptors),
+        connections: Connections::of(&facts.counters, facts.descriptors.unwrap_or(0)),
         disk: disk_status(&facts.disk),
         http: facts.http.map(|address| address.to_string()),
     }

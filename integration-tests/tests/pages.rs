@@ -19,14 +19,15 @@ const PAGES_OF_CODES: [&str; 5] = [
     "integration-tests/README.md",
 ];
 
-/// Where a short path may begin: `driver.rs` in correctness.md is `raft/src/driver.rs`.
-const BASES: [&str; 15] = [
+/// Where a short path may begin: `rsm/driver.rs` in correctness.md is `raft/src/rsm/driver.rs`.
+const BASES: [&str; 16] = [
     "",
     "raft/src",
     "integration-tests/judge/src",
     "integration-tests/sim/src",
     "integration-tests/labs/src",
     "integration-tests/labs",
+    "integration-tests/storms/src",
     "integration-tests/report/src",
     "integration-tests/real/src",
     "integration-tests/measure/src",
@@ -480,7 +481,7 @@ fn the_search_itself_finds_what_it_should() {
     assert_eq!(expanded("a/{b,c}.rs"), ["a/b.rs", "a/c.rs"]);
     assert_eq!(anchor("## What a *scan* adds"), "what-a-scan-adds");
     assert!(
-        ["raft/src/driver.rs", "scripts/demo", "raft/src/core/", "core/{log,mod}.rs"]
+        ["raft/src/rsm/driver.rs", "scripts/demo", "raft/src/core/", "core/{log,mod}.rs"]
             .iter()
             .all(|it| is_path(it))
     );

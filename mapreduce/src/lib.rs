@@ -1,6 +1,33 @@
 //! MapReduce (MIT lab 1): a coordinator hands out tasks, workers do them, and any of them may
 //! die.
 //!
+//! ```
+//! use mapreduce::{App, sequential};
+//!
+//! /// Counts words.
+//! struct Count;
+//!
+//! impl App for Count {
+//!     fn map(&self, _file: &str, text: &str, emit: &mut dyn FnMut(String, String)) {
+//!         text.split_whitespace().for_each(|word| emit(word.to_owned(), "1".to_owned()));
+//!     }
+//!
+//!     fn reduce(&self, _word: &str, ones: &[String]) -> String {
+//!         ones.len().to_string()
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let file = std::env::temp_dir().join(format!("words-{}", std::process::id()));
+//! std::fs::write(&file, "to be or not to be")?;
+//! // Without workers. `mr run` gives the same job to many: see mapreduce/cli/.
+//! let counts = sequential(&Count, &[("words".to_owned(), file.clone())]).await.expect("it reads");
+//! assert_eq!(counts[0], ("be".to_owned(), "2".to_owned()));
+//! # std::fs::remove_file(file)
+//! # }
+//! ```
+//!
 //! A job is a directory that all of them see (`files`). It holds the job's description, the files
 //! that maps wrote for reducers, the marks of the attempts that won, and the output. Workers on
 //! other machines need it as a shared file system. A map task reads one file, or one shard of the

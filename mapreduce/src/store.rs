@@ -198,9 +198,8 @@ impl Store {
             let one = shown(&part.pairs[0].0);
             return if is_whole { Ok(()) } else { Err(StoreError::Changed(one)) };
         }
-        let value = |((key, value), seen): (&(Bytes, String), &Got)| match add {
-            true => sum(key, seen.value.as_deref(), value),
-            false => Ok(value.clone()),
+        let value = |((key, value), seen): (&(Bytes, String), &Got)| {
+            if add { sum(key, seen.value.as_deref(), value) } else { Ok(value.clone()) }
         };
         let values = part.pairs.iter().zip(&seen).map(value).map(|value| Ok(Bytes::from(value?)));
         let values = values.collect::<Result<Vec<Bytes>, StoreError>>()?;

@@ -8,17 +8,11 @@
 //! lost.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::config::Config;
-use raft::core::message::Message;
-use raft::rsm::{ExecuteError, Parts, Replica, Rows, StateMachine, Threads, start};
-use raft::storage::Read;
-use raft::storage::memory::MemoryDisk;
-use raft::transport::{Inbox, Transport, mailbox};
-use raft::types::{EntryId, Membership, NodeId};
+use raft::transport::memory::Network;
+use raft::{EntryId, ExecuteError, Membership, NodeId, Parts, Read, Replica, Rows, StateMachine, start};
 
 /// The service. All its state is one row, so it needs no code for snapshots and recovery.
 struct Counter;
@@ -48,24 +42,6 @@ impl StateMachine for Counter {
     }
 }
 
-/// A network: the inbox of every server.
-#[derive(Clone, Default)]
-struct Network(Arc<Mutex<BTreeMap<NodeId, Inbox>>>);
-
-/// One server's access to it.
-struct Link {
-    from: NodeId,
-    network: Network,
-}
-
-impl Transport for Link {
-    fn send(&self, to: NodeId, message: Message) {
-        if let Some(inbox) = self.network.0.lock().expect("nobody panics holding it").get(&to) {
-            inbox.deliver(self.from, message);
-        }
-    }
-}
-
 /// Runs `call` on the present leader.
 async fn on_leader<T, F: AsyncFn(&Replica<Counter>) -> Result<T, ExecuteError>>(
     servers: &BTreeMap<NodeId, Replica<Counter>>,
@@ -86,24 +62,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let second = Duration::from_secs(1);
     let members = Membership::of([1, 2, 3].map(NodeId));
     let network = Network::default();
-    let (_never, disk_low) = tokio::sync::watch::channel(false);
     let mut servers = BTreeMap::new();
     for me in members.voters.iter().copied() {
-        let (inbox, mailbox) = mailbox(1024, 1 << 20);
-        network.0.lock().expect("nobody panics holding it").insert(me, inbox);
-        let (log, table) = MemoryDisk::new().open();
-        let parts = Parts {
-            me,
-            membership: members.clone(),
-            config: Config { seed: me.0, ..Config::default() },
-            log,
-            table,
-            transport: Arc::new(Link { from: me, network: network.clone() }),
-            mailbox,
-            threads: Threads::Shared,
-            disk_low: disk_low.clone(),
-        };
-        servers.insert(me, start(parts, Counter).await?);
+        servers.insert(me, start(Parts::in_memory(me, &members, &network), Counter).await?);
     }
 
     for add in 1..=10 {
@@ -116,7 +77,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         on_leader(&servers, async |server| server.query((), second).await.map(|_| server.status().me)).await;
     println!("server {leader} leads; stopping it");
     if let Some(server) = servers.remove(&leader) {
-        network.0.lock().expect("nobody panics holding it").remove(&leader);
+        network.leave(leader);
         server.stop().await;
     }
 

@@ -153,6 +153,32 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// A row of a table: key and value.
+pub type Row = (Bytes, Bytes);
+
+/// Why a command or a query has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// Another server leads; definitely not done.
+    #[error("not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        hint: Option<NodeId>,
+    },
+    /// The outcome can no longer be determined (correctness rules 27, 28).
+    #[error("outcome unknown")]
+    Unknown,
+    /// Another entry took the command's place; definitely not done.
+    #[error("not executed")]
+    NotExecuted,
+    /// A limit is reached; definitely not done.
+    #[error("busy")]
+    Busy,
+    /// A disk of the group is nearly full; definitely not done.
+    #[error("disk nearly full")]
+    DiskFull,
+}
+
 /// What Figure 2 keeps on stable storage besides the log: currentTerm and votedFor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardState {

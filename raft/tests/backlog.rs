@@ -4,13 +4,13 @@
 mod common;
 
 use bytes::Bytes;
+use raft::ExecuteError;
 use raft::config::Config;
 use raft::core::Raft;
-use raft::core::message::{Body, Message, Verdict};
+use raft::core::Refused;
+use raft::core::message::{Body, Message, TableReport, Verdict};
 use raft::core::ready::{Apply, ReadId};
 use raft::core::role::Role;
-use raft::core::table::TableReport;
-use raft::core::{ProposeError, Refused};
 use raft::storage::Restored;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
 
@@ -82,7 +82,7 @@ fn a_leader_whose_applier_hangs_is_busy_before_its_memory_is_full() {
     let command = Bytes::from(vec![0; MIB]);
     let (mut busy, mut handed) = (0, 0);
     for _ in 0..256 {
-        busy += usize::from(raft.propose(command.clone(), false) == Err(ProposeError::Busy));
+        busy += usize::from(raft.propose(command.clone(), false) == Err(ExecuteError::Busy));
         handed += effects(&mut raft).1;
         let last = raft.log().last().index;
         says(&mut raft, TWO, matched(last, u64::MAX)).unwrap();

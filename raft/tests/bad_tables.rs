@@ -2,78 +2,31 @@
 //! replicas over memory disks, on a clock that stands still while anything can happen.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::clock;
 use bytes::Bytes;
 use raft::config::Config;
 use raft::core::message::{Body, Message};
-use raft::rsm::{ExecuteError, Parts, Replica, Role, Rows, StateMachine, Threads, start};
-use raft::storage::Read;
+use raft::rsm::toy::{self, Cell, Command, Toy};
+use raft::rsm::{ExecuteError, Parts, Replica, Role, start};
 use raft::storage::memory::MemoryDisk;
-use raft::transport::{Inbox, Transport, mailbox};
-use raft::types::{EntryId, Membership, NodeId};
+use raft::transport::memory::Network;
+use raft::types::{Membership, NodeId};
 
 const SECOND: Duration = Duration::from_secs(1);
-const SUM: &[u8] = b"sum";
+const SUM: Bytes = Bytes::from_static(b"sum");
 
-/// Adds what it is given.
-struct Sum;
-
-fn sum(rows: &dyn Read) -> u64 {
-    rows.get(SUM).map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().expect("eight bytes")))
-}
-
-impl StateMachine for Sum {
-    type Command = u64;
-    type Output = u64;
-    type Query = ();
-    type Answer = u64;
-
-    fn load(&mut self, _rows: &dyn Read) {}
-
-    fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, number: u64) -> u64 {
-        let after = sum(rows) + number;
-        rows.put(Bytes::from_static(SUM), Bytes::copy_from_slice(&after.to_be_bytes()));
-        after
-    }
-
-    fn query(&self, rows: &dyn Read, (): ()) -> u64 {
-        sum(rows)
-    }
-}
-
-/// What a test does to messages: true, they are lost.
-type Loses = Box<dyn Fn(NodeId, &Message) -> bool + Send>;
-
-#[derive(Default)]
-struct Wires {
-    inboxes: BTreeMap<NodeId, Inbox>,
-    loses: Option<Loses>,
-}
-
-#[derive(Clone, Default)]
-struct Network(Arc<Mutex<Wires>>);
-
-struct Link(NodeId, Network);
-
-impl Transport for Link {
-    fn send(&self, to: NodeId, message: Message) {
-        let network = self.1.0.lock().expect("nobody panics holding it");
-        if network.loses.as_ref().is_some_and(|loses| loses(to, &message)) {
-            return;
-        }
-        if let Some(inbox) = network.inboxes.get(&to) {
-            inbox.deliver(self.0, message);
-        }
-    }
+/// Adds to the sum at one server; returns what it is then.
+async fn add(server: &Replica<Toy>, number: u64) -> Result<u64, ExecuteError> {
+    let outcome = server.execute(&Command::add(SUM, number), SECOND).await?;
+    Ok(outcome.ok().and_then(|outcome| outcome.after).map_or(0, |cell| cell.number()))
 }
 
 struct Group {
     network: Network,
     disks: BTreeMap<NodeId, MemoryDisk>,
-    servers: BTreeMap<NodeId, Replica<Sum>>,
+    servers: BTreeMap<NodeId, Replica<Toy>>,
 }
 
 impl Group {
@@ -87,37 +40,18 @@ impl Group {
     }
 
     async fn start(&mut self, me: NodeId) {
-        let (inbox, mailbox) = mailbox(1024, 1 << 20);
-        self.network.0.lock().expect("nobody panics holding it").inboxes.insert(me, inbox);
         let (log, table) = self.disks[&me].open();
-        let (_never, disk_low) = tokio::sync::watch::channel(false);
-        let parts = Parts {
-            me,
-            membership: Membership::of(self.disks.keys().copied()),
-            config: Config::default(),
-            log,
-            table,
-            transport: Arc::new(Link(me, self.network.clone())),
-            mailbox,
-            threads: Threads::Shared,
-            disk_low,
-        };
-        let replica = start(parts, Sum).await.expect("the disk is in order");
+        let members = Membership::of(self.disks.keys().copied());
+        let parts =
+            Parts { log, table, config: Config::default(), ..Parts::in_memory(me, &members, &self.network) };
+        let replica = start(parts, Toy).await.expect("the disk is in order");
         self.servers.insert(me, replica);
-    }
-
-    fn lose(&self, loses: impl Fn(NodeId, &Message) -> bool + Send + 'static) {
-        self.network.0.lock().expect("nobody panics holding it").loses = Some(Box::new(loses));
-    }
-
-    fn heal(&self) {
-        self.network.0.lock().expect("nobody panics holding it").loses = None;
     }
 
     async fn leader(&self) -> NodeId {
         for _ in 0..2000 {
             for (id, server) in &self.servers {
-                if server.query((), SECOND / 10).await.is_ok() {
+                if server.query(SUM, SECOND / 10).await.is_ok() {
                     return *id;
                 }
             }
@@ -128,7 +62,7 @@ impl Group {
 
     async fn add(&self, number: u64) -> u64 {
         loop {
-            if let Ok(sum) = self.servers[&self.leader().await].execute(&number, SECOND).await {
+            if let Ok(sum) = add(&self.servers[&self.leader().await], number).await {
                 return sum;
             }
         }
@@ -136,8 +70,9 @@ impl Group {
 
     /// Changes the row without the server's knowledge.
     fn corrupt(&self, id: NodeId) {
-        let other = |_: &Bytes| Bytes::copy_from_slice(&1_000_000_u64.to_be_bytes());
-        assert!(self.disks[&id].corrupt_row(SUM, other));
+        let value = Bytes::copy_from_slice(&1_000_000_u64.to_be_bytes());
+        let other = |_: &Bytes| toy::row(&Cell { version: 1, value: value.clone() });
+        assert!(self.disks[&id].corrupt_row(&toy::row_key(&SUM), other));
     }
 
     async fn until(&self, why: &str, holds: impl Fn(&Self) -> bool) {
@@ -151,7 +86,9 @@ impl Group {
     }
 
     fn rows_are(&self, expected: u64) -> bool {
-        self.servers.values().all(|server| sum(&**server.table()) == expected && !server.is_table_bad())
+        self.servers
+            .values()
+            .all(|server| toy::count(&**server.table(), &SUM) == expected && !server.is_table_bad())
     }
 }
 
@@ -166,7 +103,7 @@ async fn a_follower_whose_table_went_wrong_goes_on_to_acknowledge_and_gets_anoth
     let leader = group.leader().await;
     group.until("all have it", |group| group.rows_are(1)).await;
     let victim = *group.servers.keys().find(|id| **id != leader).expect("there are three");
-    group.lose(|_, message| is_chunk(message));
+    group.network.lose(|_, _, message| is_chunk(message));
     group.corrupt(victim);
     assert_eq!(group.add(1).await, 2);
     group.until("it is found", |group| group.servers[&victim].is_table_bad()).await;
@@ -177,9 +114,9 @@ async fn a_follower_whose_table_went_wrong_goes_on_to_acknowledge_and_gets_anoth
     assert!(told.last_alarm.is_some_and(|text| text.contains(&format!("table of {victim} differs"))));
     // With one server more away its acknowledgements are needed.
     let third = *group.servers.keys().find(|id| ![leader, victim].contains(id)).expect("there are three");
-    group.lose(move |to, message| is_chunk(message) || to == third);
-    assert_eq!(group.servers[&leader].execute(&1, SECOND).await, Ok(3));
-    let nobody = group.servers[&victim].query((), SECOND).await;
+    group.network.lose(move |_, to, message| is_chunk(message) || to == third);
+    assert_eq!(add(&group.servers[&leader], 1).await, Ok(3));
+    let nobody = group.servers[&victim].query(SUM, SECOND).await;
     assert!(matches!(nobody, Err(ExecuteError::NotLeader { .. })), "{nobody:?}");
     // The mark survives a crash, and nothing is applied meanwhile.
     group.servers[&victim].kill();
@@ -188,7 +125,7 @@ async fn a_follower_whose_table_went_wrong_goes_on_to_acknowledge_and_gets_anoth
     let applied = group.servers[&victim].status().applied;
     assert_eq!(group.add(1).await, 4);
     assert_eq!(group.servers[&victim].status().applied, applied);
-    group.heal();
+    group.network.heal();
     group.until("its table is replaced", |group| group.rows_are(4)).await;
     group.servers[&victim].kill();
     group.start(victim).await;
@@ -203,23 +140,23 @@ async fn a_leader_whose_table_went_wrong_steps_down_and_answers_nobody() {
     group.add(1).await;
     let leader = group.leader().await;
     group.until("all have it", |group| group.rows_are(1)).await;
-    group.lose(|_, message| is_chunk(message));
+    group.network.lose(|_, _, message| is_chunk(message));
     group.corrupt(leader);
     // What it says before anybody can know is wrong.
-    let _ = group.servers[&leader].execute(&1, SECOND).await;
+    let _ = add(&group.servers[&leader], 1).await;
     group.until("it is found", |group| group.servers[&leader].is_table_bad()).await;
-    let answers =
-        futures::join!(group.servers[&leader].query((), SECOND), group.servers[&leader].execute(&1, SECOND));
+    let answers = futures::join!(group.servers[&leader].query(SUM, SECOND), add(&group.servers[&leader], 1));
     assert!(matches!(answers, (Err(_), Err(_))), "{answers:?}");
     let other = group.leader().await;
     assert_ne!(other, leader);
-    assert_eq!(group.servers[&other].query((), SECOND).await, Ok(2));
+    let sum = group.servers[&other].query(SUM, SECOND).await;
+    assert_eq!(sum.map(|cell| cell.map_or(0, |cell| cell.number())), Ok(2));
     // It does not stand, however long nobody else is there.
     let others: Vec<NodeId> = group.servers.keys().copied().filter(|id| *id != leader).collect();
-    group.lose(move |to, message| is_chunk(message) || others.contains(&to));
+    group.network.lose(move |_, to, message| is_chunk(message) || others.contains(&to));
     clock::sleep(60 * SECOND).await;
     assert_eq!(group.servers[&leader].status().role, Role::Follower);
-    group.heal();
+    group.network.heal();
     group.until("its table is replaced", |group| group.rows_are(2)).await;
 }
 
@@ -250,7 +187,7 @@ async fn a_difference_is_found_under_load() {
     group.corrupt(victim);
     let mut sent = 0;
     while group.servers[&victim].status().alarms == 0 {
-        let placed = group.servers[&leader].propose(&1).await;
+        let placed = group.servers[&leader].propose(&Command::add(SUM, 1)).await;
         assert!(placed.is_ok(), "it leads");
         sent += 1;
         assert!(sent < 2000, "nobody notices");

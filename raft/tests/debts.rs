@@ -6,9 +6,8 @@ mod common;
 
 use bytes::Bytes;
 use raft::config::Config;
-use raft::core::message::{Body, Verdict};
+use raft::core::message::{Body, TableReport, Verdict};
 use raft::core::role::Role;
-use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{EntryId, HardState, Index, Membership, NodeId, Term};

@@ -5,10 +5,9 @@ mod common;
 
 use bytes::Bytes;
 use raft::core::alarm::Alarm;
-use raft::core::message::{Body, Chunk, Verdict};
+use raft::core::message::{Body, Chunk, TableReport, Verdict};
 use raft::core::ready::Apply;
 use raft::core::role::Role;
-use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};

@@ -13,9 +13,8 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use raft::core::message::{Body, Chunk, Verdict};
+use raft::core::message::{Body, Chunk, Mark, TableReport, Verdict};
 use raft::core::ready::{Apply, ReadId};
-use raft::core::table::{Mark, TableReport};
 use raft::core::{Raft, Refused};
 use raft::storage::Restored;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};

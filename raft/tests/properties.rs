@@ -9,9 +9,10 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use raft::ExecuteError;
 use raft::config::Config;
+use raft::core::Raft;
 use raft::core::ready::ReadId;
-use raft::core::{ProposeError, Raft};
 use raft::types::{EntryId, NodeId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -353,7 +354,8 @@ impl Run {
                 }
                 Some(entry)
             }
-            Err(ProposeError::Busy | ProposeError::DiskFull | ProposeError::NotLeader { .. }) => None,
+            Err(ExecuteError::Busy | ExecuteError::DiskFull | ExecuteError::NotLeader { .. }) => None,
+            Err(other) => panic!("the core says {other}"),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The answers to callers that wait for a command, a read or a start (rules 22b, 23, 27, 28, 31):
 //! whole replicas over memory disks, on a clock that stands still while anything can happen.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::clock;
@@ -10,73 +9,38 @@ use bytes::Bytes;
 use raft::config::Config;
 use raft::core::message::{Body, Chunk, Message};
 use raft::rsm::observe::{Observation, observe};
-use raft::rsm::{ExecuteError, Parts, Replica, Role, Rows, StartError, StateMachine, Threads, start};
+use raft::rsm::toy::{Cell, Command, Toy};
+use raft::rsm::{ExecuteError, Parts, Replica, Role, StartError, StateMachine, start};
 use raft::storage::memory::MemoryDisk;
-use raft::storage::{APPLIED_KEY, Applied, Change, OpenError, Read, Save};
-use raft::transport::{Inbox, Transport, mailbox};
+use raft::storage::{APPLIED_KEY, Applied, Change, OpenError, Save};
+use raft::transport::memory::Network;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Remembers the last number it was given.
-struct Last;
+const KEY: Bytes = Bytes::from_static(b"last");
 
-fn last(rows: &dyn Read) -> u64 {
-    rows.get(b"last").map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().expect("eight bytes")))
+/// Sets the last number.
+fn set(number: u64) -> Command {
+    Command::put(KEY, number.to_be_bytes().to_vec())
 }
 
-impl StateMachine for Last {
-    type Command = u64;
-    type Output = u64;
-    type Query = ();
-    type Answer = u64;
-
-    fn load(&mut self, _rows: &dyn Read) {}
-
-    fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, number: u64) -> u64 {
-        let before = last(rows);
-        rows.put(Bytes::from_static(b"last"), Bytes::copy_from_slice(&number.to_be_bytes()));
-        before
-    }
-
-    fn query(&self, rows: &dyn Read, (): ()) -> u64 {
-        last(rows)
-    }
+/// The last number; 0 if none was set.
+fn last(cell: Option<Cell>) -> u64 {
+    cell.map_or(0, |cell| cell.number())
 }
 
-/// Who can be reached.
-#[derive(Default)]
-struct Network {
-    inboxes: BTreeMap<NodeId, Inbox>,
-    alone: BTreeSet<NodeId>,
+/// Sets the last number; returns the one before it.
+async fn replace(server: &Replica<Toy>, number: u64) -> u64 {
+    let done = server.execute(&set(number), SECOND).await.expect("it leads");
+    last(done.expect("no version was expected").before)
 }
 
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Network>>);
-
-struct Link(NodeId, Shared);
-
-impl Transport for Link {
-    fn send(&self, to: NodeId, message: Message) {
-        let network = self.1.0.lock().expect("nobody panics holding it");
-        if network.alone.contains(&self.0) || network.alone.contains(&to) {
-            return;
-        }
-        if let Some(inbox) = network.inboxes.get(&to) {
-            inbox.deliver(self.0, message);
-        }
-    }
-}
-
-impl Shared {
-    fn cut(&self, node: NodeId) {
-        self.0.lock().expect("nobody panics holding it").alone.insert(node);
-    }
-
-    fn heal(&self) {
-        self.0.lock().expect("nobody panics holding it").alone.clear();
-    }
+/// Cuts the servers `alone` off from all others.
+fn cut(network: &Network, alone: &[NodeId]) {
+    let alone = alone.to_vec();
+    network.lose(move |from, to, _| alone.contains(&from) || alone.contains(&to));
 }
 
 async fn begin_with<S: StateMachine>(
@@ -84,24 +48,12 @@ async fn begin_with<S: StateMachine>(
     size: u64,
     disk: &MemoryDisk,
     config: Config,
-    network: &Shared,
+    network: &Network,
     machine: S,
 ) -> Result<Replica<S>, StartError> {
-    let (inbox, mailbox) = mailbox(1024, 1 << 20);
-    network.0.lock().expect("nobody panics holding it").inboxes.insert(NodeId(me), inbox);
     let (log, table) = disk.open();
-    let (_never, disk_low) = tokio::sync::watch::channel(false);
-    let parts = Parts {
-        me: NodeId(me),
-        membership: Membership::of((1..=size).map(NodeId)),
-        config,
-        log,
-        table,
-        transport: Arc::new(Link(NodeId(me), network.clone())),
-        mailbox,
-        threads: Threads::Shared,
-        disk_low,
-    };
+    let members = Membership::of((1..=size).map(NodeId));
+    let parts = Parts { config, log, table, ..Parts::in_memory(NodeId(me), &members, network) };
     start(parts, machine).await
 }
 
@@ -110,13 +62,13 @@ async fn begin(
     size: u64,
     disk: &MemoryDisk,
     config: Config,
-    network: &Shared,
-) -> Result<Replica<Last>, StartError> {
-    begin_with(me, size, disk, config, network, Last).await
+    network: &Network,
+) -> Result<Replica<Toy>, StartError> {
+    begin_with(me, size, disk, config, network, Toy).await
 }
 
-async fn group(size: u64, config: Config) -> (BTreeMap<NodeId, Replica<Last>>, Shared) {
-    let network = Shared::default();
+async fn group(size: u64, config: Config) -> (BTreeMap<NodeId, Replica<Toy>>, Network) {
+    let network = Network::default();
     let mut servers = BTreeMap::new();
     for me in 1..=size {
         let replica = begin(me, size, &MemoryDisk::new(), config.clone(), &network).await;
@@ -126,10 +78,10 @@ async fn group(size: u64, config: Config) -> (BTreeMap<NodeId, Replica<Last>>, S
 }
 
 /// Waits for a leader among `servers` that has committed an entry of its term.
-async fn leader(servers: &BTreeMap<NodeId, Replica<Last>>) -> NodeId {
+async fn leader(servers: &BTreeMap<NodeId, Replica<Toy>>) -> NodeId {
     for _ in 0..1000 {
         for (id, server) in servers {
-            if server.query((), SECOND).await.is_ok() {
+            if server.query(KEY, SECOND).await.is_ok() {
                 return *id;
             }
         }
@@ -143,10 +95,10 @@ async fn stepping_down_answers_nobody_and_a_newer_term_answers_unknown() {
     let (servers, network) = group(3, Config::default()).await;
     let old = leader(&servers).await;
     let server = servers[&old].clone();
-    network.cut(old);
+    cut(&network, &[old]);
     let waiting = tokio::spawn({
         let server = server.clone();
-        async move { server.execute(&7, HOUR).await }
+        async move { server.execute(&set(7), HOUR).await }
     });
     clock::sleep(10 * SECOND).await;
     assert_ne!(server.status().role, Role::Leader, "check-quorum ended its leadership");
@@ -155,12 +107,16 @@ async fn stepping_down_answers_nobody_and_a_newer_term_answers_unknown() {
     let others: BTreeMap<_, _> =
         servers.iter().filter(|(id, _)| **id != old).map(|(id, it)| (*id, it.clone())).collect();
     let new = leader(&others).await;
-    assert_eq!(others[&new].execute(&8, SECOND).await, Ok(0));
+    assert_eq!(replace(&others[&new], 8).await, 0);
     network.heal();
     let verdict = clock::timeout(10 * SECOND, waiting).await.expect("not only at its deadline");
     assert_eq!(verdict.expect("no panic"), Err(ExecuteError::Unknown));
     let now = leader(&servers).await;
-    assert_eq!(servers[&now].query((), SECOND).await, Ok(8), "the command was lost, as it turned out");
+    assert_eq!(
+        servers[&now].query(KEY, SECOND).await.map(last),
+        Ok(8),
+        "the command was lost, as it turned out"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,9 +124,10 @@ async fn a_command_without_majority_is_unknown_at_its_deadline_and_at_the_end() 
     let (servers, network) = group(3, Config::default()).await;
     let id = leader(&servers).await;
     let server = servers[&id].clone();
-    network.cut(id);
+    cut(&network, &[id]);
     let asked = clock::now();
-    let (first, second) = (server.execute(&1, SECOND / 4), server.execute(&2, HOUR));
+    let (one, two) = (set(1), set(2));
+    let (first, second) = (server.execute(&one, SECOND / 4), server.execute(&two, HOUR));
     let end = async {
         clock::sleep(SECOND / 2).await;
         server.stop().await;
@@ -178,7 +135,7 @@ async fn a_command_without_majority_is_unknown_at_its_deadline_and_at_the_end() 
     let (first, second, ()) = futures::join!(first, second, end);
     assert_eq!((first, second), (Err(ExecuteError::Unknown), Err(ExecuteError::Unknown)));
     assert!(asked.elapsed() < SECOND, "nobody waits longer than it has to");
-    assert_eq!(server.execute(&3, SECOND).await, Err(ExecuteError::NotLeader { hint: None }));
+    assert_eq!(server.execute(&set(3), SECOND).await, Err(ExecuteError::NotLeader { hint: None }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,8 +143,8 @@ async fn a_read_without_majority_ends_with_its_deadline_or_with_the_leadership()
     let (servers, network) = group(3, Config::default()).await;
     let id = leader(&servers).await;
     let server = servers[&id].clone();
-    network.cut(id);
-    let (short, long) = futures::join!(server.query((), SECOND / 10), server.query((), HOUR));
+    cut(&network, &[id]);
+    let (short, long) = futures::join!(server.query(KEY, SECOND / 10), server.query(KEY, HOUR));
     assert_eq!(short, Err(ExecuteError::Unknown));
     assert_eq!(long, Err(ExecuteError::NotLeader { hint: None }), "the caller is to look elsewhere");
 }
@@ -197,13 +154,13 @@ async fn a_read_sees_what_was_acknowledged_before_it_on_any_leader() {
     let (servers, network) = group(3, Config::default()).await;
     for round in 1..=10 {
         let id = leader(&servers).await;
-        assert_eq!(servers[&id].execute(&round, SECOND).await, Ok(round - 1));
-        network.cut(id);
+        assert_eq!(replace(&servers[&id], round).await, round - 1);
+        cut(&network, &[id]);
         let others: BTreeMap<_, _> =
             servers.iter().filter(|(other, _)| **other != id).map(|(id, it)| (*id, it.clone())).collect();
         let next = leader(&others).await;
-        assert_eq!(others[&next].query((), SECOND).await, Ok(round));
-        assert!(servers[&id].query((), SECOND / 10).await.is_err(), "who leads no more confirms nothing");
+        assert_eq!(others[&next].query(KEY, SECOND).await.map(last), Ok(round));
+        assert!(servers[&id].query(KEY, SECOND / 10).await.is_err(), "who leads no more confirms nothing");
         network.heal();
     }
 }
@@ -214,7 +171,7 @@ async fn requests_beyond_the_queue_are_busy_at_once() {
     let server = servers[&leader(&servers).await].clone();
     let calls = (0..5).map(|number| async move { (number, number) }).map(|call| {
         let server = server.clone();
-        async move { server.execute(&call.await.0, SECOND).await }
+        async move { server.execute(&set(call.await.0), SECOND).await }
     });
     let answers = futures::future::join_all(calls).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2, "{answers:?}");
@@ -272,7 +229,7 @@ async fn a_replica_starts_only_where_log_and_table_fit() {
     ];
     for (marker, terms, applied, installed, fits) in cases {
         let disk = disk(marker, terms, applied, installed).await;
-        let started = begin(1, 3, &disk, Config::default(), &Shared::default()).await;
+        let started = begin(1, 3, &disk, Config::default(), &Network::default()).await;
         let what = format!("log {marker} {terms:?}, table {applied}, installed {installed}");
         match started {
             Ok(replica) => {
@@ -297,9 +254,9 @@ async fn a_replica_starts_only_where_log_and_table_fit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on() {
-    let network = Shared::default();
+    let network = Network::default();
     let server = begin(1, 3, &MemoryDisk::new(), Config::default(), &network).await.expect("an empty disk");
-    let inbox = network.0.lock().expect("nobody panics holding it").inboxes[&NodeId(1)].clone();
+    let (other, _) = network.join(NodeId(2));
     let of_leader = |body| Message::new(Term(5), body);
     let row = |id| {
         let applied = Applied { id, hash: 0 };
@@ -311,31 +268,32 @@ async fn a_snapshot_whose_rows_do_not_name_it_is_refused_and_the_replica_goes_on
         let snapshot = EntryId::new(5, 9);
         let membership = Membership::of((1..=3).map(NodeId));
         let chunk = Chunk::new(snapshot, membership, None, rows, true);
-        inbox.deliver(NodeId(2), of_leader(Body::Chunk(chunk)));
+        other.send(NodeId(1), of_leader(Body::Chunk(chunk)));
         clock::sleep(Duration::from_millis(50)).await;
         assert_eq!(server.status().applied.id, EntryId::ZERO, "nothing was installed");
     }
     let entries = vec![Entry::new(EntryId::new(5, 1), Payload::Empty)];
     let (prev, commit, acked) = (EntryId::ZERO, Index(1), EntryId::ZERO);
     let append = Body::Append { prev, entries, commit, round: 1, acked, differs: None };
-    inbox.deliver(NodeId(2), of_leader(append));
+    other.send(NodeId(1), of_leader(append));
     clock::sleep(Duration::from_millis(50)).await;
     assert_eq!(server.status().applied.id, EntryId::new(5, 1), "the applier is alive");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_observer_goes_on_at_exactly_the_next_index_after_a_restart() {
-    let network = Shared::default();
+    let network = Network::default();
     let disk = MemoryDisk::new();
     let mut next = Index(1);
     for life in 0..3_u64 {
-        let (machine, mut stream) = observe(Last, 64);
+        let (machine, mut stream) = observe(Toy, 64);
         let server = begin_with(1, 1, &disk, Config::default(), &network, machine).await.expect("in order");
-        while server.query((), SECOND).await.is_err() {
+        while server.query(KEY, SECOND).await.is_err() {
             clock::sleep(Duration::from_millis(10)).await;
         }
         for number in 0..5 {
-            server.execute(&(10 * life + number), SECOND).await.expect("a single server leads");
+            let done = server.execute(&set(10 * life + number), SECOND).await;
+            assert!(done.expect("a single server leads").is_ok());
         }
         let Some(Observation::Restored(at)) = stream.recv().await else {
             panic!("the stream begins with the rows")

@@ -86,7 +86,7 @@ impl Present<'_> {
         let version = self.book.version.saturating_add(1);
         let book = (book != *self.book).then_some(AddressBook { version, ..book });
         if joining.is_empty() {
-            let corrected = |book| Next { book: Some(book), ..self.only(self.config.clone()) };
+            let corrected = |book| Next { book: Some(book), ..self.config_alone(self.config.clone()) };
             return Ok(book.map(corrected));
         }
         let joining = joining.iter().map(|group| (*group, named[group].incarnation));
@@ -123,7 +123,7 @@ impl Present<'_> {
             return Err(CtrlRefusal::LastGroup);
         }
         let owners = rebalance(&self.config.shards, &ids(&groups));
-        Ok(Some(self.only(self.succeed(groups, &owners))))
+        Ok(Some(self.config_alone(self.succeed(groups, &owners))))
     }
 
     fn give(&self, shard: ShardId, group: GroupId) -> Result<Option<Next>, CtrlRefusal> {
@@ -137,10 +137,11 @@ impl Present<'_> {
             return Ok(None);
         }
         base::mutant!("move-undone", owners = rebalance(&self.config.shards, &self.config.group_ids()));
-        Ok(Some(self.only(self.succeed(self.config.groups.clone(), &owners))))
+        Ok(Some(self.config_alone(self.succeed(self.config.groups.clone(), &owners))))
     }
 
-    fn only(&self, config: Sealed) -> Next {
+    /// A next state in which the address book is as it is.
+    fn config_alone(&self, config: Sealed) -> Next {
         Next { config, book: None, incarnations: BTreeMap::new() }
     }
 

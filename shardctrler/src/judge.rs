@@ -4,7 +4,7 @@
 //! Left out on purpose: whether the configurations are sensible. The controllers made them once, by
 //! rules that may have changed since.
 
-use raft::check::JudgeRows;
+use raft::storage::JudgeRows;
 
 /// Judges the rows of a table.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl JudgeRows for Table {
 
 #[cfg(test)]
 mod tests {
-    use raft::check::JudgeRows;
+    use raft::storage::JudgeRows;
 
     use super::Table;
 

@@ -60,7 +60,7 @@ impl Args {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    raft::check::answer_if_asked(&mut shardctrler::judge::Table::default());
+    raft_disk::check::answer_if_asked(&mut shardctrler::judge::Table::default());
     let args = process::load::<Args>();
     process::run(async move {
         let host = host::open(&args.server, GroupId::CONTROLLERS).await?;

@@ -1,6 +1,24 @@
 //! Replica groups that serve shards of a linearizable key/value store and move them between each
 //! other.
 //!
+//! ```
+//! use clerk::api::config::Assignment;
+//! use clerk::api::{ConfigNum, GroupId};
+//! use shardkv::shard::ShardState;
+//!
+//! // What configuration 1 makes of a shard that nobody ever owned, in the group that gets it:
+//! let me = GroupId(101);
+//! let now = Assignment { owner: Some(me), last_owner: None };
+//! let state = ShardState::Absent.adopt(me, ConfigNum(1), None, now);
+//! assert_eq!(state, ShardState::Serving);
+//!
+//! // Configuration 2 gives it to another group. It is served here until that group is ready.
+//! let now = Assignment { owner: Some(GroupId(102)), last_owner: Some(me) };
+//! let state = state.adopt(me, ConfigNum(2), Some(me), now);
+//! assert_eq!(state, ShardState::Leaving { to: GroupId(102), num: ConfigNum(2) });
+//! assert!(state.serves());
+//! ```
+//!
 //! Three parts, each importing only those before it:
 //!
 //! 1. [`machine`]: the replicated state. [`shard`] has the six states of a shard and how it moves,

@@ -32,7 +32,7 @@ struct Args {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    raft::check::answer_if_asked(&mut judge::Table::default());
+    raft_disk::check::answer_if_asked(&mut judge::Table::default());
     let args = process::load::<Args>();
     process::run(async move {
         let host = host::open(&args.server, GroupId(args.group)).await?;

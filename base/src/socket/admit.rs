@@ -118,7 +118,7 @@ fn of(group: u64) -> String {
 /// # Errors
 /// The first thing that does not fit.
 pub fn admit(hello: &Hello, here: &Here, known: &Known) -> Result<(), Refusal> {
-    let (key, asked) = (here.key.get(), hello.key);
+    let (key, asked) = (here.key.on_wire(), hello.key);
     if hello.cluster != here.cluster {
         return Err(Refusal::OtherCluster { here: here.cluster.clone(), asked: hello.cluster.clone() });
     }
@@ -198,7 +198,7 @@ pub fn admit_answer(hello: &Hello, welcome: &Welcome, here: &Here, known: &Known
 /// # Errors
 /// [`Refusal::OtherKey`].
 pub fn admit_server(cluster: &str, key: &Key, keeps: bool, welcome: &Welcome) -> Result<(), Refusal> {
-    let known = if keeps && welcome.key != 0 { key.learn(welcome.key) } else { key.get() };
+    let known = if keeps && welcome.key != 0 { key.learn(welcome.key) } else { key.on_wire() };
     if !fit(known, welcome.key) && !crate::mutant!("welcome-not-checked") {
         return Err(Refusal::OtherKey { name: cluster.to_owned(), here: welcome.key, asked: known });
     }
@@ -231,7 +231,7 @@ mod tests {
     const FOUNDERS: u64 = 0xf0;
 
     fn here() -> Here {
-        let key = Key::new(KEY);
+        let key = Key::from_wire(KEY);
         Here {
             cluster: "blue".into(),
             key,
@@ -345,14 +345,14 @@ mod tests {
         assert_eq!(judged(Welcome { incarnation: 23, ..welcome }, &MET), Some(Reason::OtherIncarnation));
         assert_eq!(judged(Welcome { boot: 223, ..welcome }, &MET), Some(Reason::Twin));
         let key = |key: u64, said: u64| {
-            admit_server("blue", &Key::new(key), false, &Welcome { key: said, ..welcome })
+            admit_server("blue", &Key::from_wire(key), false, &Welcome { key: said, ..welcome })
         };
         assert!(key(KEY, KEY).is_ok() && key(0, KEY).is_ok() && key(KEY, 0).is_ok());
         let text = key(KEY, 0xbbbb).unwrap_err().to_string();
         assert!(text.contains("000000000000aaaa") && text.contains("000000000000bbbb"), "{text}");
         let met = Key::default();
-        assert!(admit_server("blue", &met, false, &welcome).is_ok() && met.get() == 0);
-        assert!(admit_server("blue", &met, true, &welcome).is_ok() && met.get() == KEY);
+        assert!(admit_server("blue", &met, false, &welcome).is_ok() && met.get().is_none());
+        assert!(admit_server("blue", &met, true, &welcome).is_ok() && met.get() == Some(KEY));
         assert!(admit_server("blue", &met, true, &Welcome { key: 0xbbbb, ..welcome }).is_err());
     }
 

@@ -3,25 +3,37 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The key of a cluster (correctness rule 51), once it is known; 0 until then. Clones share it.
+/// The key of a cluster (correctness rule 51), once it is known. Clones share it.
+///
+/// Messages say 0 while it is not known, and so does the number in here.
 #[derive(Clone, Debug, Default)]
 pub struct Key(Arc<AtomicU64>);
 
 impl Key {
-    /// A key that is already known (0: not yet).
-    pub fn new(key: u64) -> Self {
+    /// A key that may be known already.
+    pub fn new(key: Option<u64>) -> Self {
+        Self::from_wire(key.unwrap_or(0))
+    }
+
+    /// A key as a message said it.
+    pub fn from_wire(key: u64) -> Self {
         Self(Arc::new(AtomicU64::new(key)))
     }
 
-    /// The key; 0 while it is not known.
-    pub fn get(&self) -> u64 {
+    /// The key.
+    pub fn get(&self) -> Option<u64> {
+        Some(self.on_wire()).filter(|key| *key != 0)
+    }
+
+    /// The key as messages say it.
+    pub fn on_wire(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Whether a connection on which the other side sent `other` may continue: an unknown key fits
     /// any.
     pub fn fits(&self, other: u64) -> bool {
-        fit(self.get(), other)
+        fit(self.on_wire(), other)
     }
 
     /// Stores the key unless one is known; returns the key that is known then.
@@ -41,7 +53,7 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// Whether two numbers are the same, or one of them is not known yet (0).
+/// Whether two numbers of messages are the same, or one of them is not known yet (0).
 pub(super) fn fit(one: u64, other: u64) -> bool {
     one == 0 || other == 0 || one == other
 }

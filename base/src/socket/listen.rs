@@ -351,7 +351,7 @@ impl Arrival {
     /// no stream. A client that names no cluster is told the name, and gets no stream either.
     pub async fn admit(mut self, here: &Here) -> Option<Stream> {
         if self.hello.cluster.is_empty() && self.hello.purpose == Purpose::Client {
-            let told = Answer::Cluster { name: here.cluster.clone(), key: here.key.get() };
+            let told = Answer::Cluster { name: here.cluster.clone(), key: here.key.on_wire() };
             let _ = answer(&mut self.stream.tcp, &told).await;
             return None;
         }
@@ -373,7 +373,7 @@ impl Arrival {
             let _ = answer(&mut self.stream.tcp, &busy).await;
             return None;
         }
-        let key = here.key.get();
+        let key = here.key.on_wire();
         let Here { incarnation, boot, founders, .. } = *here;
         let welcome = Answer::Welcome(Welcome { level: LEVEL, key, incarnation, boot, founders });
         answer(&mut self.stream.tcp, &welcome).await.ok()?;

@@ -123,7 +123,7 @@ async fn a_caller_that_means_another_server_is_told_so_and_counted() {
 #[tokio::test]
 async fn a_caller_that_knows_only_the_address_is_told_the_cluster() {
     let server = server(Limits::default()).await;
-    assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok(("blue".to_owned(), 0)));
+    assert_eq!(super::cluster_of(&server.address, LIMIT).await, Ok(("blue".to_owned(), None)));
     let nameless = Hello { cluster: String::new(), ..hello() };
     assert!(matches!(dial(&server.address, &nameless, LIMIT).await, Err(DialError::Refused(_))));
     let peer = Hello { purpose: Purpose::PeerControl, ..nameless };

@@ -12,9 +12,7 @@ use clap_complete::Shell;
 use clerk::api::config::SESSIONS_LIMIT;
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 
-pub(crate) use self::bench::{
-    Bench, BenchVerb, Compare, DistributionName, PhaseSpec, Run, Scaling, Settings, one_line,
-};
+pub(crate) use self::bench::{Bench, BenchVerb, Compare, Run, Scaling};
 use crate::output::Format;
 
 /// A sharded, replicated, linearizable key/value store: its clients, its administration, and clusters on

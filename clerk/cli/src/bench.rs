@@ -14,29 +14,19 @@
 //!
 //! Left out on purpose: load from several machines at once, think times, and scans.
 
-mod client;
 mod compare;
 mod engine;
-mod html;
-mod keys;
-mod measure;
-mod pace;
-mod plan;
-mod process;
-mod record;
-mod result;
-mod run;
 mod scaling;
 mod text;
 mod watch;
 
 use self::engine::{Engine, Until};
-use self::plan::{Load, Plan, Workload, plan};
-use self::record::Record;
-use self::result::{Report, save};
 use crate::args::{self, BenchVerb};
 use crate::context::Context;
 use crate::failure::{self, Failure};
+use clerk_bench::plan::{Load, Plan, Workload, plan};
+use clerk_bench::record::Record;
+use clerk_bench::result::{Report, save};
 
 pub(crate) async fn bench(context: &Context, bench: &args::Bench) -> Result<(), Failure> {
     match &bench.verb {
@@ -63,7 +53,7 @@ async fn run(context: &Context, run: &args::Run) -> Result<(), Failure> {
         save(path, &format!("{document}\n"))?;
     }
     if let Some(path) = &run.files.html {
-        save(path, &html::report(&report))?;
+        save(path, &clerk_bench::html::report(&report))?;
     }
     context.output.answer(&document, || text::report(&report));
     conclude(&report, interrupted)

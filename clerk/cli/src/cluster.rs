@@ -152,7 +152,7 @@ pub(crate) async fn controllers_anew(
 ) -> Result<Vec<String>, Failure> {
     let _lock = directory.lock(until).await?;
     let mut cluster = directory.load()?;
-    let names = cluster.select(&[Name::Group(0)])?;
+    let names = cluster.select(&[Name::Group(GroupId::CONTROLLERS.0)])?;
     let mut aside = Vec::new();
     if !cluster.recovering {
         stop::stop(context, directory, &names, until).await?;
@@ -170,14 +170,14 @@ pub(crate) async fn controllers_anew(
     }
     health::start(context, directory, &mut cluster, &names, until).await?;
     let reach = Reach::local(cluster);
-    health::wait_for_leader(context, &reach, GroupId(0), until).await?;
+    health::wait_for_leader(context, &reach, GroupId::CONTROLLERS, until).await?;
     Ok(aside)
 }
 
 /// The controllers of this machine whose data directories are of the cluster with this key.
 pub(crate) fn controllers_with_data(context: &Context, key: u64) -> Result<Vec<String>, Failure> {
     let directory = Directory::new(&context.directory);
-    let mut names = directory.load()?.select(&[Name::Group(0)])?;
+    let mut names = directory.load()?.select(&[Name::Group(GroupId::CONTROLLERS.0)])?;
     names.retain(|name| process::key_of(&directory.of(name)) == Some(key));
     Ok(names)
 }

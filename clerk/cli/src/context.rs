@@ -121,12 +121,12 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn local(cluster: Cluster) -> Self {
-        let (key, controllers) = (Key::new(cluster.key()), cluster.addresses(0));
+        let (key, controllers) = (Key::new(cluster.key()), cluster.addresses(GroupId::CONTROLLERS.0));
         Self { local: Some(cluster.clone()), ..Self::of(cluster.cluster, key, controllers) }
     }
 
     /// The same access with separate connections, for another runtime.
-    pub(crate) fn again(&self) -> Self {
+    pub(crate) fn with_own_connections(&self) -> Self {
         let fresh = Self::of(self.cluster.clone(), self.key.clone(), self.controllers.clone());
         Self { local: self.local.clone(), ..fresh }
     }

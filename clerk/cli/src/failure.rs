@@ -72,6 +72,20 @@ pub(crate) fn interrupted() -> Failure {
     Failure { exit: INTERRUPTED, ..Failure::new("interrupted", message).next(next) }
 }
 
+impl From<clerk_bench::Error> for Failure {
+    fn from(error: clerk_bench::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            clerk_bench::Error::Usage(_) => Self::usage(message),
+            clerk_bench::Error::BadInput(_) => Self::new("bad_input", message),
+            clerk_bench::Error::NoResult(_) => {
+                Self::new("bad_input", message).next("`clerk bench --save FILE` writes such files")
+            }
+            clerk_bench::Error::Io(_) => Self::new("io", message),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::new("io", format!("{error:#}"))

@@ -125,7 +125,7 @@ async fn refuse_if_they_only_sleep(
 ) -> Result<(), Failure> {
     let whole = cluster::controllers_with_data(context, plan.newest.key)?;
     let leads = reach.ctrl(clock::now().after(LOOK)).query(None).await.is_ok();
-    if leads || whole.len() * 2 <= cluster.addresses(0).len() {
+    if leads || whole.len() * 2 <= cluster.addresses(GroupId::CONTROLLERS.0).len() {
         return Ok(());
     }
     let message = format!("{} have their data, which is a majority: nothing was changed", whole.join(" "));

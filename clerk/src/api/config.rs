@@ -154,7 +154,7 @@ impl Config {
             Err("no cluster key".to_owned())
         } else if self.num == ConfigNum(0) && self.before != Digest::default() {
             Err("a configuration 0 that follows another one".to_owned())
-        } else if named(GroupId(0)) || self.groups.len() > GROUPS_MAX as usize {
+        } else if named(GroupId::CONTROLLERS) || self.groups.len() > GROUPS_MAX as usize {
             Err(format!("{} groups, or the group 0", self.groups.len()))
         } else if let Some(owner) = self.shards.iter().filter_map(|it| it.owner).find(|it| !named(*it)) {
             Err(format!("shards of group {owner}, which is not joined"))

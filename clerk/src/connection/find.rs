@@ -39,7 +39,7 @@ pub async fn find(controllers: &[Address], until: Instant) -> Result<(String, Ke
     Err(NotFound { said })
 }
 
-async fn ask(address: &Address, until: Instant) -> Result<(String, u64), String> {
+async fn ask(address: &Address, until: Instant) -> Result<(String, Option<u64>), String> {
     loop {
         let error = match socket::cluster_of(address, until.since(clock::now())).await {
             Ok(found) => return Ok(found),

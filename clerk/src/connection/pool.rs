@@ -157,7 +157,7 @@ impl Connection for TarpcConnection {
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
         let watch = matches!(request, CtrlRequest::Watch { .. });
-        let key = Key { address: to.clone(), group: GroupId(0), sender: None, watch };
+        let key = Key { address: to.clone(), group: GroupId::CONTROLLERS, sender: None, watch };
         let ask =
             move |client: ShardCtrlerClient, context| async move { client.ctrl(context, request).await };
         Box::pin(self.ctrl.call(key, deadline, ask))
@@ -280,7 +280,7 @@ impl<C: Client> Pool<C> {
     /// A connection that was made before the key was known is made again if the key is known now.
     /// If neither side knew the key, it is made again to ask whether the server knows it now.
     fn is_usable(&self, live: &Live<C>) -> bool {
-        let key = self.options.key.get();
+        let key = self.options.key.on_wire();
         let asks_again = self.options.keeps_key && key == 0 && live.opened.elapsed() >= ASK_KEY_AGAIN;
         live.is_open() && (key == 0 || live.key == key) && !asks_again
     }
@@ -313,7 +313,7 @@ impl<C: Client> Pool<C> {
     /// others.
     fn dial(&self, key: &Key) -> Dialing<C> {
         let (address, options) = (key.address.clone(), Arc::clone(&self.options));
-        let (cluster, known, group) = (options.cluster.clone(), options.key.get(), key.group.0);
+        let (cluster, known, group) = (options.cluster.clone(), options.key.on_wire(), key.group.0);
         let from_group = options.from_group.unwrap_or(GroupId::CONTROLLERS).0;
         let watches = key.watch;
         let hello = Hello { cluster, key: known, group, from_group, watches, ..Hello::default() };

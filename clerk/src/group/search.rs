@@ -24,12 +24,14 @@ pub(super) fn draw(random: &mut StdRng, bound: usize) -> usize {
 }
 
 /// The result of the last attempt.
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Another server leads, perhaps the one named.
     Hinted(Option<Address>),
     /// The same server may do it a little later.
     Again(String),
-    /// The same, if it leads: another one would only send it back.
+    /// The leader could not finish it, and it may have been done.
+    Unfinished,
+    /// The same server may do it later, if it leads: another one would only send it back.
     Busy(String),
     /// The server did not answer.
     Unreached(String),
@@ -109,10 +111,8 @@ impl<'a> Search<'a> {
     /// Chooses the next target; a pause comes before it when a round is over.
     pub(super) fn go_on(&mut self, step: Step, random: &mut StdRng) -> Option<Duration> {
         let hint = match step {
-            Step::Again(why) => {
-                self.note(format!("{}: {why}", self.target));
-                return Some(self.back_off.pause(random));
-            }
+            Step::Again(why) => return Some(self.again(&why, random)),
+            Step::Unfinished => return Some(self.again("the leader could not finish it", random)),
             Step::Busy(why) => {
                 self.note(why);
                 if self.leads {
@@ -152,6 +152,12 @@ impl<'a> Search<'a> {
         self.left = self.addresses.len();
         self.advance();
         Some(pause)
+    }
+
+    /// The same server once more, after a pause.
+    fn again(&mut self, why: &str, random: &mut StdRng) -> Duration {
+        self.note(format!("{}: {why}", self.target));
+        self.back_off.pause(random)
     }
 
     /// Whether every server belongs to something else.

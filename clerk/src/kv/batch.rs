@@ -9,7 +9,7 @@ use base::clock::Instant;
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 
-use super::{Clerk, Error, odd, refused};
+use super::{Clerk, Error, note_odd, refused};
 use crate::api::config::shard_of;
 use crate::api::kv::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, KvReply, KvRequest, Write, check_key};
 use crate::api::{ShardId, Version};
@@ -118,7 +118,7 @@ impl Clerk {
                 results.into_iter().map(|result| result.map_err(refused)).collect()
             }
             Ok(reply) => {
-                odd(&reply);
+                note_odd(&reply);
                 vec![Err(Error::Unknown); count]
             }
             Err(error) => vec![Err(error); count],

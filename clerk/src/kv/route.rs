@@ -14,7 +14,7 @@ use std::time::Duration;
 use base::backoff::BackOff;
 use base::clock::{self, Instant};
 
-use super::{Clerk, Fault};
+use super::{Clerk, Error, Routed, controllers};
 use crate::api::config::Assignment;
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::{ConfigNum, GroupId, ShardId};
@@ -55,15 +55,16 @@ impl Clerk {
         until: Instant,
         attempts: &mut Attempts,
         request: impl Fn(ConfigNum) -> KvRequest,
-    ) -> Result<KvReply, Fault> {
+    ) -> Routed {
         let cache = &self.shared.cache;
         let mut back_off = BackOff::new(PAUSE_MIN, PAUSE_MAX);
         let (mut refusals, mut said) = (Refusals::default(), None);
         loop {
-            let view = cache.any(until).await.map_err(Fault::Controllers)?;
+            let view = cache.any(until).await.map_err(controllers)?;
             let num = view.config.num;
-            let assignment = view.config.shards.get(shard.0 as usize);
-            let assignment = *assignment.ok_or(Fault::Refused(KvRefusal::UnknownShard(shard)))?;
+            let Some(assignment) = view.config.shards.get(shard.0 as usize).copied() else {
+                return Ok(Err(KvRefusal::UnknownShard(shard)));
+            };
             let (mut hint, mut asked) = (assignment.last_owner, None);
             let heard = match self.first(&view, shard, assignment) {
                 None => (format!("no group serves shard {shard} in configuration {num}"), None),
@@ -71,11 +72,11 @@ impl Clerk {
                     asked = Some(first);
                     let group = self.group(&view, first);
                     match group.ask(&request(num), until, attempts).await {
-                        Ok(reply) => return Ok(reply),
-                        Err(AskError::Unknown) => return Err(Fault::Unknown),
+                        Ok(reply) => return Ok(Ok(reply)),
+                        Err(AskError::Unknown) => return Err(Error::Unknown),
                         Err(AskError::Refused(refusal)) => {
                             if !self.learn_from(&refusal, num, until).await {
-                                return Err(Fault::Refused(refusal));
+                                return Ok(Err(refusal));
                             }
                             if refusals.add(num) {
                                 group.doubt();
@@ -88,7 +89,10 @@ impl Clerk {
                             (format!("group {first}: {refusal}"), None)
                         }
                         Err(AskError::NoLeader { why } | AskError::Foreign { why }) => {
-                            base::mutant!("new-number-on-retry", return Err(Fault::Late(why, None)));
+                            base::mutant!(
+                                "new-number-on-retry",
+                                return Err(Error::Unavailable { why, silent: None })
+                            );
                             cache.refresh_later();
                             hint = None;
                             (format!("group {first}: {why}"), Some(first))
@@ -100,10 +104,12 @@ impl Clerk {
             // A clerk whose route led nowhere also asks the owner.
             let hint = hint.or(assignment.owner.filter(|_| asked != assignment.owner));
             if let Some(hint) = hint.filter(|hint| Some(*hint) != asked && view.knows(*hint))
-                && let Some(reply) = self.ask_hint(&view, hint, until, attempts, request(num)).await?
+                && let Some(answer) = self.ask_hint(&view, hint, until, attempts, request(num)).await?
             {
-                self.remember(shard, Some(hint).filter(|hint| assignment.owner != Some(*hint)));
-                return Ok(reply);
+                if answer.is_ok() {
+                    self.remember(shard, Some(hint).filter(|hint| assignment.owner != Some(*hint)));
+                }
+                return Ok(answer);
             }
             if assignment.owner.is_none() {
                 cache.wait_newer(num, until).await;
@@ -113,7 +119,7 @@ impl Clerk {
                 said = Some(heard);
             }
             if let Some((why, silent)) = said.take_if(|_| is_late) {
-                return Err(Fault::Late(why, silent));
+                return Err(Error::Unavailable { why, silent });
             }
             if cache.current().is_none_or(|view| view.config.num <= num) {
                 self.pause(&mut back_off, until).await;
@@ -147,19 +153,17 @@ impl Clerk {
         until: Instant,
         attempts: &mut Attempts,
         request: KvRequest,
-    ) -> Result<Option<KvReply>, Fault> {
+    ) -> Result<Option<Result<KvReply, KvRefusal>>, Error> {
         let limit = if attempts.only_once { until } else { until.min(clock::now().after(HINT)) };
         match self.group(view, hint).ask_once(&request, limit, attempts).await {
-            Ok(reply) => Ok(Some(reply)),
-            Err(AskError::Unknown) => Err(Fault::Unknown),
+            Ok(reply) => Ok(Some(Ok(reply))),
+            Err(AskError::Unknown) => Err(Error::Unknown),
             Err(AskError::Refused(refusal)) => {
-                match self.learn_from(&refusal, view.config.num, until).await {
-                    true => Ok(None),
-                    // It serves the shard, or it lost its data: then only the owner's answer
-                    // counts.
-                    false if matches!(refusal, KvRefusal::LostData { .. }) => Ok(None),
-                    false => Err(Fault::Refused(refusal)),
-                }
+                // If it serves the shard this is the answer. If it lost its data only the owner's
+                // answer counts.
+                let is_elsewhere = self.learn_from(&refusal, view.config.num, until).await
+                    || matches!(refusal, KvRefusal::LostData { .. });
+                Ok((!is_elsewhere).then_some(Err(refusal)))
             }
             Err(AskError::NoLeader { .. } | AskError::Foreign { .. }) => Ok(None),
         }

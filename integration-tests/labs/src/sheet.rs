@@ -1,12 +1,15 @@
-//! A graded test as a suite declares it, and the sheets that contain it.
+//! A graded test, and the sheets that contain it.
+//!
+//! The table `catalogue.txt` has a row for each test; the suites have its scenario, under the same
+//! id.
 //!
 //! A [`Test`] is one scenario with one set of parameters. A [`Sheet`] is one course and year: the
 //! tests that were handed out then, under their original names. One function of a sheet can be
 //! several of our tests (the classic controller's TestBasic is six scenarios), and a scenario whose
 //! parameters changed over the years is several tests ("R27", "R27-reliable").
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -94,57 +97,83 @@ impl fmt::Debug for Test {
     }
 }
 
-/// Declares the test `id` of `suite`, on a reliable network.
-pub fn test<F>(
-    id: &'static str,
-    suite: &'static str,
-    title: &'static str,
-    play: impl Fn(Lab) -> F + Send + Sync + 'static,
-) -> Test
+/// A scenario of a suite.
+pub(crate) struct Scenario {
+    /// The id of its test in the catalogue.
+    pub(crate) id: &'static str,
+    play: Play,
+}
+
+/// The scenario of the test `id`.
+pub(crate) fn scenario<F>(id: &'static str, play: impl Fn(Lab) -> F + Send + Sync + 'static) -> Scenario
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let play: Play = Arc::new(move |lab| Box::pin(play(lab)));
-    Test { id, suite, title, net: Net::Reliable, entries: Vec::new(), real: false, play }
+    Scenario { id, play: Arc::new(move |lab| Box::pin(play(lab))) }
+}
+
+/// The tests of a catalogue, each with its scenario. The first line names the columns:
+///
+/// ```text
+/// id   | suite  | network    | real | title        | sheets
+/// KR04 | kvraft | unreliable |      | many clients | 2020-2023 3A TestUnreliable3A; 2024 4A TestUnreliable4A
+/// ```
+///
+/// A sheet of SJTU has points: `sjtu:10 part1 part1.leader_election`.
+///
+/// # Errors
+/// A row that is not of this form, a row without scenario, or a scenario without row.
+pub(crate) fn catalogue(rows: &'static str, scenarios: Vec<Scenario>) -> Result<Vec<Test>, String> {
+    let mut plays: BTreeMap<&str, Play> = BTreeMap::new();
+    for Scenario { id, play } in scenarios {
+        if plays.insert(id, play).is_some() {
+            return Err(format!("{id} has two scenarios"));
+        }
+    }
+    let mut tests = Vec::new();
+    for row in rows.lines().skip(1) {
+        let columns: Vec<&'static str> = row.split('|').map(str::trim).collect();
+        let [id, suite, network, real, title, sheets] = columns[..] else {
+            return Err(format!("not six columns: {row}"));
+        };
+        let play = plays.remove(id).ok_or_else(|| format!("{id} has no scenario, or two rows"))?;
+        let net = match network {
+            "reliable" => Net::Reliable,
+            "unreliable" => Net::Unreliable,
+            _ => return Err(format!("{id}: {network:?} is no network")),
+        };
+        let real = match real {
+            "real" => true,
+            "" => false,
+            _ => return Err(format!("{id}: {real:?} is neither \"real\" nor nothing")),
+        };
+        let mut entries = Vec::new();
+        for sheet in sheets.split("; ").filter(|sheet| !sheet.is_empty()) {
+            entries.extend(self::entries(sheet).ok_or_else(|| format!("{id}: {sheet:?} is no sheet"))?);
+        }
+        tests.push(Test { id, suite, title, net, entries, real, play });
+    }
+    match plays.keys().next() {
+        None => Ok(tests),
+        Some(id) => Err(format!("{id} has a scenario and no row")),
+    }
+}
+
+/// Reads `2020-2023 3A TestSpeed3A`, which is an entry for each year.
+fn entries(text: &'static str) -> Option<Vec<Entry>> {
+    let (sheet, rest) = text.split_once(' ')?;
+    let (part, name) = rest.split_once(' ')?;
+    let (sheet, points) = match sheet.split_once(':') {
+        Some((sheet, points)) => (sheet, Some(points.parse().ok()?)),
+        None => (sheet, None),
+    };
+    let (first, last) = sheet.split_once('-').unwrap_or((sheet, sheet));
+    let (first, last): (Sheet, Sheet) = (first.parse().ok()?, last.parse().ok()?);
+    let sheets = Sheet::all().filter(|sheet| (first..=last).contains(sheet));
+    Some(sheets.map(|sheet| Entry { sheet, part, name, points }).collect())
 }
 
 impl Test {
-    /// Puts it on an unreliable network.
-    #[must_use]
-    pub fn unreliable(mut self) -> Self {
-        self.net = Net::Unreliable;
-        self
-    }
-
-    /// Allows it on real processes as well.
-    #[must_use]
-    pub fn real(mut self) -> Self {
-        self.real = true;
-        self
-    }
-
-    /// Puts it on the MIT sheets of these years, in this part, under this name.
-    #[must_use]
-    pub fn mit(mut self, years: RangeInclusive<u16>, part: &'static str, name: &'static str) -> Self {
-        let entry = |year| Entry { sheet: Sheet::Mit(year), part, name, points: None };
-        self.entries.extend(years.map(entry));
-        self
-    }
-
-    /// Puts it on SJTU's sheet.
-    #[must_use]
-    pub fn sjtu(mut self, part: &'static str, name: &'static str, points: u32) -> Self {
-        self.entries.push(Entry { sheet: Sheet::Sjtu, part, name, points: Some(points) });
-        self
-    }
-
-    /// Puts it on GWU's sheet.
-    #[must_use]
-    pub fn gwu(mut self, part: &'static str, name: &'static str) -> Self {
-        self.entries.push(Entry { sheet: Sheet::Gwu, part, name, points: None });
-        self
-    }
-
     /// The entry of `sheet`.
     pub fn on(&self, sheet: Sheet) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.sheet == sheet)
@@ -154,5 +183,41 @@ impl Test {
     pub fn newest(&self) -> Option<&Entry> {
         let is_mit = |entry: &&Entry| matches!(entry.sheet, Sheet::Mit(_));
         self.entries.iter().filter(is_mit).max_by_key(|entry| entry.sheet).or(self.entries.first())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scenario, Sheet, catalogue, scenario};
+
+    fn of(ids: &[&'static str]) -> Vec<Scenario> {
+        ids.iter().map(|id| scenario(id, |_| async { Ok(()) })).collect()
+    }
+
+    #[test]
+    fn a_row_is_a_test() {
+        let rows = "columns\nX | s | unreliable | real | a title | 2020-2021 1 wc test; sjtu:5 part2 x";
+        let tests = catalogue(rows, of(&["X"])).unwrap();
+        let [test] = &tests[..] else { panic!("{tests:?}") };
+        let on = |sheet: &str| {
+            let sheet: Sheet = sheet.parse().unwrap();
+            test.on(sheet).map(|entry| (entry.part, entry.name, entry.points))
+        };
+        assert!(test.real);
+        assert_eq!(on("2021"), Some(("1", "wc test", None)));
+        assert_eq!((on("2022"), on("sjtu")), (None, Some(("part2", "x", Some(5)))));
+    }
+
+    #[test]
+    fn rows_and_scenarios_belong_together() {
+        let wrong = |rows, ids: &[&'static str]| catalogue(rows, of(ids)).unwrap_err();
+        assert_eq!(wrong("columns\nX | s | reliable | | t |", &[]), "X has no scenario, or two rows");
+        assert_eq!(wrong("columns", &["X"]), "X has a scenario and no row");
+        assert_eq!(wrong("columns", &["X", "X"]), "X has two scenarios");
+        assert_eq!(wrong("columns\nX | s | slow | | t |", &["X"]), "X: \"slow\" is no network");
+        assert_eq!(
+            wrong("columns\nX | s | reliable | | t | 1999 1 x", &["X"]),
+            "X: \"1999 1 x\" is no sheet"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use labs::grading::{campaign, catalogue, keep, score};
 use labs::lab::Options;
-use labs::suites::seeds_asked;
+use storms::seeds_asked;
 
 #[test]
 fn the_store_passes_every_test_of_every_lab() {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use raft::storage::rocksdb::{TableOptions, open_table};
-use raft::storage::wal::{LogOptions, open_log};
 use raft::storage::{Batch, Change, Log, Save, ScanLimit, Table};
 use raft::types::{Entry, EntryId, HardState, Payload, Term};
+use raft_disk::rocksdb::{TableOptions, open_table};
+use raft_disk::wal::{LogOptions, open_log};
 use rand::rngs::Xoshiro256PlusPlus as Generator;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tokio::runtime::{Builder, Runtime};

@@ -21,7 +21,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
 use super::store::{Client, Done, System};
-use real::{process, rss_bytes};
+use real::{Caller, closed_loop, process, rss_bytes};
 
 /// Keys of one hash tag, and the limit of pairs in a batch.
 pub const BATCH: u64 = 16;
@@ -230,29 +230,41 @@ pub fn rss_mib(pids: &BTreeMap<String, u32>) -> f64 {
     largest as f64 / f64::from(1 << 20)
 }
 
-impl Run {
-    fn client(self: &Rc<Self>, number: u64, mut client: Box<dyn Client>) -> LocalBoxFuture<'static, ()> {
-        let run = Rc::clone(self);
-        Box::pin(async move {
-            let mut random = Generator::seed_from_u64(1_000 + number);
-            while !run.over.get() {
-                let start = Instant::now();
-                let done = run.call(&mut *client, &mut random).await;
-                let counting = run.counting.get();
-                match done {
-                    Ok(()) if counting => {
-                        let micros = start.elapsed().as_micros() as u64;
-                        run.latencies.borrow_mut().saturating_record(micros.max(1));
-                    }
-                    Ok(()) => {}
-                    Err(error) => {
-                        run.failed.set(run.failed.get() + u64::from(counting));
-                        *run.why.borrow_mut() = Some(error);
-                        tokio::time::sleep(AFTER_FAILURE).await;
-                    }
+/// One of the clients.
+struct OneClient {
+    run: Rc<Run>,
+    client: Box<dyn Client>,
+    random: Generator,
+}
+
+impl Caller for OneClient {
+    async fn call(&mut self) -> Option<Duration> {
+        let start = Instant::now();
+        let done = self.run.call(&mut *self.client, &mut self.random).await;
+        let (run, counting) = (&self.run, self.run.counting.get());
+        match done {
+            Ok(()) => {
+                if counting {
+                    let micros = start.elapsed().as_micros() as u64;
+                    run.latencies.borrow_mut().saturating_record(micros.max(1));
                 }
+                None
             }
-        })
+            Err(error) => {
+                run.failed.set(run.failed.get() + u64::from(counting));
+                *run.why.borrow_mut() = Some(error);
+                Some(AFTER_FAILURE)
+            }
+        }
+    }
+}
+
+impl Run {
+    fn client(self: &Rc<Self>, number: u64, client: Box<dyn Client>) -> LocalBoxFuture<'static, ()> {
+        let run = Rc::clone(self);
+        let random = Generator::seed_from_u64(1_000 + number);
+        let one = OneClient { run: Rc::clone(self), client, random };
+        Box::pin(async move { closed_loop(|| run.over.get(), None, one).await })
     }
 
     async fn call(&self, client: &mut dyn Client, random: &mut Generator) -> Done {

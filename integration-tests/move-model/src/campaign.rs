@@ -99,9 +99,10 @@ pub fn sweeps(full: bool) -> Vec<Sweep> {
 impl Sweep {
     /// The searches of a history, which stands for `count`; those after the first one stand for none.
     fn jobs(&self, history: &History, count: usize) -> Vec<(History, usize, Options)> {
-        let dead: Vec<Dead> = match self.each_dead {
-            true => history.groups().into_iter().map(Dead::FromTheStart).collect(),
-            false => vec![self.options.dead],
+        let dead: Vec<Dead> = if self.each_dead {
+            history.groups().into_iter().map(Dead::FromTheStart).collect()
+        } else {
+            vec![self.options.dead]
         };
         let job = |(at, dead)| {
             let count = if at == 0 { count } else { 0 };

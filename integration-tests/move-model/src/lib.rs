@@ -1,5 +1,14 @@
 //! Exhaustive check of the protocol that moves shards, over the product's own transition functions.
 //!
+//! ```
+//! use move_model::{Options, classes, search};
+//!
+//! // Every order of events in every world of two groups, one shard and two configurations.
+//! for history in classes(2, 2, 1).keys() {
+//!     search(history, Options::default(), 100_000).expect("no property is broken");
+//! }
+//! ```
+//!
 //! [`shardkv::shard`] says what each event does to a shard. This crate adds the smallest world in
 //! which shards move. Each group is one linearized state machine, because its log makes it one.
 //! Configurations follow an owner history. Movers send, and everything that was ever sent may

@@ -115,9 +115,10 @@ impl Model {
             }
             for key in 1..=self.options.keys {
                 let here = group.shards[shard].rows;
-                let deletes: &[bool] = match self.library.rows(here).iter().any(|row| row.0 == key) {
-                    true => &[false, true],
-                    false => &[false],
+                let deletes: &[bool] = if self.library.rows(here).iter().any(|row| row.0 == key) {
+                    &[false, true]
+                } else {
+                    &[false]
                 };
                 for delete in deletes.iter().copied() {
                     let mut after = group;
@@ -135,9 +136,10 @@ impl Model {
     pub(super) fn written(&mut self, rows: RowsId, value: u8, key: u8, delete: bool) -> RowsId {
         let mut rows: BTreeMap<u8, u8> = self.library.rows(rows).iter().copied().collect();
         rows.insert(0, value * 2 + u8::from(delete));
-        match delete {
-            true => rows.remove(&key),
-            false => rows.insert(key, value),
+        if delete {
+            rows.remove(&key)
+        } else {
+            rows.insert(key, value)
         };
         self.library.id(&rows.into_iter().collect::<Vec<_>>())
     }

@@ -1,5 +1,11 @@
 //! Clusters of real processes, driven the way people drive them: through the `clerk` command.
 //!
+//! ```no_run
+//! let cluster = real::Cluster::up(&["--groups", "1"]);
+//! cluster.ok(&["put", "greeting", "hello"]);
+//! assert_eq!(cluster.ok(&["get", "greeting"]).trim_end(), "hello");
+//! ```
+//!
 //! A [`Cluster`] is a temporary directory and the servers that run in it. Whatever happens to the
 //! test (a panic, Ctrl-C, kill -9), its servers are killed and the directory is deleted: a small
 //! shell process, the reaper of its [`Place`], waits until the test closes a pipe or dies
@@ -34,6 +40,7 @@ pub use self::memory::{Growth, MemoryWatch, anonymous_bytes, rss_bytes};
 pub use self::place::Place;
 pub use self::server::{Server, free_ports};
 pub use self::writes::Writes;
+pub use sim::workload::{Caller, closed_loop};
 
 static MACHINE: RwLock<()> = RwLock::new(());
 

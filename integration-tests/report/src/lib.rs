@@ -1,5 +1,12 @@
 //! What people see when a graded test fails: a log in columns, and a page with pictures.
 //!
+//! ```no_run
+//! // From what `bin/grade` has kept of a failure: the page with pictures.
+//! let recording = report::directory::read("target/failures/R12".as_ref())?;
+//! std::fs::write("page.html", report::page::render(&recording, &[])?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Everything here is made from a [`Recording`](sim::record::Recording) and from the judge's
 //! verdicts on its history ([`Verdict`]); nothing runs the test again. `story` turns the events
 //! into the contents of a picture: spans of roles, cuts of the network, owners of shards, messages

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use raft::storage::memory::{MemoryDisk, Past};
-use raft::storage::{Batch, Kept, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
+use raft::storage::{Batch, Kept, Log, LogWriter, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
 use raft::types::{EntryId, HardState, Index, Payload, Term};
 use rand::RngExt;
 use tokio::sync::watch;
@@ -319,15 +319,7 @@ struct SlowLog {
     journal: Arc<Mutex<Journal>>,
 }
 
-impl Log for SlowLog {
-    fn load(&mut self) -> Result<Restored, OpenError> {
-        let restored = self.inner.load()?;
-        if let Err(what) = lock(&self.journal).agrees(&restored) {
-            self.pace.world.fail(format!("{}: {what}", self.pace.name));
-        }
-        Ok(restored)
-    }
-
+impl LogWriter for SlowLog {
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             self.pace.half("save").await;
@@ -339,6 +331,16 @@ impl Log for SlowLog {
 
     fn syncs(&self) -> u64 {
         self.inner.syncs()
+    }
+}
+
+impl Log for SlowLog {
+    fn load(&mut self) -> Result<Restored, OpenError> {
+        let restored = self.inner.load()?;
+        if let Err(what) = lock(&self.journal).agrees(&restored) {
+            self.pace.world.fail(format!("{}: {what}", self.pace.name));
+        }
+        Ok(restored)
     }
 
     fn kept(&self) -> Arc<dyn Kept> {

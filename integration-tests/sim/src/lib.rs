@@ -1,6 +1,25 @@
 //! The simulator: the production code on one thread, with a virtual clock, network and disk that
 //! one seed decides.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use sim::cluster::{Cluster, Kind, Shape};
+//!
+//! // A group of three servers on a simulated network elects its first leader.
+//! let elect = |seed| {
+//!     sim::run(seed, |world| async move {
+//!         let cluster = Cluster::new(&world, Shape::drawn(&world));
+//!         cluster.add(Kind::Toy, 3);
+//!         cluster.ready(Duration::from_secs(10)).await
+//!     })
+//! };
+//! let (one, again, other) = (elect(7)?, elect(7)?, elect(8)?);
+//! assert_eq!(one.trace, again.trace, "a seed is the same run again");
+//! assert_ne!(one.trace, other.trace);
+//! # Ok::<(), sim::Failure>(())
+//! ```
+//!
 //! tokio's clock is paused, so it moves only when every task is idle. Messages, disk writes and
 //! faults are events of one queue ([`queue`]). The pump takes one event, waits for its time, lets
 //! it happen, waits until everything that it caused is idle again, and then checks the invariants:

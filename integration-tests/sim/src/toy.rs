@@ -1,4 +1,5 @@
-//! A small service for runs of a single group: keys with versions, without sessions or shards.
+//! A small service for runs of a single group, over [`raft::rsm::toy`]: keys with versions, without
+//! sessions or shards.
 //!
 //! It uses the product's requests, so the same workload and the same network serve it. Without
 //! sessions nothing may be sent twice: if a client cannot know what became of a write, it says so.
@@ -7,16 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
 use clerk::api::{Address, ConfigNum, GroupId, Version};
 use clerk::connection::{CallError, Connection};
 use futures::future::BoxFuture;
-use raft::rsm::{ExecuteError, Replica, Rows, StateMachine};
-use raft::storage::Read;
-use raft::types::{EntryId, NodeId};
+use raft::rsm::toy::{Change, Command, Toy};
+use raft::{ExecuteError, NodeId, Replica};
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
 use super::network::{Reply, Request};
 use super::{Generator, Name};
@@ -33,74 +32,12 @@ const TRY_MIN: Duration = Duration::from_millis(100);
 const TRY_MAX: Duration = Duration::from_secs(3);
 /// The longest a client waits before it tries again.
 const BACK_OFF_MAX: Duration = Duration::from_millis(60);
-/// Key of the row with the highest version that was deleted.
-const FLOOR: &[u8] = b"floor";
-
-/// The state machine.
-#[derive(Debug, Default)]
-pub struct Toy;
-
-/// A logged change.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Change {
-    key: Bytes,
-    write: Write,
-}
-
-/// The result: the new version, or the version in the way.
-type Verdict = Result<u64, u64>;
-
-/// The key of the row of a key.
-pub fn row_key(key: &[u8]) -> Vec<u8> {
-    [b"k", key].concat()
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
-/// Version and value of a key; version 0 if there is none.
-fn look(rows: &(impl Read + ?Sized), key: &[u8]) -> (u64, Bytes) {
-    rows.get(&row_key(key)).map_or((0, Bytes::new()), |row| (number(&row), row.slice(8..)))
-}
-
-fn set(rows: &mut dyn Rows, key: &[u8], before: u64, value: &[u8]) -> u64 {
-    let floor = if before == 0 { rows.get(FLOOR).map_or(0, |row| number(&row)) } else { before };
-    let mut row = BytesMut::with_capacity(8 + value.len());
-    row.put_u64(floor + 1);
-    row.put_slice(value);
-    rows.put(row_key(key).into(), row.freeze());
-    floor + 1
-}
-
-impl StateMachine for Toy {
-    type Command = Change;
-    type Output = Verdict;
-    type Query = Bytes;
-    type Answer = (u64, Bytes);
-
-    fn load(&mut self, _rows: &dyn Read) {}
-
-    fn apply(&mut self, rows: &mut dyn Rows, _id: EntryId, command: Change) -> Verdict {
-        let Change { key, write } = command;
-        let (version, value) = look(rows, &key);
-        match write {
-            Write::Put { expected: Some(expected), .. } if expected.0 != version => Err(version),
-            Write::Put { value, .. } => Ok(set(rows, &key, version, &value)),
-            Write::Append { piece } => Ok(set(rows, &key, version, &[&value[..], &piece].concat())),
-            Write::Delete => {
-                if version > 0 {
-                    let floor = rows.get(FLOOR).map_or(0, |row| number(&row)).max(version);
-                    rows.put(Bytes::from_static(FLOOR), Bytes::copy_from_slice(&floor.to_be_bytes()));
-                    rows.delete(&row_key(&key));
-                }
-                Ok(version)
-            }
-        }
-    }
-
-    fn query(&self, rows: &dyn Read, key: Bytes) -> (u64, Bytes) {
-        look(rows, &key)
+/// The toy's change for a write of the product.
+fn change(write: Write) -> Change {
+    match write {
+        Write::Put { value, expected } => Change::Put { value, expected: expected.map(|version| version.0) },
+        Write::Append { piece } => Change::Append(piece),
+        Write::Delete => Change::Delete,
     }
 }
 
@@ -120,14 +57,18 @@ pub async fn serve(replica: Replica<Toy>, members: Arc<Vec<(NodeId, Address)>>, 
     };
     let answer = match request {
         KvRequest::Get { key, .. } => match replica.query(key, DEADLINE).await {
-            Ok((0, _)) => Ok(KvReply::Value { value: None, version: Version(0) }),
-            Ok((version, value)) => Ok(KvReply::Value { value: Some(value), version: Version(version) }),
+            Ok(None) => Ok(KvReply::Value { value: None, version: Version(0) }),
+            Ok(Some(cell)) => Ok(KvReply::Value { value: Some(cell.value), version: Version(cell.version) }),
             Err(error) => Err(refusal(error)),
         },
         KvRequest::Write { key, write, .. } => {
-            match replica.execute(&Change { key, write }, DEADLINE).await {
-                Ok(Ok(version)) => Ok(KvReply::Written { version: Version(version) }),
-                Ok(Err(version)) => Err(KvRefusal::VersionMismatch { version: Version(version) }),
+            match replica.execute(&Command::new(key, change(write)), DEADLINE).await {
+                Ok(Ok(outcome)) => {
+                    // A delete is answered with the version that it removed.
+                    let cell = outcome.after.or(outcome.before);
+                    Ok(KvReply::Written { version: Version(cell.map_or(0, |cell| cell.version)) })
+                }
+                Ok(Err(mismatch)) => Err(KvRefusal::VersionMismatch { version: Version(mismatch.version) }),
                 Err(error) => Err(refusal(error)),
             }
         }

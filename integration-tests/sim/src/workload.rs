@@ -177,33 +177,66 @@ impl Recorder {
     }
 
     /// One client, until [`Recorder::stop`].
-    pub async fn client(self, mut store: Box<dyn Store>, mix: Mix, seed: u64) {
+    pub async fn client(self, store: Box<dyn Store>, mix: Mix, seed: u64) {
         let mut random = Generator::seed_from_u64(seed);
-        let mut client = self.new_client();
-        let mut seen = vec![0; mix.keys.len()];
-        let mut number = 0;
-        while !self.is_over() {
-            let think = mix.think_max.mul_f64(random.random());
-            clock::sleep(think).await;
-            if self.is_over() {
-                break;
-            }
-            let key = random.random_range(0..mix.keys.len());
-            let op = pick(&mut random, mix.shares);
-            number += 1;
-            let value = match op {
-                Op::Get | Op::Delete => None,
-                Op::Put | Op::Append | Op::Cas => Some(format!("[{client}.{number}]")),
-            };
-            let expected = (op == Op::Cas).then_some(seen[key]);
-            let request = Request { op, key: mix.keys[key].clone(), value, expected };
-            match self.run(client, &mut *store, &request).await {
-                Answer::Done { version, .. } => seen[key] = if op == Op::Delete { 0 } else { version },
-                Answer::Mismatch(version) => seen[key] = version,
-                Answer::Refused => {}
-                Answer::Unknown => client = self.new_client(),
-            }
+        let think = mix.think_max.mul_f64(random.random());
+        let (client, seen) = (self.new_client(), vec![0; mix.keys.len()]);
+        let working = Working { recorder: self.clone(), store, mix, random, client, seen, number: 0 };
+        closed_loop(|| self.is_over(), Some(think), working).await;
+    }
+}
+
+/// A client of the workload.
+struct Working {
+    recorder: Recorder,
+    store: Box<dyn Store>,
+    mix: Mix,
+    random: Generator,
+    client: u64,
+    /// The newest version seen of each key.
+    seen: Vec<u64>,
+    /// Operations so far.
+    number: u64,
+}
+
+impl Caller for Working {
+    async fn call(&mut self) -> Option<Duration> {
+        let key = self.random.random_range(0..self.mix.keys.len());
+        let op = pick(&mut self.random, self.mix.shares);
+        self.number += 1;
+        let value = match op {
+            Op::Get | Op::Delete => None,
+            Op::Put | Op::Append | Op::Cas => Some(format!("[{}.{}]", self.client, self.number)),
+        };
+        let expected = (op == Op::Cas).then_some(self.seen[key]);
+        let request = Request { op, key: self.mix.keys[key].clone(), value, expected };
+        match self.recorder.run(self.client, &mut *self.store, &request).await {
+            Answer::Done { version, .. } => self.seen[key] = if op == Op::Delete { 0 } else { version },
+            Answer::Mismatch(version) => self.seen[key] = version,
+            Answer::Refused => {}
+            Answer::Unknown => self.client = self.recorder.new_client(),
         }
+        Some(self.mix.think_max.mul_f64(self.random.random()))
+    }
+}
+
+/// A client of a closed loop.
+pub trait Caller {
+    /// One call. Returns the pause after it, if there is one.
+    fn call(&mut self) -> impl Future<Output = Option<Duration>>;
+}
+
+/// The closed loop of one client: it has one call in flight, and begins the next one when that is
+/// answered.
+pub async fn closed_loop(is_over: impl Fn() -> bool, mut pause: Option<Duration>, mut caller: impl Caller) {
+    loop {
+        if let Some(pause) = pause {
+            clock::sleep(pause).await;
+        }
+        if is_over() {
+            break;
+        }
+        pause = caller.call().await;
     }
 }
 

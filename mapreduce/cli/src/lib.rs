@@ -1,6 +1,13 @@
 //! The program `mr`: MapReduce from the command line.
 //!
 //! It is also a library: your own program calls [`main`] with its own [`apps`](find).
+//!
+//! ```no_run
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() {
+//!     std::process::exit(mapreduce_cli::main(mapreduce_cli::find).await)
+//! }
+//! ```
 
 mod apps;
 mod commands;
@@ -148,10 +155,7 @@ async fn work(dir: &Path, is_tied: bool, find: Find) -> anyhow::Result<()> {
         Run::App(name) => find(name, &directory.own).map_err(Usage)?,
         Run::Commands(map, reduce) => Box::new(Commands::new(map.clone(), reduce.clone())?),
     };
-    let there = match spec.controllers.is_empty() {
-        true => None,
-        false => Some(store(&spec, PATIENCE).await?),
-    };
+    let there = if spec.controllers.is_empty() { None } else { Some(store(&spec, PATIENCE).await?) };
     // Another machine may have the same process ids. Numbers in a JSON document have 53 bits.
     let me = rand::random_range(0..1_u64 << 21) << 32 | u64::from(std::process::id());
     let coordinator = &Remote::new(directory.clone(), spec.id);

@@ -63,9 +63,10 @@ pub(super) async fn serve(directory: Directory, spec: Spec, serve: &Serve) -> an
         crate::write_page(path, &coordinator.view())?;
     }
     let (all, took) = (coordinator.progress().1, start.elapsed().as_secs_f64());
-    match ended? {
-        true => eprintln!("mr: {all} tasks in {took:.2} s: {shown}/mr-out-*"),
-        false => eprintln!("mr: another coordinator finished the job: {shown}/mr-out-*"),
+    if ended? {
+        eprintln!("mr: {all} tasks in {took:.2} s: {shown}/mr-out-*")
+    } else {
+        eprintln!("mr: another coordinator finished the job: {shown}/mr-out-*")
     }
     Ok(0)
 }

@@ -23,8 +23,8 @@ use super::progress::{Feed, Progress};
 use super::ready::RunOrder;
 use super::replication::note_sent;
 use super::role::Role;
+use super::stable::Run;
 use super::stream::Stream;
-use crate::storage::Run;
 use crate::types::{EntryId, Index};
 
 impl Raft {

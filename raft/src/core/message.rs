@@ -5,9 +5,7 @@ use base::codec::Skipped;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::table::{Mark, TableReport};
-use crate::storage::Row;
-use crate::types::{Entry, EntryId, Index, Membership, NodeId, Term};
+use crate::types::{Entry, EntryId, Index, Membership, NodeId, Row, Term};
 
 /// Entries or rows of one message: more than the byte limits of any sender allow, but few enough
 /// that a frame of tiny ones stays small in memory (correctness rule 47).
@@ -111,6 +109,18 @@ pub enum Verdict {
         /// follower's log or, fast backup, the end of the run before the conflicting term (5.3).
         try_at: EntryId,
     },
+}
+
+/// A hash of a table, with the position of the last entry applied to it.
+pub type Mark = (Index, u64);
+
+/// A follower's report on its table in an answer to an Append.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableReport {
+    /// A hash that was not reported before.
+    pub mark: Option<Mark>,
+    /// The table is bad: a snapshot is needed at or past this position.
+    pub needs: Option<Index>,
 }
 
 /// A piece of a snapshot, accepted only in sequence (correctness rule 34).

@@ -94,8 +94,9 @@ pub mod ready;
 mod replication;
 pub mod role;
 mod snapshot;
+pub mod stable;
 pub mod stream;
-pub mod table;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,8 +104,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::Config;
-use crate::storage::{Restored, Save};
-use crate::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
+use crate::types::{Entry, EntryId, ExecuteError, HardState, Index, Membership, NodeId, Payload, Term};
 use alarm::Alarm;
 use flow::Backlog;
 use log::Log;
@@ -112,6 +112,7 @@ use message::{Body, Envelope, Message};
 use ready::{Apply, Ready, RunOrder, StreamOrder};
 use role::Role;
 use snapshot::Staging;
+use stable::{Restored, Save};
 use table::OwnTable;
 
 /// Why a message was refused. Counted; only the last is fatal (correctness rule 49).
@@ -144,23 +145,6 @@ pub enum Refused {
     /// (rules 13, 65).
     #[error("safety violation: {0}")]
     SafetyViolation(String),
-}
-
-/// Why a proposal was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Another server leads, or none.
-    #[error("not the leader")]
-    NotLeader {
-        /// The leader, if known.
-        hint: Option<NodeId>,
-    },
-    /// Too many entries are not committed or not applied, or too many reads wait.
-    #[error("busy")]
-    Busy,
-    /// A disk of the group is nearly full.
-    #[error("disk nearly full")]
-    DiskFull,
 }
 
 /// One server of a group.
@@ -362,19 +346,20 @@ impl Raft {
     /// disk is nearly full (rule 35).
     ///
     /// # Errors
-    /// [`ProposeError`]; nothing happened then.
-    pub fn propose(&mut self, command: bytes::Bytes, freeing: bool) -> Result<EntryId, ProposeError> {
+    /// [`ExecuteError::NotLeader`], [`ExecuteError::Busy`], [`ExecuteError::DiskFull`]; nothing
+    /// happened then.
+    pub fn propose(&mut self, command: bytes::Bytes, freeing: bool) -> Result<EntryId, ExecuteError> {
         let hint = self.leader();
         let (limit, is_full) = (self.config.uncommitted_bytes_max, self.is_full());
         let is_disk_full = !freeing && self.is_disk_full();
         let Role::Leader(leader) = &mut self.role else {
-            return Err(ProposeError::NotLeader { hint });
+            return Err(ExecuteError::NotLeader { hint });
         };
         if is_disk_full {
-            return Err(ProposeError::DiskFull);
+            return Err(ExecuteError::DiskFull);
         }
         if leader.uncommitted_bytes >= limit || is_full {
-            return Err(ProposeError::Busy);
+            return Err(ExecuteError::Busy);
         }
         Ok(self.append_own(Payload::Command(command)))
     }

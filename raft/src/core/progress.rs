@@ -9,8 +9,8 @@
 
 use std::collections::VecDeque;
 
+use super::message::Mark;
 use super::stream::Stream;
-use super::table::Mark;
 use crate::config::Config;
 use crate::types::{EntryId, Index};
 

@@ -6,26 +6,26 @@
 //! index covers everything acknowledged until the read arrived. One round is in flight at a time
 //! and carries all the reads that came before it; the next round takes later reads.
 
+use super::Raft;
 use super::ready::{Apply, ReadId};
-use super::role::Role;
-use super::{ProposeError, Raft};
-use crate::types::NodeId;
+use super::role::{Role, Round};
+use crate::types::{ExecuteError, NodeId};
 
 impl Raft {
     /// Asks for a read. Its answer is an [`Apply::Read`] or an [`Apply::ReadAborted`] in a later Ready.
     ///
     /// # Errors
-    /// [`ProposeError::NotLeader`], [`ProposeError::Busy`].
-    pub fn read(&mut self, id: ReadId) -> Result<(), ProposeError> {
+    /// [`ExecuteError::NotLeader`], [`ExecuteError::Busy`].
+    pub fn read(&mut self, id: ReadId) -> Result<(), ExecuteError> {
         let hint = self.leader();
         let (limit, confirmed) = (self.config.pending_reads_max, self.confirmed_reads());
         let Role::Leader(leader) = &mut self.role else {
-            return Err(ProposeError::NotLeader { hint });
+            return Err(ExecuteError::NotLeader { hint });
         };
         let pending =
-            leader.waiting.len() + leader.rounds.iter().map(|(_, _, reads)| reads.len()).sum::<usize>();
+            leader.waiting.len() + leader.rounds.iter().map(|round| round.reads.len()).sum::<usize>();
         if pending + confirmed >= limit {
-            return Err(ProposeError::Busy);
+            return Err(ExecuteError::Busy);
         }
         leader.waiting.push(id);
         Ok(())
@@ -43,7 +43,7 @@ impl Raft {
         }
         leader.round += 1;
         let reads = std::mem::take(&mut leader.waiting);
-        leader.rounds.push_back((leader.round, commit, reads));
+        leader.rounds.push_back(Round { number: leader.round, commit, reads });
         leader.owe_all();
         self.confirm_reads();
     }
@@ -61,10 +61,9 @@ impl Raft {
         };
         let confirmed = self.membership.reached(answered).unwrap_or(0);
         let confirmed = if base::mutant!("read-without-round") { own } else { confirmed };
-        while leader.rounds.front().is_some_and(|(round, _, _)| *round <= confirmed) {
-            let (_, index, reads) = leader.rounds.pop_front().expect("just seen");
-            self.backlog.reads += reads.len();
-            self.apply.extend(reads.into_iter().map(|id| Apply::Read(id, index)));
+        while let Some(round) = leader.rounds.pop_front_if(|round| round.number <= confirmed) {
+            self.backlog.reads += round.reads.len();
+            self.apply.extend(round.reads.into_iter().map(|id| Apply::Read(id, round.commit)));
         }
     }
 
@@ -73,7 +72,7 @@ impl Raft {
     pub(super) fn abort_reads(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
             let waiting = std::mem::take(&mut leader.waiting);
-            let started = leader.rounds.drain(..).flat_map(|(_, _, reads)| reads);
+            let started = leader.rounds.drain(..).flat_map(|round| round.reads);
             let reads: Vec<ReadId> = started.chain(waiting).collect();
             self.apply.extend(reads.into_iter().map(Apply::ReadAborted));
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::alarm::Alarm;
 use super::message::{Chunk, Envelope};
-use crate::storage::Save;
+use super::stable::Save;
 use crate::types::{Entry, EntryId, Index, NodeId, Term};
 
 /// Effects of one round.

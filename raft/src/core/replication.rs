@@ -7,11 +7,10 @@
 //! the answer alone (rule 16).
 
 use super::alarm::Alarm;
-use super::message::{Body, Envelope, Message, Verdict};
+use super::message::{Body, Envelope, Message, TableReport, Verdict};
 use super::progress::{Feed, Progress};
 use super::ready::RunOrder;
 use super::role::{Leader, Role};
-use super::table::TableReport;
 use super::{Raft, Refused};
 use crate::types::{Entry, EntryId, Index, NodeId};
 

@@ -42,14 +42,23 @@ pub struct Leader {
     pub round: u64,
     /// Reads that wait for a round to be started.
     pub waiting: Vec<ReadId>,
-    /// Rounds in flight: number, the commit index when it started, its reads.
-    pub rounds: VecDeque<(u64, Index, Vec<ReadId>)>,
+    /// Rounds in flight.
+    pub(super) rounds: VecDeque<Round>,
     /// Ticks since the last heartbeat.
     pub heartbeat_elapsed: u32,
     /// Bytes of entries not committed.
     pub uncommitted_bytes: usize,
     /// The servers' reports on their tables.
     pub(super) claims: Claims,
+}
+
+/// A round of Appends that confirms reads (8).
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) number: u64,
+    /// The commit index when it started: what its reads must see.
+    pub(super) commit: Index,
+    pub(super) reads: Vec<ReadId>,
 }
 
 impl Role {

@@ -1,12 +1,20 @@
 //! Compaction and snapshots (section 7).
 //!
-//! The log's prefix is dropped below what the table has made durable and what everybody who is
-//! listening already has. A follower that still needs dropped entries gets the rows of the table
+//! A server drops the entries that its table has made durable, unless a follower that was heard
+//! lately still needs them. A follower that needs dropped entries gets the rows of the table
 //! instead, chunk by chunk:
 //!
-//! leader: order a chunk (read elsewhere) -> `Chunk` -> follower: in sequence? stage it -> `ChunkReply`
-//! -> next ([`Stream`]) ... the last chunk makes the staged rows live; the follower's core keeps its log until it
-//! hears `installed`, drops it in the next save, and acknowledges after that (rule 33).
+//! ```text
+//! leader                                  follower
+//! order a chunk, which is read elsewhere
+//! Chunk                             --->  in sequence? stage it
+//! the next one (`Stream`)           <---  ChunkReply
+//! ...
+//! Chunk { done: true }              --->  make the staged rows the live ones
+//! ```
+//!
+//! The follower's core keeps its log until it hears `installed`. The next save drops the log, and
+//! the acknowledgement leaves after that save (rule 33).
 
 use std::collections::VecDeque;
 
@@ -16,10 +24,10 @@ use super::message::{Body, Chunk, Verdict};
 use super::progress::{Feed, Progress};
 use super::ready::{Apply, StreamOrder};
 use super::role::Role;
+use super::stable::Save;
 use super::stream::{CHUNKS_MAX, Stream};
 use super::{Raft, Refused};
 use crate::config::STAGING_IDLE_MAX;
-use crate::storage::Save;
 use crate::types::{Entry, EntryId, Index, NodeId};
 
 /// A snapshot being received.
@@ -28,9 +36,9 @@ pub(super) struct Staging {
     pub(super) snapshot: EntryId,
     /// Key of the last row handed to the applier.
     accepted: Option<Bytes>,
-    /// Of each chunk that the applier was handed and has not staged: key of its last row.
+    /// For each chunk that the applier has and has not staged yet: the key of its last row.
     pending: VecDeque<Option<Bytes>>,
-    /// Ticks for which no chunk came and none was staged.
+    /// Ticks since a chunk came or was staged.
     idle_ticks: u32,
     /// The last chunk was accepted.
     done: bool,
@@ -43,15 +51,15 @@ impl Staging {
         Self { snapshot, accepted: None, pending: VecDeque::new(), idle_ticks: 0, done: false, total: 0 }
     }
 
-    /// The applier has or gets all of it.
+    /// Every chunk was handed to the applier.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 }
 
 impl Raft {
-    /// The table is durable up to `durable`: drops the prefix that nobody needs. Takes effect with
-    /// the next save. Returns what was dropped: freeing it takes longer than a round may.
+    /// The table is durable up to `durable`: drops the entries that nobody needs any more, with the
+    /// next save. Returns them, because freeing them takes longer than a round may.
     pub fn compact(&mut self, durable: Index) -> VecDeque<Entry> {
         let durable = if base::mutant!("compact-before-durable") { self.handed } else { durable };
         let mut pins = self.follower_pins();
@@ -76,16 +84,15 @@ impl Raft {
         dropped
     }
 
-    /// What each follower that was heard lately still needs.
+    /// For each follower that was heard lately: the position up to which it needs no entries.
     fn follower_pins(&self) -> Vec<Index> {
         let Role::Leader(leader) = &self.role else { return Vec::new() };
         let fresh = leader.followers.values().filter(|it| it.silent_ticks < self.config.election_ticks_max);
         fresh
             .map(|follower| match &follower.feed {
                 Feed::Snapshot(Stream { snapshot: Some(snapshot), .. }) => snapshot.index,
-                // An order on its way will name a position at or above what is durable now; or, if
-                // the table was flushed further after its view, one that `chunk_read` finds too
-                // old.
+                // Its first chunk is being read. The snapshot will be at or above what is durable
+                // now, or `chunk_read` will find it too old.
                 Feed::Snapshot(_) => self.handed,
                 _ => follower.matched,
             })
@@ -122,12 +129,13 @@ impl Raft {
         }
         let Some(stream) = follower.stream_with_space() else { return };
         if needs.is_some_and(|needs| chunk.snapshot.index < needs) {
-            // This server's table has not come so far yet. Later.
+            // This server has not applied enough yet. Try again later.
             *stream = Stream::default();
             return;
         }
         if !has_rest && !repairs {
-            // What follows it is gone: useless to the follower. Start over.
+            // The entries after this snapshot are gone, so the follower could not continue from it.
+            // Start over.
             *stream = Stream::default();
             self.order_chunk(to);
             return;
@@ -135,7 +143,7 @@ impl Raft {
         if stream.snapshot != Some(chunk.snapshot) {
             *stream = Stream::of(chunk.snapshot);
         }
-        // (If not, the stream went on from elsewhere meanwhile.)
+        // (If not, the stream has moved meanwhile, and this chunk does not continue it.)
         if stream.tail() == chunk.after.as_ref() {
             stream.on_sent(&chunk);
             self.send(to, Body::Chunk(chunk));
@@ -165,23 +173,11 @@ impl Raft {
 
     /// A piece of the leader's table.
     pub(super) fn on_chunk(&mut self, from: NodeId, chunk: Chunk) -> Result<(), Refused> {
-        if chunk.snapshot.term > self.hard_state.term {
-            return Err(Refused::Impossible("a snapshot of a later term than its leader's"));
-        }
-        if chunk.snapshot.index >= Index::LIMIT {
-            return Err(Refused::Impossible("a snapshot beyond all positions"));
-        }
-        if chunk.rows.windows(2).any(|pair| pair[0].0 >= pair[1].0)
-            || chunk.rows.first().is_some_and(|(key, _)| Some(key) <= chunk.after.as_ref())
-        {
-            return Err(Refused::Impossible("snapshot rows out of order"));
-        }
-        if chunk.sum != Chunk::sum_of(0, &chunk.rows) && !base::mutant!("chunk-sum-not-checked") {
-            return Err(Refused::Impossible("a chunk whose checksum is wrong"));
-        }
+        self.check_chunk(&chunk)?;
         self.follow(from)?;
         self.compare_id(chunk.snapshot)?;
-        // A bad table is replaced by any that is not older; what follows in the log is applied again (rule 69).
+        // A snapshot that is not older than a bad table replaces it. The entries after it are
+        // applied again (rule 69).
         let helps = self.table.is_bad() && chunk.snapshot.index >= self.handed;
         if !helps && chunk.snapshot.index <= self.commit && !base::mutant!("snapshot-over-newer-rows") {
             // Not needed any more: say how far this server is.
@@ -193,8 +189,9 @@ impl Raft {
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
             let is_busy = |staging: &Staging| staging.done || !staging.pending.is_empty();
             if self.disk_low || chunk.after.is_some() || self.staging.as_ref().is_some_and(is_busy) {
-                // Rule 34: another identity starts at its beginning, once the applier is free. Rule 35: and once there is
-                // room for a second table, which the next answer to a heartbeat tells.
+                // Rule 34: another snapshot starts at its first chunk, and only when the applier is
+                // free. Rule 35: and only when the disk has room for a second table. The answers to
+                // heartbeats tell the leader when it has.
                 self.send(from, resume(None));
                 return Ok(());
             }
@@ -210,10 +207,11 @@ impl Raft {
             return Ok(());
         }
         if staging.pending.len() >= CHUNKS_MAX {
-            // More than a leader sends. It asks again.
+            // No leader has more in flight. It will send the chunk again.
             return Ok(());
         }
-        // Rule 66: over all rows, in case one was lost or doubled between chunks. Nothing of it went live yet.
+        // Rule 66: the checksum over all rows notices a row that was lost or doubled between chunks.
+        // None of the rows is live yet.
         let total = Chunk::sum_of(staging.total, &chunk.rows);
         if total != chunk.total && !base::mutant!("chunk-sum-not-checked") {
             self.send(from, resume(None));
@@ -226,6 +224,25 @@ impl Raft {
         staging.accepted = chunk.end().cloned();
         staging.pending.push_back(staging.accepted.clone());
         self.apply.push(Apply::Chunk(chunk));
+        Ok(())
+    }
+
+    /// Whether a correct leader can have made `chunk`.
+    fn check_chunk(&self, chunk: &Chunk) -> Result<(), Refused> {
+        if chunk.snapshot.term > self.hard_state.term {
+            return Err(Refused::Impossible("a snapshot of a later term than its leader's"));
+        }
+        if chunk.snapshot.index >= Index::LIMIT {
+            return Err(Refused::Impossible("a snapshot beyond all positions"));
+        }
+        if chunk.rows.windows(2).any(|pair| pair[0].0 >= pair[1].0)
+            || chunk.rows.first().is_some_and(|(key, _)| Some(key) <= chunk.after.as_ref())
+        {
+            return Err(Refused::Impossible("snapshot rows out of order"));
+        }
+        if chunk.sum != Chunk::sum_of(0, &chunk.rows) && !base::mutant!("chunk-sum-not-checked") {
+            return Err(Refused::Impossible("a chunk whose checksum is wrong"));
+        }
         Ok(())
     }
 
@@ -242,14 +259,14 @@ impl Raft {
         }
     }
 
-    /// Rule 78: rows that will not become the table take no space.
+    /// Drops the staged rows: rows that will not become the table take no space (rule 78).
     fn drop_staging(&mut self) {
         if self.staging.take().is_some() {
             self.apply.push(Apply::DropStaged);
         }
     }
 
-    /// The log has come to the snapshot, or past it, before all of it was here.
+    /// Drops an incomplete snapshot when the log has reached its position.
     pub(super) fn drop_needless_staging(&mut self) {
         let (commit, is_bad) = (self.commit, self.table.is_bad());
         let is_needless = |staging: &Staging| !staging.done && !is_bad && staging.snapshot.index <= commit;
@@ -258,7 +275,7 @@ impl Raft {
         }
     }
 
-    /// A leader that goes on with a snapshot sends a chunk of it every moment.
+    /// Drops a snapshot that its leader has stopped sending.
     pub(super) fn tick_staging(&mut self) {
         let Some(staging) = &mut self.staging else { return };
         staging.idle_ticks = staging.idle_ticks.saturating_add(1);
@@ -275,8 +292,8 @@ impl Raft {
         }
     }
 
-    /// The table is the one of `snapshot` now, durably. Only now may the log go (rule 33); the
-    /// acknowledgement leaves after the save that drops it.
+    /// The rows of `snapshot` are the table now, durably. Only now may the log be dropped (rule 33).
+    /// The acknowledgement leaves after the save that drops it.
     ///
     /// # Errors
     /// [`Refused::SafetyViolation`]: another entry than the snapshot's was committed there meanwhile (rule 65).
@@ -290,7 +307,8 @@ impl Raft {
             self.compare_id(snapshot)?;
         }
         if self.log.contains(snapshot) {
-            // (Before the entries go: a server that came to lead meanwhile counts their bytes.)
+            // (Before the entries are dropped: a server that has become the leader meanwhile counts
+            // their bytes.)
             self.commit_within(snapshot.index, usize::MAX);
             self.log.compact(snapshot);
             self.save.entries.retain(|entry| entry.id.index > snapshot.index);

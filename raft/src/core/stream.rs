@@ -1,10 +1,10 @@
 //! A snapshot on its way to a follower.
 //!
-//! Some chunks are in flight at a time; the follower's answers about staged rows trigger the next
-//! ones. One chunk is read at a time, after the one read before it. A follower that gets a chunk it
-//! cannot use (the one before it was lost, or it has it) answers with how far it is, and the stream
-//! continues from there. It also does so after three heartbeats without an answer. Either way it
-//! begins again with one chunk, and one more for each that is staged.
+//! Several chunks may be in flight. The follower answers each chunk that it has staged, and its
+//! answers trigger the next ones. Chunks are read one after the other. A follower that gets a chunk
+//! it cannot use (it has it, or lacks the one before) answers with how far it is, and the stream
+//! continues from there. The stream also restarts after three heartbeats without an answer. Either
+//! way one chunk may be in flight then, and one more for each chunk that is staged.
 
 use std::collections::VecDeque;
 
@@ -13,39 +13,40 @@ use bytes::Bytes;
 use super::message::Chunk;
 use crate::types::EntryId;
 
-/// Chunks on their way to a follower, and chunks that it takes before its applier has staged them.
+/// The limit of chunks on their way to a follower, and of chunks that a follower takes before its
+/// applier has staged them.
 pub(super) const CHUNKS_MAX: usize = 8;
-/// Bytes of them.
+/// The limit of their bytes.
 const BYTES_MAX: usize = 4 << 20;
 
-/// What the leader knows of it.
+/// What the leader knows of a snapshot on its way.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Stream {
-    /// Which; none until the first chunk was read.
+    /// The snapshot; none until its first chunk was read.
     pub snapshot: Option<EntryId>,
     /// Key of the last row that the follower is known to have.
     pub cursor: Option<Bytes>,
-    /// Of each chunk on its way: key of its last row, and bytes.
+    /// For each chunk on its way: the key of its last row, and its bytes.
     on_way: VecDeque<(Option<Bytes>, usize)>,
     /// A chunk is being read.
     pub(super) is_reading: bool,
     /// The last chunk was sent.
     is_ended: bool,
-    /// Chunks staged since it went on from the cursor.
+    /// Chunks staged since the last restart.
     staged: usize,
-    /// It went on from the cursor because the follower said so, and nothing was staged since.
+    /// It restarted because the follower asked for it, and nothing was staged since.
     is_resumed: bool,
     /// Ticks since anything moved.
     pub(super) idle_ticks: u32,
 }
 
 impl Stream {
-    /// Of a snapshot of which a first chunk was read.
+    /// A stream of `snapshot`, whose first chunk was read.
     pub(super) fn of(snapshot: EntryId) -> Self {
         Self { snapshot: Some(snapshot), ..Self::default() }
     }
 
-    /// Another snapshot begins, or none. (A chunk that is being read still comes.)
+    /// Forgets the snapshot. (A chunk that is being read still arrives.)
     pub(super) fn give_up(&mut self) {
         *self = Self { is_reading: self.is_reading, ..Self::default() };
     }
@@ -69,7 +70,7 @@ impl Stream {
         self.idle_ticks = 0;
     }
 
-    /// The follower has staged all up to `cursor`. An old answer, or a doubled one, says nothing new.
+    /// The follower has staged everything up to `cursor`. Ignores a stale or doubled answer.
     pub(super) fn on_staged(&mut self, cursor: Option<Bytes>) {
         if let Some(at) = self.on_way.iter().position(|(end, _)| *end == cursor) {
             self.on_way.drain(..=at);
@@ -80,8 +81,8 @@ impl Stream {
         }
     }
 
-    /// The follower cannot use what it got, and has all up to `cursor`. Each chunk after a gap is
-    /// answered so: the first of these answers counts.
+    /// The follower has everything up to `cursor`, and cannot use what came after it. It answers
+    /// every chunk after a gap like this, and only the first answer counts.
     pub(super) fn on_resume(&mut self, cursor: Option<Bytes>) {
         if !self.is_resumed || self.cursor != cursor {
             self.cursor = cursor;
@@ -90,7 +91,7 @@ impl Stream {
         }
     }
 
-    /// Goes on from the cursor.
+    /// Continues from the cursor.
     pub(super) fn restart(&mut self) {
         self.on_way.clear();
         self.is_ended = false;

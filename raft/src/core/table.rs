@@ -17,29 +17,16 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
-
 use super::Raft;
 use super::alarm::Alarm;
 use super::claims::{Claims, Judgement, KEPT_MAX};
+use super::message::{Mark, TableReport};
 use super::progress::Feed;
 use super::ready::Apply;
 use super::role::Role;
 use super::snapshot::Staging;
 use super::stream::Stream;
 use crate::types::{Index, NodeId};
-
-/// A hash of a table, with the position of the last entry applied to it.
-pub type Mark = (Index, u64);
-
-/// A follower's report on its table in an answer to an Append.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableReport {
-    /// A hash that was not reported before.
-    pub mark: Option<Mark>,
-    /// The table is bad: a snapshot is needed at or past this position.
-    pub needs: Option<Index>,
-}
 
 /// A server's knowledge of its own table.
 #[derive(Debug, Default)]

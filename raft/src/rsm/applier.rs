@@ -13,98 +13,62 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::channels::{Event, Item};
+use super::machine::{StateMachine, decode_command};
 use super::overlay::Overlay;
-use super::{ExecuteError, StateMachine, Status};
+use super::status::Status;
+use super::waiter::{CommandWaiter, QueryWaiter, Reply, Verdict, Waiter};
 use crate::config::Config;
 use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId};
-use crate::driver::{Event, Item, Waiter};
 use crate::storage::{self, APPLIED_KEY, Applied, Table};
-use crate::types::{Entry, EntryId, Index, Payload};
-
-/// The result of a command or a read.
-type Verdict<T> = Result<T, ExecuteError>;
-/// Where the result is sent.
-type Reply<T> = oneshot::Sender<Verdict<T>>;
-
-/// Waits for a command.
-pub(crate) struct CommandWaiter<S: StateMachine> {
-    pub(crate) reply: Reply<S::Output>,
-    pub(crate) placed: Option<oneshot::Sender<Result<EntryId, ExecuteError>>>,
-}
-
-/// Waits for a read.
-pub(crate) struct QueryWaiter<S: StateMachine> {
-    pub(crate) query: S::Query,
-    pub(crate) reply: Reply<S::Answer>,
-}
-
-impl<S: StateMachine> Waiter for CommandWaiter<S> {
-    fn refuse(self, error: ExecuteError) {
-        if let Some(placed) = self.placed {
-            let _ = placed.send(Err(error));
-        }
-        let _ = self.reply.send(Err(error));
-    }
-
-    fn placed(&mut self, id: EntryId) {
-        if let Some(placed) = self.placed.take() {
-            let _ = placed.send(Ok(id));
-        }
-    }
-}
-
-impl<S: StateMachine> Waiter for QueryWaiter<S> {
-    fn refuse(self, error: ExecuteError) {
-        let _ = self.reply.send(Err(error));
-    }
-}
+use crate::types::{Entry, EntryId, ExecuteError, Index, Payload};
 
 type Queue<S> = mpsc::UnboundedReceiver<Vec<Item<CommandWaiter<S>, QueryWaiter<S>>>>;
 
 /// Sends the answers of a turn.
-pub(crate) type Responses = Box<dyn FnOnce() + Send>;
+pub(super) type Responses = Box<dyn FnOnce() + Send>;
 
 /// Sends answers on the runtime of the callers that wait for them.
-pub(crate) async fn respond(mut turns: mpsc::UnboundedReceiver<Responses>) {
+pub(super) async fn respond(mut turns: mpsc::UnboundedReceiver<Responses>) {
     while let Some(answer_all) = turns.recv().await {
         answer_all();
     }
 }
 
-pub(crate) struct Applier<S: StateMachine> {
-    pub(crate) machine: S,
-    pub(crate) table: Arc<dyn Table>,
-    pub(crate) queue: Queue<S>,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
-    pub(crate) responses: mpsc::UnboundedSender<Responses>,
-    pub(crate) status: Arc<watch::Sender<Status>>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) applied: Applied,
+pub(super) struct Applier<S: StateMachine> {
+    pub(super) machine: S,
+    pub(super) table: Arc<dyn Table>,
+    pub(super) queue: Queue<S>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) responses: mpsc::UnboundedSender<Responses>,
+    pub(super) status: Arc<watch::Sender<Status>>,
+    pub(super) stop: CancellationToken,
+    pub(super) applied: Applied,
     /// The table is marked bad.
-    pub(crate) is_bad: bool,
+    pub(super) is_bad: bool,
     /// The driver's flag for that, which is set first.
-    pub(crate) table_bad: Arc<AtomicBool>,
+    pub(super) table_bad: Arc<AtomicBool>,
     /// The snapshot that is being staged.
-    pub(crate) staging: Option<EntryId>,
+    pub(super) staging: Option<EntryId>,
     /// Reports to the driver, in batches.
-    pub(crate) done: Done,
+    pub(super) done: Done,
     /// Callers that wait for commands, by position.
-    pub(crate) waiters: VecDeque<(EntryId, CommandWaiter<S>)>,
+    pub(super) waiters: VecDeque<(EntryId, CommandWaiter<S>)>,
     /// Reads not confirmed yet.
-    pub(crate) asked: BTreeMap<ReadId, QueryWaiter<S>>,
+    pub(super) asked: BTreeMap<ReadId, QueryWaiter<S>>,
     /// Confirmed reads that wait for their index.
-    pub(crate) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
+    pub(super) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
 }
 
 /// Finished work that was not reported to the driver yet, and how much is reported at once: a
 /// wake-up costs more than an entry. The unreported rest is a small part of every limit
 /// (correctness rule 77).
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(super) struct Done {
     bytes: usize,
     reads: usize,
     bytes_told_at: usize,
@@ -112,7 +76,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let bytes = config.apply_backlog_bytes_max.min(config.unapplied_bytes_max);
         Self {
             bytes: 0,
@@ -173,7 +137,7 @@ enum Turning {
 }
 
 impl<S: StateMachine> Applier<S> {
-    pub(crate) async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         const TURN_ROUNDS_MAX: usize = 16;
         let mut rounds = Vec::with_capacity(TURN_ROUNDS_MAX);
         self.machine.load(&*self.table);
@@ -279,7 +243,7 @@ impl<S: StateMachine> Applier<S> {
         if !entry.is_whole() {
             storage::fatal("apply an entry", &format!("its checksum is wrong: {id}"));
         }
-        let output = match entry.payload {
+        let mut output = match entry.payload {
             Payload::Empty => None,
             Payload::Command(command) => Some(self.machine.apply(overlay, id, decode::<S>(&command))),
         };
@@ -287,7 +251,6 @@ impl<S: StateMachine> Applier<S> {
         if id.index.0.is_multiple_of(HASHED_EVERY) {
             let _ = self.events.send(Event::Hashed(id.index, overlay.applied().hash));
         }
-        let mut output = output;
         while self.waiters.front().is_some_and(|(waiting, _)| waiting.index <= id.index) {
             let (waiting, waiter) = self.waiters.pop_front().expect("just seen");
             let verdict = match output.take_if(|_| waiting == id) {
@@ -397,6 +360,5 @@ fn names_itself(chunk: &Chunk) -> bool {
 /// A logged command that this build cannot read stops the replica: skipping it would let its rows
 /// diverge from those of replicas that can.
 fn decode<S: StateMachine>(command: &Bytes) -> S::Command {
-    super::decode_command(command)
-        .unwrap_or_else(|error| storage::unreadable("read a logged command", &error))
+    decode_command(command).unwrap_or_else(|error| storage::unreadable("read a logged command", &error))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::Rows;
+use super::machine::Rows;
 use crate::storage::{Read, Row, ScanLimit};
 
 /// Rows in a map.

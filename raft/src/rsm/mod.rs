@@ -5,6 +5,11 @@
 //! state is rows, so this library alone handles snapshots, recovery and the state hash.
 
 mod applier;
+mod channels;
+mod chores;
+mod compaction;
+mod driver;
+mod machine;
 mod map;
 pub mod observe;
 mod overlay;
@@ -12,61 +17,16 @@ mod reader;
 mod replica;
 pub mod sessions;
 mod start;
+mod status;
+mod task;
+pub mod toy;
+pub mod views;
+mod waiter;
 
+pub use crate::types::ExecuteError;
+pub use machine::{Rows, StateMachine, decode_command, encode_command};
 pub use map::MapRows;
-pub use replica::{ExecuteError, Follower, Leadership, Placed, Replica, Role, Status};
-pub(crate) use start::start_rule;
-pub use start::{Parts, StartError, Threads, start};
-
-use base::codec::{self, Denied};
-use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::storage::Read;
-use crate::types::EntryId;
-
-/// A command as an entry stores it, with room for later fields of all commands.
-pub fn encode_command<C: Serialize>(command: &C) -> Bytes {
-    codec::encode(&(command, Denied::NONE))
-}
-
-/// The inverse of [`encode_command`].
-///
-/// # Errors
-/// [`codec::DecodeError`], which names an unknown field.
-pub fn decode_command<C: DeserializeOwned>(bytes: &[u8]) -> Result<C, codec::DecodeError> {
-    codec::decode::<(C, Denied)>(bytes, bytes.len()).map(|(command, _)| command)
-}
-
-/// A deterministic state machine whose state is rows (correctness rules 20 to 22).
-pub trait StateMachine: Send + 'static {
-    /// What changes the state. Goes through the log.
-    type Command: Serialize + DeserializeOwned + Send + 'static;
-    /// The answer to the command's sender, refusals included: `apply` cannot fail.
-    type Output: Send + 'static;
-    /// A question that changes nothing. Never leaves the process.
-    type Query: Send + 'static;
-    /// Its answer.
-    type Answer: Send + 'static;
-
-    /// Rebuilds the cache of the rows: at start, and after a snapshot replaced them all.
-    fn load(&mut self, rows: &dyn Read);
-
-    /// Applies one command. Deterministic and total: no clock, no randomness, no local settings.
-    fn apply(&mut self, rows: &mut dyn Rows, id: EntryId, command: Self::Command) -> Self::Output;
-
-    /// Answers from the rows as they are.
-    fn query(&self, rows: &dyn Read, query: Self::Query) -> Self::Answer;
-}
-
-/// The rows as a command sees them: everything applied before it, and its own changes. All changes
-/// of one command, and the applied id, reach the table in one atomic batch.
-pub trait Rows: Read {
-    /// Sets a row.
-    fn put(&mut self, key: Bytes, value: Bytes);
-    /// Removes a row.
-    fn delete(&mut self, key: &[u8]);
-    /// Removes every row with `start <= key < end`.
-    fn delete_range(&mut self, start: &[u8], end: &[u8]);
-}
+pub use replica::{Placed, Replica};
+pub use start::{Parts, StartError, start, start_rule};
+pub use status::{Follower, Leadership, Role, Status};
+pub use task::Threads;

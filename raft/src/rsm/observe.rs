@@ -5,7 +5,7 @@
 
 use tokio::sync::mpsc;
 
-use super::{Rows, StateMachine};
+use super::machine::{Rows, StateMachine};
 use crate::storage::{Read, applied};
 use crate::types::EntryId;
 

@@ -15,7 +15,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Rows;
+use super::machine::Rows;
 use crate::storage::{APPLIED_KEY, Applied, Batch, Change, Read, Row, ScanLimit, Table};
 use crate::types::EntryId;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::process::{Fatal, end};
 use tokio::sync::Semaphore;
 
-use super::start::Threads;
+use super::task::Threads;
 use crate::storage::Table;
 
 /// The limit of concurrent reads.

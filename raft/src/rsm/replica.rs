@@ -7,133 +7,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::StateMachine;
-use super::applier::{CommandWaiter, QueryWaiter};
+use super::channels::Request;
+use super::machine::{StateMachine, encode_command};
 use super::reader::Reader;
-use super::start::Task;
-use crate::core::Raft;
-use crate::core::progress::Progress;
-use crate::core::role::Role as RaftRole;
-use crate::driver::Request;
-use crate::storage::{Applied, Table};
-use crate::types::{EntryId, Index, NodeId, Term};
-
-/// Why a command or a query has no result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExecuteError {
-    /// Another server leads; definitely not done.
-    #[error("not the leader")]
-    NotLeader {
-        /// The leader, if known.
-        hint: Option<NodeId>,
-    },
-    /// The outcome can no longer be determined (correctness rules 27, 28).
-    #[error("outcome unknown")]
-    Unknown,
-    /// Another entry took the command's place; definitely not done.
-    #[error("not executed")]
-    NotExecuted,
-    /// A limit is reached; definitely not done.
-    #[error("busy")]
-    Busy,
-    /// A disk of the group is nearly full; definitely not done.
-    #[error("disk nearly full")]
-    DiskFull,
-}
-
-/// The status of a replica. Published after every round.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// This server.
-    pub me: NodeId,
-    /// Its role.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// The leader it knows of.
-    pub leader: Option<NodeId>,
-    /// Its commit index.
-    pub commit: Index,
-    /// The last entry applied, with the chained hash.
-    pub applied: Applied,
-    /// Bytes of log in memory.
-    pub log_bytes: usize,
-    /// Bytes of entries that are not committed, and the limit at which proposals are refused.
-    pub uncommitted_bytes: usize,
-    /// That limit.
-    pub uncommitted_bytes_max: usize,
-    /// Bytes of entries that are committed and not applied, as far as the applier has reported.
-    pub unapplied_bytes: usize,
-    /// Whether this leader refuses what needs space on a disk.
-    pub disk_full: bool,
-    /// Synced writes since the start.
-    pub syncs: u64,
-    /// Those that took longer than the shortest election timeout.
-    pub slow_syncs: u64,
-    /// The others, as a leader sees them.
-    pub followers: Vec<Follower>,
-    /// The last entry that this server had acknowledged, if it lost a part of its log and does not
-    /// have that entry again yet (correctness rule 62).
-    pub owes: Option<EntryId>,
-    /// Messages of peers that were refused since the start.
-    pub refused_messages: u64,
-    /// Alarms since the start ([`crate::core::alarm`]).
-    pub alarms: u64,
-    /// The newest of them, in words.
-    pub last_alarm: Option<Arc<str>>,
-    /// The table differs from those of most servers, and waits for a snapshot (correctness rule 69).
-    pub table_bad: bool,
-    /// Peers whose messages are refused (correctness rule 67).
-    pub disbelieved: Vec<NodeId>,
-}
-
-/// Another server, as its leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Follower {
-    /// Which.
-    pub id: NodeId,
-    /// The last entry that it is known to have.
-    pub matched: Index,
-    /// Whole seconds since it was heard.
-    pub silent_seconds: u64,
-}
-
-impl Follower {
-    /// All of them; none, if `raft` does not lead.
-    pub(crate) fn of(raft: &Raft, tick: Duration) -> Vec<Self> {
-        let RaftRole::Leader(leader) = raft.role() else { return Vec::new() };
-        let of = |(id, progress): (&NodeId, &Progress)| Self {
-            id: *id,
-            matched: progress.matched,
-            silent_seconds: (tick * progress.silent_ticks).as_secs(),
-        };
-        leader.followers.iter().map(of).collect()
-    }
-}
-
-/// Who leads, as far as a replica knows. Published when it changes, which is rare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leadership {
-    /// Its role.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// The leader it knows of.
-    pub leader: Option<NodeId>,
-}
-
-/// A server's role in its group, without the data that belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Follows a leader or waits for one.
-    Follower,
-    /// Asks whether it could win (pre-vote).
-    PreCandidate,
-    /// Asks for votes.
-    Candidate,
-    /// Leads.
-    Leader,
-}
+use super::status::{Leadership, Status};
+use super::task::Task;
+use super::waiter::{CommandWaiter, QueryWaiter};
+use crate::storage::Table;
+use crate::types::{EntryId, ExecuteError};
 
 /// Handle of a running replica. Clones share it; the replica stops when the last one is gone.
 pub struct Replica<S: StateMachine> {
@@ -210,7 +91,7 @@ impl<S: StateMachine> Replica<S> {
     ) -> Result<S::Output, ExecuteError> {
         let (reply, answer) = oneshot::channel();
         let waiter = CommandWaiter { reply, placed: None };
-        self.ask(Request::Propose { command: super::encode_command(command), freeing, waiter })?;
+        self.ask(Request::Propose { command: encode_command(command), freeing, waiter })?;
         wait(answer, deadline).await
     }
 
@@ -223,7 +104,7 @@ impl<S: StateMachine> Replica<S> {
         let (reply, answer) = oneshot::channel();
         let (placed, place) = oneshot::channel();
         let waiter = CommandWaiter { reply, placed: Some(placed) };
-        self.ask(Request::Propose { command: super::encode_command(command), freeing: false, waiter })?;
+        self.ask(Request::Propose { command: encode_command(command), freeing: false, waiter })?;
         let id = place.await.unwrap_or(Err(ExecuteError::Unknown))?;
         Ok(Placed { id, reply: answer })
     }

@@ -20,7 +20,7 @@ use base::codec::{self, Denied};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Rows;
+use super::machine::Rows;
 use crate::storage::{Read, ScanLimit, unreadable};
 
 /// The sessions of one scope.

@@ -6,19 +6,25 @@ use std::sync::{Arc, Mutex};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::StateMachine;
 use super::applier::{Applier, Done, respond};
+use super::channels::Counters;
+use super::chores::{Flusher, Streamer};
+use super::compaction::Compaction;
+use super::driver::Driver;
+use super::machine::StateMachine;
 use super::reader::Reader;
-use super::replica::{Leadership, Replica, Role, Shared, Status};
-use crate::background::{Flusher, Streamer};
+use super::replica::{Replica, Shared};
+use super::status::{Leadership, Status};
+use super::task::{Task, Threads};
 use crate::config::{Config, InvalidConfig};
 use crate::core::Raft;
-use crate::driver::{Compaction, Counters, Driver};
-use crate::storage::{self, Log, OpenError, Restored, Save, Table, thread::LogThread};
+use crate::storage::memory::MemoryDisk;
+use crate::storage::{self, Log, LogThread, LogWriter, OpenError, Restored, Save, Table};
+use crate::transport::memory::Network;
 use crate::transport::{Mailbox, Transport};
 use crate::types::{EntryId, Membership, NodeId};
 
@@ -42,18 +48,21 @@ pub struct Parts {
     pub threads: Threads,
     /// Whether the disk's free bytes are below the reserve: refuse operations that need space
     /// (correctness rule 35).
-    pub disk_low: tokio::sync::watch::Receiver<bool>,
+    pub disk_low: watch::Receiver<bool>,
 }
 
-/// Where the tasks of a replica run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// Synced writes, applier, flusher and streamer have a thread each. The driver stays on the
-    /// caller's runtime, beside the sockets: requests that arrive together form one round, with no
-    /// cross-thread wake-up.
-    Own,
-    /// All on the caller's runtime: simulations.
-    Shared,
+impl Parts {
+    /// Parts for an example or a test: everything in memory, on the caller's runtime, with the
+    /// default settings. Change what is to be different:
+    /// `Parts { config, ..Parts::in_memory(me, &members, &network) }`.
+    pub fn in_memory(me: NodeId, membership: &Membership, network: &Network) -> Self {
+        let (transport, mailbox) = network.join(me);
+        let (log, table) = MemoryDisk::new().open();
+        let (_never, disk_low) = watch::channel(false);
+        let config = Config { seed: me.0, ..Config::default() };
+        let (membership, threads) = (membership.clone(), Threads::Shared);
+        Self { me, membership, config, log, table, transport, mailbox, threads, disk_low }
+    }
 }
 
 /// Why a replica does not start.
@@ -67,57 +76,12 @@ pub enum StartError {
     Open(#[from] OpenError),
 }
 
-/// A task that runs for the replica.
-pub(super) enum Task {
-    Spawned(tokio::task::JoinHandle<()>),
-    Thread { done: oneshot::Receiver<()>, thread: std::thread::JoinHandle<()> },
-}
-
-impl Task {
-    /// The new thread calls `prepare` first.
-    fn start<F: Future<Output = ()> + Send + 'static>(
-        threads: Threads,
-        name: &str,
-        prepare: fn(),
-        future: F,
-    ) -> Self {
-        match threads {
-            Threads::Shared => Self::Spawned(tokio::spawn(future)),
-            Threads::Own => {
-                let (ended, done) = oneshot::channel();
-                let span = tracing::Span::current();
-                let run = move || {
-                    let _in = span.entered();
-                    prepare();
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_time()
-                        .build()
-                        .unwrap_or_else(|error| storage::no_runtime(&error));
-                    runtime.block_on(future);
-                    let _ = ended.send(());
-                };
-                let thread = storage::start_thread(name, run);
-                Self::Thread { done, thread }
-            }
-        }
-    }
-
-    pub(super) async fn end(self) {
-        match self {
-            Self::Spawned(handle) => {
-                let _ = handle.await;
-            }
-            Self::Thread { done, thread } => {
-                let _ = done.await;
-                // A panic of that thread has already been reported by the panic hook.
-                let _ = thread.join();
-            }
-        }
-    }
-}
-
-/// The start rule (docs/storage.md): log and table must fit.
-pub(crate) fn start_rule(
+/// The start rule (docs/storage.md): log and table must fit. Returns what the log must save first,
+/// if anything.
+///
+/// # Errors
+/// [`OpenError::Corrupt`] when they do not fit.
+pub fn start_rule(
     restored: &mut Restored,
     applied: EntryId,
     installed: Option<EntryId>,
@@ -172,9 +136,10 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     }
     let kept = log.kept();
     let last_alarm = unreadable(log.unreadable_files());
-    if threads == Threads::Own {
-        log = Box::new(LogThread::start(log));
-    }
+    let log: Box<dyn LogWriter> = match threads {
+        Threads::Own => Box::new(LogThread::start(log)),
+        Threads::Shared => log,
+    };
     let mut raft = Raft::new(me, membership.clone(), config.clone(), restored, applied.id);
     let is_bad = table.is_bad() && !base::mutant!("bad-table-forgotten");
     if is_bad {
@@ -182,30 +147,12 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     }
     let table_bad = Arc::new(AtomicBool::new(is_bad));
     let (status_sender, status) = watch::channel(Status {
-        me,
-        role: Role::Follower,
-        term: raft.term(),
-        leader: None,
-        commit: raft.commit(),
-        applied,
-        log_bytes: raft.log().bytes(),
-        uncommitted_bytes: 0,
-        uncommitted_bytes_max: config.uncommitted_bytes_max,
-        unapplied_bytes: 0,
-        disk_full: false,
         syncs: log.syncs(),
-        slow_syncs: 0,
-        followers: Vec::new(),
-        owes: raft.owes(),
-        refused_messages: 0,
-        alarms: 0,
         last_alarm: last_alarm.clone(),
-        table_bad: raft.is_table_bad(),
-        disbelieved: Vec::new(),
+        ..Status::of(&raft, &config, applied)
     });
     let status_sender = Arc::new(status_sender);
-    let (leadership_sender, leadership) =
-        watch::channel(Leadership { role: Role::Follower, term: raft.term(), leader: raft.leader() });
+    let (leadership_sender, leadership) = watch::channel(Leadership::of(&raft));
     let (requests, request_queue) = mpsc::channel(config.requests_max);
     let (event_sender, events) = mpsc::unbounded_channel();
     let (items, queue) = mpsc::unbounded_channel();

@@ -21,7 +21,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{
-    Batch, Change, Kept, Log, OpenError, Read, Restored, Row, Save, ScanLimit, Stores, Table, applied,
+    Batch, Change, Kept, Log, LogWriter, OpenError, Read, Restored, Row, Save, ScanLimit, Stores, Table,
+    applied,
 };
 use crate::types::{Entry, EntryId, HardState, Index};
 use kept::Archive;
@@ -247,11 +248,7 @@ struct MemoryLog {
     syncs: u64,
 }
 
-impl Log for MemoryLog {
-    fn load(&mut self) -> Result<Restored, OpenError> {
-        Ok(self.handle.disk.restored())
-    }
-
+impl LogWriter for MemoryLog {
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
         async {
             self.handle.before(DiskStep::Save).await;
@@ -273,6 +270,12 @@ impl Log for MemoryLog {
 
     fn syncs(&self) -> u64 {
         self.syncs
+    }
+}
+
+impl Log for MemoryLog {
+    fn load(&mut self) -> Result<Restored, OpenError> {
+        Ok(self.handle.disk.restored())
     }
 
     fn kept(&self) -> Arc<dyn Kept> {

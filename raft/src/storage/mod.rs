@@ -8,76 +8,40 @@
 //! process after a disk error ([`fatal`], correctness rule 29). Opening can fail, with a named
 //! error.
 
-#[cfg(test)]
-mod conformance;
-pub mod directory;
-mod lines;
+mod error;
 pub mod memory;
-pub mod rocksdb;
-pub mod thread;
-pub mod wal;
+mod thread;
 
-use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use base::codec::Denied;
-use base::process::{Fatal, end};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Entry, EntryId, HardState, Index};
+pub use self::error::{OpenError, fatal, unreadable};
+pub use self::thread::{LogThread, no_runtime, stand_back, start_thread};
+pub use crate::core::stable::{Restored, Run, Save};
+pub use crate::types::Row;
+use crate::types::{EntryId, Index};
 
-/// One write to the log: atomic and synced. Its parts are in the order in which they take effect.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Save {
-    /// Term and vote, when they changed.
-    pub hard_state: Option<HardState>,
-    /// Drop every entry at or above this position (a term conflict, 5.3).
-    pub truncate_from: Option<Index>,
-    /// Append these, which continue the log without a gap; if the marker is beyond the log, they
-    /// continue the marker.
-    pub entries: Vec<Entry>,
-    /// Drop every entry at or below this one and remember its id: the compaction marker. If it is
-    /// beyond the last entry the log becomes empty and continues after the marker.
-    pub marker: Option<EntryId>,
-    /// From now on the log may lack acknowledged entries, up to this one; zero: it lacks nothing
-    /// any more (correctness rule 62).
-    pub promised: Option<EntryId>,
-    /// Room for later fields, of the marker too.
-    pub more: Denied,
-}
-
-/// The content of a log when it is opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// Id of the last entry that was dropped; zero if none ever was.
-    pub marker: EntryId,
-    /// The entries after the marker, without a gap.
-    pub entries: Vec<Entry>,
-    /// The last entry that this server has acknowledged, if the log may lack it; zero if it lacks nothing
-    /// (correctness rule 62).
-    pub promised: EntryId,
-}
-
-/// The Raft log on stable storage: written always, read once, at start.
-pub trait Log: Send {
-    /// Everything that was saved.
-    ///
-    /// # Errors
-    /// [`OpenError::Corrupt`] when an entry is missing, damaged or out of order (correctness rule
-    /// 31).
-    fn load(&mut self) -> Result<Restored, OpenError>;
-
+/// A log that was loaded: it is only written from then on.
+pub trait LogWriter: Send {
     /// Makes `save` durable, atomically. Completes when it is durable. (It may block: the log has
     /// its own thread.)
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()>;
 
     /// Saves since this log was opened, each of which is a synced write.
     fn syncs(&self) -> u64;
+}
+
+/// The Raft log on stable storage: written always, read once, at start.
+pub trait Log: LogWriter {
+    /// Everything that was saved.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] when an entry is missing, damaged or out of order (correctness rule
+    /// 31).
+    fn load(&mut self) -> Result<Restored, OpenError>;
 
     /// There is no save at present: time for work that need not be durable at once (correctness
     /// rule 61). One call does one piece of it, for a save may come; it returns whether there may be
@@ -113,35 +77,6 @@ pub trait Kept: Send + Sync {
     fn read(&self, prev: Index, to: Index, bytes_max: usize) -> Option<Run>;
 }
 
-/// Entries without a gap, after another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// The entry before the first.
-    pub prev: EntryId,
-    /// Not empty.
-    pub entries: Vec<Entry>,
-}
-
-impl Run {
-    /// The first of `entries` after `prev` that together fit into `bytes_max`, at least one, if
-    /// they are undamaged and continue it.
-    pub fn cut(prev: EntryId, entries: &[Entry], bytes_max: usize) -> Option<Self> {
-        let (mut left, mut before, mut run) = (bytes_max, prev, Vec::new());
-        for entry in entries {
-            if entry.id.index != before.index.next() || entry.id.term < before.term || !entry.is_whole() {
-                return None;
-            }
-            if !run.is_empty() && entry.weight() > left {
-                break;
-            }
-            left = left.saturating_sub(entry.weight());
-            before = entry.id;
-            run.push(entry.clone());
-        }
-        (!run.is_empty()).then_some(Self { prev, entries: run })
-    }
-}
-
 /// For a log that keeps nothing.
 #[derive(Debug)]
 pub struct NothingKept;
@@ -157,9 +92,6 @@ impl Kept for NothingKept {
         None
     }
 }
-
-/// A row: key and value.
-pub type Row = (Bytes, Bytes);
 
 /// Where a scan stops. It returns at least one row if there is any.
 #[derive(Clone, Copy, Debug)]
@@ -253,6 +185,21 @@ pub trait Table: Read {
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()>;
 }
 
+/// What a state machine knows of its rows, which come in the order of their keys.
+pub trait JudgeRows {
+    /// Judges one.
+    ///
+    /// # Errors
+    /// In words, what is wrong.
+    fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), String>;
+
+    /// Judges all of them together, after the last.
+    ///
+    /// # Errors
+    /// In words, what is wrong.
+    fn end(&mut self) -> Result<(), String>;
+}
+
 /// Both stores of a replica.
 pub type Stores = (Box<dyn Log>, Arc<dyn Table>);
 
@@ -261,145 +208,4 @@ pub fn applied(rows: &dyn Read) -> Applied {
     rows.get(APPLIED_KEY).map_or_else(Applied::default, |bytes| {
         base::codec::decode(&bytes, 64).unwrap_or_else(|error| unreadable("decode the applied row", &error))
     })
-}
-
-/// A store that cannot be opened. The text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The data contradict themselves.
-    #[error(
-        "{path}: damaged: {what}; this replica cannot be used: its group goes on without it while a majority is up; keep the directory and see docs/when-it-refuses.md"
-    )]
-    Corrupt {
-        /// Where.
-        path: String,
-        /// What was found.
-        what: String,
-    },
-    /// Written by a newer build.
-    #[error("{path}: data format {found}, this build reads up to {supported}: run a newer build")]
-    NewerFormat {
-        /// Where.
-        path: String,
-        /// Format found.
-        found: u32,
-        /// Newest format this build reads.
-        supported: u32,
-    },
-    /// Written by an older build, in a format that is not read any more.
-    #[error(
-        "{path}: data format {found}, this build reads {supported}: dump with the build that wrote it (`clerk dump`), and load that into a new cluster"
-    )]
-    OlderFormat {
-        /// Where.
-        path: String,
-        /// Format found.
-        found: u32,
-        /// The format this build reads.
-        supported: u32,
-    },
-    /// No data, and the start was not told to make any (correctness rule 32).
-    #[error(
-        "{path}: no server's data is here; if this server never ran, start it once with --new; if it did, its data is gone: it must not come back under its old member id"
-    )]
-    Absent {
-        /// Where.
-        path: String,
-    },
-    /// Data, where none was expected.
-    #[error(
-        "{path}: a server's data is already here: start without --new, which is for the first start only"
-    )]
-    AlreadyThere {
-        /// Where.
-        path: String,
-    },
-    /// Data of another server.
-    #[error(
-        "{path}: this is the data of {found}, not of {expected}: check --data-dir, --cluster, --group and --id"
-    )]
-    AnotherServer {
-        /// Where.
-        path: String,
-        /// Whose data it is.
-        found: String,
-        /// Whose data was expected.
-        expected: String,
-    },
-    /// Made with other members (correctness rule 50).
-    #[error(
-        "{path}: the data of a group with the members {found}, and --members names {expected}: nothing was started; a \
-         group keeps its ids (give these same ids; their addresses may change)"
-    )]
-    OtherMembers {
-        /// Where.
-        path: String,
-        /// The ids it was made with.
-        found: String,
-        /// The ids given.
-        expected: String,
-    },
-    /// Of a level that this build does not know.
-    #[error(
-        "{path}: data of level {found}, this build knows level {supported}: nothing was started, run a newer build"
-    )]
-    HigherLevel {
-        /// Where.
-        path: String,
-        /// The level found.
-        found: u32,
-        /// The highest level this build knows.
-        supported: u32,
-    },
-    /// Another process has it open.
-    #[error("{path}: in use by {holder}: one process at a time")]
-    InUse {
-        /// Where.
-        path: String,
-        /// The process, as far as it is known.
-        holder: String,
-    },
-    /// The operating system or RocksDB refused.
-    #[error("{path}: cannot open: {what}")]
-    Unavailable {
-        /// Where.
-        path: String,
-        /// Its words.
-        what: String,
-    },
-}
-
-/// Starts a thread; ends the process if there is none to be had.
-pub(crate) fn start_thread<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    started.unwrap_or_else(|error| end(Fatal::System, &format_args!("cannot start a thread: {error}")))
-}
-
-/// Ends the process: the operating system gives no runtime to a thread.
-pub(crate) fn no_runtime(error: &std::io::Error) -> ! {
-    end(Fatal::System, &format_args!("cannot start a runtime: {error}"))
-}
-
-/// Lowers the calling thread's priority: usually nobody waits for it. Best effort; Linux only.
-pub(crate) fn stand_back() {
-    #[cfg(target_os = "linux")]
-    if let Ok(now) = rustix::process::getpriority_process(None) {
-        let _ = rustix::process::setpriority_process(None, now + 5);
-    }
-}
-
-/// Ends the process after a disk error: the content of memory and disk is no longer known, and
-/// retrying a failed sync has lost data elsewhere (correctness rule 29). Other causes:
-/// [`base::process::end`].
-pub fn fatal(doing: &str, error: &dyn fmt::Display) -> ! {
-    end(Fatal::Disk, &format_args!("cannot {doing}: {error}"))
-}
-
-/// Ends the process over its own data that it cannot read: every replica of this build would read
-/// them the same way, so continuing without them would be a guess.
-pub fn unreadable(doing: &str, error: &dyn fmt::Display) -> ! {
-    end(Fatal::Format, &format_args!("cannot {doing}: {error}"))
 }

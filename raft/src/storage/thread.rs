@@ -1,8 +1,11 @@
-//! A log whose saves run on a separate thread, so that a synced write blocks only the callers that
-//! wait for it: the driver shares its runtime with the replica's sockets.
+//! Threads of their own for what waits for disks.
+//!
+//! [`LogThread`] is a log whose saves run on a separate thread, so that a synced write blocks only
+//! the callers that wait for it: the driver shares its runtime with the replica's sockets.
 //!
 //! Left out on purpose: several concurrent saves. The law of effects allows one at a time.
 
+use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Log, OpenError, Restored, Save, no_runtime, start_thread};
+use super::{Log, LogWriter, Save};
 
 /// A log that was not written for this long gets a call to [`Log::rest`] (correctness rule 61).
 const IDLE: Duration = Duration::from_millis(50);
@@ -20,10 +23,32 @@ const IDLE: Duration = Duration::from_millis(50);
 /// 79).
 const IDLE_AGAIN: Duration = Duration::from_secs(2);
 
+/// Starts a thread; ends the process if there is none to be had.
+pub fn start_thread<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    started.unwrap_or_else(|error| end(Fatal::System, &format_args!("cannot start a thread: {error}")))
+}
+
+/// Ends the process: the operating system gives no runtime to a thread.
+pub fn no_runtime(error: &io::Error) -> ! {
+    end(Fatal::System, &format_args!("cannot start a runtime: {error}"))
+}
+
+/// Lowers the calling thread's priority: usually nobody waits for it. Best effort; Linux only.
+pub fn stand_back() {
+    #[cfg(target_os = "linux")]
+    if let Ok(now) = rustix::process::getpriority_process(None) {
+        let _ = rustix::process::setpriority_process(None, now + 5);
+    }
+}
+
 /// A save, and the channel that gets the number of synced writes once it is durable.
 type Job = (Save, oneshot::Sender<u64>);
 
-/// A [`Log`] on a separate thread. Dropping it waits until the log is closed.
+/// A log on a separate thread. Dropping it waits until the log is closed.
 pub struct LogThread {
     /// None only while it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
@@ -65,11 +90,7 @@ impl LogThread {
     }
 }
 
-impl Log for LogThread {
-    fn load(&mut self) -> Result<Restored, OpenError> {
-        panic!("a log is loaded before it gets its thread")
-    }
-
+impl LogWriter for LogThread {
     fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
         async move {
             let (done, durable) = oneshot::channel();
@@ -101,7 +122,7 @@ impl Drop for LogThread {
 #[cfg(test)]
 mod tests {
     use super::LogThread;
-    use crate::storage::{Log, OpenError, Restored, Save};
+    use crate::storage::{Log, LogWriter, OpenError, Restored, Save};
     use crate::types::{HardState, Term};
     use futures::FutureExt;
     use futures::future::BoxFuture;
@@ -110,11 +131,7 @@ mod tests {
     /// Terms as they were saved, and a zero for each rest.
     struct Slow(Arc<Mutex<Vec<u64>>>);
 
-    impl Log for Slow {
-        fn load(&mut self) -> Result<Restored, OpenError> {
-            Ok(Restored::default())
-        }
-
+    impl LogWriter for Slow {
         fn save<'a>(&'a mut self, save: &'a Save) -> BoxFuture<'a, ()> {
             std::thread::sleep(std::time::Duration::from_millis(20));
             self.0.lock().unwrap().push(save.hard_state.unwrap().term.0);
@@ -123,6 +140,12 @@ mod tests {
 
         fn syncs(&self) -> u64 {
             self.0.lock().unwrap().iter().filter(|term| **term > 0).count() as u64
+        }
+    }
+
+    impl Log for Slow {
+        fn load(&mut self) -> Result<Restored, OpenError> {
+            Ok(Restored::default())
         }
 
         fn rest(&mut self) -> bool {

@@ -2,6 +2,7 @@
 //! not block its caller, and it must keep only a bounded number of bytes for each peer.
 
 mod alive;
+pub mod memory;
 pub mod tcp;
 
 use std::sync::Arc;

@@ -22,14 +22,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use raft::config::Config;
 use raft::core::alarm::Alarm;
-use raft::core::message::{Body, Chunk, Envelope, Message, Verdict};
+use raft::core::message::{Body, Chunk, Envelope, Message, TableReport, Verdict};
 use raft::core::ready::{Apply, ReadId, Ready, RunOrder, StreamOrder};
 use raft::core::role::Role;
-use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
+use raft::rsm::views::Views;
 use raft::storage::{Restored, Save};
 use raft::types::{Entry, EntryId, Index, NodeId, Payload, Term};
-use raft::views::Views;
 
 use beside::Event;
 use files::Files;

@@ -32,9 +32,8 @@
 
 use bytes::Bytes;
 use raft::core::Raft;
-use raft::core::message::{Body, Chunk, Verdict};
+use raft::core::message::{Body, Chunk, TableReport, Verdict};
 use raft::core::ready::ReadId;
-use raft::core::table::TableReport;
 use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Term};
 
 use super::machine::{Table, row_of};

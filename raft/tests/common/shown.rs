@@ -1,10 +1,9 @@
 //! How golden scripts show what happened: one line each, ids as `index@term`.
 
 use raft::config::Config;
-use raft::core::message::{Body, Chunk, Message, Verdict};
+use raft::core::message::{Body, Chunk, Mark, Message, Verdict};
 use raft::core::progress::{Feed, Progress};
 use raft::core::role::Role;
-use raft::core::table::Mark;
 use raft::storage::Save;
 use raft::types::{Entry, EntryId, Index, NodeId, Payload};
 

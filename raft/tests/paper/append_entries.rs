@@ -1,8 +1,7 @@
 //! The box "AppendEntries RPC".
 
-use raft::core::message::{Body, Verdict};
+use raft::core::message::{Body, TableReport, Verdict};
 use raft::core::role::Role;
-use raft::core::table::TableReport;
 use raft::types::{EntryId, Index, Term};
 
 use super::{ME, TWO, answer, append, appends_to, entries, led, server, terms, verdict};
@@ -14,7 +13,7 @@ fn a_follower_knows_its_leader() {
     let mut cluster = led();
     assert_eq!(cluster.raft(TWO).leader(), Some(ME));
     let refused = cluster.input(TWO, |raft| raft.propose(bytes::Bytes::new(), false)).unwrap_err();
-    assert_eq!(refused, raft::core::ProposeError::NotLeader { hint: Some(ME) });
+    assert_eq!(refused, raft::ExecuteError::NotLeader { hint: Some(ME) });
 }
 
 /// "entries[]: log entries to store (empty for heartbeat; may send more than one for efficiency)"

@@ -1,9 +1,8 @@
 //! The box "Rules for Servers", and the property of Figure 3 that they give.
 
 use raft::config::Config;
-use raft::core::message::{Body, Verdict};
+use raft::core::message::{Body, TableReport, Verdict};
 use raft::core::role::Role;
-use raft::core::table::TableReport;
 use raft::core::{Raft, Refused};
 use raft::types::{EntryId, HardState, Index, NodeId, Term};
 

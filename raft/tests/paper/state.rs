@@ -1,8 +1,7 @@
 //! The box "State".
 
-use raft::core::message::{Body, Verdict};
+use raft::core::message::{Body, TableReport, Verdict};
 use raft::core::role::Role;
-use raft::core::table::TableReport;
 use raft::types::{EntryId, HardState, Index, Term};
 
 use super::{ME, TWO, answer, append, entries, granted, leader, led, server, verdict};

@@ -8,24 +8,14 @@ use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recove
 use clerk::api::status::{CtrlStatus, Role};
 use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use host::Facts;
-use raft::config::Config;
-use raft::core::message::Message;
-use raft::rsm::{Parts, Threads, start};
 use raft::storage::memory::MemoryDisk;
-use raft::transport::{Transport, mailbox};
-use raft::types::{Membership, NodeId};
+use raft::transport::memory::Network;
+use raft::{Membership, NodeId, Parts, start};
 
 use super::{Service, Settings, WATCH_MAX};
 use crate::state_machine::{Controller, Verdict};
 
 const KEY: u64 = 7;
-
-/// A transport that reaches nobody.
-struct Nowhere;
-
-impl Transport for Nowhere {
-    fn send(&self, _to: NodeId, _message: Message) {}
-}
 
 /// A controller that is one of `voters` and cannot reach the others.
 async fn controller(disk: &MemoryDisk, voters: u64) -> Service {
@@ -35,19 +25,8 @@ async fn controller(disk: &MemoryDisk, voters: u64) -> Service {
 /// The same, perhaps started to be recovered.
 async fn controller_that(disk: &MemoryDisk, voters: u64, recover: bool) -> Service {
     let (log, table) = disk.open();
-    let (_inbox, mailbox) = mailbox(16, 1 << 20);
-    let (_low, disk_low) = tokio::sync::watch::channel(false);
-    let parts = Parts {
-        me: NodeId(1),
-        membership: Membership::of((1..=voters).map(NodeId)),
-        config: Config::default(),
-        log,
-        table,
-        transport: Arc::new(Nowhere),
-        mailbox,
-        threads: Threads::Shared,
-        disk_low,
-    };
+    let members = Membership::of((1..=voters).map(NodeId));
+    let parts = Parts { log, table, ..Parts::in_memory(NodeId(1), &members, &Network::default()) };
     let replica = start(parts, Controller::default()).await.expect("an empty disk is in order");
     let members = (1..=voters).map(|node| (NodeId(node), format!("host{node}:1"))).collect();
     let params = Params { shard_count: 10, ..Params::default() };

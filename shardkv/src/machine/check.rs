@@ -48,9 +48,10 @@ pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> R
 /// In words.
 pub fn cursor(cursor: &Cursor, params: Params) -> Result<(), String> {
     let longest = PREFIX_BYTES_MAX + params.key_bytes_max as usize;
-    match cursor.last.as_ref().is_some_and(|last| last.len() > longest) {
-        true => Err(format!("a cursor at a key of more than {longest} bytes")),
-        false => Ok(()),
+    if cursor.last.as_ref().is_some_and(|last| last.len() > longest) {
+        Err(format!("a cursor at a key of more than {longest} bytes"))
+    } else {
+        Ok(())
     }
 }
 
@@ -70,9 +71,10 @@ fn row(params: Params, key: &[u8], value: &bytes::Bytes) -> Result<(), String> {
             if version == 0 || version >= COUNTER_LIMIT {
                 return Err(format!("version {version}"));
             }
-            match value.len() > params.value_bytes_max as usize {
-                true => Err(format!("a value of {} bytes", value.len())),
-                false => Ok(()),
+            if value.len() > params.value_bytes_max as usize {
+                Err(format!("a value of {} bytes", value.len()))
+            } else {
+                Ok(())
             }
         }
         None => Err("its key is of no kind that travels".to_owned()),
@@ -83,10 +85,7 @@ fn meta(value: &[u8]) -> Result<(), String> {
     let meta: Meta = rows::try_decode(value).map_err(|error| error.to_string())?;
     let counters = [meta.floor.0, meta.rows, meta.bytes];
     let sane = meta.floor.0 < COUNTER_LIMIT && meta.rows < SIZE_LIMIT && meta.bytes < SIZE_LIMIT;
-    match sane {
-        true => Ok(()),
-        false => Err(format!("counters of a shard beyond all reason: {counters:?}")),
-    }
+    if sane { Ok(()) } else { Err(format!("counters of a shard beyond all reason: {counters:?}")) }
 }
 
 fn session(rest: &[u8], value: &[u8]) -> Result<(), String> {

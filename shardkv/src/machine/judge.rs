@@ -10,7 +10,7 @@ use base::codec;
 use bytes::Bytes;
 use clerk::api::ShardId;
 use clerk::api::config::slot_of;
-use raft::check::JudgeRows;
+use raft::storage::JudgeRows;
 use serde::de::DeserializeOwned;
 
 use crate::machine::rows::{self, Meta};
@@ -74,12 +74,13 @@ impl JudgeRows for Table {
         }
         let sum = |of: fn(&Meta) -> u64| self.expected.values().map(of).sum::<u64>();
         let (expected, found) = ((sum(|meta| meta.rows), sum(|meta| meta.bytes)), self.found);
-        match expected == found {
-            true => Ok(()),
-            false => Err(format!(
+        if expected == found {
+            Ok(())
+        } else {
+            Err(format!(
                 "its shards should have {} rows of {} bytes together, and have {} of {}",
                 expected.0, expected.1, found.0, found.1
-            )),
+            ))
         }
     }
 }
@@ -88,8 +89,8 @@ impl JudgeRows for Table {
 mod tests {
     use bytes::Bytes;
     use clerk::api::{ShardId, Version};
-    use raft::check::JudgeRows;
     use raft::rsm::{MapRows, Rows};
+    use raft::storage::JudgeRows;
     use raft::storage::{Read, ScanLimit};
 
     use super::Table;

@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::result::{FORMAT, Figures, Report, load};
-use super::text;
 use crate::args;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table;
+use clerk_bench::result::{FORMAT, Figures, Report, load};
+use clerk_bench::words;
 
 /// A shorter run is called short.
 const SECONDS_MIN: f64 = 10.0;
@@ -87,7 +87,7 @@ fn rows(a: &Report, b: &Report) -> Vec<Row> {
     row("longest pause", "ms", Some(a.longest_gap_ms), Some(b.longest_gap_ms));
     let (used, used_b) = (&a.processes, &b.processes);
     row("server CPU", "us/op", used.server_cpu_us_per_operation, used_b.server_cpu_us_per_operation);
-    let memory = |used: &super::result::Processes| {
+    let memory = |used: &clerk_bench::result::Processes| {
         used.server_memory_bytes_max.map(|bytes| bytes as f64 / f64::from(1 << 20))
     };
     row("server memory", "MiB", memory(used), memory(used_b));
@@ -150,7 +150,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
             ("history", run.history.to_string()),
         ];
         let loads: Vec<String> = (report.phases.iter().filter(|phase| phase.measured))
-            .map(|phase| format!("{} ({})", phase.name, text::load(&phase.load)))
+            .map(|phase| format!("{} ({})", phase.name, words::load(&phase.load)))
             .collect();
         facts.push(("load", loads.join("; ")));
         facts
@@ -228,7 +228,7 @@ fn people(names: &[String; 2], rows: &[Row], differs: &[String], cautions: &[Str
 #[cfg(test)]
 mod tests {
     use super::{Better, Row, cautions, differences, people, rows};
-    use crate::bench::result::sample;
+    use clerk_bench::result::sample;
 
     fn verdict(a: Option<f64>, b: Option<f64>, better: Better) -> &'static str {
         Row { phase: String::new(), what: "x", unit: "", a, b, better }.verdict(0.2)

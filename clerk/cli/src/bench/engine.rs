@@ -10,19 +10,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Source, Work};
-use super::keys::Keys;
-use super::measure::Measure;
-use super::pace::{Backlog, Schedule, Timer, pace};
-use super::plan::{Load, Plan};
-use super::process::Proc;
-use super::record::Record;
-use super::result::{FORMAT, Machine, PhaseResult, Processes, Report, RunFacts};
-use super::run::Run;
 use super::watch::{Snapshot, Watch};
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
 use crate::output::Output;
+use clerk_bench::client::{Client, Source, Work};
+use clerk_bench::keys::Keys;
+use clerk_bench::measure::Measure;
+use clerk_bench::pace::{Backlog, Schedule, Timer, pace};
+use clerk_bench::plan::{Load, Plan};
+use clerk_bench::process::Proc;
+use clerk_bench::record::Record;
+use clerk_bench::result::{FORMAT, Machine, PhaseResult, Processes, Report, RunFacts};
+use clerk_bench::run::Run;
 
 /// Longer than any phase.
 const FOREVER: Duration = Duration::from_secs(10_000_000);
@@ -250,7 +250,7 @@ fn machine() -> Machine {
     Machine {
         os: std::env::consts::OS.to_owned(),
         cores: std::thread::available_parallelism().map_or(0, |cores| cores.get() as u64),
-        memory_bytes: Proc::new().machine_memory_bytes(),
+        memory_bytes: Proc::default().machine_memory_bytes(),
     }
 }
 

@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::stage::{Stage, group_id};
 use super::engine::{Engine, Until};
-use super::plan::{Load, Plan, plan};
-use super::result::{Figures, PhaseResult, Report, save};
 use crate::admin::newcomers;
 use crate::args::{self, Joining};
 use crate::context::{Context, Reach};
 use crate::failure::{self, Failure, on_interrupt};
 use crate::settle::{settle, shown};
+use clerk_bench::plan::{Load, Plan, plan};
+use clerk_bench::result::{Figures, PhaseResult, Report, save};
 
 const FORMAT: &str = "clerk-bench-scaling/1";
 /// Clients for each group of the last step: all groups have to be busy all the time, and a group
@@ -120,7 +120,7 @@ fn checked(asked: &args::Scaling) -> Result<Plan, Failure> {
     settings.warmup.get_or_insert(WARMUP_SECONDS);
     settings.preload = true;
     settings.label.get_or_insert_with(|| "Throughput against groups".to_owned());
-    plan(&settings, &[], None)
+    Ok(plan(&settings, &[], None)?)
 }
 
 /// Everything from the first process to the last operation; none if it was interrupted.

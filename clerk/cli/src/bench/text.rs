@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::plan::Load;
-use super::result::{Figures, Latencies, PhaseResult, Report};
-use crate::args::DistributionName;
+use clerk_bench::result::{Figures, Latencies, PhaseResult, Report};
+use clerk_bench::words::{dash, load, mib, ms, warnings};
+
 use crate::output::table;
 
 /// Of so many marks, the first are shown.
@@ -63,27 +63,6 @@ fn phases(phases: &[&PhaseResult]) -> String {
     table(&head, phases.iter().map(row))
 }
 
-/// What clients do, in a few words.
-pub(super) fn load(load: &Load) -> String {
-    let mut text = match load.rate {
-        None => format!("{} clients", load.clients),
-        Some(rate) => format!("{rate}/s by {} clients", load.clients),
-    };
-    let shares =
-        [("reads", load.reads), ("appends", load.appends), ("cas", load.cas), ("deletes", load.deletes)];
-    for (name, share) in shares.into_iter().filter(|(name, share)| *share > 0 || *name == "reads") {
-        let _ = write!(text, ", {share} % {name}");
-    }
-    let _ = write!(text, ", {} B", load.value_bytes);
-    if load.batch > 1 {
-        let _ = write!(text, ", {} puts a call", load.batch);
-    }
-    if let (DistributionName::Zipfian, Some(skew)) = (load.distribution, load.skew) {
-        let _ = write!(text, ", zipfian {skew}");
-    }
-    text
-}
-
 fn latencies(figures: &Figures) -> String {
     let head = ["", ">COUNT", ">P50 MS", ">P99 MS", ">P99.9 MS", ">MAX MS"];
     let row = |name: &str, of: &Latencies| {
@@ -93,47 +72,6 @@ fn latencies(figures: &Figures) -> String {
         row
     };
     table(&head, [row("read", &figures.read), row("write", &figures.write)])
-}
-
-fn dash() -> String {
-    "-".to_owned()
-}
-
-/// Microseconds as people read them.
-pub(super) fn ms(us: Option<u64>) -> String {
-    us.map_or_else(dash, |us| format!("{:.2}", us as f64 / 1000.0))
-}
-
-pub(super) fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// What a reader should know before believing the figures.
-pub(super) fn warnings(report: &Report) -> String {
-    let figures = &report.figures;
-    let mut text = String::new();
-    if figures.dropped > 0 {
-        let dropped = figures.dropped;
-        let _ = writeln!(
-            text,
-            "{dropped} operations were due and never began: the rate was not reached, and the latencies leave them out"
-        );
-    }
-    if figures.late > 0 {
-        let _ = writeln!(
-            text,
-            "{} operations began late, for no client was free; their latency counts from when they were due",
-            figures.late
-        );
-    }
-    if figures.read.count > 0 && figures.missing * 2 > figures.read.count {
-        let _ = writeln!(
-            text,
-            "{} of {} reads found nothing (--preload writes every key first)",
-            figures.missing, figures.read.count
-        );
-    }
-    text
 }
 
 fn processes(report: &Report) -> String {
@@ -158,8 +96,11 @@ fn processes(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{load, report};
-    use crate::bench::result::sample;
+    use clerk_bench::result::sample;
+    use clerk_bench::settings::DistributionName;
+    use clerk_bench::words::load;
+
+    use super::report;
 
     #[test]
     fn a_person_reads_throughput_latencies_events_and_what_was_used() {
@@ -194,7 +135,7 @@ mod tests {
         let mut of = sample::report("a", 1).phases[0].load.clone();
         assert_eq!(load(&of), "64 clients, 50 % reads, 256 B");
         (of.rate, of.appends, of.skew) = (Some(2500.0), 10, Some(0.99));
-        of.distribution = crate::args::DistributionName::Zipfian;
+        of.distribution = DistributionName::Zipfian;
         assert_eq!(load(&of), "2500/s by 64 clients, 50 % reads, 10 % appends, 256 B, zipfian 0.99");
     }
 }

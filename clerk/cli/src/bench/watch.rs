@@ -19,10 +19,10 @@ use tokio::sync::{Notify, oneshot};
 use self::marks::Seen;
 pub(super) use self::usage::Snapshot;
 use self::usage::Tracker;
-use super::result::{ClusterFacts, Mark, Process, Usage};
 use crate::context::Reach;
 use crate::failure::Failure;
 use crate::survey::survey;
+use clerk_bench::result::{ClusterFacts, Mark, Process, Usage};
 
 const PERIOD: Duration = Duration::from_millis(200);
 /// The longest time for one look at all servers.
@@ -59,7 +59,8 @@ impl Watch {
         let shared = Arc::new(Shared { started, stop: Notify::new(), state: Mutex::new(state) });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start a runtime")?;
-        let (watched, reach, (first, asked)) = (Arc::clone(&shared), reach.again(), oneshot::channel());
+        let (watched, reach, (first, asked)) =
+            (Arc::clone(&shared), reach.with_own_connections(), oneshot::channel());
         let thread = std::thread::Builder::new().name("watch".to_owned());
         let thread = thread.spawn(move || runtime.block_on(watch(&watched, &reach, first)));
         let thread = Some(thread.context("cannot start a thread")?);

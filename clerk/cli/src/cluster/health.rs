@@ -201,7 +201,7 @@ pub(super) async fn wait_for_leaders(
     until: Instant,
 ) -> Result<(), Failure> {
     let groups = reach.local.iter().flat_map(|cluster| cluster.groups().into_keys());
-    for group in std::iter::once(GroupId(0)).chain(groups) {
+    for group in std::iter::once(GroupId::CONTROLLERS).chain(groups) {
         wait_for_leader(context, reach, group, until).await?;
     }
     Ok(())

@@ -120,7 +120,7 @@ impl Cluster {
             purging: false,
             servers,
         };
-        found.learn_key(key.unwrap_or_default());
+        found.learn_key(key);
         found
     }
 
@@ -136,7 +136,7 @@ impl Cluster {
             Err(format!("{} sessions of a shard", self.sessions_max()))
         } else if !(1..=100).contains(&self.groups) || !(1..=9).contains(&self.replicas) {
             Err(format!("{} groups of {} servers", self.groups, self.replicas))
-        } else if self.of(0).next().is_none() {
+        } else if self.of(GroupId::CONTROLLERS.0).next().is_none() {
             Err("no controllers".to_owned())
         } else if let Some((key, _)) = misnamed {
             Err(format!("server {key:?} has another group or id in its entry"))
@@ -190,18 +190,18 @@ impl Cluster {
         self.sessions_max.unwrap_or(Params::default().sessions_max)
     }
 
-    /// Its key; 0 while it is not known.
-    pub(crate) fn key(&self) -> u64 {
-        self.key.as_deref().and_then(|key| u64::from_str_radix(key, 16).ok()).unwrap_or_default()
+    /// Its key, once it is known.
+    pub(crate) fn key(&self) -> Option<u64> {
+        self.key.as_deref().and_then(|key| u64::from_str_radix(key, 16).ok()).filter(|key| *key != 0)
     }
 
-    /// Takes note of the key. Whether there was anything to note.
-    pub(crate) fn learn_key(&mut self, key: u64) -> bool {
-        let is_news = self.key() == 0 && key != 0;
-        if is_news {
+    /// Takes note of the key, if it is known. Returns whether there was anything to note.
+    pub(crate) fn learn_key(&mut self, key: Option<u64>) -> bool {
+        let news = key.filter(|key| *key != 0 && self.key().is_none());
+        if let Some(key) = news {
             self.key = Some(format!("{key:016x}"));
         }
-        is_news
+        news.is_some()
     }
 
     /// Addresses of a group's servers, in the order of their ids; 0: the controllers.
@@ -215,7 +215,8 @@ impl Cluster {
 
     /// All groups, with their addresses.
     pub(crate) fn groups(&self) -> BTreeMap<GroupId, Vec<Address>> {
-        let ids = self.servers.values().map(|server| server.group).filter(|group| *group > 0);
+        let ids =
+            self.servers.values().map(|server| server.group).filter(|group| *group != GroupId::CONTROLLERS.0);
         ids.map(|group| (GroupId(group), self.addresses(group))).collect()
     }
 

@@ -131,7 +131,7 @@ mod tests {
         let arguments = Arguments { named: Arguments::pairs(&words), key: Some(0xabc) };
         let cluster = Cluster::found(&[(Name::Server(101, 2), arguments)]);
         assert_eq!(cluster.names(), ["ctrl.1", "ctrl.2", "101.1", "101.2"]);
-        assert_eq!((cluster.cluster.as_str(), cluster.key()), ("c", 0xabc));
+        assert_eq!((cluster.cluster.as_str(), cluster.key()), ("c", Some(0xabc)));
         assert_eq!(cluster.addresses(101), ["h:1", "h:2"]);
         assert_eq!(cluster.addresses(0), ["h:7", "h:8"]);
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
+use clerk::api::GroupId;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -80,7 +81,7 @@ pub(crate) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<C
     let open = || OpenOptions::new().create(true).write(true).truncate(true).open(&out);
     let out_file = open().with_context(|| format!("cannot write {}", out.display()))?;
     let err_file = out_file.try_clone().context("cannot write what a server prints")?;
-    let path = program(if server.group == 0 { "shardctrler" } else { "shardkv" })?;
+    let path = program(if server.group == GroupId::CONTROLLERS.0 { "shardctrler" } else { "shardkv" })?;
     let mut command = Command::new(&path);
     command.args(arguments(cluster, server)).arg("--data-dir").arg(&data);
     if is_new(server, &data) {
@@ -138,7 +139,7 @@ fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
             "--group".to_owned(),
             group.to_string(),
             "--controllers".to_owned(),
-            cluster.addresses(0).join(","),
+            cluster.addresses(GroupId::CONTROLLERS.0).join(","),
         ]),
     }
     arguments

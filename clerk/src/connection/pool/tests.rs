@@ -190,8 +190,8 @@ async fn another_cluster_and_another_group_are_refused_in_words() {
 
 #[tokio::test]
 async fn the_first_key_that_is_met_is_kept_and_servers_with_another_one_are_refused_by_both() {
-    let ours = server_of(ANY, 101, Key::new(5)).await;
-    let theirs = server_of(ANY, 101, Key::new(6)).await;
+    let ours = server_of(ANY, 101, Key::from_wire(5)).await;
+    let theirs = server_of(ANY, 101, Key::from_wire(6)).await;
     let young = server_of(ANY, 101, Key::default()).await;
     let options = Options::of("blue");
     let key = options.key.clone();
@@ -199,7 +199,7 @@ async fn the_first_key_that_is_met_is_kept_and_servers_with_another_one_are_refu
     for address in [&young.address, &ours.address, &young.address] {
         assert_eq!(pool.kv(address, GROUP, get("key"), DEADLINE).await, value("key"));
     }
-    assert_eq!(key.get(), 5);
+    assert_eq!(key.get(), Some(5));
     let refused = pool.kv(&theirs.address, GROUP, get("key"), DEADLINE).await;
     let Err(CallError::Refused { why, .. }) = refused else { panic!("{refused:?}") };
     assert!(why.contains("0000000000000005") && why.contains("0000000000000006"), "{why}");
@@ -210,7 +210,7 @@ async fn the_first_key_that_is_met_is_kept_and_servers_with_another_one_are_refu
 
 #[tokio::test]
 async fn a_server_takes_no_key_from_those_it_calls_and_judges_their_answers() {
-    let controllers = server_of(ANY, 0, Key::new(5)).await;
+    let controllers = server_of(ANY, 0, Key::from_wire(5)).await;
     let here = Here { key: Key::default(), ..here(101) };
     let refusals: Arc<Refusals> = Arc::default();
     let pool = TarpcConnection::new(Options::of_server(&here, Arc::clone(&refusals)));
@@ -220,7 +220,7 @@ async fn a_server_takes_no_key_from_those_it_calls_and_judges_their_answers() {
     }
     assert_eq!(
         (here.key.get(), controllers.counters.accepted()),
-        (0, 1),
+        (None, 1),
         "one connection, and nothing learned"
     );
     // Its group's log tells the key: it belongs to another cluster.

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::{catalogue, run};
 use crate::lab::{Lab, Net, Options};
-use crate::sheet::{Sheet, test};
+use crate::sheet::{self, Sheet, scenario};
 
 fn functions_on(sheet: Sheet) -> usize {
     let tests = catalogue();
@@ -54,9 +54,11 @@ async fn put_and_get(lab: Lab) -> anyhow::Result<()> {
 
 #[test]
 fn a_run_is_the_same_again() {
-    let test = test("X", "none", "put and get", put_and_get);
+    let row = "columns\nX | none | reliable | | put and get |";
+    let tests = sheet::catalogue(row, vec![scenario("X", put_and_get)]).unwrap();
+    let [test] = &tests[..] else { panic!("one test") };
     let options = Options { seed: 7, net: Net::Reliable, timers: None };
-    let (one, other) = (run(&test, &options), run(&test, &options));
+    let (one, other) = (run(test, &options), run(test, &options));
     assert!(one.passed(), "{one:?}");
     println!("{one:?}");
     assert_eq!((one.trace, one.tally), (other.trace, other.tally));

@@ -18,154 +18,42 @@ use super::one_group::{
 use super::versioned::Done;
 use crate::lab::client::Client;
 use crate::lab::{Lab, Store};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 use sim::Generator;
 use sim::network::majority_without;
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let mut tests = part_a();
-    tests.extend(part_b());
-    tests
-}
-
-/// Declares a test on the sheets of all years that had this store.
-macro_rules! classic {
-    ($test:expr, $name:literal, $part:literal) => {
-        classic!($test, $name, $part, 2020)
-    };
-    ($test:expr, $name:literal, $part:literal, $since:literal) => {
-        $test.mit($since..=2023, concat!("3", $part), concat!($name, "3", $part)).mit(
-            2024..=2024,
-            concat!("4", $part),
-            concat!($name, "4", $part),
-        )
-    };
-}
-
-fn declare(id: &'static str, title: &'static str, parameters: Generic) -> Test {
-    test(id, "kvraft", title, move |lab| generic(lab, parameters))
-}
-
-fn part_a() -> Vec<Test> {
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let with = |id, parameters| scenario(id, move |lab| generic(lab, parameters));
     let one = Generic::of(1, 5);
     let five = Generic::of(5, 5);
     let many = Generic::of(15, 7).crash().partitions().random_keys();
-    vec![
-        classic!(declare("KR01", "one client", one), "TestBasic", "A").real(),
-        classic!(
-            test("KR02", "kvraft", "operations complete fast enough", |lab| speed(lab, None)).real(),
-            "TestSpeed",
-            "A",
-            2021
-        ),
-        classic!(declare("KR03", "many clients", five), "TestConcurrent", "A").real(),
-        classic!(declare("KR04", "many clients", five).unreliable(), "TestUnreliable", "A"),
-        classic!(
-            test("KR05", "kvraft", "concurrent appends to the same key", one_key).unreliable(),
-            "TestUnreliableOneKey",
-            "A"
-        ),
-        classic!(
-            test(
-                "KR06",
-                "kvraft",
-                "progress in the majority only, and completion after healing",
-                one_partition
-            ),
-            "TestOnePartition",
-            "A"
-        ),
-        classic!(
-            declare("KR07", "partitions, one client", one.partitions()),
-            "TestManyPartitionsOneClient",
-            "A"
-        ),
-        classic!(
-            declare("KR08", "partitions, many clients", five.partitions()),
-            "TestManyPartitionsManyClients",
-            "A"
-        ),
-        classic!(declare("KR09", "restarts, one client", one.crash()), "TestPersistOneClient", "A").real(),
-        classic!(declare("KR10", "restarts, many clients", five.crash()), "TestPersistConcurrent", "A")
-            .real(),
-        classic!(
-            declare("KR11", "restarts, many clients", five.crash()).unreliable(),
-            "TestPersistConcurrentUnreliable",
-            "A"
-        ),
-        classic!(
-            declare("KR12", "restarts, partitions, many clients", five.crash().partitions()),
-            "TestPersistPartition",
-            "A"
-        ),
-        classic!(
-            declare("KR13", "restarts, partitions, many clients", five.crash().partitions()).unreliable(),
-            "TestPersistPartitionUnreliable",
-            "A"
-        ),
-        classic!(
-            declare("KR14", "restarts, partitions, random keys, many clients", many).unreliable(),
-            "TestPersistPartitionUnreliableLinearizable",
-            "A"
-        ),
-    ]
-}
-
-fn part_b() -> Vec<Test> {
-    let one = Generic::of(1, 5).snapshots();
-    let five = Generic::of(5, 5).snapshots();
     let twenty = Generic::of(20, 5).snapshots();
-    let many = Generic::of(15, 7).snapshots().crash().partitions().random_keys();
     vec![
-        classic!(
-            test("KR15", "kvraft", "a lagging server catches up by a snapshot", snapshot_rpc),
-            "TestSnapshotRPC",
-            "B"
-        ),
-        classic!(
-            test("KR16", "kvraft", "snapshots are of reasonable size", snapshot_size).real(),
-            "TestSnapshotSize",
-            "B"
-        ),
-        classic!(
-            test("KR17", "kvraft", "operations complete fast enough with snapshots", |lab| {
-                speed(lab, Some(RAFT_STATE_MAX))
-            })
-            .real(),
-            "TestSpeed",
-            "B",
-            2021
-        ),
-        classic!(declare("KR18", "restarts, snapshots, one client", one.crash()), "TestSnapshotRecover", "B")
-            .real(),
-        classic!(
-            declare("KR19", "restarts, snapshots, twenty clients", twenty.crash()),
-            "TestSnapshotRecoverManyClients",
-            "B"
-        )
-        .real(),
-        classic!(
-            declare("KR20", "snapshots, many clients", five).unreliable(),
-            "TestSnapshotUnreliable",
-            "B"
-        ),
-        classic!(
-            declare("KR21", "restarts, snapshots, many clients", five.crash()).unreliable(),
-            "TestSnapshotUnreliableRecover",
-            "B"
-        ),
-        classic!(
-            declare("KR22", "restarts, partitions, snapshots, many clients", five.crash().partitions())
-                .unreliable(),
-            "TestSnapshotUnreliableRecoverConcurrentPartition",
-            "B"
-        ),
-        classic!(
-            declare("KR23", "restarts, partitions, snapshots, random keys, many clients", many).unreliable(),
-            "TestSnapshotUnreliableRecoverConcurrentPartitionLinearizable",
-            "B"
-        ),
+        with("KR01", one),
+        scenario("KR02", |lab| speed(lab, None)),
+        with("KR03", five),
+        with("KR04", five),
+        scenario("KR05", one_key),
+        scenario("KR06", one_partition),
+        with("KR07", one.partitions()),
+        with("KR08", five.partitions()),
+        with("KR09", one.crash()),
+        with("KR10", five.crash()),
+        with("KR11", five.crash()),
+        with("KR12", five.crash().partitions()),
+        with("KR13", five.crash().partitions()),
+        with("KR14", many),
+        // With snapshots.
+        scenario("KR15", snapshot_rpc),
+        scenario("KR16", snapshot_size),
+        scenario("KR17", |lab| speed(lab, Some(RAFT_STATE_MAX))),
+        with("KR18", one.crash().snapshots()),
+        with("KR19", twenty.crash()),
+        with("KR20", five.snapshots()),
+        with("KR21", five.crash().snapshots()),
+        with("KR22", five.crash().partitions().snapshots()),
+        with("KR23", many.snapshots()),
     ]
 }
 

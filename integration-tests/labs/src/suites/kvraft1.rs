@@ -20,137 +20,41 @@ use super::versioned::{
 };
 use crate::lab::client::Put;
 use crate::lab::{Lab, Net};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 use sim::network::majority_without;
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let mut tests = part_b();
-    tests.extend(part_c());
-    tests
-}
-
-/// Declares a test on the sheets of the two years that had this store.
-macro_rules! versioned {
-    ($test:expr, $name:literal, $part:literal) => {
-        $test.mit(2025..=2026, $part, concat!($name, $part))
-    };
-}
-
-fn declare(id: &'static str, title: &'static str, parameters: Generic) -> Test {
-    test(id, "kvraft1", title, move |lab| generic(lab, parameters))
-}
-
-fn part_b() -> Vec<Test> {
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let with = |id, parameters| scenario(id, move |lab| generic(lab, parameters));
     let one = Generic::of(1, 5);
     let five = Generic::of(5, 5);
     let many = Generic::of(15, 7).crash().partitions().random_keys();
-    let divided = "progress in the majority only, and completion after healing";
-    vec![
-        versioned!(declare("KV01", "one client", one), "TestBasic", "4B").real(),
-        versioned!(
-            test("KV02", "kvraft1", "operations complete fast enough", |lab| speed(lab, None)).real(),
-            "TestSpeed",
-            "4B"
-        ),
-        versioned!(declare("KV03", "many clients", five), "TestConcurrent", "4B").real(),
-        versioned!(declare("KV04", "many clients", five).unreliable(), "TestUnreliable", "4B"),
-        versioned!(test("KV05", "kvraft1", divided, one_partition).unreliable(), "TestOnePartition", "4B"),
-        // On no sheet: this is what the labs intended.
-        test("KV05-reliable", "kvraft1", divided, one_partition),
-        versioned!(
-            declare("KV06", "partitions, one client", one.partitions()),
-            "TestManyPartitionsOneClient",
-            "4B"
-        ),
-        versioned!(
-            declare("KV07", "partitions, many clients", five.partitions()),
-            "TestManyPartitionsManyClients",
-            "4B"
-        ),
-        versioned!(declare("KV08", "restarts, one client", one.crash()), "TestPersistOneClient", "4B").real(),
-        versioned!(declare("KV09", "restarts, many clients", five.crash()), "TestPersistConcurrent", "4B")
-            .real(),
-        versioned!(
-            declare("KV10", "restarts, many clients", five.crash()).unreliable(),
-            "TestPersistConcurrentUnreliable",
-            "4B"
-        ),
-        versioned!(
-            declare("KV11", "restarts, partitions, many clients", five.crash().partitions()),
-            "TestPersistPartition",
-            "4B"
-        ),
-        versioned!(
-            declare("KV12", "restarts, partitions, many clients", five.crash().partitions()).unreliable(),
-            "TestPersistPartitionUnreliable",
-            "4B"
-        ),
-        versioned!(
-            declare("KV13", "restarts, partitions, random keys, many clients", many).unreliable(),
-            "TestPersistPartitionUnreliableLinearizable",
-            "4B"
-        ),
-    ]
-}
-
-fn part_c() -> Vec<Test> {
-    let one = Generic::of(1, 5).snapshots();
-    let five = Generic::of(5, 5).snapshots();
     let twenty = Generic::of(20, 5).snapshots();
-    let many = Generic::of(15, 7).snapshots().crash().partitions().random_keys();
     vec![
-        versioned!(
-            test("KV14", "kvraft1", "a lagging server catches up by a snapshot", snapshot_rpc),
-            "TestSnapshotRPC",
-            "4C"
-        ),
-        versioned!(
-            test("KV15", "kvraft1", "snapshots are of reasonable size", snapshot_size).real(),
-            "TestSnapshotSize",
-            "4C"
-        ),
-        versioned!(
-            test("KV16", "kvraft1", "operations complete fast enough with snapshots", |lab| {
-                speed(lab, Some(RAFT_STATE_MAX))
-            })
-            .real(),
-            "TestSpeed",
-            "4C"
-        ),
-        versioned!(
-            declare("KV17", "restarts, snapshots, one client", one.crash()),
-            "TestSnapshotRecover",
-            "4C"
-        )
-        .real(),
-        versioned!(
-            declare("KV18", "restarts, snapshots, twenty clients", twenty.crash()),
-            "TestSnapshotRecoverManyClients",
-            "4C"
-        )
-        .real(),
-        versioned!(
-            declare("KV19", "snapshots, many clients", five).unreliable(),
-            "TestSnapshotUnreliable",
-            "4C"
-        ),
-        versioned!(
-            declare("KV20", "restarts, snapshots, many clients", five.crash()).unreliable(),
-            "TestSnapshotUnreliableRecover",
-            "4C"
-        ),
-        versioned!(
-            declare("KV21", "restarts, partitions, snapshots, many clients", five.crash().partitions())
-                .unreliable(),
-            "TestSnapshotUnreliableRecoverConcurrentPartition",
-            "4C"
-        ),
-        versioned!(
-            declare("KV22", "restarts, partitions, snapshots, random keys, many clients", many).unreliable(),
-            "TestSnapshotUnreliableRecoverConcurrentPartitionLinearizable",
-            "4C"
-        ),
+        with("KV01", one),
+        scenario("KV02", |lab| speed(lab, None)),
+        with("KV03", five),
+        with("KV04", five),
+        scenario("KV05", one_partition),
+        scenario("KV05-reliable", one_partition),
+        with("KV06", one.partitions()),
+        with("KV07", five.partitions()),
+        with("KV08", one.crash()),
+        with("KV09", five.crash()),
+        with("KV10", five.crash()),
+        with("KV11", five.crash().partitions()),
+        with("KV12", five.crash().partitions()),
+        with("KV13", many),
+        // With snapshots.
+        scenario("KV14", snapshot_rpc),
+        scenario("KV15", snapshot_size),
+        scenario("KV16", |lab| speed(lab, Some(RAFT_STATE_MAX))),
+        with("KV17", one.crash().snapshots()),
+        with("KV18", twenty.crash()),
+        with("KV19", five.snapshots()),
+        with("KV20", five.crash().snapshots()),
+        with("KV21", five.crash().partitions().snapshots()),
+        with("KV22", many.snapshots()),
     ]
 }
 

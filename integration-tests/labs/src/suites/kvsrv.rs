@@ -18,7 +18,7 @@ use rand::RngExt;
 
 use crate::lab::client::FOREVER;
 use crate::lab::{Lab, Store};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
 const MIB: usize = 1 << 20;
 /// A log that is compacted all the time, so that only rows remain.
@@ -28,21 +28,18 @@ const RAFT_STATE_MAX: usize = 1000;
 const AT_ONCE: usize = 64;
 const CROWD: u64 = 100_000;
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let on = |test: Test, name| test.mit(2024..=2024, "2", name);
-    let suite = "kvsrv";
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        on(test("S24-1", suite, "one client", |lab| generic(lab, 1)), "TestBasic2").real(),
-        on(test("S24-2", suite, "many clients", |lab| generic(lab, 5)), "TestConcurrent2").real(),
-        on(test("S24-3", suite, "many clients", |lab| generic(lab, 5)), "TestUnreliable2").unreliable(),
-        on(test("S24-4", suite, "concurrent append to same key", one_key), "TestUnreliableOneKey2")
-            .unreliable(),
-        on(test("S24-5", suite, "memory use: get", memory_get), "TestMemGet2").unreliable(),
-        on(test("S24-6", suite, "memory use: put", memory_put), "TestMemPut2"),
-        on(test("S24-7", suite, "memory use: append", memory_append), "TestMemAppend2"),
-        on(test("S24-8", suite, "memory use: many put clients", memory_many_puts), "TestMemPutMany"),
-        on(test("S24-9", suite, "memory use: many get clients", memory_many_gets), "TestMemGetMany"),
+        scenario("S24-1", |lab| generic(lab, 1)),
+        scenario("S24-2", |lab| generic(lab, 5)),
+        scenario("S24-3", |lab| generic(lab, 5)),
+        scenario("S24-4", one_key),
+        scenario("S24-5", memory_get),
+        scenario("S24-6", memory_put),
+        scenario("S24-7", memory_append),
+        scenario("S24-8", memory_many_puts),
+        scenario("S24-9", memory_many_gets),
     ]
 }
 

@@ -14,30 +14,16 @@ use super::kvsrv::crowd;
 use super::versioned::{Puts, check_put_concurrent, one_client_put, spawn_clients_and_wait};
 use crate::lab::Lab;
 use crate::lab::client::Put;
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let suite = "kvsrv1";
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        test("S01", suite, "one client and reliable Put", reliable_put)
-            .mit(2025..=2026, "2", "TestReliablePut")
-            .real(),
-        test("S02", suite, "many clients racing to put values to the same key", put_concurrent)
-            .mit(2025..=2026, "2", "TestPutConcurrentReliable")
-            .real(),
-        test("S03", suite, "memory use with many put clients", |lab| many_put_clients(lab, 20_000, 10)).mit(
-            2026..=2026,
-            "2",
-            "TestMemPutManyClientsReliable",
-        ),
-        test("S03-2025", suite, "memory use with many put clients", |lab| {
-            many_put_clients(lab, 100_000, 200)
-        })
-        .mit(2025..=2025, "2", "TestMemPutManyClientsReliable"),
-        test("S04", suite, "one client, an unreliable network", unreliable_net)
-            .mit(2025..=2026, "2", "TestUnreliableNet")
-            .unreliable(),
+        scenario("S01", reliable_put),
+        scenario("S02", put_concurrent),
+        scenario("S03", |lab| many_put_clients(lab, 20_000, 10)),
+        scenario("S03-2025", |lab| many_put_clients(lab, 100_000, 200)),
+        scenario("S04", unreliable_net),
     ]
 }
 

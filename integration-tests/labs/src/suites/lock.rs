@@ -12,34 +12,26 @@ use rand::RngExt;
 use super::versioned::{Done, spawn_clients_and_wait};
 use crate::lab::client::{Client, FOREVER, Put};
 use crate::lab::{Lab, Store};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
 const LASTS_MS: u64 = 2000;
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let suite = "lock";
-    let both = |id, title, name, clients| {
-        test(id, suite, title, move |lab| contend(lab, clients, true)).mit(2026..=2026, "2", name)
-    };
-    let of_2025 = |id, title, name, clients| {
-        test(id, suite, title, move |lab| contend(lab, clients, false)).mit(2025..=2025, "2", name)
-    };
-    let (one, many) = ("one lock client", "ten lock clients");
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let of_2026 = |id, clients| scenario(id, move |lab| contend(lab, clients, true));
+    let of_2025 = |id, clients| scenario(id, move |lab| contend(lab, clients, false));
     vec![
-        test("L01", suite, "acquire and release once", basic)
-            .mit(2026..=2026, "2", "TestReliableBasic")
-            .real(),
-        test("L02", suite, "two locks, nested", nested).mit(2026..=2026, "2", "TestReliableNested").real(),
-        both("L03", one, "TestOneClientReliable", 1).real(),
-        both("L04", many, "TestManyClientsReliable", 10).real(),
-        both("L05", one, "TestOneClientUnreliable", 1).unreliable(),
-        both("L06", many, "TestManyClientsUnreliable", 10).unreliable(),
-        of_2025("L03-2025", one, "TestOneClientReliable", 1).real(),
-        of_2025("L04-2025", many, "TestManyClientsReliable", 10).real(),
-        of_2025("L05-2025", one, "TestOneClientUnreliable", 1).unreliable(),
-        of_2025("L06-2025", many, "TestManyClientsUnreliable", 10).unreliable(),
-        test("L-fence", suite, "a cleared lock tells its holder, and fences grow", cleared).real(),
+        scenario("L01", basic),
+        scenario("L02", nested),
+        of_2026("L03", 1),
+        of_2026("L04", 10),
+        of_2026("L05", 1),
+        of_2026("L06", 10),
+        of_2025("L03-2025", 1),
+        of_2025("L04-2025", 10),
+        of_2025("L05-2025", 1),
+        of_2025("L06-2025", 10),
+        scenario("L-fence", cleared),
     ]
 }
 

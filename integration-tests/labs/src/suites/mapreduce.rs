@@ -12,80 +12,41 @@ use anyhow::{anyhow, bail, ensure};
 use base::clock;
 use bytes::Bytes;
 use clerk::api::kv::Write;
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::try_join_all;
 use mapreduce::Kind;
 use rand::RngExt as _;
 
 use crate::lab::mapreduce::{Job, Process};
 use crate::lab::{Lab, Setup, Store};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
 /// The labs' time limit for a job.
 const JOB_MS: u64 = 110_000;
 
-type Play = fn(Lab) -> BoxFuture<'static, anyhow::Result<()>>;
-
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let suite = "mapreduce";
-    let lab1 = |id, title, shell, name, play: Play| {
-        test(id, suite, title, play).mit(2020..=2025, "1", shell).mit(2026..=2026, "1", name).real()
-    };
-    let classic = |id, title, years: std::ops::RangeInclusive<u16>, shell, play: Play| {
-        test(id, suite, title, play).mit(years, "1", shell).real()
-    };
-    let of_2026 =
-        |id, title, name, play: Play| test(id, suite, title, play).mit(2026..=2026, "1", name).real();
-    let ours = |id, title, play: Play| test(id, suite, title, play);
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        lab1("MR1", "word count", "wc test", "TestWc", |lab| Box::pin(counts(lab))),
-        lab1("MR2", "indexer", "indexer test", "TestIndexer", |lab| Box::pin(indexes(lab))),
-        lab1("MR3", "maps run in parallel", "map parallelism test", "TestMapParallel", |lab| {
-            Box::pin(maps(lab))
-        }),
-        lab1("MR4", "reduces run in parallel", "reduce parallelism test", "TestReduceParallel", |lab| {
-            Box::pin(reduces(lab))
-        }),
-        of_2026("MR5", "no map runs twice", "TestJobCount", |lab| Box::pin(job_count(lab, 4))),
-        classic("MR5-classic", "no map runs twice", 2021..=2025, "job count test", |lab| {
-            Box::pin(job_count(lab, 2))
-        }),
-        of_2026("MR6", "nobody exits early", "TestEarlyExit", |lab| Box::pin(early_exit(lab, 4))),
-        classic("MR6-classic", "nobody exits early", 2021..=2025, "early exit test", |lab| {
-            Box::pin(early_exit(lab, 3))
-        }),
-        of_2026("MR7", "workers crash", "TestCrashWorker", |lab| Box::pin(crash(lab, 3, 0))),
-        classic("MR7-classic", "workers crash", 2020..=2025, "crash test", |lab| {
-            Box::pin(crash(lab, 4, 1000))
-        }),
-        ours("MR-stop", "a worker is stopped and continues later", |lab| Box::pin(stopped(lab))).real(),
-        ours("MR-coordinator", "the coordinator dies, and another continues", |lab| Box::pin(takeover(lab)))
-            .real(),
-        ours("MR-lossy", "requests and answers are lost", |lab| Box::pin(counts(lab))).unreliable(),
-        ours("MR-store", "counts in the store grow by each job exactly once", |lab| {
-            Box::pin(into_store(lab))
-        })
-        .real(),
-        ours("MR-dice", "attempts that differ leave one result, the same in files and in the store", |lab| {
-            Box::pin(dice(lab))
-        }),
-        ours("MR-away", "the store is away for half a minute, and the job waits", |lab| Box::pin(away(lab)))
-            .real(),
-        ours("MR-locked", "jobs whose prefixes overlap run one after the other", |lab| Box::pin(locked(lab)))
-            .real(),
-        ours("MR-changed", "another client writes under the prefix, and the job says what is lost", |lab| {
-            Box::pin(changed(lab))
-        }),
-        ours(
-            "MR-lost",
-            "a worker dies before it can say what is lost, and the next attempt says it",
-            |lab| Box::pin(lost(lab)),
-        ),
-        ours("MR-twins", "two workers write the same counts at once", |lab| Box::pin(twins(lab))),
-        ours("MR-input", "the words of the store are counted while shards move", |lab| {
-            Box::pin(from_store(lab))
-        })
-        .real(),
+        scenario("MR1", counts),
+        scenario("MR2", indexes),
+        scenario("MR3", maps),
+        scenario("MR4", reduces),
+        scenario("MR5", |lab| job_count(lab, 4)),
+        scenario("MR5-classic", |lab| job_count(lab, 2)),
+        scenario("MR6", |lab| early_exit(lab, 4)),
+        scenario("MR6-classic", |lab| early_exit(lab, 3)),
+        scenario("MR7", |lab| crash(lab, 3, 0)),
+        scenario("MR7-classic", |lab| crash(lab, 4, 1000)),
+        scenario("MR-stop", stopped),
+        scenario("MR-coordinator", takeover),
+        scenario("MR-lossy", counts),
+        scenario("MR-store", into_store),
+        scenario("MR-dice", dice),
+        scenario("MR-away", away),
+        scenario("MR-locked", locked),
+        scenario("MR-changed", changed),
+        scenario("MR-lost", lost),
+        scenario("MR-twins", twins),
+        scenario("MR-input", from_store),
     ]
 }
 

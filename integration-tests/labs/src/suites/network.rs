@@ -32,7 +32,7 @@ use clerk::connection::{CallError, Connection};
 use futures::future::join_all;
 
 use crate::lab::{Lab, Timers};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 use sim::lock;
 use sim::network::{Calls, Network, Reply, Request, Server, Weather};
 
@@ -41,21 +41,21 @@ const SERVER: &str = "server";
 /// A call lasts as long as its handler: no deadline may end it.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        test("NET01", "network", "network: basic calls", basic),
-        test("NET02", "network", "network: messages are copies", types),
-        test("NET03", "network", "network: disabled ends", disconnect),
-        test("NET04", "network", "network: requests are counted", counts),
-        test("NET05", "network", "network: bytes are counted", bytes),
-        test("NET06", "network", "network: many concurrent ends", concurrent_many),
-        test("NET07", "network", "network: some calls are lost", unreliable).unreliable(),
-        test("NET08", "network", "network: concurrent calls on one end", concurrent_one),
-        test("NET09", "network", "network: no request of a disabled end comes later", regression1),
-        test("NET10", "network", "network: calls to a server that dies", killed),
-        test("NET11", "network", "network: 100,000 calls one by one", benchmark),
-        test("NET12", "network", "network: long delays that come and go", long_delay_race),
+        scenario("NET01", basic),
+        scenario("NET02", types),
+        scenario("NET03", disconnect),
+        scenario("NET04", counts),
+        scenario("NET05", bytes),
+        scenario("NET06", concurrent_many),
+        scenario("NET07", unreliable),
+        scenario("NET08", concurrent_one),
+        scenario("NET09", regression1),
+        scenario("NET10", killed),
+        scenario("NET11", benchmark),
+        scenario("NET12", long_delay_race),
     ]
 }
 
@@ -402,11 +402,9 @@ pub async fn long_delay_race(lab: Lab) -> anyhow::Result<()> {
 mod tests {
     use crate::grading;
     use crate::lab::Options;
-    use crate::sheet::Test;
 
     fn play(id: &str) {
-        let find = |tests: Vec<Test>| tests.into_iter().find(|test| test.id == id);
-        let test = find(super::tests()).unwrap();
+        let test = grading::catalogue().into_iter().find(|test| test.id == id).unwrap();
         for seed in 1..=5 {
             let options = Options { seed, net: test.net, timers: None };
             let outcome = grading::run(&test, &options);

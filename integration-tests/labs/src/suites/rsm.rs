@@ -13,34 +13,27 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use base::clock;
-use bytes::Bytes;
 use futures::future::join_all;
-use raft::rsm::{ExecuteError, Replica, Rows, StateMachine};
-use raft::storage::Read;
-use raft::types::EntryId;
-use serde::{Deserialize, Serialize};
+use raft::ExecuteError;
+use raft::rsm::toy::{self, Toy};
 
 use crate::lab::{Lab, Timers};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 use sim::cluster::{Bare, Cluster, Kind};
 use sim::network::majority_without;
-use sim::{Name, World, lock};
+use sim::{Name, lock};
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let part_a = |test: Test, name| test.mit(2025..=2026, "4A", name);
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        part_a(test("M01", "rsm", "increments one after the other", basic), "TestBasic4A"),
-        part_a(test("M02", "rsm", "concurrent increments", concurrent), "TestConcurrent4A"),
-        part_a(test("M03", "rsm", "a leader fails and comes back", leader_failure), "TestLeaderFailure4A"),
-        part_a(
-            test("M04", "rsm", "commands at a leader that is cut off", leader_partition),
-            "TestLeaderPartition4A",
-        ),
-        part_a(test("M05", "rsm", "restart with replay of the log", restart_replay), "TestRestartReplay4A"),
-        part_a(test("M06", "rsm", "shutdown while commands wait", shutdown), "TestShutdown4A"),
-        part_a(test("M07", "rsm", "restart, and commands again", restart_submit), "TestRestartSubmit4A"),
-        test("M08", "rsm", "restart from a snapshot", snapshot).mit(2025..=2026, "4C", "TestSnapshot4C"),
+        scenario("M01", basic),
+        scenario("M02", concurrent),
+        scenario("M03", leader_failure),
+        scenario("M04", leader_partition),
+        scenario("M05", restart_replay),
+        scenario("M06", shutdown),
+        scenario("M07", restart_submit),
+        scenario("M08", snapshot),
     ]
 }
 
@@ -52,47 +45,24 @@ const OVER_WITHIN: Duration = Duration::from_secs(11);
 /// Longer than any test: a command waits until it gets its answer.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     Inc,
     Null,
     Dec,
 }
 
-/// The machine.
-struct Counter {
-    world: World,
-}
-
 const COUNT: &[u8] = b"count";
+/// A server that applies a `Dec` has this key.
+const DEC: &[u8] = b"dec";
 
-fn count(rows: &(impl Read + ?Sized)) -> u64 {
-    rows.get(COUNT).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_be_bytes)
-}
-
-impl StateMachine for Counter {
-    type Command = Command;
-    type Output = u64;
-    type Query = ();
-    type Answer = u64;
-
-    fn load(&mut self, _rows: &dyn Read) {}
-
-    fn apply(&mut self, rows: &mut dyn Rows, id: EntryId, command: Command) -> u64 {
-        let mut count = count(rows);
-        match command {
-            Command::Inc => {
-                count += 1;
-                rows.put(Bytes::from_static(COUNT), Bytes::copy_from_slice(&count.to_be_bytes()));
-            }
-            Command::Null => {}
-            Command::Dec => self.world.fail(format!("entry {id} is a Dec: it was only sent to a minority")),
+impl Command {
+    fn of_toy(self) -> toy::Command {
+        match self {
+            Self::Inc => toy::Command::add(COUNT, 1),
+            Self::Null => toy::Command::new(COUNT, toy::Change::Get),
+            Self::Dec => toy::Command::put(DEC, &b"applied"[..]),
         }
-        count
-    }
-
-    fn query(&self, rows: &dyn Read, (): ()) -> u64 {
-        count(rows)
     }
 }
 
@@ -114,9 +84,7 @@ impl Rsm {
             None => config,
         };
         let cluster = lab.cluster(1, config)?;
-        let world = lab.world()?.clone();
-        let servers =
-            cluster.add(Kind::Bare(Bare::new("rsm", move || Counter { world: world.clone() })), SERVERS);
+        let servers = cluster.add(Kind::Bare(Bare::new("rsm", || Toy)), SERVERS);
         lab.set_peers(SERVERS);
         cluster.ready(TRY_FOR).await.map_err(|why| anyhow!(why))?;
         Ok(Self { lab: lab.clone(), cluster, servers, leader: Arc::default() })
@@ -124,10 +92,11 @@ impl Rsm {
 
     /// Submits at one server.
     async fn submit(&self, server: &Name, command: Command) -> Result<u64, ExecuteError> {
-        match self.cluster.replica::<Counter>(server) {
-            Some(replica) => Replica::execute(&replica, &command, FOREVER).await,
-            None => Err(ExecuteError::NotLeader { hint: None }),
-        }
+        let Some(replica) = self.cluster.replica::<Toy>(server) else {
+            return Err(ExecuteError::NotLeader { hint: None });
+        };
+        let outcome = replica.execute(&command.of_toy(), FOREVER).await?;
+        Ok(outcome.ok().and_then(|outcome| outcome.after).map_or(0, |cell| cell.number()))
     }
 
     /// The labs' onePartition: submits at one connected server after the other, of `part` if there
@@ -176,7 +145,11 @@ impl Rsm {
     }
 
     fn counters(&self) -> Vec<(Name, u64)> {
-        self.cluster.seen().into_iter().map(|seen| (seen.name, count(&*seen.probe.table))).collect()
+        self.cluster
+            .seen()
+            .into_iter()
+            .map(|seen| (seen.name, toy::count(&*seen.probe.table, COUNT)))
+            .collect()
     }
 
     /// Submits a command many times at once; returns the tasks that wait for the answers.
@@ -312,7 +285,12 @@ async fn leader_partition(lab: Lab) -> anyhow::Result<()> {
         let outcome = outcome?;
         ensure!(outcome.is_err(), "a command at a leader without a majority was answered {outcome:?}");
     }
-    all.check_counter(count, 3).await
+    all.check_counter(count, 3).await?;
+    for seen in all.cluster.seen() {
+        let applied = toy::look(&*seen.probe.table, DEC).is_some();
+        ensure!(!applied, "{} applied a Dec, which was only sent to a minority", seen.name);
+    }
+    Ok(())
 }
 
 async fn restart_replay(lab: Lab) -> anyhow::Result<()> {

@@ -15,38 +15,26 @@ use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::ctrl::CtrlClerk;
 
 use crate::lab::{Change, Lab, Setup, Store, leave};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
 const SHARDS: u32 = 10;
 const SERVERS: u64 = 3;
 
-/// The tests of this file.
-pub fn tests() -> Vec<Test> {
-    let basic =
-        |test: Test| test.mit(2020..=2023, "4A", "TestBasic").mit(2024..=2024, "5A", "TestBasic").real();
-    let multi =
-        |test: Test| test.mit(2020..=2023, "4A", "TestMulti").mit(2024..=2024, "5A", "TestMulti").real();
-    let suite = "shardctrler";
+/// The scenarios of this file.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        basic(test("C01", suite, "basic leave/join", leave_join)),
-        basic(test("C02", suite, "historical queries", historical_queries)),
-        basic(test("C03", suite, "move", moves)),
-        basic(test("C04", suite, "concurrent leave/join", concurrent_leave_join)),
-        basic(test("C05", suite, "minimal transfers after joins", |lab| minimal_after_joins(lab, false))),
-        basic(test("C06", suite, "minimal transfers after leaves", |lab| minimal_after_leaves(lab, false))),
-        test("C07", suite, "minimal transfers: one join, one leave", minimal_again)
-            .mit(2024..=2024, "5A", "TestMinimalAgain")
-            .real(),
-        multi(test("C08", suite, "multi-group join/leave", multi_leave_join)),
-        multi(test("C09", suite, "concurrent multi leave/join", concurrent_multi)),
-        multi(test("C10", suite, "minimal transfers after multijoins", |lab| minimal_after_joins(lab, true))),
-        multi(test("C11", suite, "minimal transfers after multileaves", |lab| {
-            minimal_after_leaves(lab, true)
-        })),
-        test("C12", suite, "same config on servers", same_config_on_servers)
-            .mit(2022..=2023, "4A", "TestMulti")
-            .mit(2024..=2024, "5A", "TestMulti")
-            .real(),
+        scenario("C01", leave_join),
+        scenario("C02", historical_queries),
+        scenario("C03", moves),
+        scenario("C04", concurrent_leave_join),
+        scenario("C05", |lab| minimal_after_joins(lab, false)),
+        scenario("C06", |lab| minimal_after_leaves(lab, false)),
+        scenario("C07", minimal_again),
+        scenario("C08", multi_leave_join),
+        scenario("C09", concurrent_multi),
+        scenario("C10", |lab| minimal_after_joins(lab, true)),
+        scenario("C11", |lab| minimal_after_leaves(lab, true)),
+        scenario("C12", same_config_on_servers),
     ]
 }
 

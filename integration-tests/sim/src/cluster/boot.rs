@@ -10,6 +10,7 @@ use clerk::api::{Address, GroupId};
 use clerk::connection::Connection;
 use futures::future::BoxFuture;
 use raft::config::Config;
+use raft::rsm::toy::Toy;
 use raft::rsm::{self, Parts, Replica, StateMachine, Threads};
 use raft::storage::Read;
 use raft::transport::{self, Inbox};
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{Cluster, Kind, Probe, Running};
 use crate::network::{Calls, Handler, Identity, Pass, PeerTransport, Reply, Request, Server};
-use crate::toy::{self, Toy};
+use crate::toy;
 use crate::{Name, lock};
 
 /// A state machine without a service.

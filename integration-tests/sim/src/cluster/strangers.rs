@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use base::socket::Key;
-use raft::storage::directory;
 use raft::types::{EntryId, NodeId};
+use raft_disk::directory;
 
 use super::{Cluster, Kind, Node};
 use crate::disk::Disk;

@@ -48,21 +48,21 @@ impl Identity {
 
     /// Checks whether the key is known by now.
     fn refresh(&self) {
-        if let Some(key_of) = self.key_of.as_ref().filter(|_| self.here.key.get() == 0) {
+        if let Some(key_of) = self.key_of.as_ref().filter(|_| self.here.key.get().is_none()) {
             self.here.key.learn(key_of());
         }
     }
 
     fn welcome(&self) -> Welcome {
         let Here { incarnation, boot, founders, .. } = self.here;
-        Welcome { key: self.here.key.get(), incarnation, boot, founders, ..Welcome::default() }
+        Welcome { key: self.here.key.on_wire(), incarnation, boot, founders, ..Welcome::default() }
     }
 
     fn hello(&self, to: NodeId) -> Hello {
         let Here { incarnation, boot, founders, group, node, .. } = self.here;
         Hello {
             cluster: self.here.cluster.clone(),
-            key: self.here.key.get(),
+            key: self.here.key.on_wire(),
             purpose: Purpose::PeerControl,
             group,
             from: node,
@@ -119,7 +119,8 @@ impl Pass {
     pub(super) fn enter(&self, server: &Server, group: u64) -> Result<(), String> {
         let Some(identity) = &server.identity else { return Ok(()) };
         identity.refresh();
-        let hello = Hello { cluster: self.cluster.clone(), key: self.key.get(), group, ..Hello::default() };
+        let hello =
+            Hello { cluster: self.cluster.clone(), key: self.key.on_wire(), group, ..Hello::default() };
         identity.judged(admit(&hello, &identity.here, &Known::default()))?;
         let welcome = identity.welcome();
         admit_server(&self.cluster, &self.key, self.keeps_key, &welcome)

@@ -15,8 +15,7 @@ use clerk::api::ctrl::{CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvReply, KvRequest, Write};
 use clerk::api::{Address, ConfigNum, GroupId, Seq, SessionId, Ticket, Version};
 use clerk::connection::{CallError, Connection};
-use raft::core::message::{Body, Chunk, Message, Verdict};
-use raft::core::table::TableReport;
+use raft::core::message::{Body, Chunk, Message, TableReport, Verdict};
 use raft::transport::{Incoming, Mailbox, Transport, mailbox};
 use raft::types::{Entry, EntryId, Index, Membership, NodeId, Payload, Term};
 

@@ -193,14 +193,14 @@ impl Sender {
     /// server would still introduce itself the same way.
     fn still_fits(&self, link: &Link) -> bool {
         let alive = self.side.alive.boot(self.peer);
-        alive.is_none_or(|alive| alive == link.boot) && self.side.here.key.get() == link.key
+        alive.is_none_or(|alive| alive == link.boot) && self.side.here.key.on_wire() == link.key
     }
 
     fn hello(&self) -> Hello {
         let here = &self.side.here;
         Hello {
             cluster: here.cluster.clone(),
-            key: here.key.get(),
+            key: here.key.on_wire(),
             purpose: self.purpose,
             group: here.group,
             from: here.node,

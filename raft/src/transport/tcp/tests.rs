@@ -303,10 +303,10 @@ async fn stay_apart(one: &mut Node, two: &mut Node) {
 
 #[tokio::test]
 async fn servers_of_other_founders_or_of_another_cluster_of_this_name_have_nothing_to_say_to_each_other() {
-    let key = |key| Here { key: Key::new(key), ..here(TWO, 22) };
+    let key = |key| Here { key: Key::from_wire(key), ..here(TWO, 22) };
     let cases = [
         (here(ONE, 11), Here { founders: 8, ..here(TWO, 22) }, Reason::OtherFounders),
-        (Here { key: Key::new(5), ..here(ONE, 11) }, key(6), Reason::OtherKey),
+        (Here { key: Key::from_wire(5), ..here(ONE, 11) }, key(6), Reason::OtherKey),
     ];
     for (first_here, second_here, reason) in cases {
         let (first, second) = (listen(ANY).await, listen(ANY).await);

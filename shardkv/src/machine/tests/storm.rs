@@ -79,9 +79,10 @@ impl Storm {
         let write = if delete { Write::Delete } else { put(&text) };
         if let Ok(KvReply::Written { version }) = self.groups[group].write(&key, write) {
             let before = self.truth.get(&key).map_or(0, |(_, version)| *version);
-            match delete {
-                true => assert!(version.0 == 0 || version.0 == before),
-                false => assert!(version.0 > before, "versions never return"),
+            if delete {
+                assert!(version.0 == 0 || version.0 == before)
+            } else {
+                assert!(version.0 > before, "versions never return")
             }
             let text = if delete { String::new() } else { text };
             self.truth.insert(key, (text, before.max(version.0)));
@@ -121,12 +122,11 @@ impl Storm {
             _ if self.early && self.random.random_bool(0.2) => activate(shard, config, &all),
             Some(cursor) => {
                 let mut chunk = rows::chunk(&source.rows, shard, PARAMS.shard_count, cursor.last.as_ref());
-                match chunk.is_empty() {
-                    true => activate(shard, config, &all),
-                    false => {
-                        chunk.truncate(self.random.random_range(1..=chunk.len()));
-                        install(shard, config, cursor, &chunk)
-                    }
+                if chunk.is_empty() {
+                    activate(shard, config, &all)
+                } else {
+                    chunk.truncate(self.random.random_range(1..=chunk.len()));
+                    install(shard, config, cursor, &chunk)
                 }
             }
         };
@@ -190,9 +190,10 @@ impl Storm {
         let written = self.truth.iter().filter(|(key, _)| shard_of(key, PARAMS.shard_count) == shard);
         written.into_iter().all(|(key, (text, version))| {
             let row = group.rows.get(&rows::value_key(key)).map(|row| rows::parse_value(&row));
-            match text.is_empty() {
-                true => row.is_none(),
-                false => row == Some((Version(*version), Bytes::copy_from_slice(text.as_bytes()))),
+            if text.is_empty() {
+                row.is_none()
+            } else {
+                row == Some((Version(*version), Bytes::copy_from_slice(text.as_bytes())))
             }
         })
     }

@@ -178,13 +178,13 @@ fn divide(place: &Path) -> std::io::Result<()> {
         let text = std::fs::read_to_string(place.join(name)).unwrap_or_default();
         text.split_whitespace().any(|controller| controller == "cpu")
     };
-    match has("cgroup.subtree_control") {
-        true => Ok(()),
-        false if has("cgroup.controllers") => write(&place.join("cgroup.subtree_control"), "+cpu"),
-        false => {
-            let error = std::io::Error::other("has no processor controller");
-            Err(said(place, &error))
-        }
+    if has("cgroup.subtree_control") {
+        Ok(())
+    } else if has("cgroup.controllers") {
+        write(&place.join("cgroup.subtree_control"), "+cpu")
+    } else {
+        let error = std::io::Error::other("has no processor controller");
+        Err(said(place, &error))
     }
 }
 

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use super::table::times_and_limits;
 use super::{Scaling, Step};
-use crate::bench::html::chart::nice;
-use crate::bench::html::page::{Page, count, table};
-use crate::bench::html::{GLOSSARY, Timeline, events, processes, settings};
-use crate::bench::text::{load, ms};
+use clerk_bench::html::chart::nice;
+use clerk_bench::html::page::{Page, count, table};
+use clerk_bench::html::{GLOSSARY, Timeline, events, processes, settings};
+use clerk_bench::words::{load, ms};
 
 const WIDTH: f64 = 620.0;
 const HEIGHT: f64 = 280.0;

@@ -16,12 +16,12 @@ use tempfile::TempDir;
 
 use super::caps::Caps;
 use crate::args;
-use crate::bench::process::Proc;
 use crate::cluster;
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
 use crate::local::{self, Directory};
 use crate::survey::survey;
+use clerk_bench::process::Proc;
 
 const FIRST_GROUP: u64 = 101;
 
@@ -86,7 +86,7 @@ impl Stage {
     /// Limits the servers of groups; not the controllers, which have little to do.
     pub(super) async fn limit(&mut self, reach: &Reach) -> Result<(), Failure> {
         let Some(caps) = &mut self.caps else { return Ok(()) };
-        let proc = Proc::new();
+        let proc = Proc::default();
         for (group, answers) in survey(reach, self.context.settle_until()).await.groups {
             for (address, status) in answers {
                 let unreached = |why: String| Failure::new("unavailable", format!("{address}: {why}"));

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Scaling, Step};
-use crate::bench::text::{load, ms};
 use crate::output::table;
+use clerk_bench::words::{load, ms};
 
 /// Letters of the longest bar.
 const BAR: f64 = 40.0;
@@ -82,7 +82,7 @@ pub(super) fn times_and_limits(step: &Step) -> [String; 6] {
 mod tests {
     use super::super::{Rebalance, Scaling, Step};
     use super::text;
-    use crate::bench::result::sample;
+    use clerk_bench::result::sample;
 
     #[test]
     fn throughput_is_shown_against_groups() {

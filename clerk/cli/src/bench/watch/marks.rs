@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use clerk::api::status::{ReplicaStatus, Role};
 use clerk::api::{Address, GroupId};
 
-use crate::bench::result::{ClusterFacts, Mark, MarkKind};
 use crate::context::Reach;
 use crate::status::name_of;
 use crate::survey::Survey;
+use clerk_bench::result::{ClusterFacts, Mark, MarkKind};
 
 /// So many looks in a row without an answer: the server is down. One may be lost in a crowd.
 const MISSES: u32 = 2;
@@ -91,7 +91,11 @@ pub(super) fn between(before: &Seen, after: &Seen, at_s: f64) -> Vec<Mark> {
         }
     }
     for (group, (term, leader)) in &after.leaders {
-        let who = if *group == 0 { "the controllers".to_owned() } else { format!("group {group}") };
+        let who = if *group == GroupId::CONTROLLERS.0 {
+            "the controllers".to_owned()
+        } else {
+            format!("group {group}")
+        };
         let known = before.leaders.get(group);
         if known.is_some_and(|(known, _)| known < term) {
             mark(MarkKind::Election, format!("{who}: {leader} leads, term {term}"));
@@ -126,7 +130,7 @@ mod tests {
     use clerk::api::GroupId;
 
     use super::{Seen, between};
-    use crate::bench::result::MarkKind;
+    use clerk_bench::result::MarkKind;
 
     fn kinds(before: &Seen, after: &Seen) -> Vec<MarkKind> {
         between(before, after, 1.0).into_iter().map(|mark| mark.kind).collect()

@@ -6,8 +6,8 @@ use std::time::Duration;
 use base::clock::Instant;
 use clerk::api::Address;
 
-use crate::bench::process::{Proc, Reading};
-use crate::bench::result::{Process, Usage};
+use clerk_bench::process::{Proc, Reading};
+use clerk_bench::result::{Process, Usage};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Intervals shorter than this say little: the kernel counts in hundredths of a second.
@@ -106,7 +106,7 @@ impl Tracked {
 
 impl Tracker {
     pub(super) fn new(started: Instant) -> Self {
-        let proc = Proc::new();
+        let proc = Proc::default();
         let mut generator = Tracked::default();
         generator.change_to(std::process::id(), &proc, false);
         Self {

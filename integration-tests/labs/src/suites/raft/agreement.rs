@@ -6,44 +6,21 @@ use rand::RngExt;
 use super::lab::RaftLab;
 use super::machine::Value;
 use super::mit;
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 use sim::Generator;
 
-pub(super) fn tests() -> Vec<Test> {
-    let backup_title = "leader backs up quickly over incorrect follower logs";
+pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        test("R04", "raft", "basic agreement", mit(3, basic_agree))
-            .mit(2020..=2023, "2B", "TestBasicAgree2B")
-            .mit(2024..=2026, "3B", "TestBasicAgree3B"),
-        test("R05", "raft", "RPC byte count", mit(3, rpc_bytes))
-            .mit(2020..=2023, "2B", "TestRPCBytes2B")
-            .mit(2024..=2026, "3B", "TestRPCBytes3B"),
-        test("R06", "raft", "test progressive failure of followers", mit(3, follower_failure))
-            .mit(2023..=2023, "2B", "TestFollowerFailure2B")
-            .mit(2024..=2026, "3B", "TestFollowerFailure3B"),
-        test("R07", "raft", "test failure of leaders", mit(3, leader_failure))
-            .mit(2023..=2023, "2B", "TestLeaderFailure2B")
-            .mit(2024..=2026, "3B", "TestLeaderFailure3B"),
-        test("R08", "raft", "agreement after follower reconnects", mit(3, fail_agree))
-            .mit(2020..=2023, "2B", "TestFailAgree2B")
-            .mit(2024..=2026, "3B", "TestFailAgree3B"),
-        test("R09", "raft", "no agreement if too many followers disconnect", mit(5, fail_no_agree))
-            .mit(2020..=2023, "2B", "TestFailNoAgree2B")
-            .mit(2024..=2026, "3B", "TestFailNoAgree3B"),
-        test("R10", "raft", "concurrent Start()s", mit(3, concurrent_starts))
-            .mit(2020..=2023, "2B", "TestConcurrentStarts2B")
-            .mit(2024..=2026, "3B", "TestConcurrentStarts3B"),
-        test("R11", "raft", "rejoin of partitioned leader", mit(3, rejoin))
-            .mit(2020..=2023, "2B", "TestRejoin2B")
-            .mit(2024..=2026, "3B", "TestRejoin3B"),
-        test("R12", "raft", backup_title, mit(5, backup)).mit(2020..=2023, "2B", "TestBackup2B").mit(
-            2024..=2026,
-            "3B",
-            "TestBackup3B",
-        ),
-        test("R13", "raft", "RPC counts aren't too high", mit(3, count))
-            .mit(2020..=2023, "2B", "TestCount2B")
-            .mit(2024..=2026, "3B", "TestCount3B"),
+        scenario("R04", mit(3, basic_agree)),
+        scenario("R05", mit(3, rpc_bytes)),
+        scenario("R06", mit(3, follower_failure)),
+        scenario("R07", mit(3, leader_failure)),
+        scenario("R08", mit(3, fail_agree)),
+        scenario("R09", mit(5, fail_no_agree)),
+        scenario("R10", mit(3, concurrent_starts)),
+        scenario("R11", mit(3, rejoin)),
+        scenario("R12", mit(5, backup)),
+        scenario("R13", mit(3, count)),
     ]
 }
 

@@ -10,33 +10,16 @@ use futures::future::try_join_all;
 use super::lab::RaftLab;
 use super::machine::Value;
 use super::mit;
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-pub(super) fn tests() -> Vec<Test> {
+pub(super) fn scenarios() -> Vec<Scenario> {
     let crashes = |raft| figure_8(raft, Figure8 { iterations: 1000, cuts: false });
     vec![
-        test("R17", "raft", "Figure 8", mit(5, crashes)).mit(2020..=2023, "2C", "TestFigure82C").mit(
-            2024..=2026,
-            "3C",
-            "TestFigure83C",
-        ),
-        test("R18", "raft", "unreliable agreement", mit(5, |raft| unreliable_agree(raft, true)))
-            .unreliable()
-            .mit(2020..=2023, "2C", "TestUnreliableAgree2C")
-            .mit(2024..=2026, "3C", "TestUnreliableAgree3C"),
-        test("R19", "raft", "Figure 8 (unreliable)", mit(5, figure_8_unreliable))
-            .unreliable()
-            .mit(2020..=2023, "2C", "TestFigure8Unreliable2C")
-            .mit(2024..=2026, "3C", "TestFigure8Unreliable3C"),
-        test("R20", "raft", "churn", mit(5, churn)).mit(2020..=2023, "2C", "TestReliableChurn2C").mit(
-            2024..=2026,
-            "3C",
-            "TestReliableChurn3C",
-        ),
-        test("R21", "raft", "unreliable churn", mit(5, churn))
-            .unreliable()
-            .mit(2020..=2023, "2C", "TestUnreliableChurn2C")
-            .mit(2024..=2026, "3C", "TestUnreliableChurn3C"),
+        scenario("R17", mit(5, crashes)),
+        scenario("R18", mit(5, |raft| unreliable_agree(raft, true))),
+        scenario("R19", mit(5, figure_8_unreliable)),
+        scenario("R20", mit(5, churn)),
+        scenario("R21", mit(5, churn)),
     ]
 }
 

@@ -4,21 +4,13 @@ use anyhow::ensure;
 
 use super::lab::RaftLab;
 use super::mit;
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-pub(super) fn tests() -> Vec<Test> {
+pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        test("R01", "raft", "initial election", mit(3, initial_election))
-            .mit(2020..=2023, "2A", "TestInitialElection2A")
-            .mit(2024..=2026, "3A", "TestInitialElection3A")
-            .gwu("2A", "TestInitialElection2A"),
-        test("R02", "raft", "election after network failure", mit(3, re_election))
-            .mit(2020..=2023, "2A", "TestReElection2A")
-            .mit(2024..=2026, "3A", "TestReElection3A")
-            .gwu("2A", "TestReElection2A"),
-        test("R03", "raft", "multiple elections", mit(7, many_elections))
-            .mit(2021..=2023, "2A", "TestManyElections2A")
-            .mit(2024..=2026, "3A", "TestManyElections3A"),
+        scenario("R01", mit(3, initial_election)),
+        scenario("R02", mit(3, re_election)),
+        scenario("R03", mit(7, many_elections)),
     ]
 }
 

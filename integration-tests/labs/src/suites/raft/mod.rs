@@ -29,12 +29,18 @@ pub(super) use persistence::{persist_1, persist_2_classic, persist_3};
 pub(super) use servers::{Servers, Style};
 
 use crate::lab::Lab;
-use crate::sheet::Test;
+use crate::sheet::Scenario;
 
-/// The tests of this folder.
-pub fn tests() -> Vec<Test> {
-    let parts = [election::tests, agreement::tests, persistence::tests, churn::tests, snapshots::tests];
-    parts.into_iter().flat_map(|tests| tests()).collect()
+/// The scenarios of this folder.
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        election::scenarios,
+        agreement::scenarios,
+        persistence::scenarios,
+        churn::scenarios,
+        snapshots::scenarios,
+    ];
+    parts.into_iter().flat_map(|scenarios| scenarios()).collect()
 }
 
 /// A scenario with this many servers, which are started for it.

@@ -2,23 +2,14 @@
 
 use super::lab::RaftLab;
 use super::mit;
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-pub(super) fn tests() -> Vec<Test> {
-    let persist_3_title = "partitioned leader and one follower crash, leader restarts";
+pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        test("R14", "raft", "basic persistence", mit(3, persist_1))
-            .mit(2020..=2023, "2C", "TestPersist12C")
-            .mit(2024..=2026, "3C", "TestPersist13C"),
-        test("R15", "raft", "more persistence", mit(5, persist_2)).mit(2025..=2026, "3C", "TestPersist23C"),
-        test("R15-classic", "raft", "more persistence", mit(5, persist_2_classic))
-            .mit(2020..=2023, "2C", "TestPersist22C")
-            .mit(2024..=2024, "3C", "TestPersist23C"),
-        test("R16", "raft", persist_3_title, mit(3, persist_3)).mit(2020..=2023, "2C", "TestPersist32C").mit(
-            2024..=2026,
-            "3C",
-            "TestPersist33C",
-        ),
+        scenario("R14", mit(3, persist_1)),
+        scenario("R15", mit(5, persist_2)),
+        scenario("R15-classic", mit(5, persist_2_classic)),
+        scenario("R16", mit(3, persist_3)),
     ]
 }
 

@@ -7,36 +7,30 @@ use super::lab::{Compacts, RaftLab};
 use super::servers::Style;
 use super::with;
 use crate::lab::Lab;
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
 /// Bytes of log and hard state that no server may reach.
 const LOG_BYTES_MAX: usize = 2000;
 
-pub(super) fn tests() -> Vec<Test> {
-    let all_crash = || compacting(all_crash);
-    let init = || compacting(init);
-    let mut tests: Vec<Test> = [Form::Now, Form::Year2021].into_iter().flat_map(common_tests).collect();
-    tests.extend([
-        test("R27", "raft", "crash and restart all servers", all_crash()).unreliable().mit(
-            2025..=2026,
-            "3D",
-            "TestSnapshotAllCrash3D",
-        ),
-        test("R27-reliable", "raft", "crash and restart all servers", all_crash())
-            .mit(2022..=2023, "2D", "TestSnapshotAllCrash2D")
-            .mit(2024..=2024, "3D", "TestSnapshotAllCrash3D"),
-        test("R28", "raft", "snapshot initialization after crash", init()).unreliable().mit(
-            2025..=2026,
-            "3D",
-            "TestSnapshotInit3D",
-        ),
-        test("R28-reliable", "raft", "snapshot initialization after crash", init()).mit(
-            2024..=2024,
-            "3D",
-            "TestSnapshotInit3D",
-        ),
-    ]);
-    tests
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let now = |id, trouble| scenario(id, compacting(move |raft| common(raft, trouble, Form::Now)));
+    let of_2021 = |id, trouble| scenario(id, compacting(move |raft| common(raft, trouble, Form::Year2021)));
+    vec![
+        now("R22", Trouble::None),
+        now("R23", Trouble::Disconnect),
+        now("R24", Trouble::Disconnect),
+        now("R25", Trouble::Crash),
+        now("R26", Trouble::Crash),
+        of_2021("R22-2021", Trouble::None),
+        of_2021("R23-2021", Trouble::Disconnect),
+        of_2021("R24-2021", Trouble::Disconnect),
+        of_2021("R25-2021", Trouble::Crash),
+        of_2021("R26-2021", Trouble::Crash),
+        scenario("R27", compacting(all_crash)),
+        scenario("R27-reliable", compacting(all_crash)),
+        scenario("R28", compacting(init)),
+        scenario("R28-reliable", compacting(init)),
+    ]
 }
 
 fn compacting<F>(
@@ -63,33 +57,6 @@ enum Trouble {
     None,
     Disconnect,
     Crash,
-}
-
-fn common_tests(form: Form) -> Vec<Test> {
-    let all = [
-        ("R22", "R22-2021", "snapshots basic", Trouble::None, false),
-        ("R23", "R23-2021", "install snapshots (disconnect)", Trouble::Disconnect, false),
-        ("R24", "R24-2021", "install snapshots (disconnect)", Trouble::Disconnect, true),
-        ("R25", "R25-2021", "install snapshots (crash)", Trouble::Crash, false),
-        ("R26", "R26-2021", "install snapshots (crash)", Trouble::Crash, true),
-    ];
-    let names = [
-        ("TestSnapshotBasic2D", "TestSnapshotBasic3D"),
-        ("TestSnapshotInstall2D", "TestSnapshotInstall3D"),
-        ("TestSnapshotInstallUnreliable2D", "TestSnapshotInstallUnreliable3D"),
-        ("TestSnapshotInstallCrash2D", "TestSnapshotInstallCrash3D"),
-        ("TestSnapshotInstallUnCrash2D", "TestSnapshotInstallUnCrash3D"),
-    ];
-    let declare = |((now, then, title, trouble, unreliable), (classic, newer))| {
-        let id = if form == Form::Now { now } else { then };
-        let declared = test(id, "raft", title, compacting(move |raft| common(raft, trouble, form)));
-        let declared = if unreliable { declared.unreliable() } else { declared };
-        match form {
-            Form::Year2021 => declared.mit(2021..=2021, "2D", classic),
-            Form::Now => declared.mit(2022..=2023, "2D", classic).mit(2024..=2026, "3D", newer),
-        }
-    };
-    all.into_iter().zip(names).map(declare).collect()
 }
 
 /// One server is away while the others commit so much that they compact their logs, then comes back.

@@ -24,149 +24,34 @@ mod controller;
 mod recovery;
 mod stage;
 
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-const SUITE: &str = "shardkv1";
-
-/// The tests of this file.
-#[expect(clippy::too_many_lines, reason = "a table, one row a test")]
-pub fn tests() -> Vec<Test> {
-    let five = |test: Test, part, name| test.mit(2025..=2026, part, name);
+/// The scenarios of this folder.
+pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        five(
-            test("N00", "shardcfg", "groups join and leave, shards stay balanced", basic::shardcfg),
-            "5A",
-            "TestBasic",
-        ),
-        five(
-            test("N01", SUITE, "the first configuration can be read", basic::init_query),
-            "5A",
-            "TestInitQuery5A",
-        )
-        .real(),
-        five(
-            test("N02", SUITE, "one group without its leader", basic::static_one_group),
-            "5A",
-            "TestStaticOneShardGroup5A",
-        )
-        .real(),
-        five(test("N03", SUITE, "a group joins", basic::join_basic), "5A", "TestJoinBasic5A").real(),
-        five(
-            test("N04", SUITE, "what was handed over is deleted", basic::delete_basic),
-            "5A",
-            "TestDeleteBasic5A",
-        )
-        .real(),
-        five(
-            test("N05", SUITE, "a group joins, another leaves and joins again", basic::join_leave_basic),
-            "5A",
-            "TestJoinLeaveBasic5A",
-        )
-        .real(),
-        five(
-            test("N06", SUITE, "many groups join and leave", basic::many_join_leave),
-            "5A",
-            "TestManyJoinLeaveReliable5A",
-        )
-        .real(),
-        five(
-            test("N07", SUITE, "many groups join and leave", basic::many_join_leave),
-            "5A",
-            "TestManyJoinLeaveUnreliable5A",
-        )
-        .unreliable(),
-        five(test("N08", SUITE, "all groups restart", basic::shutdown), "5A", "TestShutdown5A").real(),
-        five(
-            test("N09", SUITE, "groups that are down delay nobody else", basic::progress_shutdown),
-            "5A",
-            "TestProgressShutdown5A",
-        )
-        .real(),
-        five(
-            test("N10", SUITE, "shards that stay are served while others move", basic::progress_join),
-            "5A",
-            "TestProgressJoin5A",
-        ),
-        five(
-            test("N11", SUITE, "one client while groups join and leave", |lab| clerks::concurrent(lab, 1)),
-            "5A",
-            "TestOneConcurrentClerkReliable5A",
-        )
-        .real(),
-        five(
-            test("N12", SUITE, "many clients while groups join and leave", |lab| clerks::concurrent(lab, 10)),
-            "5A",
-            "TestManyConcurrentClerkReliable5A",
-        )
-        .real(),
-        five(
-            test("N13", SUITE, "one client while groups join and leave", |lab| clerks::concurrent(lab, 1)),
-            "5A",
-            "TestOneConcurrentClerkUnreliable5A",
-        )
-        .unreliable(),
-        five(
-            test("N14", SUITE, "many clients while groups join and leave", |lab| clerks::concurrent(lab, 10)),
-            "5A",
-            "TestManyConcurrentClerkUnreliable5A",
-        )
-        .unreliable(),
-        five(
-            test("N15", SUITE, "a join and a leave wait for a group that is down", recovery::join_leave),
-            "5B",
-            "TestJoinLeave5B",
-        ),
-        five(
-            test("N16", SUITE, "the controller dies in mid-change", recovery::recover_controller),
-            "5B",
-            "TestRecoverCtrler5B",
-        ),
-        five(
-            test("N17", SUITE, "concurrent controllers", recovery::concurrent_controllers),
-            "5C",
-            "TestConcurrentReliable5C",
-        )
-        .real(),
-        five(
-            test("N18", SUITE, "concurrent controllers", recovery::concurrent_controllers),
-            "5C",
-            "TestAcquireLockConcurrentUnreliable5C",
-        )
-        .unreliable(),
-        five(
-            test("N19", SUITE, "the controller is cut off in a join", recovery::partition_join),
-            "5C",
-            "TestPartitionControllerJoin5C",
-        ),
-        five(
-            test("N20", SUITE, "controllers that were cut off come back", |lab| {
-                recovery::partition_recovery(lab, 5)
-            }),
-            "5C",
-            "TestPartitionRecoveryReliableNoClerk5C",
-        ),
-        five(
-            test("N21", SUITE, "controllers that were cut off come back", |lab| {
-                recovery::partition_recovery(lab, 3)
-            }),
-            "5C",
-            "TestPartitionRecoveryUnreliableNoClerk5C",
-        )
-        .unreliable(),
-        five(
-            test("N22", SUITE, "controllers that were cut off come back, with clients", |lab| {
-                recovery::partition_recovery_with_clerks(lab, 5)
-            }),
-            "5C",
-            "TestPartitionRecoveryReliableClerks5C",
-        ),
-        five(
-            test("N23", SUITE, "controllers that were cut off come back, with clients", |lab| {
-                recovery::partition_recovery_with_clerks(lab, 3)
-            }),
-            "5C",
-            "TestPartitionRecoveryUnreliableClerks5C",
-        )
-        .unreliable(),
+        scenario("N00", basic::shardcfg),
+        scenario("N01", basic::init_query),
+        scenario("N02", basic::static_one_group),
+        scenario("N03", basic::join_basic),
+        scenario("N04", basic::delete_basic),
+        scenario("N05", basic::join_leave_basic),
+        scenario("N06", basic::many_join_leave),
+        scenario("N07", basic::many_join_leave),
+        scenario("N08", basic::shutdown),
+        scenario("N09", basic::progress_shutdown),
+        scenario("N10", basic::progress_join),
+        scenario("N11", |lab| clerks::concurrent(lab, 1)),
+        scenario("N12", |lab| clerks::concurrent(lab, 10)),
+        scenario("N13", |lab| clerks::concurrent(lab, 1)),
+        scenario("N14", |lab| clerks::concurrent(lab, 10)),
+        scenario("N15", recovery::join_leave),
+        scenario("N16", recovery::recover_controller),
+        scenario("N17", recovery::concurrent_controllers),
+        scenario("N18", recovery::concurrent_controllers),
+        scenario("N19", recovery::partition_join),
+        scenario("N20", |lab| recovery::partition_recovery(lab, 5)),
+        scenario("N21", |lab| recovery::partition_recovery(lab, 3)),
+        scenario("N22", |lab| recovery::partition_recovery_with_clerks(lab, 5)),
+        scenario("N23", |lab| recovery::partition_recovery_with_clerks(lab, 3)),
     ]
 }

@@ -16,92 +16,43 @@ mod snapshot;
 use anyhow::ensure;
 
 use super::raft::{self, Compacts, Figure8, RaftLab, Style, with};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-/// The tests of this folder.
-pub fn tests() -> Vec<Test> {
-    [part1(), part2(), part3(), snapshot::tests(), kv::tests()].into_iter().flatten().collect()
+/// The scenarios of this folder.
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    [raft_scenarios(), snapshot::scenarios(), kv::scenarios()].into_iter().flatten().collect()
 }
 
-macro_rules! on {
-    ($servers:literal, $scenario:expr) => {
-        with(Style::Sjtu, $servers, Compacts::Never, $scenario)
-    };
+/// The scenario `id` on this many servers that never compact.
+fn on<F>(
+    id: &'static str,
+    servers: u64,
+    play: impl Fn(RaftLab) -> F + Clone + Send + Sync + 'static,
+) -> Scenario
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    scenario(id, with(Style::Sjtu, servers, Compacts::Never, play))
 }
 
-fn part1() -> Vec<Test> {
-    let part = "part1";
-    vec![
-        test("J01", "sjtu", "leader election", on!(3, leader_election)).sjtu(
-            part,
-            "part1.leader_election",
-            10,
-        ),
-        test("J02", "sjtu", "re-election after failures", on!(5, re_election)).sjtu(
-            part,
-            "part1.re_election",
-            10,
-        ),
-    ]
-}
-
-fn part2() -> Vec<Test> {
-    let part = "part2";
-    let fail_agree = |lab| raft::fail_agree_without(lab, 0);
-    vec![
-        test("J03", "sjtu", "basic agreement", on!(3, raft::basic_agree)).sjtu(part, "part2.basic_agree", 10),
-        test("J04", "sjtu", "agreement while the leader is away", on!(3, fail_agree)).sjtu(
-            part,
-            "part2.fail_agree",
-            10,
-        ),
-        test("J05", "sjtu", "no agreement without a majority", on!(5, raft::fail_no_agree)).sjtu(
-            part,
-            "part2.fail_no_agree",
-            5,
-        ),
-        test("J06", "sjtu", "commands started at once", on!(3, raft::concurrent_starts)).sjtu(
-            part,
-            "part2.concurrent_start",
-            5,
-        ),
-        test("J07", "sjtu", "rejoin of a leader that was cut off", on!(3, raft::rejoin)).sjtu(
-            part,
-            "part2.rejoin",
-            5,
-        ),
-        test("J08", "sjtu", "fast backup over logs that differ", on!(5, raft::backup)).sjtu(
-            part,
-            "part2.backup",
-            5,
-        ),
-        test("J09", "sjtu", "few requests", on!(3, raft::count)).sjtu(part, "part2.rpc_count", 5),
-    ]
-}
-
-fn part3() -> Vec<Test> {
-    let part = "part3";
+fn raft_scenarios() -> Vec<Scenario> {
     let figure_8 = |iterations| move |lab| raft::figure_8(lab, Figure8 { iterations, cuts: true });
-    let unreliable_agree = |lab| raft::unreliable_agree(lab, false);
     vec![
-        test("J10", "sjtu", "persistence", on!(3, raft::persist_1)).sjtu(part, "part3.persist1", 5),
-        test("J11", "sjtu", "more persistence", on!(5, raft::persist_2_classic)).sjtu(
-            part,
-            "part3.persist2",
-            5,
-        ),
-        test("J12", "sjtu", "a leader comes back alone", on!(3, persist_3)).sjtu(part, "part3.persist3", 5),
-        test("J13", "sjtu", "Figure 8", on!(5, figure_8(1000))).sjtu(part, "part3.figure8", 2),
-        test("J14", "sjtu", "unreliable agreement", on!(5, unreliable_agree)).unreliable().sjtu(
-            part,
-            "part3.unreliable_agree",
-            2,
-        ),
-        test("J15", "sjtu", "Figure 8 (unreliable)", on!(5, figure_8(100))).unreliable().sjtu(
-            part,
-            "part3.unreliable_figure_8",
-            1,
-        ),
+        on("J01", 3, leader_election),
+        on("J02", 5, re_election),
+        on("J03", 3, raft::basic_agree),
+        on("J04", 3, |lab| raft::fail_agree_without(lab, 0)),
+        on("J05", 5, raft::fail_no_agree),
+        on("J06", 3, raft::concurrent_starts),
+        on("J07", 3, raft::rejoin),
+        on("J08", 5, raft::backup),
+        on("J09", 3, raft::count),
+        on("J10", 3, raft::persist_1),
+        on("J11", 5, raft::persist_2_classic),
+        on("J12", 3, persist_3),
+        on("J13", 5, figure_8(1000)),
+        on("J14", 5, |lab| raft::unreliable_agree(lab, false)),
+        on("J15", 5, figure_8(100)),
     ]
 }
 

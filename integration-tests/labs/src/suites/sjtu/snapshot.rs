@@ -6,32 +6,13 @@
 use anyhow::ensure;
 
 use super::{Compacts, RaftLab, Style, with};
-use crate::sheet::{Test, test};
+use crate::sheet::{Scenario, scenario};
 
-pub(super) fn tests() -> Vec<Test> {
-    let part = "part4";
+pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        test(
-            "J16",
-            "sjtu",
-            "a snapshot for a server that was away",
-            with(Style::Sjtu, 3, Compacts::WhenTold, basic),
-        )
-        .sjtu(part, "part4.basic_snapshot", 2),
-        test(
-            "J17",
-            "sjtu",
-            "a leader restarts from its snapshot",
-            with(Style::Sjtu, 3, Compacts::WhenTold, restore),
-        )
-        .sjtu(part, "part4.restore_snapshot", 2),
-        test(
-            "J18",
-            "sjtu",
-            "a second snapshot takes the place of the first",
-            with(Style::Sjtu, 3, Compacts::WhenTold, replace),
-        )
-        .sjtu(part, "part4.override_snapshot", 1),
+        scenario("J16", with(Style::Sjtu, 3, Compacts::WhenTold, basic)),
+        scenario("J17", with(Style::Sjtu, 3, Compacts::WhenTold, restore)),
+        scenario("J18", with(Style::Sjtu, 3, Compacts::WhenTold, replace)),
     ]
 }
 

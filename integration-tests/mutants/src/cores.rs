@@ -1,0 +1,153 @@
+//! Tests what a core does with messages that sound servers never send, or send only in a rare
+//! overload, so that no storm of sound servers shows it.
+
+use bytes::Bytes;
+use raft::config::Config;
+use raft::core::message::{Body, Chunk, Message, TableReport, Verdict};
+use raft::core::ready::{Apply, ReadId};
+use raft::core::role::Role;
+use raft::core::{Raft, Refused};
+use raft::storage::Restored;
+use raft::types::{Entry, EntryId, HardState, Index, Membership, NodeId, Payload, Term};
+
+/// A server of three in term 1, with five entries, all applied.
+fn server() -> Raft {
+    let entry = |index| Entry::new(EntryId::new(1, index), Payload::Empty);
+    let hard_state = HardState { term: Term(1), vote: None };
+    let restored = Restored { hard_state, entries: (1..=5).map(entry).collect(), ..Restored::default() };
+    let members = Membership::of([1, 2, 3].map(NodeId));
+    Raft::new(NodeId(1), members, Config::default(), restored, EntryId::new(1, 5))
+}
+
+fn says(raft: &mut Raft, term: u64, body: Body) -> Result<(), Refused> {
+    raft.step(NodeId(2), Message::new(Term(term), body))
+}
+
+/// The same server as the leader of term 2.
+fn elected() -> Raft {
+    let mut leader = server();
+    (0..=Config::default().election_ticks_max).for_each(|_| leader.tick());
+    let _ = says(&mut leader, 1, Body::PreVoteReply { asked: Term(2), granted: true });
+    let _ = says(&mut leader, 2, Body::VoteReply { granted: true });
+    leader
+}
+
+fn matched(index: u64, round: u64, room: u64) -> Body {
+    let (verdict, table) = (Verdict::Matched(Index(index)), TableReport::default());
+    Body::AppendReply { verdict, round, disk_low: false, owes: false, table, room }
+}
+
+/// Contradictions of every kind.
+pub(crate) fn differences() -> Result<(), String> {
+    let entries = vec![Entry::new(EntryId::new(2, 4), Payload::Empty)];
+    let prev = EntryId::new(1, 3);
+    let replaced =
+        Body::Append { prev, entries, commit: Index(0), round: 0, acked: EntryId::ZERO, differs: None };
+    let outcome = says(&mut server(), 2, replaced);
+    if !matches!(outcome, Err(Refused::SafetyViolation(_))) {
+        return Err(format!("a committed entry was replaced, and the answer is {outcome:?}"));
+    }
+    let rows = vec![(Bytes::from("key"), Bytes::from("value"))];
+    let members = Membership::of([1, 2, 3].map(NodeId));
+    let sound = Chunk::new(EntryId::new(1, 9), members, None, rows, true);
+    let mut flipped = sound.clone();
+    flipped.rows[0].1 = Bytes::from("valuf");
+    let lost = Chunk { total: !sound.total, ..sound };
+    for (what, chunk) in [("changed on their way", flipped), ("do not add up", lost)] {
+        if says(&mut server(), 1, Body::Chunk(chunk)).is_ok() {
+            return Err(format!("rows of a snapshot that {what} are taken"));
+        }
+    }
+    let mut leader = elected();
+    let was = matches!(leader.role(), Role::Leader(_));
+    let _ = says(&mut leader, 2, matched(99, 0, u64::MAX));
+    match (was, leader.role()) {
+        (true, Role::Follower { .. }) => Ok(()),
+        (_, role) => Err(format!("a leader that lacks entries goes on: {was} {role:?}")),
+    }
+}
+
+/// Where its Appends to server 2 begin, and how many entries they carry.
+fn appends(raft: &mut Raft) -> Vec<(u64, usize)> {
+    let ready = raft.take_ready();
+    raft.saved();
+    let to_two = ready.appends.into_iter().filter(|envelope| envelope.to == NodeId(2));
+    to_two
+        .filter_map(|envelope| match envelope.message.body {
+            Body::Append { prev, entries, .. } => Some((prev.index.0, entries.len())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Followers without room (correctness rule 77).
+pub(crate) fn backlogs() -> Result<(), String> {
+    // The server is full of entries that an old leader could not commit.
+    let limit = Config { unapplied_bytes_max: 1000, ..Config::default() };
+    let restored = Restored::default();
+    let mut follower =
+        Raft::new(NodeId(1), Membership::of([1, 2, 3].map(NodeId)), limit, restored, EntryId::ZERO);
+    for index in 1..4 {
+        let command = Payload::Command(Bytes::from(vec![0; 1000]));
+        let entries = vec![Entry::new(EntryId::new(1, index), command)];
+        let prev = if index == 1 { EntryId::ZERO } else { EntryId::new(1, index - 1) };
+        let append =
+            Body::Append { prev, entries, commit: Index(0), round: 0, acked: EntryId::ZERO, differs: None };
+        let _ = says(&mut follower, 1, append);
+    }
+    if follower.log().last().index != Index(3) {
+        return Err("entries that are not committed fill a follower".to_owned());
+    }
+    // Entries are in flight when the follower says that it dropped them.
+    let mut leader = elected();
+    appends(&mut leader);
+    let _ = says(&mut leader, 2, matched(6, 0, u64::MAX));
+    for _ in 0..2 {
+        let _ = leader.propose(Bytes::from_static(b"command"), false);
+        let _ = leader.read(ReadId(1));
+        appends(&mut leader);
+    }
+    let _ = says(&mut leader, 2, matched(6, 0, 0));
+    (0..Config::default().heartbeat_ticks).for_each(|_| leader.tick());
+    let beats = appends(&mut leader);
+    if beats.iter().any(|beat| *beat != (6, 0)) {
+        return Err(format!("a follower that is full at 6 is sent {beats:?}"));
+    }
+    // The message that there is room was lost; this one answers a heartbeat.
+    let _ = says(&mut leader, 2, matched(6, 1, 1000));
+    match appends(&mut leader).first() {
+        Some((6, 2)) => Ok(()),
+        other => Err(format!("a follower that has room again is sent {other:?}")),
+    }
+}
+
+/// The log's files keep entries that a follower lacks (correctness rule 79).
+pub(crate) fn kept() -> Result<(), String> {
+    let mut leader = elected();
+    appends(&mut leader);
+    let _ = says(&mut leader, 2, matched(6, 0, u64::MAX));
+    match leader.wanted() {
+        Index(0..=6) => Ok(()),
+        other => Err(format!("a follower is at 6, another is silent, and entries from {other} on are kept")),
+    }
+}
+
+/// A snapshot that the log overtook (correctness rule 78).
+pub(crate) fn stagings() -> Result<(), String> {
+    let mut follower = server();
+    let rows = vec![(Bytes::from("key"), Bytes::from("value"))];
+    let members = Membership::of([1, 2, 3].map(NodeId));
+    let first = Chunk::new(EntryId::new(1, 6), members, None, rows, false);
+    let _ = says(&mut follower, 1, Body::Chunk(first));
+    let entries = vec![Entry::new(EntryId::new(1, 6), Payload::Empty)];
+    let prev = EntryId::new(1, 5);
+    let append =
+        Body::Append { prev, entries, commit: Index(6), round: 0, acked: EntryId::ZERO, differs: None };
+    let _ = says(&mut follower, 1, append);
+    let apply = follower.take_ready().apply;
+    if apply.iter().any(|item| matches!(item, Apply::DropStaged)) {
+        Ok(())
+    } else {
+        Err(format!("rows that are not needed any more are kept: {apply:?}"))
+    }
+}
