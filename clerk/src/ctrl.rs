@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::api::config::{AddressBook, Move, Place, Sealed};
 use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recovery};
+use crate::api::placement::Placement;
 use crate::api::status::CtrlStatus;
 use crate::api::{Address, ConfigNum, Digest, Seq, SessionId, Ticket};
 use crate::connection::{CallError, Connection};
@@ -154,6 +155,17 @@ impl CtrlClerk {
     /// [`Error`].
     pub async fn plan(&self, change: Change) -> Result<Changed, Error> {
         changed(self.read(&CtrlRequest::Plan(change)).await?)
+    }
+
+    /// The weights and pins in force. Linearizable.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn placement(&self) -> Result<Placement, Error> {
+        match self.read(&CtrlRequest::Placement).await? {
+            CtrlReply::Placement(placement) => Ok(*placement),
+            reply => Err(odd(&reply)),
+        }
     }
 
     /// Waits up to two seconds at any controller for news; then answers with what there is,

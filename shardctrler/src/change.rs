@@ -11,6 +11,12 @@
 //! * Leave: repeating it for a group that left is harmless; a group that never joined is refused.
 //!   The last group leaves only by force, which parks all shards.
 //! * Move: pins nothing. The next Join or Leave balances as if there had been no Move.
+//! * Weigh: sets the weight of a group and rebalances. Pin: gives one shard to a group, where it stays.
+//!   Some group always has a weight above 0, and no shard is pinned to one of weight 0. A group that
+//!   leaves takes its weight and its pins with it.
+//! * DeclareLost: shards whose rows nobody has begin anew at their owners.
+//! * Arrange: several moves by a plan. Two operators may plan at the same time, so it is refused if
+//!   anything that the plan was made from has changed.
 //!
 //! The address book has its own version and keeps groups that left: rows may still be there.
 
@@ -18,10 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::codec::Skipped;
 use clerk::api::config::{
-    ADDRESS_BYTES_MAX, ADDRESSES_MAX, AddressBook, Assignment, Config, GROUPS_MAX, Move, NewGroup,
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, AddressBook, Assignment, Config, GROUPS_MAX, Move, NewGroup, Place,
     Registered, Sealed,
 };
 use clerk::api::ctrl::{Change, CtrlRefusal};
+use clerk::api::placement::{Placement, WEIGHT_MAX};
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 
 use crate::rebalance::{holder, rebalance};
@@ -35,6 +42,8 @@ pub struct Next {
     pub book: Option<AddressBook>,
     /// Group ids that are used for the first time.
     pub incarnations: BTreeMap<GroupId, Incarnation>,
+    /// The weights and pins, if they change.
+    pub placement: Option<Placement>,
 }
 
 /// The state before a change.
@@ -44,6 +53,8 @@ pub struct Present<'a> {
     pub book: &'a AddressBook,
     /// The data that each group id was first used with.
     pub incarnations: &'a BTreeMap<GroupId, Incarnation>,
+    /// The weights and pins in force.
+    pub placement: &'a Placement,
 }
 
 impl Present<'_> {
@@ -56,6 +67,11 @@ impl Present<'_> {
             Change::Join(groups) => self.join(groups),
             Change::Leave { groups, force } => self.leave(groups, *force),
             Change::Move { shard, group } => self.give(*shard, *group),
+            Change::Weigh { group, weight } => self.weigh(*group, *weight),
+            Change::Pin { shard, group } => self.pin(*shard, *group),
+            Change::Unpin { shard } => self.unpin(*shard),
+            Change::Arrange { made_from, placement, moves } => self.arrange(*made_from, *placement, moves),
+            Change::DeclareLost { shards, made_from } => self.declare_lost(shards, *made_from),
         }
     }
 
@@ -91,8 +107,9 @@ impl Present<'_> {
         }
         let joining = joining.iter().map(|group| (*group, named[group].incarnation));
         let groups = self.config.groups.iter().map(|(group, it)| (*group, *it)).chain(joining).collect();
-        let owners = rebalance(&self.config.shards, &ids(&groups));
-        Ok(Some(Next { config: self.succeed(groups, &owners), book, incarnations }))
+        let owners = rebalance(&self.config.shards, &ids(&groups), self.placement);
+        let config = self.succeed(groups, &owners);
+        Ok(Some(Next { book, incarnations, ..self.only(config) }))
     }
 
     fn may_join(&self, group: GroupId, new: &NewGroup) -> Result<(), CtrlRefusal> {
@@ -122,27 +139,155 @@ impl Present<'_> {
         if groups.is_empty() && !force {
             return Err(CtrlRefusal::LastGroup);
         }
-        let owners = rebalance(&self.config.shards, &ids(&groups));
-        Ok(Some(self.config_alone(self.succeed(groups, &owners))))
+        let staying = ids(&groups);
+        let placement = self.placement.of(&staying);
+        if !groups.is_empty() && !placement.weighs(&staying) {
+            return Err(CtrlRefusal::NothingWeighs);
+        }
+        let owners = rebalance(&self.config.shards, &staying, &placement);
+        let placement = self.placement_after(placement);
+        Ok(Some(Next { placement, ..self.only(self.succeed(groups, &owners)) }))
     }
 
     fn give(&self, shard: ShardId, group: GroupId) -> Result<Option<Next>, CtrlRefusal> {
-        let mut owners = self.config.shards.iter().map(|assignment| assignment.owner).collect::<Vec<_>>();
-        let last = ShardId(self.config.params.shard_count.saturating_sub(1));
-        let owner = owners.get_mut(shard.0 as usize).ok_or(CtrlRefusal::UnknownShard { shard, last })?;
-        if !self.config.groups.contains_key(&group) {
-            return Err(CtrlRefusal::UnknownGroup(group));
-        }
-        if owner.replace(group) == Some(group) {
+        let mut owners = self.owners();
+        if !self.give_one(&mut owners, shard, group)? {
             return Ok(None);
         }
-        base::mutant!("move-undone", owners = rebalance(&self.config.shards, &self.config.group_ids()));
-        Ok(Some(self.config_alone(self.succeed(self.config.groups.clone(), &owners))))
+        base::mutant!(
+            "move-undone",
+            owners = rebalance(&self.config.shards, &self.config.group_ids(), self.placement)
+        );
+        Ok(Some(self.only(self.succeed(self.config.groups.clone(), &owners))))
     }
 
-    /// A next state in which the address book is as it is.
-    fn config_alone(&self, config: Sealed) -> Next {
-        Next { config, book: None, incarnations: BTreeMap::new() }
+    fn owners(&self) -> Vec<Option<GroupId>> {
+        self.config.shards.iter().map(|assignment| assignment.owner).collect()
+    }
+
+    /// Gives a shard to a group, unless it is pinned to another one. Returns whether it moves.
+    fn give_one(
+        &self,
+        owners: &mut [Option<GroupId>],
+        shard: ShardId,
+        group: GroupId,
+    ) -> Result<bool, CtrlRefusal> {
+        self.is_shard(shard)?;
+        self.is_joined(group)?;
+        match self.placement.pin(shard).filter(|pinned| *pinned != group) {
+            Some(group) => Err(CtrlRefusal::Pinned { shard, group }),
+            None => Ok(owners[shard.0 as usize].replace(group) != Some(group)),
+        }
+    }
+
+    fn is_joined(&self, group: GroupId) -> Result<(), CtrlRefusal> {
+        match self.config.groups.contains_key(&group) {
+            true => Ok(()),
+            false => Err(CtrlRefusal::UnknownGroup(group)),
+        }
+    }
+
+    fn is_shard(&self, shard: ShardId) -> Result<(), CtrlRefusal> {
+        let count = self.config.params.shard_count;
+        match shard.0 < count {
+            true => Ok(()),
+            false => Err(CtrlRefusal::UnknownShard { shard, last: ShardId(count.saturating_sub(1)) }),
+        }
+    }
+
+    fn weigh(&self, group: GroupId, weight: u32) -> Result<Option<Next>, CtrlRefusal> {
+        self.is_joined(group)?;
+        let ids = self.config.group_ids();
+        let wanted = self.placement.weighed(group, weight);
+        let mut pinned = self.placement.pinned_to(group);
+        if let Some(first) = pinned.next().filter(|_| weight == 0) {
+            return Err(CtrlRefusal::HasPins { group, first, count: 1 + pinned.count() as u32 });
+        }
+        if !wanted.weighs(&ids) {
+            return Err(CtrlRefusal::NothingWeighs);
+        }
+        let owners = rebalance(&self.config.shards, &ids, &wanted);
+        Ok(self.placed(wanted, &owners))
+    }
+
+    fn pin(&self, shard: ShardId, group: GroupId) -> Result<Option<Next>, CtrlRefusal> {
+        self.is_shard(shard)?;
+        self.is_joined(group)?;
+        if self.placement.weight(group) == 0 {
+            return Err(CtrlRefusal::Drained(group));
+        }
+        let (mut wanted, mut owners) = (self.placement.clone(), self.owners());
+        wanted.pins.insert(shard, group);
+        owners[shard.0 as usize] = Some(group);
+        Ok(self.placed(wanted, &owners))
+    }
+
+    fn unpin(&self, shard: ShardId) -> Result<Option<Next>, CtrlRefusal> {
+        self.is_shard(shard)?;
+        let mut wanted = self.placement.clone();
+        wanted.pins.remove(&shard);
+        Ok(self.placed(wanted, &self.owners()))
+    }
+
+    fn arrange(
+        &self,
+        made_from: Place,
+        placement: u64,
+        moves: &BTreeMap<ShardId, GroupId>,
+    ) -> Result<Option<Next>, CtrlRefusal> {
+        let same = made_from == self.config.place() && placement == self.placement.version;
+        if !same && !base::mutant!("outdated-plan-accepted") {
+            return Err(CtrlRefusal::Outdated { made_from: made_from.num, newest: self.config.num });
+        }
+        let mut owners = self.owners();
+        for (shard, group) in moves {
+            self.give_one(&mut owners, *shard, *group)?;
+            if self.placement.weight(*group) == 0 {
+                return Err(CtrlRefusal::Drained(*group));
+            }
+        }
+        Ok(self.placed(self.placement.clone(), &owners))
+    }
+
+    /// The owners stay: they begin these shards anew.
+    fn declare_lost(
+        &self,
+        shards: &BTreeSet<ShardId>,
+        made_from: Place,
+    ) -> Result<Option<Next>, CtrlRefusal> {
+        if shards.is_empty() {
+            return Err(CtrlRefusal::NothingNamed);
+        }
+        if made_from != self.config.place() {
+            return Err(CtrlRefusal::Outdated { made_from: made_from.num, newest: self.config.num });
+        }
+        for shard in shards {
+            self.is_shard(*shard)?;
+            self.config.owner(*shard).ok_or(CtrlRefusal::Unowned(*shard))?;
+        }
+        let next = self.succeed(self.config.groups.clone(), &self.owners());
+        let config = Config { lost: shards.clone(), ..next.config().as_ref().clone() };
+        Ok(Some(self.only(Sealed::new(config))))
+    }
+
+    /// What follows if the weights and pins become `placement` and the shards go to `owners`; none if
+    /// nothing changes. The groups stay.
+    fn placed(&self, placement: Placement, owners: &[Option<GroupId>]) -> Option<Next> {
+        let moves = owners != self.owners();
+        let config =
+            if moves { self.succeed(self.config.groups.clone(), owners) } else { self.config.clone() };
+        let placement = self.placement_after(placement);
+        (moves || placement.is_some()).then(|| Next { placement, ..self.only(config) })
+    }
+
+    /// The same with a new version, if it is another one than that in force.
+    fn placement_after(&self, wanted: Placement) -> Option<Placement> {
+        let version = self.placement.version.saturating_add(1);
+        (wanted != *self.placement).then_some(Placement { version, ..wanted })
+    }
+
+    fn only(&self, config: Sealed) -> Next {
+        Next { config, book: None, incarnations: BTreeMap::new(), placement: None }
     }
 
     /// The next configuration. Each shard remembers its newest owner in any earlier one, even
@@ -160,6 +305,7 @@ impl Present<'_> {
             params: present.params,
             shards: present.shards.iter().zip(owners).map(next).collect(),
             groups,
+            lost: BTreeSet::new(),
             more: Skipped::NONE,
         })
     }
@@ -183,7 +329,10 @@ pub fn check(change: &Change) -> Result<(), CtrlRefusal> {
         Change::Join(groups) => {
             groups.iter().try_for_each(|(group, new)| check_group(*group, &new.addresses))
         }
-        Change::Leave { .. } | Change::Move { .. } => Ok(()),
+        Change::Weigh { weight, .. } if *weight > WEIGHT_MAX => {
+            Err(CtrlRefusal::WeightTooLarge { weight: *weight, limit: WEIGHT_MAX })
+        }
+        _ => Ok(()),
     }
 }
 

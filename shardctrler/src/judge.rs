@@ -33,7 +33,7 @@ impl JudgeRows for Table {
                     _ => Ok(()),
                 }
             }
-            [0x02 | 0x03 | 0x05 | 0x06, ..] => Ok(()),
+            [0x02 | 0x03 | 0x05 | 0x06 | 0x07, ..] => Ok(()),
             _ => Err("its key is of no kind that this build knows".to_owned()),
         }
     }

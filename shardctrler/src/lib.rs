@@ -6,11 +6,12 @@
 //!
 //! use clerk::api::GroupId;
 //! use clerk::api::config::Assignment;
+//! use clerk::api::placement::Placement;
 //! use shardctrler::rebalance::rebalance;
 //!
 //! // Four shards with group 1; group 2 joins. Two shards move, and no more.
 //! let of_one = Assignment { owner: Some(GroupId(1)), last_owner: None };
-//! let owners = rebalance(&[of_one; 4], &BTreeSet::from([GroupId(1), GroupId(2)]));
+//! let owners = rebalance(&[of_one; 4], &BTreeSet::from([GroupId(1), GroupId(2)]), &Placement::default());
 //! assert_eq!(owners, [1, 1, 2, 2].map(|group| Some(GroupId(group))));
 //! ```
 //!

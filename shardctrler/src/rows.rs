@@ -9,6 +9,7 @@
 //! | 0x04, number (u64, big-endian) | that configuration |
 //! | 0x05... | sessions ([`raft::rsm::sessions`]) |
 //! | 0x06 | number of the oldest configuration, if that is not 0: the controllers were recovered there |
+//! | 0x07 | weights and pins, once one was set ([`Placement`]) |
 //!
 //! Every value is written by [`base::codec`]; a configuration is stored as its maker wrote it.
 //! Configurations are never deleted: the history is the cluster's memory of where rows may be.
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clerk::api::config::{AddressBook, Sealed};
+use clerk::api::placement::Placement;
 use clerk::api::{ConfigNum, Digest, GroupId, Incarnation};
 use raft::rsm::Rows;
 use raft::storage::{Read, ScanLimit, unreadable};
@@ -30,6 +32,7 @@ const CONFIG: u8 = 0x04;
 /// Where the session rows start.
 pub const SESSIONS: &[u8] = &[0x05];
 const OLDEST: &[u8] = &[0x06];
+const PLACEMENT: &[u8] = &[0x07];
 
 /// Configurations of one page.
 pub const PAGE_CONFIGS: usize = 64;
@@ -145,6 +148,16 @@ pub fn put_config(rows: &mut dyn Rows, config: &Sealed) {
 /// Replaces the address book.
 pub fn put_book(rows: &mut dyn Rows, book: &AddressBook) {
     put(rows, BOOK, book);
+}
+
+/// The weights and pins in force.
+pub fn placement(rows: &dyn Read) -> Placement {
+    rows.get(PLACEMENT).map_or_else(Placement::default, |value| read(&value))
+}
+
+/// Replaces the weights and pins.
+pub fn put_placement(rows: &mut dyn Rows, placement: &Placement) {
+    put(rows, PLACEMENT, placement);
 }
 
 /// Remembers the data a group id is first used with.

@@ -114,6 +114,7 @@ impl Service {
                 self.query(Query::Plan(change)).await
             }
             CtrlRequest::Query(num) => self.query(Query::Config(num)).await,
+            CtrlRequest::Placement => self.query(Query::Placement).await,
             CtrlRequest::History { after } => self.query(Query::History { after }).await,
             CtrlRequest::Watch { after, digest, book } => {
                 self.watch(Place { num: after, digest }, book).await

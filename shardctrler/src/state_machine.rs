@@ -11,7 +11,7 @@
 //! whatever has happened since. The moves of a change are not recorded: they are the difference
 //! between the configuration it made and the one before, and both are kept forever.
 //!
-//! The newest configuration, the address book, the known group ids and the sessions are cached; all
+//! The newest configuration, the address book, the placement, the known group ids and the sessions are cached; all
 //! of it is rebuilt from rows by [`StateMachine::load`].
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use base::codec;
 use bytes::Bytes;
 use clerk::api::config::{AddressBook, Config, GROUPS_MAX, Params, Place, Sealed};
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, News, Recovery};
+use clerk::api::placement::Placement;
 use clerk::api::{ConfigNum, GroupId, Incarnation, SessionId, Ticket};
 use raft::rsm::sessions::{Check, Sessions};
 use raft::rsm::{Rows, StateMachine};
@@ -59,6 +60,8 @@ pub enum Query {
         /// The number; none: from configuration 0 on.
         after: Option<ConfigNum>,
     },
+    /// The weights and pins in force.
+    Placement,
 }
 
 /// The controller's reply, or why it did not do it.
@@ -98,6 +101,7 @@ struct Known {
     config: Sealed,
     book: AddressBook,
     incarnations: BTreeMap<GroupId, Incarnation>,
+    placement: Placement,
     sessions: Sessions,
 }
 
@@ -111,12 +115,14 @@ impl Known {
             config,
             book: rows::whole_book(rows),
             incarnations: rows::incarnations(rows),
+            placement: rows::placement(rows),
             sessions: Sessions::load(Bytes::from_static(rows::SESSIONS), rows),
         })
     }
 
     fn present(&self) -> Present<'_> {
-        Present { config: &self.config, book: &self.book, incarnations: &self.incarnations }
+        let Self { config, book, incarnations, placement, .. } = self;
+        Present { config, book, incarnations, placement }
     }
 
     /// Judges `change`, and makes a configuration if one results.
@@ -137,7 +143,7 @@ impl Known {
     }
 
     fn adopt(&mut self, rows: &mut dyn Rows, next: Next) {
-        let Next { config, book, incarnations } = next;
+        let Next { config, book, incarnations, placement } = next;
         if config.num > self.config.num {
             tracing::info!(config = config.num.0, digest = %config.digest(), groups = ?config.groups.keys(), "new configuration");
             rows::put_config(rows, &config);
@@ -147,6 +153,11 @@ impl Known {
             tracing::info!(version = book.version, "new address book");
             rows::put_book(rows, &book);
             self.book = book;
+        }
+        if let Some(placement) = placement {
+            tracing::info!(version = placement.version, weights = ?placement.weights, "new weights or pins");
+            rows::put_placement(rows, &placement);
+            self.placement = placement;
         }
         for (group, incarnation) in incarnations {
             rows::put_incarnation(rows, group, incarnation);
@@ -317,6 +328,7 @@ impl StateMachine for Controller {
                 };
                 Ok(CtrlReply::Config(config, known.book.clone()))
             }
+            Query::Placement => Ok(CtrlReply::Placement(Box::new(known.placement.clone()))),
             Query::History { after } => {
                 let (configs, book) = (rows::configs_after(rows, after), known.book.clone());
                 Ok(CtrlReply::Configs(Box::new(News { configs, newest: known.config.num, book })))

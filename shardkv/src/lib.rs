@@ -29,6 +29,7 @@
 //! 3. [`service`], the interface of a replica, and [`server`], its sockets.
 
 mod leader;
+mod load;
 pub mod machine;
 mod measured;
 pub mod server;

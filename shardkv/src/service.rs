@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::leader::{ConfigWatcher, Knowledge, Mover, Progress};
+use crate::load::Loads;
 use crate::machine::command::{Command, Outcome, Query};
 use crate::machine::{Machine, Standing};
 use crate::machine::{check, rows};
@@ -72,6 +73,7 @@ pub struct Service {
     progress: Progress,
     offers: Offers,
     measures: Measures,
+    loads: Loads,
     tasks: std::sync::Mutex<JoinSet<()>>,
 }
 
@@ -109,9 +111,24 @@ impl Service {
         let mut tasks = JoinSet::new();
         tasks.spawn(watcher.run().in_current_span());
         tasks.spawn(mover.run().in_current_span());
+        let loads = Loads::default();
+        tasks.spawn(loads.clone().follow().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
         let (offers, measures) = (Offers::default(), Measures::new(&measured::VERBS));
-        Self { group, members, facts, replica, standing, knowledge, named, progress, offers, measures, tasks }
+        Self {
+            group,
+            members,
+            facts,
+            replica,
+            standing,
+            knowledge,
+            named,
+            progress,
+            offers,
+            measures,
+            loads,
+            tasks,
+        }
     }
 
     pub fn group(&self) -> GroupId {
@@ -263,11 +280,14 @@ impl Service {
             KvRequest::Get { key, config } => {
                 let shard = self.home(&key, config)?;
                 let room = room.reservation();
-                self.query(Query::Get { shard, key, config, room: room.clone() }).await?.reply()
+                let reply = self.query(Query::Get { shard, key, config, room: room.clone() }).await?.reply();
+                self.has_read(shard, reply)
             }
             KvRequest::Write { key, write, ticket, config } => {
                 let shard = self.home(&key, config)?;
-                write.check(self.params()?)?;
+                let params = self.params()?;
+                write.check(params)?;
+                self.loads.write(shard, params.shard_count, 1, key.len() + write.bytes());
                 let freeing = matches!(write, Write::Delete);
                 let command = Command::Write { shard, key, write, ticket, config };
                 match freeing {
@@ -282,7 +302,7 @@ impl Service {
                     check_key(key, params)?;
                     write.check(params)?;
                 }
-                check_batch(&writes)?;
+                self.loads.write(shard, params.shard_count, writes.len(), check_batch(&writes)?);
                 match writes.iter().all(|(_, write)| matches!(write, Write::Delete)) {
                     true => self.execute_freeing(Command::Batch { shard, writes, ticket, config }).await,
                     false => self.execute(Command::Batch { shard, writes, ticket, config }).await,
@@ -291,7 +311,8 @@ impl Service {
             KvRequest::Scan { shard, after, limit, config } => {
                 self.admit(shard, config)?;
                 let room = room.reservation();
-                self.query(Query::Scan { shard, after, limit, config, room: room.clone() }).await?.reply()
+                let page = Query::Scan { shard, after, limit, config, room: room.clone() };
+                self.has_read(shard, self.query(page).await?.reply())
             }
             KvRequest::Config => self.config(),
             // (Boxed: the future of every request is as large as that of the largest.)
@@ -300,10 +321,17 @@ impl Service {
         }
     }
 
+    fn has_read(&self, shard: ShardId, reply: Result<KvReply, KvRefusal>) -> Result<KvReply, KvRefusal> {
+        let reply = reply?;
+        self.loads.read(shard, || self.params().map_or(0, |params| params.shard_count), &reply);
+        Ok(reply)
+    }
+
     async fn status(&self) -> KvStatus {
         let replica = host::replica_status(&self.facts, &self.replica.status());
         let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
-        let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &known);
+        let loads = self.loads.clone();
+        let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &loads, &known);
         let status = self.replica.read(read).await;
         let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
         let sessions = self.standing.borrow().sessions.read();
@@ -476,14 +504,14 @@ fn named(request: &KvRequest) -> ConfigNum {
 
 /// Refuses a batch that would make an entry larger than a single write may be. An entry that does
 /// not fit a frame between replicas could be logged but never replicated (correctness rules 22b,
-/// 49).
-fn check_batch(writes: &[(Bytes, Write)]) -> Result<(), KvRefusal> {
+/// 49). Returns its bytes.
+fn check_batch(writes: &[(Bytes, Write)]) -> Result<usize, KvRefusal> {
     let bytes: usize = writes.iter().map(|(key, write)| key.len() + write.bytes()).sum();
     match writes.len() > 1 && bytes > BATCH_BYTES_MAX {
         true => Err(KvRefusal::Malformed(format!(
             "a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts"
         ))),
-        false => Ok(()),
+        false => Ok(bytes),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use clerk::api::config::{Config, Sealed};
-use clerk::api::status::{KvStatus, ReplicaStatus, Sessions, ShardPhase, ShardStatus};
+use clerk::api::status::{KvStatus, ReplicaStatus, Sessions, ShardLoad, ShardPhase, ShardStatus};
 use clerk::api::{GroupId, ShardId};
 use raft::storage::Read;
 
 use crate::leader::{Knowledge, Progress};
+use crate::load::Loads;
 use crate::machine::rows;
 use crate::machine::shard::ShardState;
 
@@ -18,6 +19,7 @@ pub(crate) fn of(
     replica: ReplicaStatus,
     rows: &dyn Read,
     progress: &Progress,
+    loads: &Loads,
     known: &Knowledge,
 ) -> KvStatus {
     let config = rows::config(rows);
@@ -27,6 +29,7 @@ pub(crate) fn of(
         Some(config) => states
             .into_iter()
             .filter_map(|(shard, state)| shard_status(rows, config, progress, shard, state))
+            .map(|status| ShardStatus { load: loads.of(status.shard), ..status })
             .collect(),
         None => Vec::new(),
     };
@@ -67,5 +70,6 @@ fn shard_status(
     };
     let meta = rows::meta(rows, shard);
     let num = state.moving();
-    Some(ShardStatus { shard, phase, num, peer, rows: meta.rows, bytes: meta.bytes, progress })
+    let (rows, bytes, load) = (meta.rows, meta.bytes, ShardLoad::default());
+    Some(ShardStatus { shard, phase, num, peer, rows, bytes, progress, load })
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::args::{self, Joining, Waiting};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
+use crate::forecast::{Forecast, MIB, MOVE_BYTES_PER_SECOND, forecast};
 use crate::output::table;
 use crate::settle::{settle, shown};
 use crate::survey::{Answers, speaker, survey};
@@ -113,19 +114,31 @@ async fn known_addresses(ctrl: &CtrlClerk, group: GroupId) -> Result<Vec<Address
 }
 
 /// Makes a change and waits until it has settled.
-async fn change(
+pub(crate) async fn change(
     context: &Context,
     reach: &Reach,
     asked: Change,
     leaving: BTreeSet<GroupId>,
     waiting: Waiting,
 ) -> Result<(), Failure> {
+    change_and_tell(context, reach, asked, leaving, waiting, (json!({}), String::new())).await
+}
+
+/// The same, with more to tell in front of what becomes of it.
+pub(crate) async fn change_and_tell(
+    context: &Context,
+    reach: &Reach,
+    asked: Change,
+    leaving: BTreeSet<GroupId>,
+    waiting: Waiting,
+    (more, first): (Value, String),
+) -> Result<(), Failure> {
     let (started, until) = (Instant::now(), context.settle_until());
     if waiting.dry_run {
         let plan = reach.ctrl(context.data_until()).plan(asked).await?;
-        let mut document = document(&plan, false, 0.0);
-        document["dry_run"] = Value::Bool(true);
-        context.output.answer(&document, || moves_text(&plan, "would move"));
+        let forecast = forecast(&survey(reach, context.data_until()).await, &plan.moves);
+        let document = with(planned_document(&plan, &forecast), more);
+        context.output.answer(&document, || first + &planned_text(&plan, &forecast));
         return Ok(());
     }
     on_interrupt("interrupted: the change may have been made", "`clerk query` shows the configuration");
@@ -140,8 +153,8 @@ async fn change(
     let seconds = started.elapsed().as_secs_f64();
     let is_settled = matches!(settled, Some(Ok(())));
     let parked = if is_settled { parked(reach, &leaving, until).await } else { String::new() };
-    context.output.answer(&document(&changed, is_settled, seconds), || {
-        let mut text = moves_text(&changed, "moved");
+    context.output.answer(&with(document(&changed, is_settled, seconds), more), || {
+        let mut text = first + &moves_text(&changed, "moved", None);
         if is_settled {
             let _ = writeln!(text, "configuration {num} is settled after {seconds:.1} s");
         }
@@ -182,7 +195,37 @@ fn document(changed: &Changed, settled: bool, seconds: f64) -> Value {
     json!({"config": changed.config.0, "moves": moves, "settled": settled, "seconds": seconds})
 }
 
-fn moves_text(changed: &Changed, verb: &str) -> String {
+/// A document with the fields of another one.
+fn with(mut document: Value, more: Value) -> Value {
+    if let (Some(fields), Value::Object(more)) = (document.as_object_mut(), more) {
+        fields.extend(more);
+    }
+    document
+}
+
+fn planned_document(plan: &Changed, forecast: &Forecast) -> Value {
+    let shards: Vec<u32> = forecast.unknown.iter().map(|shard| shard.0).collect();
+    let more = json!({
+        "dry_run": true, "bytes": forecast.total(), "estimated_seconds": forecast.seconds, "unknown": shards,
+    });
+    with(document(plan, false, 0.0), more)
+}
+
+fn planned_text(plan: &Changed, forecast: &Forecast) -> String {
+    let mut text = moves_text(plan, "would move", Some(forecast));
+    if !plan.moves.is_empty() {
+        let (mib, seconds) = (forecast.total() as f64 / MIB, forecast.seconds.ceil());
+        let rate = MOVE_BYTES_PER_SECOND / MIB;
+        let _ = writeln!(text, "{mib:.1} MiB, about {seconds} s if a group sends and receives {rate} MiB/s");
+    }
+    if !forecast.unknown.is_empty() {
+        let shards: Vec<ShardId> = forecast.unknown.iter().copied().collect();
+        let _ = writeln!(text, "no group says what it has of: {}", ranges(&shards));
+    }
+    text
+}
+
+fn moves_text(changed: &Changed, verb: &str, forecast: Option<&Forecast>) -> String {
     let mut routes: BTreeMap<(u64, u64), Vec<ShardId>> = BTreeMap::new();
     for moved in &changed.moves {
         routes.entry((id(moved.from), id(moved.to))).or_default().push(moved.shard);
@@ -190,7 +233,11 @@ fn moves_text(changed: &Changed, verb: &str) -> String {
     let mut text = format!("configuration {}: {} shards {verb}\n", changed.config, changed.moves.len());
     for ((from, to), shards) in routes {
         let name = |group: u64| if group == 0 { "nobody".to_owned() } else { format!("group {group}") };
-        let _ = writeln!(text, "  {} -> {}: {}", name(from), name(to), ranges(&shards));
+        let bytes = |forecast: &Forecast| -> u64 {
+            shards.iter().filter_map(|shard| forecast.bytes.get(shard)).sum()
+        };
+        let size = forecast.map(|it| format!(" ({:.1} MiB)", bytes(it) as f64 / MIB)).unwrap_or_default();
+        let _ = writeln!(text, "  {} -> {}: {}{size}", name(from), name(to), ranges(&shards));
     }
     text
 }
@@ -259,7 +306,9 @@ pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
             let shards: Vec<u64> = config.shards.iter().map(|assignment| id(assignment.owner)).collect();
             let groups: Vec<u64> = config.groups.keys().map(|group| group.0).collect();
             let digest = config.digest().to_string();
-            json!({"num": config.num.0, "digest": digest, "shards": shards, "groups": groups, "moved": moved})
+            let lost: Vec<u32> = config.lost.iter().map(|shard| shard.0).collect();
+            json!({"num": config.num.0, "digest": digest, "shards": shards, "groups": groups, "moved": moved,
+                   "lost": lost})
         })
         .collect();
     context.output.answer(&json!({"configs": documents}), || history_text(&configs));
@@ -283,10 +332,11 @@ fn history_text(configs: &[Sealed]) -> String {
         .map(|(config, moved)| {
             let groups: Vec<String> = config.groups.keys().map(GroupId::to_string).collect();
             let groups = if groups.is_empty() { "none".to_owned() } else { groups.join(" ") };
-            vec![config.num.to_string(), moved.to_string(), groups]
+            let lost: Vec<ShardId> = config.lost.iter().copied().collect();
+            vec![config.num.to_string(), moved.to_string(), groups, ranges(&lost)]
         })
         .collect();
-    table(&[">NUM", ">MOVED", "GROUPS"], rows)
+    table(&[">NUM", ">MOVED", "GROUPS", "LOST"], rows)
 }
 
 #[cfg(test)]
@@ -314,7 +364,7 @@ mod tests {
             "config": 3, "moves": [{"shard": 7, "from": 0, "to": 101}], "settled": true, "seconds": 0.5,
         });
         assert_eq!(document(&changed, true, 0.5), expected);
-        let text = moves_text(&changed, "moved");
+        let text = moves_text(&changed, "moved", None);
         assert_eq!(text, "configuration 3: 1 shards moved\n  nobody -> group 101: 7\n");
     }
 

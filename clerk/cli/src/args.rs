@@ -1,5 +1,6 @@
 //! The verbs and their arguments.
 
+mod admin;
 mod bench;
 
 use std::ffi::OsString;
@@ -10,8 +11,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use clerk::api::config::SESSIONS_LIMIT;
-use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::api::{Address, ConfigNum, GroupId};
 
+pub(crate) use self::admin::{
+    Balance, By, DeclareLost, Give, Join, Joining, Leave, Pin, RecoverControllers, Unpin, Waiting, Weight,
+};
 pub(crate) use self::bench::{Bench, BenchVerb, Compare, Run, Scaling};
 use crate::output::Format;
 
@@ -111,6 +115,25 @@ pub(crate) enum Verb {
     /// Moves one shard. Pins nothing: the next join or leave may move it again.
     #[command(after_help = "Example:\n  clerk move 7 102")]
     Move(Give),
+    /// Sets how much a group is to carry, 100 unless told otherwise: shards are shared out in proportion.
+    /// 0 moves all its shards away.
+    #[command(after_help = "Examples:\n  clerk weight 103 200 --dry-run\n  clerk weight 103 0")]
+    Weight(Weight),
+    /// Moves a shard to a group, where it stays: no join, leave, weight or balance moves it.
+    #[command(after_help = "Example:\n  clerk pin 7 102")]
+    Pin(Pin),
+    /// Allows a pinned shard to be moved again. Moves nothing.
+    #[command(after_help = "Example:\n  clerk unpin 7")]
+    Unpin(Unpin),
+    /// Moves as few shards as bring each group within 10 % of its share: of the shards, their bytes,
+    /// or their load.
+    #[command(after_help = "Examples:\n  clerk balance --by bytes --dry-run\n  clerk balance --by load")]
+    Balance(Balance),
+    /// Begins shards anew, empty, whose rows are lost with a group that never returns. Refuses while a
+    /// group has them.
+    #[command(after_help = "Examples:\n  clerk leave 103 --no-wait && clerk declare-lost 7 9 --dry-run\n  \
+        clerk declare-lost 7 9 --accept-data-loss")]
+    DeclareLost(DeclareLost),
     /// Prints a configuration: which group serves which shard, and the groups' addresses.
     #[command(after_help = "Examples:\n  clerk query\n  clerk query 3")]
     Query(Query),
@@ -124,7 +147,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
     Status,
     /// Starts new controllers after all of them lost their data, from the configurations that the groups hold.
-    #[command(after_help = RECOVER_HELP)]
+    #[command(after_help = admin::RECOVER_HELP)]
     RecoverControllers(RecoverControllers),
     /// Loads the cluster and measures it; compares results.
     #[command(after_help = BENCH_EXAMPLES)]
@@ -135,17 +158,6 @@ pub(crate) enum Verb {
     )]
     Completions(Completions),
 }
-
-const RECOVER_HELP: &str = "Every group that the newest configuration names must answer. Nothing is changed \
-before that.
-
-A cluster of this machine: the remains of the controllers are stopped, their directories renamed, new ones started.
-Elsewhere: start every controller at its address with an empty directory, --new and --recover, and then run
-  clerk --controllers HOST:PORT,... recover-controllers 101=HOST:PORT,...
-
-Examples:
-  clerk recover-controllers
-  clerk recover-controllers --without 103";
 
 const BENCH_EXAMPLES: &str = "Examples:
   clerk bench --clients 64 --seconds 10 --reads 50 --appends 10
@@ -287,63 +299,6 @@ pub(crate) struct Verify {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Join {
-    /// Groups, with their servers unless they are known. For a group that has joined, a different
-    /// list corrects the known one.
-    #[arg(value_name = "GROUP[=HOST:PORT,...]", required = true)]
-    pub(crate) groups: Vec<Joining>,
-    /// Accepts a list that lacks servers of its group, or names some that do not answer.
-    #[arg(long)]
-    pub(crate) partial: bool,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Leave {
-    /// The groups.
-    #[arg(value_name = "GROUP", required = true, value_parser = group)]
-    pub(crate) groups: Vec<GroupId>,
-    /// Even if no group remains: all shards wait at their last holders.
-    #[arg(long)]
-    pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Give {
-    /// The shard.
-    pub(crate) shard: ShardId,
-    /// Its new group.
-    #[arg(value_parser = group)]
-    pub(crate) group: GroupId,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct RecoverControllers {
-    /// Groups and their servers, if this is not a cluster of this machine; one running group is
-    /// enough.
-    #[arg(value_name = "GROUP=HOST:PORT,...")]
-    pub(crate) groups: Vec<Joining>,
-    /// A group that is lost forever: configurations that it alone knows are given up.
-    #[arg(long, value_name = "GROUP", value_parser = group)]
-    pub(crate) without: Vec<GroupId>,
-}
-
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub(crate) struct Waiting {
-    /// Only shows what would move.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Does not wait until it has settled.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-}
-
-#[derive(Debug, clap::Args)]
 pub(crate) struct Query {
     /// Its number [default: the newest].
     #[arg(value_name = "NUMBER")]
@@ -381,33 +336,6 @@ impl FromStr for Name {
             None => Ok(Self::Group(group(text)?)),
             Some((of, id)) => Ok(Self::Server(group(of)?, id.parse().map_err(|_| wrong())?)),
         }
-    }
-}
-
-/// A group that joins, with its servers if they were named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Joining {
-    pub(crate) group: GroupId,
-    pub(crate) addresses: Option<Vec<Address>>,
-}
-
-impl FromStr for Joining {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (id, addresses) = match text.split_once('=') {
-            None => (text, None),
-            Some((id, addresses)) => (id, Some(addresses.split(',').map(str::to_owned).collect::<Vec<_>>())),
-        };
-        let has_port = |address: &String| {
-            address
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        };
-        if let Some(wrong) = addresses.iter().flatten().find(|address| !has_port(address)) {
-            return Err(format!("`{wrong}` is not of the form HOST:PORT"));
-        }
-        Ok(Self { group: group(id)?, addresses })
     }
 }
 

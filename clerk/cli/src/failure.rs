@@ -146,6 +146,13 @@ fn code_of(refusal: &CtrlRefusal) -> &'static str {
         CtrlRefusal::ForgottenConfig { .. } => "forgotten_config",
         CtrlRefusal::Recovering => "recovering",
         CtrlRefusal::NotRecovered(_) => "not_recovered",
+        CtrlRefusal::WeightTooLarge { .. } => "weight_too_large",
+        CtrlRefusal::NothingWeighs => "nothing_weighs",
+        CtrlRefusal::Drained(_) => "drained",
+        CtrlRefusal::HasPins { .. } => "has_pins",
+        CtrlRefusal::Pinned { .. } => "pinned",
+        CtrlRefusal::Outdated { .. } => "outdated",
+        CtrlRefusal::Unowned(_) => "unowned",
         CtrlRefusal::DiskFull => "disk_full",
         _ => "refused",
     }

@@ -8,6 +8,7 @@
 
 mod admin;
 mod args;
+mod balance;
 mod bench;
 mod bulk;
 mod check;
@@ -16,10 +17,13 @@ mod completions;
 mod context;
 mod escape;
 mod failure;
+mod forecast;
 mod keys;
 mod local;
+mod lost;
 mod moves;
 mod output;
+mod placing;
 mod records;
 mod recover;
 mod settle;
@@ -97,6 +101,11 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Join(join) => admin::join(&context, &join).await,
         Verb::Leave(leave) => admin::leave(&context, &leave).await,
         Verb::Move(give) => admin::give(&context, &give).await,
+        Verb::Weight(weight) => placing::weight(&context, &weight).await,
+        Verb::Pin(pin) => placing::pin(&context, &pin).await,
+        Verb::Unpin(unpin) => placing::unpin(&context, &unpin).await,
+        Verb::Balance(balance) => placing::balance(&context, &balance).await,
+        Verb::DeclareLost(verb) => lost::declare_lost(&context, &verb).await,
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
         Verb::Status => status::status(&context).await,

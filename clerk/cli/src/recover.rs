@@ -99,7 +99,7 @@ fn answer(context: &Context, plan: &Plan, digest: Digest, aside: &[String]) {
         for path in aside {
             text += &format!("the remains of the old ones are in {path}\n");
         }
-        text + "more: clerk status\n"
+        text + "weights, pins and the limit of moves are forgotten: set them again\nmore: clerk status\n"
     });
 }
 

@@ -1,12 +1,12 @@
 //! `status`: every server and shard, no matter which servers are down.
 
+mod shards;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base::clock::Instant;
-use clerk::api::status::{
-    CtrlStatus, DiskStatus, Follower, KvStatus, ReplicaStatus, Sessions, ShardPhase, ShardStatus,
-};
+use clerk::api::status::{CtrlStatus, DiskStatus, Follower, KvStatus, ReplicaStatus, Sessions};
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ use crate::local;
 use crate::output::{Output, table};
 use crate::settle::shown;
 use crate::survey::{Survey, speaker, survey};
+
+use self::shards::{group_row, shard_document};
 
 /// A server, up or down.
 struct Server<'a> {
@@ -113,16 +115,6 @@ fn newest(survey: &Survey) -> ConfigNum {
     survey.config.as_ref().map(|config| config.num).unwrap_or_default()
 }
 
-fn phase(phase: ShardPhase) -> &'static str {
-    match phase {
-        ShardPhase::Awaiting => "awaiting",
-        ShardPhase::Serving => "serving",
-        ShardPhase::Leaving => "leaving",
-        ShardPhase::Handing => "handing",
-        ShardPhase::Parked => "parked",
-    }
-}
-
 fn server_document(group: u64, server: &Server<'_>) -> Value {
     let Server { name, address, status, known, .. } = server;
     let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
@@ -191,18 +183,6 @@ fn alarm_line(server: &Server<'_>) -> Option<String> {
     (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }
 
-fn shard_document(shard: &ShardStatus) -> Value {
-    json!({
-        "shard": shard.shard.0,
-        "state": phase(shard.phase),
-        "move": shard.num.map(|num| num.0),
-        "peer": shard.peer.map(|peer| peer.0),
-        "rows": shard.rows,
-        "bytes": shard.bytes,
-        "progress": shard.progress,
-    })
-}
-
 /// Too wide for the numbers of many JSON readers.
 fn hex(word: u64) -> String {
     Digest(word).to_string()
@@ -225,6 +205,7 @@ fn document(reach: &Reach, survey: &Survey) -> Value {
             "registered": status.and_then(|status| status.lost).map(|it| hex(it.0)),
             "lost_data": status.is_some_and(|status| status.lost.is_some()),
             "replicas": servers.iter().map(|server| server_document(group.0, server)).collect::<Vec<_>>(),
+            "weight": shards::weight(survey, *group),
             "shards": shards.iter().map(shard_document).collect::<Vec<_>>(),
         })
     });
@@ -235,6 +216,7 @@ fn document(reach: &Reach, survey: &Survey) -> Value {
         "digest": survey.config.as_ref().map(|config| config.digest().to_string()),
         "key": survey.config.as_ref().map(|config| hex(config.key)),
         "params": survey.config.as_ref().map(|config| json!(config.params)),
+        "placement": survey.placement.as_ref().map(shards::placement_document),
         "settled": survey.pending(newest(survey), &BTreeSet::new()).is_empty(),
         "controllers": servers.iter().map(|server| server_document(0, server)).collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),
@@ -266,9 +248,22 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     text += &table(&head, rows);
     text.push('\n');
     text += &table(
-        &["GROUP", "", ">CONFIG", "DIGEST", "INCARNATION", ">SHARDS", ">KEYS", ">BYTES", "ON THE MOVE"],
+        &[
+            "GROUP",
+            "",
+            ">WEIGHT",
+            ">CONFIG",
+            "DIGEST",
+            "INCARNATION",
+            ">SHARDS",
+            ">KEYS",
+            ">BYTES",
+            "ON THE MOVE",
+        ],
         survey.groups.keys().map(|group| group_row(survey, *group)),
     );
+    text += &shards::busiest(survey);
+    text += &shards::pinned(survey);
     text += &refusals(controllers(reach, survey).into_iter().chain(groups()));
     let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
     text += &http_line(&servers).unwrap_or_default();
@@ -361,40 +356,13 @@ fn server_row(server: &Server<'_>) -> Vec<String> {
     ]
 }
 
-fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
-    let joined = if survey.is_joined(group) { "joined" } else { "not joined" }.to_owned();
-    let Some(status) = survey.groups.get(&group).and_then(speaker) else {
-        return vec![group.to_string(), joined, "?".to_owned()];
-    };
-    let served: Vec<&ShardStatus> = status.shards.iter().filter(|shard| shard.phase.serves()).collect();
-    let count = |wanted: ShardPhase| status.shards.iter().filter(|shard| shard.phase == wanted).count();
-    let moving = [ShardPhase::Awaiting, ShardPhase::Leaving, ShardPhase::Handing, ShardPhase::Parked]
-        .into_iter()
-        .filter(|wanted| count(*wanted) > 0)
-        .map(|wanted| format!("{} {}", count(wanted), phase(wanted)))
-        .collect::<Vec<_>>();
-    vec![
-        group.to_string(),
-        joined,
-        status.config.to_string(),
-        status.digest.map(|digest| digest.to_string()).unwrap_or_default(),
-        status.incarnation.map(|incarnation| hex(incarnation.0)).unwrap_or_default(),
-        served.len().to_string(),
-        served.iter().map(|shard| shard.rows).sum::<u64>().to_string(),
-        served.iter().map(|shard| shard.bytes).sum::<u64>().to_string(),
-        moving.join(", "),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
-    use clerk::api::status::{
-        Connections, DiskStatus, Follower, Places, ReplicaStatus, Role, Sessions, ShardPhase, ShardStatus,
-    };
-    use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
+    use clerk::api::status::{Connections, DiskStatus, Follower, Places, ReplicaStatus, Role, Sessions};
+    use clerk::api::{ConfigNum, Digest};
     use serde_json::json;
 
-    use super::{Known, Server, alarm_line, notes, server_document, shard_document};
+    use super::{Known, Server, alarm_line, notes, server_document};
 
     #[test]
     fn a_server_has_the_shape_of_the_contract_up_or_down() {
@@ -469,22 +437,5 @@ mod tests {
         let down = server_document(101, &Server { status: None, ..quiet });
         assert_eq!((&down["up"], &down["role"], &down["pid"]), (&json!(false), &json!(null), &json!(null)));
         assert_eq!(down.as_object().unwrap().len(), expected.as_object().unwrap().len());
-    }
-
-    #[test]
-    fn a_shard_has_the_shape_of_the_contract() {
-        let shard = ShardStatus {
-            shard: ShardId(7),
-            phase: ShardPhase::Handing,
-            num: Some(ConfigNum(3)),
-            peer: Some(GroupId(102)),
-            rows: 10,
-            bytes: 100,
-            progress: Some(4),
-        };
-        let expected = json!({
-            "shard": 7, "state": "handing", "move": 3, "peer": 102, "rows": 10, "bytes": 100, "progress": 4,
-        });
-        assert_eq!(shard_document(&shard), expected);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use base::clock::{self, Instant};
 use clerk::api::config::{AddressBook, Sealed};
 use clerk::api::kv::{KvReply, KvRequest};
+use clerk::api::placement::Placement;
 use clerk::api::status::{CtrlStatus, History, KvStatus, Role, ShardPhase};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId};
 use clerk::group::Attempts;
@@ -27,6 +28,8 @@ pub(crate) type Answers<T> = Vec<(Address, Result<T, String>)>;
 pub(crate) struct Survey {
     /// The newest configuration known to anybody who answered.
     pub(crate) config: Option<Sealed>,
+    /// The weights and pins in force, if the controllers answered.
+    pub(crate) placement: Option<Placement>,
     pub(crate) controllers: Answers<CtrlStatus>,
     /// Of every group that ever joined, and of those that only run here.
     pub(crate) groups: BTreeMap<GroupId, Answers<KvStatus>>,
@@ -41,10 +44,12 @@ fn share(until: Instant, most: Duration) -> Duration {
 pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
     let controllers = reach.ctrl(until).statuses_within(share(until, STATUS)).await;
     let any_up = controllers.iter().any(|(_, status)| status.is_ok());
-    let known = if any_up {
-        reach.ctrl(clock::now().after(share(until, QUERY))).query(None).await.ok()
+    let (known, placement) = if any_up {
+        let ctrl = reach.ctrl(clock::now().after(share(until, QUERY)));
+        let (known, placement) = join(ctrl.query(None), ctrl.placement()).await;
+        (known.ok(), placement.ok())
     } else {
-        None
+        (None, None)
     };
     let known = match known {
         Some(known) => Some(known),
@@ -61,7 +66,7 @@ pub(crate) async fn survey(reach: &Reach, until: Instant) -> Survey {
         (group, reach.group(group, addresses).statuses_within(limit).await)
     });
     let groups = join_all(asked).await.into_iter().collect();
-    Survey { config, controllers, groups }
+    Survey { config, placement, controllers, groups }
 }
 
 /// Without a leader of the controllers: the newest configuration of any controller, if one is up, and of the groups
@@ -218,7 +223,9 @@ pub(crate) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
-    use clerk::api::status::{History, KvStatus, ReplicaStatus, Role, Sessions, ShardPhase, ShardStatus};
+    use clerk::api::status::{
+        History, KvStatus, ReplicaStatus, Role, Sessions, ShardLoad, ShardPhase, ShardStatus,
+    };
     use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
     use super::{Answers, Survey};
@@ -245,6 +252,7 @@ pub(crate) mod tests {
             rows: 0,
             bytes: 0,
             progress: None,
+            load: ShardLoad::default(),
         };
         let replica = ReplicaStatus { id: 1, role: Role::Leader, ..ReplicaStatus::default() };
         let status = KvStatus {
@@ -267,7 +275,8 @@ pub(crate) mod tests {
 
     pub(crate) fn survey(config: Sealed, groups: Vec<(u64, Answers<KvStatus>)>) -> Survey {
         let groups = groups.into_iter().map(|(group, answers)| (GroupId(group), answers));
-        Survey { config: Some(config), controllers: Vec::new(), groups: groups.collect::<BTreeMap<_, _>>() }
+        let groups = groups.collect::<BTreeMap<_, _>>();
+        Survey { config: Some(config), placement: None, controllers: Vec::new(), groups }
     }
 
     #[test]

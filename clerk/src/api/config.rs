@@ -107,6 +107,12 @@ pub(super) fn few_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTre
     Ok(ids.into_iter().collect())
 }
 
+/// Reads a set of shards with a bound on its entries (correctness rule 47).
+pub(super) fn few_shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<ShardId>, D::Error> {
+    let ids: Vec<ShardId> = base::codec::bounded::<{ SLOTS as usize }, _, _>(deserializer)?;
+    Ok(ids.into_iter().collect())
+}
+
 /// A numbered configuration. Never changes once made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
@@ -125,6 +131,10 @@ pub struct Config {
     /// The groups that have joined, each with the incarnation of its data.
     #[serde(deserialize_with = "few_groups")]
     pub groups: BTreeMap<GroupId, Incarnation>,
+    /// The shards that this configuration declares lost: each begins a new, empty life at its owner, and
+    /// whatever is left of it anywhere is dropped (correctness rule 143).
+    #[serde(deserialize_with = "few_shards")]
+    pub lost: BTreeSet<ShardId>,
     /// Room for later fields. Code that only reads skips them; code that acts by a configuration
     /// must not ([`Sealed::is_understood`]).
     pub more: Skipped,
@@ -134,8 +144,8 @@ impl Config {
     /// Configuration 0 of the cluster with this key: no groups, nobody ever owned anything.
     pub fn zero(key: u64, params: Params) -> Self {
         let shards = vec![Assignment::default(); params.shard_count as usize];
-        let (before, groups) = (Digest::default(), BTreeMap::new());
-        Self { num: ConfigNum(0), key, before, params, shards, groups, more: Skipped::NONE }
+        let (before, groups, lost) = (Digest::default(), BTreeMap::new(), BTreeSet::new());
+        Self { num: ConfigNum(0), key, before, params, shards, groups, lost, more: Skipped::NONE }
     }
 
     /// Refuses a configuration that contradicts itself, or exceeds a limit.
@@ -158,6 +168,8 @@ impl Config {
             Err(format!("{} groups, or the group 0", self.groups.len()))
         } else if let Some(owner) = self.shards.iter().filter_map(|it| it.owner).find(|it| !named(*it)) {
             Err(format!("shards of group {owner}, which is not joined"))
+        } else if let Some(shard) = self.lost.iter().find(|shard| self.owner(**shard).is_none()) {
+            Err(format!("the lost shard {shard}, which has no owner"))
         } else {
             Ok(())
         }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{AddressBook, Move, NewGroup, Place, Sealed, few_groups, few_ids};
+use super::config::{AddressBook, Move, NewGroup, Place, Sealed, few_groups, few_ids, few_shards};
+use super::placement::{Placement, few_pins};
 use super::status::CtrlStatus;
 use super::{Address, ConfigNum, Digest, GroupId, SessionId, ShardId, Ticket};
 
@@ -30,6 +31,45 @@ pub enum Change {
         shard: ShardId,
         /// Its new group.
         group: GroupId,
+    },
+    /// Sets the weight of a group and rebalances.
+    Weigh {
+        /// The group.
+        group: GroupId,
+        /// Its weight; 0: it gives all its shards away and gets none.
+        weight: u32,
+    },
+    /// Gives one shard to a group, where it stays.
+    Pin {
+        /// The shard.
+        shard: ShardId,
+        /// Its group from now on.
+        group: GroupId,
+    },
+    /// Allows a pinned shard to be moved again. Moves nothing.
+    Unpin {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Gives shards to groups, by a plan that was made from a configuration and a placement: refused
+    /// if either has changed since.
+    Arrange {
+        /// The configuration that the plan was made from.
+        made_from: Place,
+        /// The version of the placement that it was made from.
+        placement: u64,
+        /// The new group of each shard.
+        #[serde(deserialize_with = "few_pins")]
+        moves: BTreeMap<ShardId, GroupId>,
+    },
+    /// Gives up what is left of shards, whose rows nobody has any more: each begins anew at its owner,
+    /// empty. Refused if another configuration has been made since it was found out that they are lost.
+    DeclareLost {
+        /// The shards.
+        #[serde(deserialize_with = "few_shards")]
+        shards: BTreeSet<ShardId>,
+        /// The configuration in which they were looked for.
+        made_from: Place,
     },
 }
 
@@ -70,6 +110,8 @@ pub enum CtrlRequest {
     /// To controllers that were started to be recovered, after all lost their data: continue the
     /// history that the groups hold.
     Recover(Box<Recovery>),
+    /// The weights and pins in force. Linearizable.
+    Placement,
 }
 
 /// What new controllers continue from after all of them lost their data.
@@ -116,6 +158,8 @@ pub enum CtrlReply {
     Status(Box<CtrlStatus>),
     /// To [`CtrlRequest::Recover`]: the newest configuration, from which it continues.
     Recovered(Place),
+    /// To [`CtrlRequest::Placement`].
+    Placement(Box<Placement>),
 }
 
 /// Why the controller did not do it. The text says what to do.
@@ -227,4 +271,58 @@ pub enum CtrlRefusal {
     /// A recovery that does not fit.
     #[error("the controllers were not recovered: {0}")]
     NotRecovered(String),
+    /// More than a group may weigh.
+    #[error("a weight of {weight} is too large, nothing was changed: weights are 0 to {limit}")]
+    WeightTooLarge {
+        /// The weight asked for.
+        weight: u32,
+        /// The largest one.
+        limit: u32,
+    },
+    /// No group would get shards.
+    #[error(
+        "every group that remains would have weight 0, nothing was changed: give one of them a weight above 0 \
+         first"
+    )]
+    NothingWeighs,
+    /// The group gets no shards.
+    #[error("group {0} has weight 0 and gets no shards, nothing was changed: give it a weight above 0 first")]
+    Drained(GroupId),
+    /// A group cannot be drained while shards are pinned to it.
+    #[error(
+        "{count} shards are pinned to group {group}, shard {first} is the first, nothing was changed: unpin them, \
+         or pin them to another group, first"
+    )]
+    HasPins {
+        /// The group.
+        group: GroupId,
+        /// The shards pinned to it.
+        count: u32,
+        /// One of them.
+        first: ShardId,
+    },
+    /// The shard is to stay where it is.
+    #[error(
+        "shard {shard} is pinned to group {group}, nothing was changed: unpin it first, or pin it to another group"
+    )]
+    Pinned {
+        /// The shard.
+        shard: ShardId,
+        /// Its group.
+        group: GroupId,
+    },
+    /// The plan does not fit any more.
+    #[error(
+        "this was planned from configuration {made_from}, and since then a configuration, a weight or a pin was made \
+         (the newest configuration is {newest}), nothing was changed: look again, and repeat it"
+    )]
+    Outdated {
+        /// The configuration that it was made from.
+        made_from: ConfigNum,
+        /// The newest one.
+        newest: ConfigNum,
+    },
+    /// A shard that nobody owns cannot begin anew.
+    #[error("shard {0} has no owner, nothing was changed: let a group join first")]
+    Unowned(ShardId),
 }

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod ctrl;
 pub mod kv;
+pub mod placement;
 pub mod push;
 pub mod rpc;
 pub mod status;

@@ -196,6 +196,17 @@ impl ShardPhase {
     }
 }
 
+/// What clients ask of a shard in a second, as its leader measures it; 0 on other replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardLoad {
+    /// Reads, a scan's page being one.
+    pub reads: u64,
+    /// Writes, those of a batch counted one by one.
+    pub writes: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+}
+
 /// One shard that a group holds. Absent shards are not listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
@@ -213,6 +224,8 @@ pub struct ShardStatus {
     pub bytes: u64,
     /// Rows installed so far (awaiting) or sent so far (handing).
     pub progress: Option<u64>,
+    /// What clients ask of it.
+    pub load: ShardLoad,
 }
 
 /// How the configurations that a group adopted compare with those of the controllers, as far as a

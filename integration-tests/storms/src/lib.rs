@@ -8,6 +8,8 @@
 //! ```
 
 pub mod damaged_tables;
+pub mod lost_groups;
+pub mod moving_reads;
 pub mod other_histories;
 pub mod overload;
 pub mod raft_faults;
@@ -61,13 +63,15 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
 pub fn suites() -> BTreeMap<&'static str, Play> {
-    let suites: [(&'static str, Play); 8] = [
+    let suites: [(&'static str, Play); 10] = [
         ("raft_faults", raft_faults::play),
         ("overload", overload::play),
         ("damaged_tables", damaged_tables::play),
         ("shard_moves", shard_moves::play),
         ("idle_restart", shard_moves::idle_restart),
         ("rings", shard_moves::rings),
+        ("lost_groups", lost_groups::play),
+        ("moving_reads", moving_reads::play),
         ("strangers", strangers::play),
         ("other_histories", other_histories::play),
     ];

@@ -46,6 +46,16 @@ fn rings_of_groups_that_swap_all_shards_finish() {
 }
 
 #[test]
+fn what_is_lost_with_a_group_begins_anew_and_nothing_old_returns_beside_it() {
+    play("lost_groups");
+}
+
+#[test]
+fn scans_and_batches_of_a_moving_shard_miss_nothing() {
+    play("moving_reads");
+}
+
+#[test]
 fn strangers_are_listened_to_by_nobody_and_learn_nothing() {
     play("strangers");
 }

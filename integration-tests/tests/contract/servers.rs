@@ -77,6 +77,7 @@ fn configurations_are_asked_for_and_changed() {
     let plan = cluster.json(&["join", "103", "--dry-run"]);
     assert_eq!(plan["moves"].as_array().map(Vec::len), Some(4), "{plan}");
     assert_eq!(cluster.json(&["query"]), first, "a dry run changes nothing");
+    assert_eq!((&plan["bytes"], &plan["unknown"]), (&json!(0), &json!([])), "{plan}");
     let joined = cluster.json(&["join", "103"]);
     assert_eq!(keys_of(&joined), ["config", "moves", "seconds", "settled"]);
     assert_eq!(

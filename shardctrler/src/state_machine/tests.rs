@@ -1,10 +1,12 @@
 mod formats;
+mod placement;
 mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clerk::api::config::{AddressBook, Assignment, Config, Move, NewGroup, Params, Registered, Sealed};
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, Recovery};
+use clerk::api::placement::Placement;
 use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket};
 use proptest::prelude::*;
 use raft::rsm::{MapRows, StateMachine};
@@ -58,6 +60,13 @@ impl Cluster {
 
     fn query(&self, query: Query) -> Verdict {
         self.machine.query(&self.rows, query)
+    }
+
+    fn placement(&self) -> Placement {
+        match self.query(Query::Placement) {
+            Ok(CtrlReply::Placement(placement)) => *placement,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn newest(&self) -> (Sealed, AddressBook) {
@@ -329,8 +338,24 @@ fn a_cluster_remembers_a_bounded_number_of_group_ids() {
     assert_eq!(cluster.change(join([next])), Err(CtrlRefusal::TooManyGroups { limit }));
 }
 
+fn weigh(group: u64, weight: u32) -> Change {
+    Change::Weigh { group: GroupId(group), weight }
+}
+
+fn pin(shard: u32, group: u64) -> Change {
+    Change::Pin { shard: ShardId(shard), group: GroupId(group) }
+}
+
+fn unpin(shard: u32) -> Change {
+    Change::Unpin { shard: ShardId(shard) }
+}
+
 fn changes() -> impl Strategy<Value = Vec<Change>> {
     let change = prop_oneof![
+        2 => (0_u64..6, prop_oneof![Just(0_u32), Just(100), Just(250)])
+            .prop_map(|(group, weight)| weigh(group, weight)),
+        2 => (0_u32..9, 0_u64..6).prop_map(|(shard, group)| pin(shard, group)),
+        1 => (0_u32..9).prop_map(unpin),
         3 => proptest::collection::btree_set(1_u64..6, 0..3).prop_map(join),
         3 => (proptest::collection::btree_set(1_u64..6, 0..3), any::<bool>())
             .prop_map(|(groups, force)| leave(groups, force)),
@@ -359,6 +384,13 @@ proptest! {
             prop_assert_eq!(&steady.rows.0, &restarted.rows.0);
             let after = steady.newest().0;
             prop_assert!(after.num.0 <= before.num.0 + 1);
+            let (placement, groups) = (steady.placement(), after.group_ids());
+            prop_assert!(groups.is_empty() || placement.weighs(&groups));
+            prop_assert_eq!(&placement.of(&groups), &placement, "nothing is kept of who left");
+            for (shard, group) in &placement.pins {
+                prop_assert_eq!(after.owner(*shard), Some(*group));
+                prop_assert!(placement.weight(*group) > 0);
+            }
             if after.num != before.num {
                 for (old, new) in before.shards.iter().zip(&after.shards) {
                     prop_assert_eq!(new.last_owner, old.owner.or(old.last_owner));

@@ -193,11 +193,8 @@ impl Machine {
     pub(crate) fn set_state(&mut self, rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
         rows::put_state(rows, shard, state);
         let goes_on = state.serves() && self.state(shard).is_some_and(ShardState::serves);
-        if !goes_on
-            && !base::mutant!("cache-survives-move")
-            && let Some(served) = self.served.remove(&shard)
-        {
-            self.sessions.gone(served.sessions.len());
+        if !goes_on && !base::mutant!("cache-survives-move") {
+            self.forget_served(shard);
         }
         if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
             *slot = state;
@@ -208,6 +205,13 @@ impl Machine {
             }
             standing.changed = self.applying;
         });
+    }
+
+    /// Empties the cache of a shard.
+    pub(crate) fn forget_served(&mut self, shard: ShardId) {
+        if let Some(served) = self.served.remove(&shard) {
+            self.sessions.gone(served.sessions.len());
+        }
     }
 
     /// Writes the configuration that is adopted now and remembers it.

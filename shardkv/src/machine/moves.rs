@@ -11,14 +11,19 @@
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::KvRefusal;
 use clerk::api::push::{Cursor, PushReply};
-use clerk::api::{ConfigNum, Digest, ShardId};
+use clerk::api::{ConfigNum, Digest, ShardId, Version};
 use raft::rsm::Rows;
+use raft::rsm::sessions::Sessions;
 use raft::storage::{Read, Row, unreadable};
 
 use crate::machine::Machine;
 use crate::machine::history::{self, Own, Unfit};
+use crate::machine::rows::Meta;
 use crate::machine::shard::{self, Activate, Here, Install, ShardState};
 use crate::machine::{check, rows};
+
+/// Where the names and versions of the last of all lives of a shard begin: they still grow.
+const LIVES_MAX: u64 = 1 << 61;
 
 /// What a receiver knows of a shard when a push for it arrives.
 struct Pushed {
@@ -56,14 +61,40 @@ impl Machine {
         tracing::info!(group = %self.group, config = %config.place(), "adopts");
         let (me, num) = (self.group, config.num);
         let assignments: Vec<_> = config.assignments().collect();
-        let before = self.config.take();
+        let (before, lost) = (self.config.take(), config.lost.clone());
         self.set_config(rows, config);
         for (shard, now) in assignments {
+            if lost.contains(&shard) {
+                self.begin_anew(rows, shard, num, now.owner == Some(me));
+                continue;
+            }
             let owner = before.as_ref().and_then(|before| before.shards.get(shard.0 as usize)?.owner);
             let old = self.state(shard).unwrap_or_default();
             self.change_state(rows, shard, num, old.adopt(me, num, owner, now));
         }
         true
+    }
+
+    /// Ends the life of a shard that configuration `num` declares lost. Whatever is here of it is
+    /// dropped, in any state, and its owner serves it empty. Names of sessions and versions begin
+    /// above those of earlier lives. To the group, the shard counts as taken: an earlier move of it is
+    /// told "done", because "refused" would let its sender serve the old life beside the new one
+    /// (correctness rule 143).
+    fn begin_anew(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum, is_mine: bool) {
+        let before = self.state(shard).unwrap_or_default();
+        rows::delete_cursor(rows, shard);
+        self.drop_rows(rows, shard);
+        self.forget_served(shard);
+        if !base::mutant!("lost-says-refused") {
+            rows::put_taken(rows, shard, num);
+        }
+        if is_mine {
+            let first = num.0.saturating_mul(1 << 32).min(LIVES_MAX);
+            rows::put_meta(rows, shard, &Meta { floor: Version(first), ..Meta::default() });
+            Sessions::skip(rows::sessions_prefix(shard), rows, first);
+        }
+        self.set_state(rows, shard, shard::begun(is_mine));
+        tracing::warn!(group = %self.group, config = %num, %shard, ?before, is_mine, "declared lost");
     }
 
     /// Changes the state to `after`, with the rows that belong to it.

@@ -28,6 +28,9 @@
 //! move is over. Transitions are judged when the log entry is applied, by the exact (shard, move) and
 //! the cursor (rule 37). So repeats, delays, reordering and any number of old leaders are harmless.
 //!
+//! A configuration may declare a shard lost: then every group drops what it has of it, in any state, and
+//! its owner serves it empty. The group counts it as taken by that configuration (rule 143).
+//!
 //! A number has a meaning in one history only, so the digests of configurations are compared too. A
 //! group adopts n+1 only if it follows the group's own n. For a move of another history's n it
 //! changes nothing and never answers "done" (rule 55).
@@ -303,6 +306,11 @@ pub fn activate(here: Here<'_>, config: Place, end: &Cursor) -> Activate {
         Push::Awaited if here.cursor == end => Activate::Serve,
         Push::Awaited => Activate::Wipe,
     }
+}
+
+/// The state after a configuration that declares the shard lost, whatever it was before.
+pub fn begun(is_mine: bool) -> ShardState {
+    if is_mine { ShardState::Serving } else { ShardState::Absent }
 }
 
 /// The state after Seal(`num`). Only a shard that leaves by that move stops being served.

@@ -2,6 +2,7 @@
 
 mod formats;
 mod kv;
+mod lost;
 mod moves;
 mod storm;
 

@@ -10,6 +10,7 @@ pub mod lock;
 pub mod mapreduce;
 pub mod network;
 mod one_group;
+pub mod placement;
 pub mod raft;
 pub mod rsm;
 pub mod shardctrler;
@@ -33,6 +34,7 @@ pub(crate) fn graded() -> Vec<Test> {
         kvraft::scenarios,
         kvraft1::scenarios,
         shardctrler::scenarios,
+        placement::scenarios,
         shardkv::scenarios,
         shardkv1::scenarios,
         sjtu::scenarios,

@@ -10,13 +10,13 @@ mod progress;
 mod shard_owner;
 mod state_machine_safety;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::rsm::Status;
 use raft::types::{EntryId, Term};
 use shardkv::machine::Standing;
 
-use crate::cluster::{Cluster, Seen};
+use crate::cluster::{Cluster, Seen, group_of};
 use crate::disk::Journal;
 use crate::{Name, lock};
 
@@ -28,6 +28,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) journal: &'a Journal,
     /// Entries it saved since the last turn: id, term of the entry before, hash.
     pub(crate) fresh: &'a [(EntryId, Term, u64)],
+    /// The groups of the cluster, without those that were taken away.
+    pub(crate) groups: &'a BTreeSet<Name>,
 }
 
 /// A property.
@@ -50,13 +52,15 @@ pub fn watch(cluster: &Cluster) {
     ];
     let mut known: BTreeMap<Name, Seen> = BTreeMap::new();
     let mut lives = 0;
+    let mut groups: BTreeSet<Name> = BTreeSet::new();
     let watched = cluster.clone();
     cluster.world.always(move || {
         if watched.lives() != lives {
             lives = watched.lives();
             known = merge(std::mem::take(&mut known), watched.seen());
+            groups = watched.names().iter().map(|name| group_of(name)).collect();
         }
-        known.values_mut().try_for_each(|seen| look(seen, &mut invariants))
+        known.values_mut().try_for_each(|seen| look(seen, &groups, &mut invariants))
     });
 }
 
@@ -72,7 +76,11 @@ fn merge(mut known: BTreeMap<Name, Seen>, now: Vec<Seen>) -> BTreeMap<Name, Seen
     now.into_iter().map(keep).collect()
 }
 
-fn look(seen: &mut Seen, invariants: &mut [Box<dyn Invariant>]) -> Result<(), String> {
+fn look(
+    seen: &mut Seen,
+    groups: &BTreeSet<Name>,
+    invariants: &mut [Box<dyn Invariant>],
+) -> Result<(), String> {
     let changed = |standing: &tokio::sync::watch::Receiver<Standing>| standing.has_changed().unwrap_or(false);
     if !seen.probe.status.has_changed().unwrap_or(false) && !seen.probe.standing.as_ref().is_some_and(changed)
     {
@@ -82,6 +90,7 @@ fn look(seen: &mut Seen, invariants: &mut [Box<dyn Invariant>]) -> Result<(), St
     let standing = seen.probe.standing.as_mut().map(|standing| standing.borrow_and_update().clone());
     let mut journal = lock(&seen.journal);
     let fresh = std::mem::take(&mut journal.fresh);
-    let turn = Turn { seen, status: &status, standing: standing.as_ref(), journal: &journal, fresh: &fresh };
+    let turn =
+        Turn { seen, status: &status, standing: standing.as_ref(), journal: &journal, fresh: &fresh, groups };
     invariants.iter_mut().try_for_each(|invariant| invariant.observe(&turn))
 }

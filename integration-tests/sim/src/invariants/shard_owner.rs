@@ -1,5 +1,6 @@
 //! At most one group serves a shard, judged on the most advanced state that any replica of each group has
-//! ever applied. What was applied is committed, so a crash takes nothing of it back.
+//! ever applied. What was applied is committed, so a crash takes nothing of it back. A group that was
+//! taken away serves nothing any more.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ pub(super) struct ShardOwner {
 impl Invariant for ShardOwner {
     fn observe(&mut self, turn: &Turn<'_>) -> Result<(), String> {
         let Some(standing) = turn.standing else { return Ok(()) };
+        self.groups.retain(|name, _| turn.groups.contains(name));
         let best = self.groups.entry(turn.seen.group.clone()).or_default();
         if standing.changed < best.0 || standing.shards == best.1 {
             return Ok(());

@@ -278,6 +278,7 @@ fn ctrl(request: &CtrlRequest) -> String {
         CtrlRequest::Watch { after, .. } => format!("wait for a config after {after}"),
         CtrlRequest::Status => "status?".to_owned(),
         CtrlRequest::Recover(recovery) => format!("continue from {} configs", recovery.configs.len()),
+        CtrlRequest::Placement => "weights and pins?".to_owned(),
     }
 }
 
@@ -293,6 +294,7 @@ fn ctrl_reply(reply: &CtrlReply) -> String {
             [first, .., last] => format!("configs {}-{}", first.num, last.num),
         },
         CtrlReply::Status(_) => "status".to_owned(),
+        CtrlReply::Placement(placement) => format!("placement {}", placement.version),
     }
 }
 
@@ -305,6 +307,15 @@ fn change_text(change: &Change) -> String {
             format!("leave {}{force}", listed(groups.iter().map(ToString::to_string).collect()))
         }
         Change::Move { shard, group } => format!("move shard {shard} to {group}"),
+        Change::Weigh { group, weight } => format!("weight {weight} for {group}"),
+        Change::Pin { shard, group } => format!("pin shard {shard} to {group}"),
+        Change::Unpin { shard } => format!("unpin shard {shard}"),
+        Change::Arrange { made_from, moves, .. } => {
+            format!("{} moves planned from config {}", moves.len(), made_from.num)
+        }
+        Change::DeclareLost { shards, .. } => {
+            format!("shards {} are lost", listed(shards.iter().map(ToString::to_string).collect()))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use base::clock;
 use clerk::api::config::{AddressBook, Config, NewGroup, Params, Sealed};
+use clerk::api::placement::Placement;
 use clerk::api::{GroupId, Incarnation, ShardId};
 use shardctrler::change::Present;
 use shardctrler::rebalance::rebalance;
@@ -32,7 +33,8 @@ struct Configs {
 
 impl Configs {
     fn change(&mut self, change: &Change) -> anyhow::Result<()> {
-        let present = Present { config: &self.config, book: &self.book, incarnations: &self.incarnations };
+        let Self { config, book, incarnations } = self;
+        let present = Present { config, book, incarnations, placement: &Placement::default() };
         let next = present.decide(change)?.with_context(|| format!("{change:?} changed nothing"))?;
         self.config = next.config;
         self.book = next.book.unwrap_or_else(|| self.book.clone());
@@ -209,7 +211,7 @@ fn stable_shards(config: &Config, group: GroupId) -> BTreeSet<u32> {
     for round in 0..2 * ROUNDS {
         let ids = config.group_ids();
         let groups = if round % 2 == 0 { with(&ids) } else { ids };
-        let owners = rebalance(&shards, &groups);
+        let owners = rebalance(&shards, &groups, &Placement::default());
         for ((number, assignment), owner) in (0..).zip(&mut shards).zip(owners) {
             if assignment.owner != owner {
                 moved.insert(number);

@@ -66,7 +66,7 @@ impl Controller {
         let groups: BTreeSet<GroupId> = match &change {
             Change::Join(groups) => groups.keys().copied().collect(),
             Change::Leave { groups, .. } => groups.clone(),
-            Change::Move { .. } => BTreeSet::new(),
+            _ => BTreeSet::new(),
         };
         let Changed { config, moves } = self.clerk.change(change).await?;
         let moved = moves.iter().flat_map(|one| [one.from, one.to]).flatten();

@@ -1,0 +1,162 @@
+//! Groups and shards in `status`: what they carry, and what operators want of them.
+
+use std::fmt::Write as _;
+
+use clerk::api::GroupId;
+use clerk::api::placement::Placement;
+use clerk::api::status::{ShardPhase, ShardStatus};
+use serde_json::{Value, json};
+
+use super::hex;
+use crate::output::table;
+use crate::survey::{Survey, speaker};
+
+/// Shards that are shown as the busiest.
+const BUSIEST: usize = 5;
+
+fn phase(phase: ShardPhase) -> &'static str {
+    match phase {
+        ShardPhase::Awaiting => "awaiting",
+        ShardPhase::Serving => "serving",
+        ShardPhase::Leaving => "leaving",
+        ShardPhase::Handing => "handing",
+        ShardPhase::Parked => "parked",
+    }
+}
+
+pub(super) fn shard_document(shard: &ShardStatus) -> Value {
+    json!({
+        "shard": shard.shard.0,
+        "state": phase(shard.phase),
+        "move": shard.num.map(|num| num.0),
+        "peer": shard.peer.map(|peer| peer.0),
+        "rows": shard.rows,
+        "bytes": shard.bytes,
+        "progress": shard.progress,
+        "load": json!(shard.load),
+    })
+}
+
+/// The weights and pins that are in force.
+pub(super) fn placement_document(placement: &Placement) -> Value {
+    let weights = placement.weights.iter().map(|(group, weight)| (group.to_string(), json!(weight)));
+    let pins = placement.pins.iter().map(|(shard, group)| (shard.to_string(), json!(group.0)));
+    json!({
+        "version": placement.version,
+        "weights": weights.collect::<serde_json::Map<_, _>>(),
+        "pins": pins.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+/// The weight of a group that has joined.
+pub(super) fn weight(survey: &Survey, group: GroupId) -> Option<u32> {
+    let placement = survey.placement.as_ref().filter(|_| survey.is_joined(group))?;
+    Some(placement.weight(group))
+}
+
+/// The pinned shards, if there are some.
+pub(super) fn pinned(survey: &Survey) -> String {
+    let pins = survey.placement.iter().flat_map(|placement| &placement.pins);
+    let pins: Vec<String> = pins.map(|(shard, group)| format!("{shard} to group {group}")).collect();
+    if pins.is_empty() { String::new() } else { format!("\npinned: shard {}\n", pins.join(", ")) }
+}
+
+/// The shards that clients ask most for, if they ask for any.
+pub(super) fn busiest(survey: &Survey) -> String {
+    let groups = survey.groups.iter().filter_map(|(group, answers)| Some((*group, speaker(answers)?)));
+    let shards = groups.flat_map(|(group, status)| status.shards.iter().map(move |shard| (group, shard)));
+    let asked = |shard: &ShardStatus| shard.load.reads + shard.load.writes;
+    let mut busy: Vec<(GroupId, &ShardStatus)> = shards.filter(|(_, shard)| asked(shard) > 0).collect();
+    busy.sort_by_key(|(_, shard)| (std::cmp::Reverse(asked(shard)), shard.shard));
+    let row = |(group, shard): &(GroupId, &ShardStatus)| {
+        let numbers = [shard.load.reads, shard.load.writes, shard.load.bytes, shard.rows, shard.bytes];
+        let head = [shard.shard.to_string(), group.to_string()];
+        head.into_iter().chain(numbers.map(|number| number.to_string())).collect()
+    };
+    let mut text = String::new();
+    if !busy.is_empty() {
+        let head = ["BUSIEST SHARDS", "GROUP", ">READS/S", ">WRITES/S", ">BYTES/S", ">KEYS", ">BYTES"];
+        let _ = write!(text, "\n{}", table(&head, busy.iter().take(BUSIEST).map(row)));
+    }
+    text
+}
+
+pub(super) fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
+    let weight = weight(survey, group).map(|weight| weight.to_string()).unwrap_or_default();
+    let joined = if survey.is_joined(group) { "joined" } else { "not joined" }.to_owned();
+    let Some(status) = survey.groups.get(&group).and_then(speaker) else {
+        return vec![group.to_string(), joined, weight, "?".to_owned()];
+    };
+    let served: Vec<&ShardStatus> = status.shards.iter().filter(|shard| shard.phase.serves()).collect();
+    let count = |wanted: ShardPhase| status.shards.iter().filter(|shard| shard.phase == wanted).count();
+    let moving = [ShardPhase::Awaiting, ShardPhase::Leaving, ShardPhase::Handing, ShardPhase::Parked]
+        .into_iter()
+        .filter(|wanted| count(*wanted) > 0)
+        .map(|wanted| format!("{} {}", count(wanted), phase(wanted)))
+        .collect::<Vec<_>>();
+    vec![
+        group.to_string(),
+        joined,
+        weight,
+        status.config.to_string(),
+        status.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        status.incarnation.map(|incarnation| hex(incarnation.0)).unwrap_or_default(),
+        served.len().to_string(),
+        served.iter().map(|shard| shard.rows).sum::<u64>().to_string(),
+        served.iter().map(|shard| shard.bytes).sum::<u64>().to_string(),
+        moving.join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use clerk::api::placement::Placement;
+    use clerk::api::status::{ShardLoad, ShardPhase, ShardStatus};
+    use clerk::api::{ConfigNum, GroupId, ShardId};
+    use serde_json::json;
+
+    use super::{busiest, placement_document, shard_document};
+    use crate::survey::tests::{answers, config, survey};
+
+    #[test]
+    fn a_shard_has_the_shape_of_the_contract() {
+        let shard = ShardStatus {
+            shard: ShardId(7),
+            phase: ShardPhase::Handing,
+            num: Some(ConfigNum(3)),
+            peer: Some(GroupId(102)),
+            rows: 10,
+            bytes: 100,
+            progress: Some(4),
+            load: ShardLoad { reads: 5, writes: 6, bytes: 700 },
+        };
+        let expected = json!({
+            "shard": 7, "state": "handing", "move": 3, "peer": 102, "rows": 10, "bytes": 100, "progress": 4,
+            "load": {"reads": 5, "writes": 6, "bytes": 700},
+        });
+        assert_eq!(shard_document(&shard), expected);
+    }
+
+    #[test]
+    fn weights_and_pins_have_the_shape_of_the_contract() {
+        let pins = [(ShardId(7), GroupId(102))].into();
+        let placement = Placement { version: 3, pins, ..Placement::default() }.weighed(GroupId(101), 0);
+        let expected = json!({"version": 3, "weights": {"101": 0}, "pins": {"7": 102}});
+        assert_eq!(placement_document(&placement), expected);
+    }
+
+    #[test]
+    fn the_busiest_shards_are_shown_first_and_idle_ones_not_at_all() {
+        let mut one =
+            answers(1, 1, &[(0, ShardPhase::Serving), (1, ShardPhase::Serving), (2, ShardPhase::Serving)]);
+        let survey = |one| survey(config(1, &[Some(1); 3]), vec![(1, one)]);
+        assert_eq!(busiest(&survey(one.clone())), "");
+        if let Some(Ok(status)) = one.first_mut().map(|(_, status)| status.as_mut()) {
+            status.shards[0].load.reads = 5;
+            status.shards[2].load = ShardLoad { reads: 3, writes: 30, bytes: 100 };
+        }
+        let text = busiest(&survey(one));
+        let shown: Vec<&str> = text.lines().skip(2).map(|line| &line[..1]).collect();
+        assert_eq!(shown, ["2", "0"], "{text}");
+    }
+}
