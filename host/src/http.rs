@@ -106,7 +106,7 @@ pub trait Observed: Send + Sync + 'static {
 }
 
 /// Why there are no pages, in one line.
-pub type HttpError = Box<dyn std::error::Error + Send + Sync>;
+type HttpError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What was shown last, and when.
 type Last = Option<(clock::Instant, Arc<Shown>)>;

@@ -102,7 +102,7 @@ impl Present<'_> {
         let version = self.book.version.saturating_add(1);
         let book = (book != *self.book).then_some(AddressBook { version, ..book });
         if joining.is_empty() {
-            let corrected = |book| Next { book: Some(book), ..self.config_alone(self.config.clone()) };
+            let corrected = |book| Next { book: Some(book), ..self.only(self.config.clone()) };
             return Ok(book.map(corrected));
         }
         let joining = joining.iter().map(|group| (*group, named[group].incarnation));

@@ -6,8 +6,8 @@ use host::Ended;
 use crate::state_machine::Verdict;
 
 /// The verbs, as labels.
-pub(crate) const VERBS: [&str; 8] =
-    ["open", "change", "plan", "query", "history", "watch", "recover", "status"];
+pub(crate) const VERBS: [&str; 9] =
+    ["open", "change", "plan", "query", "history", "watch", "recover", "status", "placement"];
 
 /// The place of a request's verb.
 pub(crate) fn verb(request: &CtrlRequest) -> usize {
@@ -20,6 +20,7 @@ pub(crate) fn verb(request: &CtrlRequest) -> usize {
         CtrlRequest::Watch { .. } => 5,
         CtrlRequest::Recover(_) => 6,
         CtrlRequest::Status => 7,
+        CtrlRequest::Placement => 8,
     }
 }
 
