@@ -13,6 +13,9 @@
 //! with it. Left out on purpose: sockets (`server`), and waiting for a shard to arrive (the clerk
 //! asks again).
 
+mod offers;
+mod shown;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +25,11 @@ use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write, check_key};
 use clerk::api::push::{PushReply, PushRequest, Sender};
-use clerk::api::status::KvStatus;
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use host::{Facts, Measures, Observed, Shown};
+use host::{Facts, Measures};
 use raft::rsm::{ExecuteError, Replica, Role};
-use raft::storage::{Row, Table};
+use raft::storage::Row;
 use raft::types::NodeId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -37,12 +37,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use self::offers::Offers;
 use crate::leader::{ConfigWatcher, Knowledge, Mover, Progress};
 use crate::load::Loads;
 use crate::machine::command::{Command, Outcome, Query};
 use crate::machine::{Machine, Standing};
 use crate::machine::{check, rows};
-use crate::{measured, status};
+use crate::measured;
 
 /// A request that has no answer after this time gets a timeout as its answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -327,17 +328,6 @@ impl Service {
         Ok(reply)
     }
 
-    async fn status(&self) -> KvStatus {
-        let replica = host::replica_status(&self.facts, &self.replica.status());
-        let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
-        let loads = self.loads.clone();
-        let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &loads, &known);
-        let status = self.replica.read(read).await;
-        let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
-        let sessions = self.standing.borrow().sessions.read();
-        KvStatus { members, wipes: self.wipes(), sessions, ..status }
-    }
-
     async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {
         match request {
             PushRequest::Install { shard, config, rows, .. } if rows.is_empty() => {
@@ -469,27 +459,6 @@ impl Service {
     }
 }
 
-/// Which groups have the shards that are awaited here, as far as they have offered them: one for
-/// each shard, of its newest move.
-#[derive(Default)]
-struct Offers(std::sync::Mutex<BTreeMap<ShardId, (ConfigNum, GroupId)>>);
-
-impl Offers {
-    /// A group offered a shard that is awaited by the move `num`.
-    fn note(&self, shard: ShardId, num: ConfigNum, from: GroupId) {
-        self.lock().insert(shard, (num, from));
-    }
-
-    /// The group that has a shard which is awaited by the move `num`.
-    fn of(&self, shard: ShardId, num: ConfigNum) -> Option<GroupId> {
-        self.lock().get(&shard).filter(|(offered, _)| *offered == num).map(|(_, from)| *from)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, (ConfigNum, GroupId)>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
 /// The configuration that a request names.
 fn named(request: &KvRequest) -> ConfigNum {
     match request {
@@ -524,16 +493,6 @@ fn check_chunk(chunk: &[Row], params: Params) -> Result<(), KvRefusal> {
     match bytes > limit {
         true => Err(KvRefusal::Malformed(format!("a chunk of {bytes} bytes exceeds the limit of {limit}"))),
         false => Ok(()),
-    }
-}
-
-impl Observed for Service {
-    fn shown(&self) -> BoxFuture<'_, Shown> {
-        async { Shown::Group(Box::new(self.status().await)) }.boxed()
-    }
-
-    fn measures(&self) -> &Measures {
-        &self.measures
     }
 }
 

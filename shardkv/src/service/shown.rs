@@ -1,0 +1,33 @@
+//! What a replica shows of itself.
+
+use clerk::api::status::KvStatus;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use host::{Measures, Observed, Shown};
+use raft::storage::Table;
+
+use super::Service;
+use crate::status;
+
+impl Service {
+    pub(super) async fn status(&self) -> KvStatus {
+        let replica = host::replica_status(&self.facts, &self.replica.status());
+        let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
+        let loads = self.loads.clone();
+        let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &loads, &known);
+        let status = self.replica.read(read).await;
+        let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
+        let sessions = self.standing.borrow().sessions.read();
+        KvStatus { members, wipes: self.wipes(), sessions, ..status }
+    }
+}
+
+impl Observed for Service {
+    fn shown(&self) -> BoxFuture<'_, Shown> {
+        async { Shown::Group(Box::new(self.status().await)) }.boxed()
+    }
+
+    fn measures(&self) -> &Measures {
+        &self.measures
+    }
+}
