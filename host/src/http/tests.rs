@@ -30,7 +30,7 @@ impl Observed for Server {
 
 /// A controller that leads and has a configuration.
 fn healthy() -> CtrlStatus {
-    let followers = [(2, Follower { lacks: 7, silent_seconds: 3 })].into();
+    let followers = [(2, Follower { lacks: 7, silent_seconds: 3, ..Follower::default() })].into();
     let replica = ReplicaStatus {
         id: 1,
         role: Role::Leader,

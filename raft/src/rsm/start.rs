@@ -15,9 +15,11 @@ use super::channels::Counters;
 use super::chores::{Flusher, Streamer};
 use super::compaction::Compaction;
 use super::driver::Driver;
+use super::held::Held;
 use super::machine::StateMachine;
 use super::reader::Reader;
 use super::replica::{Replica, Shared};
+use super::saves::Saves;
 use super::status::{Leadership, Status};
 use super::task::{Task, Threads};
 use crate::config::{Config, InvalidConfig};
@@ -135,6 +137,8 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         log.save(&save).await;
     }
     let kept = log.kept();
+    let table_bytes = table.bytes();
+    kept.set_table_bytes(table_bytes);
     let last_alarm = unreadable(log.unreadable_files());
     let log: Box<dyn LogWriter> = match threads {
         Threads::Own => Box::new(LogThread::start(log)),
@@ -199,6 +203,9 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     };
     let driver = Driver {
         raft,
+        held: Held::new(config.held_bytes_max),
+        saves: Saves::default(),
+        table_bytes,
         config,
         log,
         kept,

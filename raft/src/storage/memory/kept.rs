@@ -21,6 +21,12 @@ impl MemoryDisk {
     pub fn keep_for_others(&self, bytes_max: usize) {
         self.lock().archive.bytes_max = bytes_max;
     }
+
+    /// How many bytes it keeps there, and how many it may keep.
+    pub fn kept_bytes(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.archive.bytes, inner.archive.bytes_max)
+    }
 }
 
 impl Archive {
@@ -65,6 +71,10 @@ impl Archive {
 impl Kept for Handle {
     fn keep_from(&self, from: Index) {
         self.change(|inner| inner.archive.wanted = Some(from));
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.disk.lock().archive.bytes_max as u64
     }
 
     fn first(&self) -> Index {
