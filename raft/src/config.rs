@@ -6,39 +6,6 @@ use std::time::Duration;
 /// A staged snapshot is dropped when no chunk of it arrives for this long.
 pub(crate) const STAGING_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The numbers of the law of pace ([`Config::pace`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Law {
-    /// A member that has everything that is older than this is level. Default 250 ms.
-    pub recent: Duration,
-    /// Speeds are measured over so long. Default 2 s.
-    pub window: Duration,
-    /// A member that lacks no less after so long is given up. Default 60 s.
-    pub patience: Duration,
-    /// It is tried again when it could take twice of what is written, for so long. Default 10 s.
-    pub calm: Duration,
-    /// It is tried again after so long, without a pace. Default 10 min.
-    pub retry: Duration,
-    /// A member that lacks fewer bytes than this stays level. Default 32 MiB.
-    pub level_bytes: u64,
-    /// No pace is slower, in bytes per second. Default 1 MiB.
-    pub least: u64,
-}
-
-impl Default for Law {
-    fn default() -> Self {
-        Self {
-            recent: Duration::from_millis(250),
-            window: Duration::from_secs(2),
-            patience: Duration::from_secs(60),
-            calm: Duration::from_secs(10),
-            retry: Duration::from_secs(600),
-            level_bytes: 32 << 20,
-            least: 1 << 20,
-        }
-    }
-}
-
 /// Settings of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -201,6 +168,39 @@ impl Config {
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, text)) => Err(InvalidConfig((*text).to_owned())),
             None => Ok(()),
+        }
+    }
+}
+
+/// The numbers of the law of pace ([`Config::pace`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Law {
+    /// A member that has everything that is older than this is level. Default 250 ms.
+    pub recent: Duration,
+    /// Speeds are measured over so long. Default 2 s.
+    pub window: Duration,
+    /// A member that lacks no less after so long is given up. Default 60 s.
+    pub patience: Duration,
+    /// It is tried again when it could take twice of what is written, for so long. Default 10 s.
+    pub calm: Duration,
+    /// It is tried again after so long, without a pace. Default 10 min.
+    pub retry: Duration,
+    /// A member that lacks fewer bytes than this stays level. Default 32 MiB.
+    pub level_bytes: u64,
+    /// No pace is slower, in bytes per second. Default 1 MiB.
+    pub least: u64,
+}
+
+impl Default for Law {
+    fn default() -> Self {
+        Self {
+            recent: Duration::from_millis(250),
+            window: Duration::from_secs(2),
+            patience: Duration::from_secs(60),
+            calm: Duration::from_secs(10),
+            retry: Duration::from_secs(600),
+            level_bytes: 32 << 20,
+            least: 1 << 20,
         }
     }
 }
