@@ -100,7 +100,8 @@ mod tests {
         assert!(pacing.places.len() <= PLACES_MAX);
         for at in [5555, 100_000, 199_999, 200_020] {
             let (found, exact) = (pacing.written_up_to(Index(at)), 1000 + (at - 20) * 50);
-            assert!(found.abs_diff(exact) <= 100, "{found} instead of {exact}");
+            // The first entries are twice as long as the others.
+            assert!(found.abs_diff(exact) <= exact / 100, "{found} instead of {exact}");
         }
     }
 }
