@@ -15,6 +15,9 @@ pub(super) struct Archive {
     wanted: Option<Index>,
 }
 
+/// What a disk says that was given no bound.
+const ROOM: u64 = 1 << 30;
+
 impl MemoryDisk {
     /// From its next opening on its log keeps this many bytes below the marker for lagging members.
     /// At first: none.
@@ -74,7 +77,12 @@ impl Kept for Handle {
     }
 
     fn bytes_max(&self) -> u64 {
-        self.disk.lock().archive.bytes_max as u64
+        match self.disk.lock().archive.bytes_max {
+            // It keeps nothing for others. This must not look like a disk without space, for which
+            // a leader gives members up (rule 133).
+            0 => ROOM,
+            bytes => bytes as u64,
+        }
     }
 
     fn first(&self) -> Index {
