@@ -101,7 +101,7 @@ fn a_leader_whose_applier_hangs_is_busy_before_its_memory_is_full() {
 /// A flush that hangs: the log in memory must not grow forever. It waits for the table alone, so it ends.
 #[test]
 fn a_server_whose_table_does_not_get_durable_takes_no_more_until_it_does() {
-    let config = Config::default().with_log_bytes_max(64 << 10);
+    let config = Config { unapplied_bytes_max: 128 << 10, ..Config::default().with_log_bytes_max(64 << 10) };
     let limit = 2 * config.log_bytes_hard_max + (64 << 10);
     let mut raft = leader(config.clone());
     let command = Bytes::from(vec![0; 16 << 10]);

@@ -119,9 +119,10 @@ impl Raft {
     }
 
     /// The limit of what is handed to the applier and still in memory: twice of what is kept there
-    /// for followers.
+    /// for followers. A log that is compacted at a few bytes must not slow writes down, so it is
+    /// never less than what may wait to be applied.
     pub(super) fn retained_bytes_limit(&self) -> usize {
-        self.config.log_bytes_hard_max.saturating_mul(2)
+        self.config.log_bytes_hard_max.saturating_mul(2).max(self.config.unapplied_bytes_max)
     }
 
     /// Bytes that a leader may have in flight to this server.
