@@ -213,6 +213,20 @@ pub enum ShardPhase {
 }
 
 impl ShardPhase {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Awaiting, Self::Serving, Self::Handing, Self::Parked, Self::Leaving];
+
+    /// As programs read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Awaiting => "awaiting",
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+            Self::Handing => "handing",
+            Self::Parked => "parked",
+        }
+    }
+
     /// Whether clients are served.
     pub fn serves(self) -> bool {
         matches!(self, Self::Serving | Self::Leaving)

@@ -71,6 +71,8 @@ pub(super) struct Counters {
     pub(super) refused_messages: AtomicU64,
     pub(super) slow_saves: AtomicU64,
     pub(super) alarms: AtomicU64,
+    /// When the driver's last tick was, in nanoseconds of this process.
+    pub(super) ticked: AtomicU64,
 }
 
 /// The work of compaction that nobody waits for.

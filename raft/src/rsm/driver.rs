@@ -126,6 +126,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
     }
 
     fn on_tick(&mut self) {
+        self.counters.ticked.store(clock::now().as_nanos(), Ordering::Relaxed);
         self.raft.set_disk_low(*self.disk_low.borrow());
         self.compaction.ticks_since = self.compaction.ticks_since.saturating_add(1);
         self.raft.set_room(self.kept.bytes_max(), self.table_bytes);

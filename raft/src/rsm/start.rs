@@ -164,7 +164,8 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     let (chores, chore_queue) = mpsc::unbounded_channel();
     let (reads, read_queue) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let counters = Arc::new(Counters::default());
+    let ticked = base::clock::now().as_nanos().into();
+    let counters = Arc::new(Counters { ticked, ..Counters::default() });
     // Ticks of the replicas of a group must not beat in step.
     let mut random = StdRng::seed_from_u64(config.seed ^ me.0);
     let phase = config.tick.mul_f64(random.random());
@@ -221,7 +222,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         disk_low,
         status: status_sender,
         leadership: leadership_sender,
-        counters,
+        counters: Arc::clone(&counters),
         stop: stop.clone(),
         next_read: 0,
         compaction,
@@ -246,6 +247,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
             reader: Reader::new(Arc::clone(&table), threads),
             table,
             table_bad,
+            counters,
             stop,
             tasks: Mutex::new(tasks),
         }),

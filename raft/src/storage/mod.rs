@@ -72,9 +72,10 @@ pub trait Kept: Send + Sync {
     /// The table has roughly so many bytes now: the log may keep half as many.
     fn set_table_bytes(&self, _bytes: u64) {}
 
-    /// How many bytes may be kept at present.
+    /// How many bytes may be kept at present. By default there is no bound: a log that keeps nothing
+    /// is not a disk without space, for which a leader gives members up (correctness rule 133).
     fn bytes_max(&self) -> u64 {
-        0
+        u64::MAX
     }
 
     /// From this position on all entries are there.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Handle, MemoryDisk};
-use crate::storage::{Kept, Run};
+use crate::storage::{Kept, NothingKept, Run};
 use crate::types::{Entry, EntryId, Index};
 
 /// Entries up to the marker, without a gap.
@@ -14,9 +14,6 @@ pub(super) struct Archive {
     bytes_max: usize,
     wanted: Option<Index>,
 }
-
-/// What a disk says that was given no bound.
-const ROOM: u64 = 1 << 30;
 
 impl MemoryDisk {
     /// From its next opening on its log keeps this many bytes below the marker for lagging members.
@@ -78,9 +75,7 @@ impl Kept for Handle {
 
     fn bytes_max(&self) -> u64 {
         match self.disk.lock().archive.bytes_max {
-            // It keeps nothing for others. This must not look like a disk without space, for which
-            // a leader gives members up (rule 133).
-            0 => ROOM,
+            0 => NothingKept.bytes_max(),
             bytes => bytes as u64,
         }
     }
