@@ -19,6 +19,9 @@ use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::push::{PushReply, PushRequest, Sender};
 use crate::api::{Address, GroupId};
 
+/// What a call brings: the server's reply or its refusal, or why there is neither.
+pub type Called<Reply, Refusal> = Result<Result<Reply, Refusal>, CallError>;
+
 /// A call that brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -66,7 +69,7 @@ pub trait Connection: Send + Sync {
         group: GroupId,
         request: KvRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>>;
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>>;
 
     /// Asks a server of group `group` as the group `sender`, which hands a shard over to it.
     fn push<'a>(
@@ -76,7 +79,7 @@ pub trait Connection: Send + Sync {
         sender: Sender,
         request: PushRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>>;
+    ) -> BoxFuture<'a, Called<PushReply, KvRefusal>>;
 
     /// Asks a controller.
     fn ctrl<'a>(
@@ -84,5 +87,5 @@ pub trait Connection: Send + Sync {
         to: &'a Address,
         request: CtrlRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>>;
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>>;
 }

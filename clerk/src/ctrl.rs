@@ -19,7 +19,7 @@ use crate::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest, News, Recove
 use crate::api::placement::Placement;
 use crate::api::status::CtrlStatus;
 use crate::api::{Address, ConfigNum, Digest, Seq, SessionId, Ticket};
-use crate::connection::{CallError, Connection};
+use crate::connection::{CallError, Called, Connection};
 use crate::group::{AskError, Attempts, Language, PATIENCE, Servers, Step};
 use crate::statuses;
 
@@ -74,7 +74,7 @@ impl Language for Ctrl {
         to: &'a Address,
         request: CtrlRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>> {
         connection.ctrl(to, request, deadline)
     }
 

@@ -11,7 +11,7 @@ use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::push::{PushReply, PushRequest, Sender};
 use crate::api::{Address, GroupId};
-use crate::connection::{CallError, Connection};
+use crate::connection::{CallError, Called, Connection};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -85,7 +85,7 @@ impl Connection for Fake {
         group: GroupId,
         request: KvRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>> {
         async move {
             match self.call(to, Ask::Kv(group, request), deadline).await? {
                 Answer::Kv(answer) => Ok(answer),
@@ -102,7 +102,7 @@ impl Connection for Fake {
         _: Sender,
         _: PushRequest,
         _: Duration,
-    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<PushReply, KvRefusal>> {
         panic!("clients push nothing")
     }
 
@@ -111,7 +111,7 @@ impl Connection for Fake {
         to: &'a Address,
         request: CtrlRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>> {
         async move {
             match self.call(to, Ask::Ctrl(request), deadline).await? {
                 Answer::Ctrl(answer) => Ok(answer),

@@ -27,7 +27,7 @@ pub(crate) use self::search::Step;
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::status::KvStatus;
 use crate::api::{Address, GroupId, Incarnation};
-use crate::connection::{CallError, Connection};
+use crate::connection::{CallError, Called, Connection};
 use crate::statuses;
 
 /// After this time without a leader, the caller gets an error: the group may have left, or moved
@@ -89,8 +89,8 @@ pub enum AskError<R: std::error::Error> {
     },
 }
 
-/// The result of a call: an answer, a refusal, or neither.
-pub(crate) type Called<L> = Result<Result<<L as Language>::Reply, <L as Language>::Refusal>, CallError>;
+/// What a call in a language brings.
+pub(crate) type Heard<L> = Called<<L as Language>::Reply, <L as Language>::Refusal>;
 
 /// The messages for the servers of a group.
 pub(crate) trait Language: Send + Sync {
@@ -104,7 +104,7 @@ pub(crate) trait Language: Send + Sync {
         to: &'a Address,
         request: Self::Request,
         deadline: Duration,
-    ) -> BoxFuture<'a, Called<Self>>
+    ) -> BoxFuture<'a, Heard<Self>>
     where
         Self: Sized;
 
@@ -276,7 +276,7 @@ impl<L: Language> Servers<L> {
     }
 
     /// Asks one server.
-    pub(crate) async fn call(&self, to: &Address, request: L::Request, limit: Duration) -> Called<L> {
+    pub(crate) async fn call(&self, to: &Address, request: L::Request, limit: Duration) -> Heard<L> {
         self.language.call(&*self.connection, to, request, limit).await
     }
 
@@ -322,7 +322,7 @@ impl Language for Kv {
         to: &'a Address,
         request: KvRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>> {
         connection.kv(to, self.0, request, deadline)
     }
 

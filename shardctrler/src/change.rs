@@ -181,18 +181,18 @@ impl Present<'_> {
     }
 
     fn is_joined(&self, group: GroupId) -> Result<(), CtrlRefusal> {
-        match self.config.groups.contains_key(&group) {
-            true => Ok(()),
-            false => Err(CtrlRefusal::UnknownGroup(group)),
+        if !self.config.groups.contains_key(&group) {
+            return Err(CtrlRefusal::UnknownGroup(group));
         }
+        Ok(())
     }
 
     fn is_shard(&self, shard: ShardId) -> Result<(), CtrlRefusal> {
         let count = self.config.params.shard_count;
-        match shard.0 < count {
-            true => Ok(()),
-            false => Err(CtrlRefusal::UnknownShard { shard, last: ShardId(count.saturating_sub(1)) }),
+        if shard.0 >= count {
+            return Err(CtrlRefusal::UnknownShard { shard, last: ShardId(count.saturating_sub(1)) });
         }
+        Ok(())
     }
 
     fn weigh(&self, group: GroupId, weight: u32) -> Result<Option<Next>, CtrlRefusal> {

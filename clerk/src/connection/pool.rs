@@ -39,7 +39,7 @@ use tarpc::client::RpcError;
 use tarpc::context;
 use tokio::sync::Semaphore;
 
-use super::{CallError, Connection};
+use super::{CallError, Called, Connection};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::push::{PushReply, PushRequest, Sender};
@@ -129,7 +129,7 @@ impl Connection for TarpcConnection {
         group: GroupId,
         request: KvRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>> {
         let key = Key { address: to.clone(), group, sender: None, watch: false };
         let ask =
             move |client: ShardKvClient, context| async move { client.kv(context, group, request).await };
@@ -143,7 +143,7 @@ impl Connection for TarpcConnection {
         sender: Sender,
         request: PushRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<PushReply, KvRefusal>> {
         let key = Key { address: to.clone(), group, sender: Some(sender), watch: false };
         let ask =
             move |client: ShardPushClient, context| async move { client.push(context, group, request).await };
@@ -155,7 +155,7 @@ impl Connection for TarpcConnection {
         to: &'a Address,
         request: CtrlRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>> {
         let watch = matches!(request, CtrlRequest::Watch { .. });
         let key = Key { address: to.clone(), group: GroupId::CONTROLLERS, sender: None, watch };
         let ask =

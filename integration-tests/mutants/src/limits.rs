@@ -13,7 +13,7 @@ use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
 use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::{Address, ConfigNum, GroupId, ShardId, Version};
-use clerk::connection::{CallError, Connection};
+use clerk::connection::{CallError, Called, Connection};
 use clerk::group::{Attempts, GroupClient};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -205,7 +205,7 @@ impl Connection for BusyLeader {
         _: GroupId,
         _: KvRequest,
         _: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>> {
         async move {
             if to != "c" {
                 self.astray.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +226,7 @@ impl Connection for BusyLeader {
         _: Sender,
         _: PushRequest,
         _: Duration,
-    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<PushReply, KvRefusal>> {
         async move { Err(CallError::Refused { address: to.clone(), why: "no group".to_owned() }) }.boxed()
     }
 
@@ -235,7 +235,7 @@ impl Connection for BusyLeader {
         to: &'a Address,
         _: CtrlRequest,
         _: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>> {
         async move { Err(CallError::Refused { address: to.clone(), why: "no controller".to_owned() }) }
             .boxed()
     }

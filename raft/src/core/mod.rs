@@ -4,26 +4,26 @@
 //!
 //! A few servers, usually three, keep the same list of commands, the *log*. Each applies the
 //! commands in order to its own state. All states begin equal and get the same commands, so they
-//! stay equal. Any minority of the servers may fail, and the others continue. All the work is to
-//! agree on the list.
+//! stay equal. Any minority of the servers may fail, and the others continue. The hard part is
+//! agreeing on the list.
 //!
 //! **A leader decides.** Time is divided into numbered *terms*, and at most one server leads in a
 //! term. Only the leader appends to the list, and it sends the new entries to the others, its
 //! followers. So there is never a question of who wrote first. When the leader falls silent, a
 //! follower starts the next term and asks for votes. A server votes once in a term and writes its
-//! vote to its disk before it answers. Two majorities share a server, so no term has two leaders.
-//! Timeouts are random, so candidates seldom split the votes twice.
+//! vote to its disk before it answers. Any two majorities share a server, so no term has two
+//! leaders. Timeouts are random, so split votes seldom repeat.
 //!
-//! **A new leader must not lack anything.** A server votes only for a candidate whose log is at
-//! least as good as its own: the candidate's last entry has a higher term, or the same term and a
-//! position at least as high. Any majority of voters contains a server that has what an earlier
-//! majority has. So each later leader has it.
+//! **A new leader must not lack anything committed.** A server votes only for a candidate whose log
+//! is at least as good as its own: the candidate's last entry has a higher term, or the same term
+//! and a position at least as high. Any two majorities overlap, so the voters include a server
+//! with every committed entry. Hence every later leader has it.
 //!
-//! **The leader streams entries.** Every message names the entry before those that it carries. A
+//! **The leader streams entries.** Every message names the entry that precedes those it carries. A
 //! follower that does not have that entry refuses, and says where its log could agree. The leader
 //! goes back to that place. Then the follower drops the entries that contradict the leader's, and
-//! takes the leader's. If two logs have the same entry (position and term), they are the same up to
-//! there.
+//! takes the leader's. If two logs have the same entry (position and term), they are the same up
+//! to there.
 //!
 //! **A majority makes it permanent.** When a majority has an entry on its disks, it is *committed*:
 //! no later leader can lack it. The leader says so in its next messages, and every server applies
@@ -32,13 +32,13 @@
 //! entries of its own term, and the older ones before them are committed with them (Figure 8 of the
 //! paper). A new leader therefore appends an empty entry immediately.
 //!
-//! **Write to disk before you promise.** A server may crash after each line. What it promises (a
-//! vote, "I have this entry") must be on its disk before the promise is sent. That is the one law
-//! of effects: [`ready`] defines the order.
+//! **Write to disk before you promise.** A server may crash after any line of code. What it
+//! promises (a vote, "I have this entry") must be on its disk before the promise is sent. That is
+//! the one law of effects: [`ready`] defines the order.
 //!
 //! **Reads ask, too.** A leader that was cut off may not know that it no longer leads. So before it
-//! answers a read, it asks a majority whether it still leads, and applies everything that was
-//! committed when the read arrived.
+//! answers a read, it asks a majority whether it still leads, and waits until everything
+//! committed when the read arrived is applied.
 //!
 //! **The log must not grow forever.** The state already contains what was applied, so the beginning
 //! of the log can be dropped. A follower that still needs it gets the state instead, in pieces: a
@@ -47,11 +47,12 @@
 //! Two additions keep a group calm. *Pre-vote*: before a server raises its term, it asks whether it
 //! could win. So a server that was cut off disturbs nobody when it comes back. *Check-quorum*: a
 //! leader that hears no majority steps down. Each needs the other: a server that hears a leader
-//! votes for nobody, so a leader that only this server hears must step down.
+//! votes for nobody, so a leader that cannot reach a majority must step down, or the servers it
+//! still reaches would block every election.
 //!
 //! The paper is "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout,
-//! extended version). Section numbers in comments refer to it. "Thesis" is Ongaro's. Rules are
-//! those of docs/correctness.md. To see the protocol at work, read the scripts in
+//! extended version). Section numbers in comments refer to it. "Thesis" means Ongaro's; rule
+//! numbers refer to docs/correctness.md. To see the protocol at work, read the scripts in
 //! raft/tests/golden.
 //!
 //! # A tour of this module
@@ -66,12 +67,13 @@
 //! * [`Raft::read`]: a linearizable read without a log entry (`read`).
 //! * [`Raft::compact`], [`Raft::chunk_read`], [`Raft::staged`], [`Raft::installed`]: the log's
 //!   prefix is dropped, and followers that still need it get rows instead (`snapshot`).
-//! * `catch_up`: a follower gets entries that are no longer in memory from files, while they exist.
-//! * `flow`: a bound on the entries that are committed and not applied, here and on followers.
-//! * `lag`, [`pace`]: a leader slows down writes for a member that lags and can arrive.
+//! * `catch_up`: a follower gets entries no longer in memory from the log's files, as long as those
+//!   are kept.
+//! * `flow`: bounds the entries that are committed but not yet applied, here and on followers.
+//! * `lag`, [`pace`]: a leader slows down writes for a lagging member that can still catch up.
 //! * `debt`: a server that lost a part of its log votes only for logs that reach its promises.
-//! * [`Raft::hashed`]: tables are compared by hashes, and one that differs from most is replaced
-//!   (`table`).
+//! * [`Raft::hashed`]: tables are compared by hashes, and a table that differs from the majority's
+//!   is replaced (`table`).
 //! * [`Raft::saved`]: the last Ready's save is durable. Only then do this server's own entries
 //!   count.
 //!

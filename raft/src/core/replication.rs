@@ -72,16 +72,25 @@ impl Raft {
         appends
     }
 
+    /// A follower gets rows if the entry that it needs next is gone (section 7).
+    fn stream_if_gone(&mut self, to: NodeId) {
+        let marker = self.log.marker().index;
+        let Some(follower) = self.role.leader_mut().and_then(|leader| leader.followers.get(&to)) else {
+            return;
+        };
+        let next = follower.next;
+        let is_streamed = matches!(follower.feed, Feed::Snapshot(_));
+        if !is_streamed && next <= marker && !self.has_after(next.previous()) {
+            self.become_stream(to);
+        }
+    }
+
     fn next_append(&mut self, to: NodeId) -> Option<Message> {
+        self.stream_if_gone(to);
         let (term, marker, last) = (self.hard_state.term, self.log.marker(), self.log.last().index);
         let follower = self.role.leader_mut()?.followers.get(&to)?;
         let (next, is_streamed) = (follower.next, matches!(follower.feed, Feed::Snapshot(_)));
         let is_behind = !is_streamed && next <= marker.index;
-        if is_behind && !self.has_after(next.previous()) {
-            // The entry that it needs next is gone (section 7).
-            self.become_stream(to);
-            return self.next_append(to);
-        }
         let Role::Leader(leader) = &mut self.role else { return None };
         let round = leader.round;
         let follower = leader.followers.get_mut(&to)?;

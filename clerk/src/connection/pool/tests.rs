@@ -11,7 +11,7 @@ use super::{Options, TarpcConnection};
 use crate::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use crate::api::kv::{KvRefusal, KvReply, KvRequest};
 use crate::api::{ConfigNum, Digest, GroupId, SessionId, Version, rpc};
-use crate::connection::{CallError, Connection};
+use crate::connection::{CallError, Called, Connection};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const GROUP: GroupId = GroupId(101);
@@ -24,7 +24,7 @@ fn get(key: &str) -> KvRequest {
     KvRequest::Get { key: Bytes::from(key.to_owned()), config: ConfigNum(1) }
 }
 
-fn value(text: &str) -> Result<Result<KvReply, KvRefusal>, CallError> {
+fn value(text: &str) -> Called<KvReply, KvRefusal> {
     Ok(Ok(KvReply::Value { value: Some(Bytes::from(text.to_owned())), version: Version(1) }))
 }
 

@@ -19,7 +19,7 @@ use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
 use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::status::{ReplicaStatus, Role};
 use clerk::api::{Address, GroupId};
-use clerk::connection::{CallError, Connection, Options, TarpcConnection};
+use clerk::connection::{Called, Connection, Options, TarpcConnection};
 use clerk::ctrl::CtrlClerk;
 use futures::future::BoxFuture;
 
@@ -59,7 +59,7 @@ impl Connection for Counted {
         group: GroupId,
         request: KvRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.kv(to, group, request, deadline)
     }
@@ -71,7 +71,7 @@ impl Connection for Counted {
         sender: Sender,
         request: PushRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<PushReply, KvRefusal>> {
         self.inner.push(to, group, sender, request, deadline)
     }
 
@@ -80,7 +80,7 @@ impl Connection for Counted {
         to: &'a Address,
         request: CtrlRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.ctrl(to, request, deadline)
     }

@@ -12,7 +12,7 @@ use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
 use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::{Address, GroupId};
-use clerk::connection::{CallError, Connection};
+use clerk::connection::{CallError, Called, Connection};
 use futures::future::BoxFuture;
 use raft::core::message::Message;
 use raft::transport::Transport;
@@ -76,7 +76,7 @@ impl Connection for Calls {
         group: GroupId,
         request: KvRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<KvReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<KvReply, KvRefusal>> {
         Box::pin(async move {
             match self.within(to, Request::Kv(group, request), deadline).await? {
                 Reply::Kv(reply) => Ok(reply),
@@ -92,7 +92,7 @@ impl Connection for Calls {
         sender: Sender,
         request: PushRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<PushReply, KvRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<PushReply, KvRefusal>> {
         Box::pin(async move {
             match self.within(to, Request::Push(group, sender, request), deadline).await? {
                 Reply::Push(reply) => Ok(reply),
@@ -106,7 +106,7 @@ impl Connection for Calls {
         to: &'a Address,
         request: CtrlRequest,
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Result<CtrlReply, CtrlRefusal>, CallError>> {
+    ) -> BoxFuture<'a, Called<CtrlReply, CtrlRefusal>> {
         Box::pin(async move {
             match self.within(to, Request::Ctrl(request), deadline).await? {
                 Reply::Ctrl(reply) => Ok(reply),
