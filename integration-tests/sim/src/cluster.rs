@@ -308,6 +308,11 @@ impl Cluster {
         lock(&self.nodes).get(name).map_or((0, 0), |node| node.disk.kept())
     }
 
+    /// Bytes of rows that a node has staged and that are not live yet.
+    pub fn staged_bytes(&self, name: &str) -> usize {
+        lock(&self.nodes).get(name).map_or(0, |node| node.disk.staged_bytes())
+    }
+
     /// Bytes of commands that may wait at a node while there is a pace.
     pub fn held_bytes_max(&self, name: &str) -> usize {
         lock(&self.nodes).get(name).map_or(0, |node| node.config.held_bytes_max)

@@ -261,6 +261,11 @@ impl Disk {
         self.memory.kept_bytes()
     }
 
+    /// Bytes of rows that are staged and not live yet.
+    pub fn staged_bytes(&self) -> usize {
+        self.memory.staged_bytes()
+    }
+
     /// Bytes of the log and the hard state, and of the durable rows.
     pub fn bytes(&self) -> (usize, usize) {
         (self.memory.log_bytes(), self.memory.table_bytes())

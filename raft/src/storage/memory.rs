@@ -47,7 +47,15 @@ struct Inner {
     live: Generation,
     durable: Generation,
     staged: BTreeMap<Bytes, Bytes>,
+    staged_bytes: usize,
     archive: Archive,
+}
+
+impl Inner {
+    fn drop_staged(&mut self) {
+        self.staged.clear();
+        self.staged_bytes = 0;
+    }
 }
 
 /// What a save removed or replaced.
@@ -136,7 +144,7 @@ impl MemoryDisk {
         let mut inner = self.lock();
         inner.life += 1;
         inner.live = inner.durable.clone();
-        inner.staged.clear();
+        inner.drop_staged();
         inner.archive.clear();
     }
 
@@ -180,7 +188,7 @@ impl MemoryDisk {
         inner.restored = past.restored;
         inner.live = past.durable.clone();
         inner.durable = past.durable;
-        inner.staged.clear();
+        inner.drop_staged();
         inner.undo.clear();
     }
 
@@ -188,6 +196,11 @@ impl MemoryDisk {
     pub fn log_bytes(&self) -> usize {
         const HARD_STATE_BYTES: usize = 16;
         HARD_STATE_BYTES + self.lock().restored.entries.iter().map(Entry::weight).sum::<usize>()
+    }
+
+    /// Bytes of rows that are staged and not live yet.
+    pub fn staged_bytes(&self) -> usize {
+        self.lock().staged_bytes
     }
 
     /// Bytes of the durable rows ("snapshot" of the labs).
@@ -431,15 +444,18 @@ impl Table for MemoryTable {
     }
 
     fn stage_start(&self) {
-        self.handle.change(|inner| inner.staged.clear());
+        self.handle.change(Inner::drop_staged);
     }
 
     fn stage_drop(&self) {
-        self.handle.change(|inner| inner.staged.clear());
+        self.handle.change(Inner::drop_staged);
     }
 
     fn stage(&self, rows: Vec<Row>) {
-        self.handle.change(|inner| inner.staged.extend(rows));
+        self.handle.change(|inner| {
+            inner.staged_bytes += rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            inner.staged.extend(rows);
+        });
     }
 
     fn switch(&self, snapshot: EntryId) -> BoxFuture<'_, ()> {
@@ -447,6 +463,7 @@ impl Table for MemoryTable {
             self.handle.before(DiskStep::Switch).await;
             self.handle.change(|inner| {
                 let rows = Arc::new(std::mem::take(&mut inner.staged));
+                inner.staged_bytes = 0;
                 inner.live = Generation { rows, installed: Some(snapshot), bad: false };
                 inner.durable = inner.live.clone();
             });
