@@ -9,10 +9,13 @@
 //! harm.
 
 mod configs;
+mod gate;
 mod mover;
 mod progress;
 pub(crate) mod push;
+pub(crate) mod receiver;
 
 pub(crate) use self::configs::{ConfigWatcher, Knowledge};
+pub(crate) use self::gate::Gates;
 pub(crate) use self::mover::Mover;
 pub(crate) use self::progress::Progress;

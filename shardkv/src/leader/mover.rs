@@ -8,7 +8,7 @@
 //! a bound for each receiving group, so a group that does not answer delays only its own shards
 //! (rule 40). Adopting does not wait for pushes, and pushes do not wait for adopting.
 //!
-//! Left out on purpose: which shard goes first.
+//! Left out on purpose: how a shard is pushed (`push`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,10 +31,13 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
 use crate::leader::configs::Knowledge;
+use crate::leader::gate::Gates;
 use crate::leader::progress::Progress;
-use crate::leader::push::{Push, Receiver};
+use crate::leader::push::Push;
+use crate::leader::receiver::Receiver;
 use crate::machine::command::Command;
 use crate::machine::history::{self, Own};
+use crate::machine::plan::{Move, Sizes};
 use crate::machine::rows;
 use crate::machine::shard::ShardState;
 use crate::machine::{Machine, Standing};
@@ -53,6 +56,8 @@ pub(crate) struct Mover {
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
+    pub(crate) gates: Arc<Gates>,
+    pub(crate) sizes: Sizes,
     pub(crate) random: StdRng,
     /// The configuration that was found not to fit. It is reported once.
     pub(crate) refused: Option<Place>,
@@ -128,15 +133,21 @@ impl Mover {
                 let digest = *moves.entry(num).or_insert_with(|| rows::digest(table, num));
                 digest.map(|digest| Place { num, digest })
             };
-            let states = rows::states(table).into_iter();
-            let states = states.map(|(shard, state)| (shard, state, state.moving().and_then(&mut move_of)));
-            (rows::place(table), states.collect::<Vec<_>>())
+            let mut moving: Vec<_> = rows::states(table)
+                .into_iter()
+                .filter_map(|(shard, state)| {
+                    Some((shard, receiver(state)?, state.moving().and_then(&mut move_of)?))
+                })
+                .map(|(shard, to, config)| (urgency(table, shard), shard, to, config))
+                .collect();
+            moving.sort_unstable_by_key(|(urgency, shard, ..)| (*urgency, *shard));
+            (rows::place(table), moving)
         };
         if rows::incarnation(&*table).is_none() {
             let incarnation = Incarnation(self.random.random());
             self.execute(Command::Init { incarnation }).await;
         }
-        let (mut adopted, mut states) = self.replica.read(read).await;
+        let (mut adopted, mut moving) = self.replica.read(read).await;
         let next = self.knowledge.borrow().next(adopted);
         if next.is_some_and(|next| self.is_ours(&*table, &next)) {
             let adopt = self.adopt(adopted);
@@ -149,7 +160,7 @@ impl Mover {
             } {
                 pushes.shards.remove(&ended);
             }
-            (adopted, states) = self.replica.read(read).await;
+            (adopted, moving) = self.replica.read(read).await;
         }
         if adopted.is_none() {
             return;
@@ -162,8 +173,7 @@ impl Mover {
         for to in pushes.shards.values() {
             *of_group.entry(*to).or_default() += 1;
         }
-        for (shard, state, move_) in states {
-            let (Some(to), Some(config)) = (receiver(state), move_) else { continue };
+        for (_, shard, to, config) in moving {
             let running = of_group.entry(to).or_default();
             if *running >= PUSHES_PER_GROUP_MAX || pushes.shards.contains_key(&shard) {
                 continue;
@@ -219,16 +229,16 @@ impl Mover {
         let receiver = pushes.receivers.entry(to).or_default();
         Push {
             replica: self.replica.clone(),
+            changes: Arc::clone(&self.standing.borrow().changes),
+            gates: Arc::clone(&self.gates),
             connection: Arc::clone(&self.connection),
             knowledge: self.knowledge.clone(),
             progress: self.progress.clone(),
             receiver: Arc::clone(receiver),
             me,
-            shard,
             config,
-            to,
+            what: Move { shard, num: config.num, to, shard_count, sizes: self.sizes },
             complained: AtomicBool::new(false),
-            shard_count,
             random: StdRng::seed_from_u64(self.random.random()),
         }
     }
@@ -241,6 +251,12 @@ impl Mover {
             clock::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Which shards are pushed first: those that nobody serves, then small ones. They are many, and a large
+/// one would hold them up.
+fn urgency(table: &dyn Table, shard: ShardId) -> (bool, u64) {
+    (rows::state(table, shard).serves(), rows::meta(table, shard).bytes)
 }
 
 /// The group that the shard moves to.
