@@ -128,6 +128,7 @@ mod tests {
             rows: 10,
             bytes: 100,
             progress: Some(4),
+            copy: None,
             load: ShardLoad { reads: 5, writes: 6, bytes: 700 },
         };
         let expected = json!({
