@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use raft::config::Config;
 
+use crate::address::{HttpAddress, check_address};
 use crate::descriptors::Wished;
-use crate::http::HttpAddress;
 
 /// The settings that all servers share; each binary flattens them into its own.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -134,15 +134,6 @@ impl FromStr for Members {
         }
         Ok(Self(members))
     }
-}
-
-fn check_address(address: &str) -> Result<(), &'static str> {
-    let (host, port) = address.rsplit_once(':').ok_or("a port is missing (HOST:PORT)")?;
-    if host.is_empty() {
-        return Err("a host is missing (HOST:PORT)");
-    }
-    port.parse::<u16>().map_err(|_| "a port is a number up to 65535")?;
-    Ok(())
 }
 
 /// The Raft settings that follow from the command line.

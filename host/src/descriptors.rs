@@ -123,15 +123,19 @@ fn raise_limit() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Descriptors, OWN, TooFew, Wished};
+    use super::{Descriptors, HTTP, OWN, TooFew, Wished};
 
     #[test]
     fn never_more_is_shared_out_than_there_is() {
-        for members in [1, 3, 5, 9] {
+        for (members, http) in
+            [1, 3, 5, 9].into_iter().flat_map(|members| [(members, false), (members, true)])
+        {
             for limit in (40..4096).chain([10_000, 65_536]) {
-                let Ok(shared) = Descriptors::share(limit, members, Wished::default()) else { continue };
+                let wished = Wished { http, ..Wished::default() };
+                let Ok(shared) = Descriptors::share(limit, members, wished) else { continue };
                 let lanes = 2 * (members - 1);
-                let sum = OWN + shared.table_files + lanes + shared.calls + shared.connections.sockets();
+                let own = OWN + if http { HTTP } else { 0 };
+                let sum = own + shared.table_files + lanes + shared.calls + shared.connections.sockets();
                 assert!(sum <= limit, "{limit} {members}: {shared:?}");
             }
         }

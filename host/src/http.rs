@@ -13,7 +13,6 @@ mod pages;
 mod ready;
 
 use std::net::{SocketAddr, TcpListener};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::error::HostError;
 use crate::measures::Measures;
 
 /// Connections at once; beyond, new ones are closed.
@@ -36,46 +36,12 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long a connection lives at most.
 pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(120);
+/// A replica whose loop has not turned for so long should be started anew. (A save may take long.)
+pub const HTTP_TURN_MAX: Duration = Duration::from_secs(10);
 /// How long the server waits for the status of its replica.
 const STATUS_MAX: Duration = Duration::from_secs(5);
 /// Pages that come sooner after another show the same.
 const STATUS_AGE_MAX: Duration = Duration::from_millis(100);
-
-/// Where a server shows itself: `HOST:PORT`, or a port of this host alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpAddress(String);
-
-impl FromStr for HttpAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.parse::<u16>().is_ok() {
-            return Ok(Self(format!("127.0.0.1:{text}")));
-        }
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err("an address is HOST:PORT, or a port of this host: 127.0.0.1:7400, 7400".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for HttpAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl HttpAddress {
-    /// Takes the port.
-    ///
-    /// # Errors
-    /// One line that names the address.
-    pub fn bind(&self) -> Result<TcpListener, HttpError> {
-        TcpListener::bind(&self.0).map_err(|error| format!("--http {self}: {error}").into())
-    }
-}
 
 /// What a server knows of itself.
 #[derive(Clone, Debug)]
@@ -103,10 +69,10 @@ pub trait Observed: Send + Sync + 'static {
 
     /// What it measured of its requests.
     fn measures(&self) -> &Measures;
-}
 
-/// Why there are no pages, in one line.
-type HttpError = Box<dyn std::error::Error + Send + Sync>;
+    /// How long ago the loop of its replica turned last.
+    fn since_last_tick(&self) -> Duration;
+}
 
 /// What was shown last, and when.
 type Last = Option<(clock::Instant, Arc<Shown>)>;
@@ -140,7 +106,7 @@ impl Pages {
 ///
 /// # Errors
 /// When the thread or its runtime cannot be started.
-pub fn show(listener: TcpListener, server: Arc<dyn Observed>) -> Result<(), HttpError> {
+pub fn show(listener: TcpListener, server: Arc<dyn Observed>) -> Result<(), HostError> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

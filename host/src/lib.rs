@@ -37,9 +37,11 @@
 //! Left out on purpose: the meaning of requests. Nothing below a server imports this crate: a
 //! library that brings requests to servers, or one that replicates, needs none of it.
 
+mod address;
 mod args;
 mod descriptors;
 mod disk;
+mod error;
 mod http;
 mod key;
 mod measures;
@@ -47,15 +49,17 @@ mod open;
 mod serve;
 mod status;
 
+pub use address::HttpAddress;
 pub use args::{Members, ServerArgs, raft_config};
 pub use descriptors::{Descriptors, TooFew, Wished};
 pub use disk::{Disk, watch_disk};
+pub use error::HostError;
 pub use http::{
-    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HttpAddress, Observed,
-    Shown, show,
+    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HTTP_TURN_MAX,
+    Observed, Shown, show,
 };
 pub use key::KeyKeeper;
 pub use measures::{Ended, Measures, Running, VerbCounted};
-pub use open::{Facts, Host, HostError, open};
+pub use open::{Facts, Host, open};
 pub use serve::{accept, until_signal};
 pub use status::replica_status;

@@ -16,10 +16,11 @@ use raft_disk::directory::{DataDir, Identity};
 use raft_disk::rocksdb::TableOptions;
 use raft_disk::wal::LogOptions;
 
+use crate::address::HttpAddress;
 use crate::args::{ServerArgs, raft_config};
 use crate::descriptors::Descriptors;
 use crate::disk::{Disk, watch_disk};
-use crate::http::HttpAddress;
+use crate::error::HostError;
 use crate::key::KeyKeeper;
 
 /// What a server needs besides its replica.
@@ -77,9 +78,6 @@ impl Peers for Met {
         }
     }
 }
-
-/// Why a server does not start: one line that says what to do.
-pub type HostError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens everything for a server of `group`.
 ///

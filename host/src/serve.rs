@@ -10,7 +10,7 @@ use base::socket::{Arrival, Listener, Purpose};
 use raft::transport::tcp::TcpTransport;
 use tracing::Instrument;
 
-use crate::open::HostError;
+use crate::error::HostError;
 
 /// Takes connections from `listener`: peers go to `transport`, all others to `handle`. Never ends
 /// on its own; dropping it closes every connection.

@@ -1,6 +1,6 @@
 //! A server's report on its replica, in the types of the wire.
 
-use clerk::api::status::{Connections, DiskStatus, Follower, ReplicaStatus, Role};
+use clerk::api::status::{Connections, DiskStatus, Follower, ReplicaStatus, Role, Standing};
 use raft::rsm::{self, Status};
 
 use crate::disk::Disk;
@@ -27,6 +27,7 @@ pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
         wal_syncs: status.syncs,
         slow_syncs: status.slow_syncs,
         followers: status.followers.iter().map(|it| (it.id.0, follower(status, it))).collect(),
+        pace: status.pace,
         refused: refusals.counted(),
         refused_by: refusals.refused_by(),
         owes: status.owes.map(|entry| entry.to_string()),
@@ -52,7 +53,14 @@ fn disk_status(disk: &Disk) -> DiskStatus {
 }
 
 /// Another server, as its leader sees it.
-fn follower(status: &Status, follower: &raft::rsm::Follower) -> Follower {
+fn follower(status: &Status, follower: &rsm::Follower) -> Follower {
     let lacks = status.commit.0.saturating_sub(follower.matched.0);
-    Follower { lacks, silent_seconds: follower.silent_seconds }
+    let rsm::Follower { silent_seconds, takes, wanted, .. } = *follower;
+    let standing = match follower.standing {
+        rsm::Standing::Level => Standing::Level,
+        rsm::Standing::Arriving => Standing::Arriving,
+        rsm::Standing::Silent => Standing::Silent,
+        rsm::Standing::GivenUp => Standing::GivenUp,
+    };
+    Follower { lacks, silent_seconds, standing, takes, wanted }
 }

@@ -43,6 +43,69 @@ fn keys_need_one_controller_or_one_group() {
     assert_eq!(cluster.ok(&["get", "a"]), "2\n", "the groups know");
 }
 
+/// Verbs that look at the whole cluster, and what they do meanwhile.
+#[test]
+fn no_verb_takes_longer_than_it_may_where_controllers_are_silent() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "1", "--replicas", "1"]);
+    let controllers = cluster.status().group(0).iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    let pids = cluster.pids();
+    let signal = |signal| {
+        for name in &controllers {
+            kill_process(Pid::from_raw(pids[name] as i32).unwrap(), signal).unwrap();
+        }
+    };
+    signal(Signal::STOP);
+    let file = cluster.path().join("none.jsonl").display().to_string();
+    let verbs: [(&[&str], u64); 8] = [
+        (&["bench", "--seconds", "1", "--clients", "2"], 3),
+        (&["status"], 1),
+        (&["moves"], 1),
+        (&["query"], 1),
+        (&["history"], 1),
+        (&["get", "a"], 1),
+        (&["dump"], 3),
+        (&["load", &file], 1),
+    ];
+    let late: Vec<String> = verbs
+        .iter()
+        .filter_map(|(verb, seconds)| {
+            let started = Instant::now();
+            cluster.clerk(&[verb, &["--timeout", "1"][..]].concat());
+            let took = started.elapsed();
+            (took > Duration::from_secs(*seconds) + Duration::from_millis(700))
+                .then(|| format!("{verb:?}: {took:?}"))
+        })
+        .collect();
+    signal(Signal::CONT);
+    assert!(late.is_empty(), "{late:?}");
+}
+
+/// The time of a command is that of each look, or a long move would end the watch.
+#[test]
+fn moves_are_watched_for_longer_than_one_question_may_take() {
+    let _machine = together();
+    let cluster = Cluster::up(&["--groups", "2", "--replicas", "1", "--shards", "2"]);
+    let owned = cluster.json(&["query"])["shards"].as_array().unwrap().clone();
+    let shard = owned.iter().position(|owner| *owner == json!(101)).expect("a shard of 101").to_string();
+    cluster.ok(&["kill", "102.1"]);
+    cluster.ok(&["move", &shard, "102", "--no-wait"]);
+    let mut watch = cluster.command(&["moves", "--watch", "--timeout", "1", "-o", "json"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    let ended = watch.try_wait().unwrap();
+    let _ = watch.kill();
+    let output = watch.wait_with_output().unwrap();
+    assert_eq!(ended, None, "the move is not over");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let looks: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(looks.len() >= 2, "{text}");
+    assert!(
+        looks.iter().all(|look| look["moves"].as_array().is_some_and(|moves| moves.len() == 1)),
+        "{text}"
+    );
+}
+
 #[test]
 fn up_waits_for_servers_that_still_stop() {
     let _machine = together();

@@ -48,6 +48,13 @@ pub struct Config {
     pub chunk_bytes: usize,
     /// Rows of one snapshot chunk. Default 4,096.
     pub chunk_rows: usize,
+    /// How fast clients may write while a member lags (correctness rule 133).
+    pub pace: Law,
+    /// Bytes of commands that wait for their turn while a pace holds. Beyond: `Busy`. Default 8 MiB.
+    pub held_bytes_max: usize,
+    /// A server whose disk became nearly full of the snapshot that it was sent takes none for so
+    /// long. Default 60 s.
+    pub space_rest: Duration,
     /// Bytes of messages from peers that wait for the driver. Default 64 MiB.
     pub mailbox_bytes_max: usize,
     /// Proposals and reads that wait for the driver. Beyond: `Busy`. Default 16,384.
@@ -81,6 +88,9 @@ impl Default for Config {
             log_bytes_hard_max: 64 * MIB,
             chunk_bytes: 512 * 1024,
             chunk_rows: 4096,
+            pace: Law::default(),
+            held_bytes_max: 8 * MIB,
+            space_rest: Duration::from_secs(60),
             mailbox_bytes_max: 64 * MIB,
             requests_max: 16_384,
             round_messages_max: 256,
@@ -148,6 +158,7 @@ impl Config {
                     self.unapplied_bytes_max,
                     self.apply_backlog_bytes_max,
                     self.pending_reads_max,
+                    self.held_bytes_max,
                 ]
                 .iter()
                 .all(|limit| *limit > 0),
@@ -157,6 +168,39 @@ impl Config {
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, text)) => Err(InvalidConfig((*text).to_owned())),
             None => Ok(()),
+        }
+    }
+}
+
+/// The numbers of the law of pace ([`Config::pace`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Law {
+    /// A member that has everything that is older than this is level. Default 250 ms.
+    pub recent: Duration,
+    /// Speeds are measured over so long. Default 2 s.
+    pub window: Duration,
+    /// A member that lacks no less after so long is given up. Default 60 s.
+    pub patience: Duration,
+    /// It is tried again when it could take twice of what is written, for so long. Default 10 s.
+    pub calm: Duration,
+    /// It is tried again after so long, without a pace. Default 10 min.
+    pub retry: Duration,
+    /// A member that lacks fewer bytes than this stays level. Default 32 MiB.
+    pub level_bytes: u64,
+    /// No pace is slower, in bytes per second. Default 1 MiB.
+    pub least: u64,
+}
+
+impl Default for Law {
+    fn default() -> Self {
+        Self {
+            recent: Duration::from_millis(250),
+            window: Duration::from_secs(2),
+            patience: Duration::from_secs(60),
+            calm: Duration::from_secs(10),
+            retry: Duration::from_secs(600),
+            level_bytes: 32 << 20,
+            least: 1 << 20,
         }
     }
 }

@@ -98,6 +98,47 @@ fn a_leader_whose_applier_hangs_is_busy_before_its_memory_is_full() {
     assert!(raft.propose(command, false).is_ok());
 }
 
+/// A flush that hangs: the log in memory must not grow forever. It waits for the table alone, so it ends.
+#[test]
+fn a_server_whose_table_does_not_get_durable_takes_no_more_until_it_does() {
+    let config = Config { unapplied_bytes_max: 128 << 10, ..Config::default().with_log_bytes_max(64 << 10) };
+    let limit = 2 * config.log_bytes_hard_max + (64 << 10);
+    let mut raft = leader(config.clone());
+    let command = Bytes::from(vec![0; 16 << 10]);
+    let mut busy = 0;
+    for _ in 0..256 {
+        busy += usize::from(raft.propose(command.clone(), false) == Err(ExecuteError::Busy));
+        let handed = effects(&mut raft).1;
+        raft.applied_bytes(handed);
+        let last = raft.log().last().index;
+        says(&mut raft, TWO, matched(last, u64::MAX)).unwrap();
+        let handed = effects(&mut raft).1;
+        raft.applied_bytes(handed);
+    }
+    assert!(raft.log().bytes() <= limit && busy > 200, "{} bytes, {busy} times busy", raft.log().bytes());
+    raft.compact(raft.commit());
+    effects(&mut raft);
+    assert!(raft.propose(command, false).is_ok());
+
+    let mut raft = Raft::new(TWO, three(), config, Restored::default(), EntryId::ZERO);
+    let mut prev = EntryId::ZERO;
+    for round in 1..=256 {
+        let entry = Entry::new(EntryId::new(1, prev.index.0 + 1), command_of(16 << 10));
+        let (entries, commit, acked) = (vec![entry], prev.index, EntryId::ZERO);
+        let append = Body::Append { prev, entries, commit, round, acked, differs: None };
+        raft.step(ONE, message(1, append)).unwrap();
+        let handed = effects(&mut raft).1;
+        raft.applied_bytes(handed);
+        prev = raft.log().last();
+    }
+    assert!(raft.log().bytes() <= limit, "{} bytes", raft.log().bytes());
+    assert!(prev.index < Index(100), "it took all {prev}");
+    raft.compact(raft.commit());
+    let (sent, _) = effects(&mut raft);
+    let has_room = |message: &Message| matches!(message.body, Body::AppendReply { room: 1.., .. });
+    assert!(sent.iter().any(has_room), "it says unasked that it has room: {sent:?}");
+}
+
 /// The follower's half: it answers everything, and says how far it is.
 #[test]
 fn a_follower_whose_applier_hangs_takes_no_more_and_answers_on() {

@@ -302,6 +302,12 @@ impl Run {
         // (Enough for the slowest settings: an entry in a message, and a message on its way at a time.)
         for _ in 0..1_500 {
             self.quiet_tick();
+            // As the driver does.
+            for id in self.cluster.ids() {
+                if self.cluster.raft(id).log().bytes() > self.cluster.config.log_bytes_max {
+                    self.cluster.compact(id);
+                }
+            }
             // What was proposed to a leader of the past may be lost: set another goal then.
             let term = self.cluster.ids().iter().map(|id| self.cluster.raft(*id).term()).max();
             goal = goal.filter(|goal| Some(goal.term) == term);

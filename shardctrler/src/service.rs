@@ -247,6 +247,10 @@ impl Observed for Service {
     fn measures(&self) -> &Measures {
         &self.measures
     }
+
+    fn since_last_tick(&self) -> Duration {
+        self.replica.since_last_tick()
+    }
 }
 
 /// The address book for a caller that has version `known`. It has addresses only if it is newer:

@@ -48,6 +48,7 @@ impl Ledger {
 
     /// Whether others keep so little waiting that `bytes` more fit.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
+        crate::mutant!("waiting-bytes-without-bound", return true);
         self.kept.load(Ordering::Relaxed).saturating_add(bytes) <= self.bounds.server
     }
 
@@ -186,7 +187,8 @@ impl Account {
         let Bounds { connection, server } = self.ledger.bounds;
         let waiting = self.waiting();
         let others = waiting.requests.saturating_sub(bytes);
-        let is_full = waiting.kept() >= connection || others >= server / 2;
+        let share = if crate::mutant!("one-connection-takes-all") { server } else { server / 2 };
+        let is_full = waiting.kept() >= connection || others >= share;
         is_full || self.ledger.is_over() || self.ledger.is_busy()
     }
 

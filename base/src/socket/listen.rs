@@ -355,6 +355,10 @@ impl Arrival {
             let _ = answer(&mut self.stream.tcp, &told).await;
             return None;
         }
+        crate::mutant!("refused-callers-take-places", {
+            let kind = Kind::of(&self.hello);
+            self.stream.place = self.stream.place.take().and_then(|place| place.become_one_of(kind));
+        });
         if let Err(refusal) = admit(&self.hello, here, &Known::default()) {
             self.refuse(&refusal).await;
             return None;

@@ -44,7 +44,9 @@ struct Moving {
 pub(crate) async fn moves(context: &Context, verb: &Moves) -> Result<(), Failure> {
     let reach = context.reach_what_runs().await?;
     loop {
-        let survey = survey(&reach, context.data_until()).await;
+        // Each look has its time. (Before, a watch of more than ten seconds asked nobody any more.)
+        let until = clock::now().after(context.operation_timeout());
+        let survey = survey(&reach, until).await;
         let moving = moving(&survey);
         let newest = survey.config.as_ref().map(|config| config.num).unwrap_or_default();
         let pending = survey.pending(newest, &BTreeSet::new());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use clap::ValueEnum;
 use clerk::api::config::Sealed;
 use clerk::api::ctrl::Change;
 use clerk::api::placement::Placement;
@@ -116,6 +117,12 @@ impl Told {
         )
     }
 
+    /// What a group has before the plan, and after it.
+    fn sums(&self, group: GroupId) -> (Sum, Sum) {
+        let sum = |sums: &BTreeMap<GroupId, Sum>| sums.get(&group).copied().unwrap_or_default();
+        (sum(&self.before), sum(&self.after))
+    }
+
     fn is_balanced(&self) -> bool {
         self.after.values().all(|sum| sum.is_near())
     }
@@ -126,16 +133,11 @@ impl Told {
                    "why": self.why(step)})
         };
         let group = |(group, weight): (&GroupId, &u32)| {
-            let sum = |sums: &BTreeMap<GroupId, Sum>| sums.get(group).copied().unwrap_or_default();
-            let (before, after) = (sum(&self.before), sum(&self.after));
+            let (before, after) = self.sums(*group);
             json!({"gid": group.0, "weight": weight, "share": before.share, "before": before.has,
                    "after": after.has})
         };
-        let by = match self.by {
-            By::Count => "count",
-            By::Bytes => "bytes",
-            By::Load => "load",
-        };
+        let by = self.by.to_possible_value().map(|value| value.get_name().to_owned());
         json!({
             "by": by,
             "balanced": self.is_balanced(),
@@ -146,8 +148,7 @@ impl Told {
 
     fn text(&self) -> String {
         let row = |(group, weight): (&GroupId, &u32)| {
-            let sum = |sums: &BTreeMap<GroupId, Sum>| sums.get(group).copied().unwrap_or_default();
-            let (before, after) = (sum(&self.before), sum(&self.after));
+            let (before, after) = self.sums(*group);
             vec![
                 group.to_string(),
                 weight.to_string(),

@@ -1,12 +1,13 @@
 //! `status`: every server and shard, no matter which servers are down.
 
+mod notes;
 mod shards;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base::clock::Instant;
-use clerk::api::status::{CtrlStatus, DiskStatus, Follower, KvStatus, ReplicaStatus, Sessions};
+use clerk::api::status::{CtrlStatus, DiskStatus, KvStatus, ReplicaStatus, Sessions};
 use clerk::api::{Address, ConfigNum, Digest, GroupId};
 use serde_json::{Value, json};
 
@@ -140,6 +141,7 @@ fn server_document(group: u64, server: &Server<'_>) -> Value {
         "wal_syncs": field(|status| status.wal_syncs.into()),
         "slow_syncs": field(|status| status.slow_syncs.into()),
         "followers": followers,
+        "pace": field(|status| json!(status.pace)),
         "refused": field(|status| json!(status.refused)),
         "refused_by": field(|status| json!(status.refused_by)),
         "owes": field(|status| status.owes.clone().into()),
@@ -264,7 +266,7 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     );
     text += &shards::busiest(survey);
     text += &shards::pinned(survey);
-    text += &refusals(controllers(reach, survey).into_iter().chain(groups()));
+    text += &notes::refusals(controllers(reach, survey).into_iter().chain(groups()));
     let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
     text += &http_line(&servers).unwrap_or_default();
     text
@@ -277,58 +279,6 @@ fn http_line(servers: &[Server<'_>]) -> Option<String> {
     Some(format!(
         "over HTTP: http://{address}/metrics of {name}; \"http\" in clerk status -o json is each server's\n"
     ))
-}
-
-/// What slows a server or its clients down, a line each: nothing, of most.
-fn notes(server: &Server<'_>) -> String {
-    let Server { name, status, known, .. } = server;
-    let mut text = String::new();
-    let Some(status) = status else { return text };
-    for (id, follower) in status.followers.iter().filter(|(_, it)| it.silent_seconds > 0) {
-        let other = name.split_once('.').map_or_else(|| id.to_string(), |(group, _)| format!("{group}.{id}"));
-        let Follower { lacks, silent_seconds } = follower;
-        let _ =
-            writeln!(text, "{name} has not heard {other} for {silent_seconds} s; it lacks {lacks} entries");
-    }
-    if status.slow_syncs > 0 {
-        let slow = status.slow_syncs;
-        let _ = writeln!(text, "{name}: {slow} synced writes took longer than an election since it started");
-    }
-    let Sessions { evicted, refused, .. } = known.sessions.unwrap_or_default();
-    if evicted + refused > 0 {
-        let _ = writeln!(
-            text,
-            "{name} dropped {evicted} sessions for new ones and told {refused} new clients \"busy\" since it started"
-        );
-    }
-    text
-}
-
-/// What was refused, a line each.
-fn refusals<'a>(servers: impl Iterator<Item = Server<'a>>) -> String {
-    let mut text = String::new();
-    for server in servers {
-        let Server { name, status, .. } = &server;
-        let Some(status) = status else { continue };
-        for (address, why) in &status.refused_by {
-            let _ = writeln!(text, "{name} and {address} do not talk to each other: {why}");
-        }
-        if !status.refused.is_empty() {
-            let counted = status.refused.iter().map(|(reason, count)| format!("{count} {reason}"));
-            let counted = counted.collect::<Vec<_>>().join(", ");
-            let _ = writeln!(text, "{name} refused connections since it started: {counted} (see its log)");
-        }
-        if status.refused_messages > 0 {
-            let count = status.refused_messages;
-            let _ = writeln!(text, "{name} refused {count} messages of other members since it started");
-        }
-        text += &notes(&server);
-        if !status.refused_peers.is_empty() {
-            let peers: Vec<String> = status.refused_peers.iter().map(u64::to_string).collect();
-            let _ = writeln!(text, "{name} no longer listens to the members {}", peers.join(", "));
-        }
-    }
-    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 fn server_row(server: &Server<'_>) -> Vec<String> {
@@ -358,14 +308,26 @@ fn server_row(server: &Server<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clerk::api::status::{Connections, DiskStatus, Follower, Places, ReplicaStatus, Role, Sessions};
+    use clerk::api::status::{
+        Connections, DiskStatus, Follower, Places, ReplicaStatus, Role, Sessions, Standing,
+    };
     use clerk::api::{ConfigNum, Digest};
     use serde_json::json;
 
-    use super::{Known, Server, alarm_line, notes, server_document};
+    use super::notes::notes;
+    use super::{Known, Server, alarm_line, server_document};
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one document, field by field")]
     fn a_server_has_the_shape_of_the_contract_up_or_down() {
+        let standing = Standing::GivenUp;
+        let follower = Follower {
+            lacks: 4,
+            silent_seconds: 5,
+            standing,
+            takes: Some(5_000_000),
+            wanted: Some(30_000_000),
+        };
         let status = ReplicaStatus {
             id: 2,
             pid: 4711,
@@ -379,7 +341,8 @@ mod tests {
             unapplied_bytes: 500,
             wal_syncs: 12,
             slow_syncs: 6,
-            followers: [(3, Follower { lacks: 4, silent_seconds: 5 })].into(),
+            followers: [(3, follower)].into(),
+            pace: Some(22_500_000),
             refused: [("twin".to_owned(), 3)].into(),
             refused_by: [("127.0.0.1:7".to_owned(), "no".to_owned())].into(),
             owes: Some("17@3".into()),
@@ -410,7 +373,9 @@ mod tests {
             "name": "101.2", "address": "127.0.0.1:1", "pid": 4711, "up": true, "role": "leader", "term": 3,
             "leader": "101.2", "commit": 10, "applied": 9, "log_bytes": 1000,
             "table_hash": "0000000000000abc", "unapplied_bytes": 500, "wal_syncs": 12, "slow_syncs": 6,
-            "followers": {"101.3": {"lacks": 4, "silent_seconds": 5}},
+            "followers": {"101.3": {"lacks": 4, "silent_seconds": 5, "standing": "given_up", "takes": 5_000_000,
+                                    "wanted": 30_000_000}},
+            "pace": 22_500_000,
             "refused": {"twin": 3}, "refused_by": {"127.0.0.1:7": "no"},
             "owes": "17@3",
             "refused_messages": 5, "alarms": 1, "last_alarm": "it rings", "table_bad": true, "refused_peers": ["101.3"],

@@ -233,6 +233,7 @@ fn the_status_of_a_dead_cluster_has_its_shape() {
         "connections",
         "disk",
         "http",
+        "pace",
     ];
     assert!(names.iter().all(|name| server.contains_key(*name)) && server.len() == names.len());
     assert_eq!(server["up"], false);

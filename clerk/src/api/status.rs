@@ -51,6 +51,8 @@ pub struct ReplicaStatus {
     pub slow_syncs: u64,
     /// What a leader knows of the others, by id.
     pub followers: BTreeMap<u64, Follower>,
+    /// Bytes that clients may write per second, while it slows them down for a member that lags.
+    pub pace: Option<u64>,
     /// Connections that it refused since it started, by reason (correctness rule 48).
     pub refused: BTreeMap<String, u64>,
     /// The servers that do not let it in, or are not what they should be, by address, with the
@@ -77,6 +79,21 @@ pub struct ReplicaStatus {
     pub http: Option<Address>,
 }
 
+/// How a member of a group keeps up with its leader (correctness rule 133).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It lacks little.
+    #[default]
+    Level,
+    /// It lacks more, and is on its way.
+    Arriving,
+    /// It is not heard.
+    Silent,
+    /// It takes less than clients write, and no write waits for it.
+    GivenUp,
+}
+
 /// Another server, as its leader sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follower {
@@ -84,6 +101,12 @@ pub struct Follower {
     pub lacks: u64,
     /// Whole seconds since it was heard.
     pub silent_seconds: u64,
+    /// How it keeps up.
+    pub standing: Standing,
+    /// Bytes that it takes per second, if that was measured while it lagged.
+    pub takes: Option<u64>,
+    /// Bytes that clients write per second, if it lags.
+    pub wanted: Option<u64>,
 }
 
 /// The sessions of clients at a replica (correctness rules 26 and 131), of the shards that were written to since it
@@ -190,6 +213,20 @@ pub enum ShardPhase {
 }
 
 impl ShardPhase {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Awaiting, Self::Serving, Self::Handing, Self::Parked, Self::Leaving];
+
+    /// As programs read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Awaiting => "awaiting",
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+            Self::Handing => "handing",
+            Self::Parked => "parked",
+        }
+    }
+
     /// Whether clients are served.
     pub fn serves(self) -> bool {
         matches!(self, Self::Serving | Self::Leaving)

@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
             Step::Unfinished => return Some(self.again("the leader could not finish it", random)),
             Step::Busy(why) => {
                 self.note(why);
-                if self.leads {
+                if self.leads && !base::mutant!("busy-leader-is-left") {
                     return Some(self.back_off.pause(random));
                 }
                 None

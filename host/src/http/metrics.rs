@@ -205,22 +205,18 @@ fn controller(page: &mut Page, status: &CtrlStatus) {
     page.gauge("recovering", help, &[], u64::from(status.recovering));
 }
 
-/// The states of shards, as labels.
-const PHASES: [(ShardPhase, &str); 5] = [
-    (ShardPhase::Serving, "serving"),
-    (ShardPhase::Leaving, "leaving"),
-    (ShardPhase::Handing, "handing"),
-    (ShardPhase::Awaiting, "awaiting"),
-    (ShardPhase::Parked, "parked"),
-];
-
 fn group(page: &mut Page, status: &KvStatus, shards: bool) {
     page.gauge("config_number", CONFIG_HELP, &[], status.config.0);
     let help = "1: every shard is where that configuration wants it.";
     page.gauge("settled", help, &[], u64::from(status.settled));
-    for (phase, state) in PHASES {
+    for phase in ShardPhase::ALL {
         let count = status.shards.iter().filter(|shard| shard.phase == phase).count();
-        page.gauge("shards", "Shards that the group holds, by state.", &[("state", state)], count as u64);
+        page.gauge(
+            "shards",
+            "Shards that the group holds, by state.",
+            &[("state", phase.name())],
+            count as u64,
+        );
     }
     page.gauge(
         "keys",

@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{Pages, Shown, is_named_directly, metrics, ready};
+use super::{HTTP_TURN_MAX, Pages, Shown, is_named_directly, metrics, ready};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The text format that Prometheus reads.
@@ -64,12 +64,17 @@ async fn show_metrics(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     answer(StatusCode::OK, METRICS, text)
 }
 
-/// Whether this process should go on: its replica answers.
+/// Whether this process should go on: the loop of its replica turns.
 async fn show_livez(State(pages): State<Arc<Pages>>) -> Response {
-    match pages.shown().await {
-        Some(_) => answer(StatusCode::OK, TEXT, "ok".to_owned()),
-        None => no_answer(),
+    let silent = pages.server.since_last_tick();
+    if silent > HTTP_TURN_MAX {
+        let text = format!(
+            "the replica's loop has not turned for {} s: look at its log and its disk",
+            silent.as_secs()
+        );
+        return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
     }
+    answer(StatusCode::OK, TEXT, "ok".to_owned())
 }
 
 /// Whether requests may be sent here.
@@ -81,7 +86,7 @@ async fn show_readyz(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     answer(status, TEXT, ready::text(&checks, asks(&uri, "verbose")))
 }
 
-/// The status as JSON, as `clerk status -o json` shows it of each server.
+/// The status as JSON: what `clerk status` asks each server for.
 async fn show_server(State(pages): State<Arc<Pages>>) -> Response {
     let Some(shown) = pages.shown().await else { return no_answer() };
     let json = match &*shown {

@@ -9,13 +9,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{
-    HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HttpAddress, Observed, Shown, is_named_directly, ready, show,
+    HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_TURN_MAX, Observed, Shown, is_named_directly, ready, show,
 };
 use crate::measures::{Ended, Measures};
 
 struct Server {
     status: CtrlStatus,
     measures: Measures,
+    silent: Duration,
 }
 
 impl Observed for Server {
@@ -26,11 +27,15 @@ impl Observed for Server {
     fn measures(&self) -> &Measures {
         &self.measures
     }
+
+    fn since_last_tick(&self) -> Duration {
+        self.silent
+    }
 }
 
 /// A controller that leads and has a configuration.
 fn healthy() -> CtrlStatus {
-    let followers = [(2, Follower { lacks: 7, silent_seconds: 3 })].into();
+    let followers = [(2, Follower { lacks: 7, silent_seconds: 3, ..Follower::default() })].into();
     let replica = ReplicaStatus {
         id: 1,
         role: Role::Leader,
@@ -51,9 +56,14 @@ fn healthy() -> CtrlStatus {
 
 /// Shows a controller, and returns where.
 fn shown(status: CtrlStatus) -> SocketAddr {
+    silent(status, Duration::ZERO)
+}
+
+/// The same of one whose loop turned last so long ago.
+fn silent(status: CtrlStatus, silent: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server { status, measures: Measures::new(&["query", "change"]) };
+    let server = Server { status, measures: Measures::new(&["query", "change"]), silent };
     server.measures.begin(0).end(Ended::Ok);
     show(listener, Arc::new(server)).unwrap();
     address
@@ -118,6 +128,13 @@ fn a_server_is_ready_when_everything_holds_and_says_what_does_not() {
 }
 
 #[test]
+fn a_server_whose_loop_stands_still_is_not_alive() {
+    assert!(get(silent(healthy(), HTTP_TURN_MAX), "/livez").starts_with("HTTP/1.1 200"));
+    let hung = get(silent(healthy(), HTTP_TURN_MAX + Duration::from_secs(1)), "/livez");
+    assert!(hung.starts_with("HTTP/1.1 503") && hung.contains("not turned for 11 s"), "{hung}");
+}
+
+#[test]
 fn only_an_address_or_localhost_is_answered() {
     let address = shown(healthy());
     let from = |host: &str| {
@@ -172,13 +189,4 @@ fn connections_beyond_the_limit_are_closed_and_places_come_back() {
         std::thread::sleep(Duration::from_millis(20));
         false
     }));
-}
-
-#[test]
-fn a_port_alone_is_a_port_of_this_host() {
-    assert_eq!("7400".parse::<HttpAddress>().unwrap().to_string(), "127.0.0.1:7400");
-    assert_eq!("0.0.0.0:7400".parse::<HttpAddress>().unwrap().to_string(), "0.0.0.0:7400");
-    for bad in ["", ":7400", "70000", "host", "host:", "host:port"] {
-        assert!(bad.parse::<HttpAddress>().is_err(), "{bad}");
-    }
 }

@@ -2,7 +2,7 @@
 //! overload, so that no storm of sound servers shows it.
 
 use bytes::Bytes;
-use raft::config::Config;
+use raft::config::{Config, Law};
 use raft::core::message::{Body, Chunk, Message, TableReport, Verdict};
 use raft::core::ready::{Apply, ReadId};
 use raft::core::role::Role;
@@ -17,6 +17,10 @@ fn server() -> Raft {
     let restored = Restored { hard_state, entries: (1..=5).map(entry).collect(), ..Restored::default() };
     let members = Membership::of([1, 2, 3].map(NodeId));
     Raft::new(NodeId(1), members, Config::default(), restored, EntryId::new(1, 5))
+}
+
+fn members() -> Membership {
+    Membership::of([1, 2, 3].map(NodeId))
 }
 
 fn says(raft: &mut Raft, term: u64, body: Body) -> Result<(), Refused> {
@@ -132,8 +136,107 @@ pub(crate) fn kept() -> Result<(), String> {
     }
 }
 
+/// A table that does not get durable (correctness rule 77).
+pub(crate) fn retained() -> Result<(), String> {
+    let config = Config::default().with_log_bytes_max(1 << 16);
+    let mut follower = Raft::new(NodeId(1), members(), config, Restored::default(), EntryId::ZERO);
+    for index in 1..=200 {
+        let command = Payload::Command(Bytes::from(vec![0; 1 << 14]));
+        let entries = vec![Entry::new(EntryId::new(1, index), command)];
+        let prev = if index == 1 { EntryId::ZERO } else { EntryId::new(1, index - 1) };
+        let (commit, acked) = (Index(index), EntryId::ZERO);
+        let _ =
+            says(&mut follower, 1, Body::Append { prev, entries, commit, round: 0, acked, differs: None });
+        let ready = follower.take_ready();
+        follower.saved();
+        let entry = |item: &Apply| if let Apply::Entry(entry) = item { entry.weight() } else { 0 };
+        follower.applied_bytes(ready.apply.iter().map(entry).sum());
+    }
+    match follower.log().bytes() {
+        0..1_000_000 => Ok(()),
+        bytes => Err(format!("a log of {bytes} bytes is in memory, and the table is not durable")),
+    }
+}
+
+/// A member at its snapshot, of which a lot is left (correctness rule 133).
+pub(crate) fn paces() -> Result<(), String> {
+    let pace = Law { least: 1, ..Law::default() };
+    let config = Config { pace, ..Config::default() };
+    let hard_state = HardState { term: Term(1), vote: None };
+    let marker = EntryId::new(1, 5);
+    let restored = Restored { hard_state, marker, ..Restored::default() };
+    let mut leader = Raft::new(NodeId(1), members(), config.clone(), restored, marker);
+    (0..=config.election_ticks_max).for_each(|_| leader.tick());
+    let _ = says(&mut leader, 1, Body::PreVoteReply { asked: Term(2), granted: true });
+    let _ = says(&mut leader, 2, Body::VoteReply { granted: true });
+    leader.set_room(1 << 26, 1 << 30);
+    let (slow, step) = (NodeId(3), 10_000);
+    let mut staged = None;
+    for tick in 0..1200_u32 {
+        leader.tick();
+        let _ = leader.propose(Bytes::from(vec![0; step]), false);
+        let mut handed = 0;
+        while let ready = leader.take_ready()
+            && !ready.is_empty()
+        {
+            leader.saved();
+            let entry = |item: &Apply| if let Apply::Entry(entry) = item { entry.weight() } else { 0 };
+            handed += ready.apply.iter().map(entry).sum::<usize>();
+            for order in ready.streams {
+                // A fifth of what is written.
+                let row = (Bytes::from(format!("{tick:08}")), Bytes::from(vec![0; step / 5]));
+                let snapshot = order.snapshot.unwrap_or(EntryId::new(2, leader.commit().0));
+                leader
+                    .chunk_read(slow, Chunk::new(snapshot, members(), order.after, vec![row.clone()], false));
+                staged = Some((snapshot, row.0));
+            }
+        }
+        leader.applied_bytes(handed);
+        let last = leader.log().last().index.0;
+        let _ = says(&mut leader, 2, matched(last, 0, u64::MAX));
+        let conflict = Verdict::Conflict { at: Index(5), try_at: EntryId::ZERO };
+        let table = TableReport::default();
+        let body = Body::AppendReply {
+            verdict: conflict,
+            round: 0,
+            disk_low: false,
+            owes: false,
+            table,
+            room: u64::MAX,
+        };
+        let _ = leader.step(slow, Message::new(leader.term(), body));
+        if let Some((snapshot, cursor)) = staged.take() {
+            let reply = Body::ChunkReply { snapshot, cursor: Some(cursor), resume: false };
+            let _ = leader.step(slow, Message::new(leader.term(), reply));
+        }
+    }
+    let written = step as u64 * 40;
+    match (leader.standing(slow), leader.pace()) {
+        (Some(_), Some(pace)) if pace < written / 2 => Ok(()),
+        other => Err(format!("{written} bytes are written per second beside a long snapshot, and {other:?}")),
+    }
+}
+
+/// A snapshot that fills the disk (correctness rule 35).
+fn full_disk() -> Result<(), String> {
+    let mut follower = server();
+    let rows = vec![(Bytes::from("key"), Bytes::from("value"))];
+    let first = Chunk::new(EntryId::new(1, 6), members(), None, rows, false);
+    let _ = says(&mut follower, 1, Body::Chunk(first));
+    follower.take_ready();
+    follower.staged(EntryId::new(1, 6));
+    follower.set_disk_low(true);
+    follower.tick();
+    let apply = follower.take_ready().apply;
+    match apply.iter().any(|item| matches!(item, Apply::DropStaged)) {
+        true => Ok(()),
+        false => Err(format!("the disk is nearly full of a snapshot, which goes on: {apply:?}")),
+    }
+}
+
 /// A snapshot that the log overtook (correctness rule 78).
 pub(crate) fn stagings() -> Result<(), String> {
+    full_disk()?;
     let mut follower = server();
     let rows = vec![(Bytes::from("key"), Bytes::from("value"))];
     let members = Membership::of([1, 2, 3].map(NodeId));

@@ -64,6 +64,23 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("bound-counts-uncommitted", BACKLOGS, "a follower is full of what is not committed (rule 77)"),
     of("room-not-repeated", BACKLOGS, "a leader hears only a follower's first report of room (rule 77)"),
     of("full-asked-beyond-agreement", BACKLOGS, "heartbeats to a full follower are placed after what it dropped (rule 77)"),
+    of("log-waits-for-no-table", &["retained"], "a log in memory grows while the table is not made durable (rule 77)"),
+    // Members that lag
+    of("pace-without-floor", &["slow_member"], "writes wait for a slow member as long as it takes (rule 133)"),
+    of("demand-shrinks-with-the-pace", &["demand"], "what clients want is what they may: the floors sink (rule 133)"),
+    of("nobody-given-up", &["slow_member"], "writes wait forever for a member that cannot keep up (rule 133)"),
+    of("given-up-never-retried", &["slow_member"], "a member that was given up is not tried again (rule 133)"),
+    of("pace-ignores-the-stream", &["paces"], "the log of a long snapshot becomes too long for its member (rule 133)"),
+    of("reads-paced", &["slow_member"], "reads wait while writes do (rule 133)"),
+    // Limits
+    of("refused-callers-take-places", &["callers"], "callers that are refused close the connections of clients (rule 101)"),
+    of("asks-only-when-all-is-adopted", &["many_configurations"], "a new group waits for each answer to a watch (rule 102)"),
+    of("waiting-bytes-without-bound", &["slow_callers"], "what slow callers keep waiting takes any memory (rule 103)"),
+    of("one-connection-takes-all", &["greedy_callers"], "one client's requests leave the others no room (rule 132)"),
+    of("no-next-file-is-fatal", &["spare_files"], "a log ends its process before it needs the file that cannot be made (rule 104)"),
+    of("small-batch-writes-anything", &["batches"], "a batch is bounded only by what it sends (rule 105)"),
+    of("busy-leader-is-left", &["busy_leaders"], "another server is asked when the leader is busy (rule 130)"),
+    of("sessions-taken-from-others", &["sessions"], "a new client always takes another's session (rule 131)"),
     // Damage
     of("mark-before-sync", &["damaged_files"], "the mark of the log is written before its record is durable (rule 61)"),
     of("marks-vote-ignored", &["damaged_files", "damaged_tails"], "a repaired log has the vote of what is left of it (rule 62)"),
@@ -90,6 +107,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     of("installed-before-durable", &["snapshots"], "a snapshot is acknowledged before it is the durable table (rule 33)"),
     of("snapshot-over-newer-rows", &["snapshots"], "an older snapshot replaces a newer table"),
     of("kept-for-nobody", &["kept"], "a log keeps nothing on disk for lagging members (rule 79)"),
+    of("disk-filled-by-a-snapshot", &["stagings"], "a snapshot fills the disk until the process ends (rule 35)"),
     of("staging-kept", &["stagings"], "rows of a snapshot that is not needed any more are kept (rule 78)"),
     of("chunks-of-live-rows", &["long_snapshots", "raft_faults"], "the chunks of a snapshot are of different moments"),
     // Replicated state machines

@@ -8,6 +8,7 @@
 
 mod cores;
 mod hunt;
+mod limits;
 mod list;
 mod storms;
 mod tests;

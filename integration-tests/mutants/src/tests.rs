@@ -10,7 +10,7 @@ use move_model::classes;
 use move_model::machine::compare;
 use sim::run;
 
-use crate::{cores, storms};
+use crate::{cores, limits, storms};
 
 /// It tries everything that can happen, so a seed has no effect.
 const MODEL: &str = "move_model";
@@ -22,10 +22,24 @@ const BACKLOGS: &str = "backlogs";
 const STAGINGS: &str = "stagings";
 /// And for entries that are kept for lagging members.
 const KEPT: &str = "kept";
+/// And for limits.
+const LIMITS: [&str; 9] = [
+    "callers",
+    "slow_callers",
+    "greedy_callers",
+    "spare_files",
+    "sessions",
+    "busy_leaders",
+    "demand",
+    "paces",
+    "retained",
+];
 /// A seed has no effect here either: groups of the search and of the product, shown another
 /// history.
 const TWO_HISTORIES: &str = "two_histories";
-const STORMS: [&str; 11] = [
+const STORMS: [&str; 13] = [
+    "batches",
+    "many_configurations",
     "elections",
     "snapshots",
     "long_snapshots",
@@ -46,6 +60,7 @@ fn graded(id: &str) -> Option<Test> {
 /// Whether there is such a test.
 pub(crate) fn exists(test: &str) -> bool {
     [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, KEPT, TWO_HISTORIES].contains(&test)
+        || LIMITS.contains(&test)
         || STORMS.contains(&test)
         || suites().contains_key(test)
         || graded(test).is_some()
@@ -53,7 +68,9 @@ pub(crate) fn exists(test: &str) -> bool {
 
 /// The number of useful seeds.
 pub(crate) fn seeds_max(test: &str) -> u64 {
-    if [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, KEPT, TWO_HISTORIES, "identity"].contains(&test) {
+    if [MODEL, DIFFERENCES, BACKLOGS, STAGINGS, KEPT, TWO_HISTORIES, "identity"].contains(&test)
+        || LIMITS.contains(&test)
+    {
         1
     } else {
         u64::MAX
@@ -76,6 +93,17 @@ pub(crate) fn play(test: &str, seed: u64) -> Result<(), String> {
         BACKLOGS => return cores::backlogs(),
         STAGINGS => return cores::stagings(),
         KEPT => return cores::kept(),
+        "callers" => return limits::callers(),
+        "slow_callers" => return limits::slow_callers(),
+        "greedy_callers" => return limits::greedy_callers(),
+        "spare_files" => return limits::spare_files(),
+        "sessions" => return limits::sessions(),
+        "busy_leaders" => return limits::busy_leaders(),
+        "demand" => return limits::demand(),
+        "paces" => return cores::paces(),
+        "retained" => return cores::retained(),
+        "many_configurations" => run(seed, limits::many_configurations).map(drop),
+        "batches" => run(seed, limits::batches).map(drop),
         TWO_HISTORIES => {
             let mut histories = (2..=3).flat_map(|length| classes(length, 2, 1).into_keys());
             let options = move_model::Options::default();

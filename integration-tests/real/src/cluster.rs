@@ -125,6 +125,7 @@ pub struct Status {
     pub digest: Option<String>,
     pub key: Option<String>,
     pub params: Option<Value>,
+    pub placement: Option<Value>,
     pub settled: bool,
     pub controllers: Vec<Replica>,
     pub groups: Vec<Group>,
@@ -144,6 +145,7 @@ pub struct Group {
     pub incarnation: Option<String>,
     pub registered: Option<String>,
     pub lost_data: bool,
+    pub weight: Option<u32>,
     pub replicas: Vec<Replica>,
     pub shards: Vec<Shard>,
 }
@@ -160,6 +162,7 @@ pub struct Shard {
     pub rows: u64,
     pub bytes: u64,
     pub progress: Option<Value>,
+    pub load: Option<Value>,
 }
 
 /// A server of a [`Status`]. Everything that a server that is down does not report is null.
@@ -181,6 +184,7 @@ pub struct Replica {
     pub wal_syncs: Option<u64>,
     pub slow_syncs: Option<u64>,
     pub followers: Option<Value>,
+    pub pace: Option<Value>,
     pub sessions: Option<Value>,
     pub behind: Option<u64>,
     pub config: Option<u64>,
@@ -196,6 +200,7 @@ pub struct Replica {
     pub refused_peers: Option<Value>,
     pub connections: Option<Value>,
     pub disk: Option<Value>,
+    pub http: Option<String>,
 }
 
 impl Replica {

@@ -318,6 +318,16 @@ impl Cluster {
         held.downcast_ref::<Replica<S>>().cloned()
     }
 
+    /// Bytes that a node's log keeps below its marker, and how many it may keep.
+    pub fn kept(&self, name: &str) -> (usize, usize) {
+        lock(&self.nodes).get(name).map_or((0, 0), |node| node.disk.kept())
+    }
+
+    /// Bytes of commands that may wait at a node while there is a pace.
+    pub fn held_bytes_max(&self, name: &str) -> usize {
+        lock(&self.nodes).get(name).map_or(0, |node| node.config.held_bytes_max)
+    }
+
     /// Bytes of a node's log and hard state, and of its durable rows: the labs call them raft state
     /// and snapshot.
     pub fn bytes(&self, name: &str) -> (usize, usize) {

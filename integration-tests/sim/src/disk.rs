@@ -20,7 +20,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use raft::storage::memory::{MemoryDisk, Past};
-use raft::storage::{Batch, Kept, Log, LogWriter, OpenError, Read, Restored, Row, Save, ScanLimit, Table};
+use raft::storage::{
+    Batch, Change, Kept, Log, LogWriter, OpenError, Read, Restored, Row, Save, ScanLimit, Table,
+};
 use raft::types::{EntryId, HardState, Index, Payload, Term};
 use rand::RngExt;
 use tokio::sync::watch;
@@ -157,6 +159,8 @@ pub struct Disk {
 struct Trouble {
     slow: bool,
     slow_table: bool,
+    /// Bytes that its table takes per second, and those that it took and has not waited for.
+    table_speed: Option<(u64, u64)>,
     /// The stall of the next synced write.
     stall: Option<Duration>,
 }
@@ -214,6 +218,11 @@ impl Disk {
         lock(&self.trouble).slow_table = slow;
     }
 
+    /// Lets its table take only so many bytes per second, or as many as there are.
+    pub fn set_table_speed(&self, bytes_per_second: Option<u64>) {
+        lock(&self.trouble).table_speed = bytes_per_second.map(|speed| (speed, 0));
+    }
+
     /// Makes the disk nearly full, or not.
     pub fn set_low(&self, low: bool) {
         self.low.send_replace(low);
@@ -245,6 +254,11 @@ impl Disk {
         };
         let log = SlowLog { inner: log, pace: pace.clone(), journal: self.journal() };
         (Box::new(log), Arc::new(SlowTable { inner: table, pace, damaged: self.damaged() }))
+    }
+
+    /// Bytes that the log keeps below its marker, and how many it may keep.
+    pub fn kept(&self) -> (usize, usize) {
+        self.memory.kept_bytes()
     }
 
     /// Bytes of the log and the hard state, and of the durable rows.
@@ -308,7 +322,10 @@ impl Pace {
 impl Pace {
     /// A slow table waits before a write.
     async fn table_write(&self) {
-        let delay = Duration::from_micros(lock(&self.random).random_range(0..SLOW_TABLE_MAX_US));
+        let delay = match &mut lock(&self.trouble).table_speed {
+            Some((speed, taken)) => Duration::from_micros(std::mem::take(taken) * 1_000_000 / *speed),
+            None => Duration::from_micros(lock(&self.random).random_range(0..SLOW_TABLE_MAX_US)),
+        };
         self.world.pause(delay, Label::of("table", &self.name)).await;
     }
 }
@@ -375,11 +392,20 @@ impl Read for SlowTable {
 
 impl Table for SlowTable {
     fn write(&self, batch: Batch) {
+        if let Some((_, taken)) = &mut lock(&self.pace.trouble).table_speed {
+            let bytes = |change: &Change| match change {
+                Change::Put(key, value) => key.len() + value.len(),
+                _ => 0,
+            };
+            *taken += batch.iter().map(bytes).sum::<usize>() as u64;
+        }
         self.inner.write(batch);
     }
 
     fn ready(&self) -> Option<BoxFuture<'_, ()>> {
-        lock(&self.pace.trouble).slow_table.then(|| self.pace.table_write().boxed())
+        let trouble = lock(&self.pace.trouble);
+        let is_slow = trouble.slow_table || trouble.table_speed.is_some();
+        is_slow.then(|| self.pace.table_write().boxed())
     }
 
     fn view(&self) -> Box<dyn Read> {
@@ -392,6 +418,10 @@ impl Table for SlowTable {
             self.inner.flush().await;
             self.pace.half("flushed").await;
         })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.bytes()
     }
 
     fn durable_applied(&self) -> EntryId {

@@ -14,6 +14,7 @@ pub mod other_histories;
 pub mod overload;
 pub mod raft_faults;
 pub mod shard_moves;
+pub mod slow_member;
 pub mod strangers;
 
 use std::collections::BTreeMap;
@@ -63,9 +64,10 @@ pub type Play = fn(u64) -> Result<Report, Failure>;
 
 /// The suites by name.
 pub fn suites() -> BTreeMap<&'static str, Play> {
-    let suites: [(&'static str, Play); 10] = [
+    let suites: [(&'static str, Play); 11] = [
         ("raft_faults", raft_faults::play),
         ("overload", overload::play),
+        ("slow_member", slow_member::play),
         ("damaged_tables", damaged_tables::play),
         ("shard_moves", shard_moves::play),
         ("idle_restart", shard_moves::idle_restart),

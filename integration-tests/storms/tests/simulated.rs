@@ -26,6 +26,11 @@ fn a_group_under_more_load_than_it_can_take_stays_within_its_bounds_and_recovers
 }
 
 #[test]
+fn writes_wait_for_a_slow_member_within_floors_and_one_that_cannot_keep_up_is_given_up() {
+    play("slow_member");
+}
+
+#[test]
 fn a_table_that_was_damaged_is_found_and_replaced_and_nothing_wrong_is_answered_after_that() {
     play("damaged_tables");
 }

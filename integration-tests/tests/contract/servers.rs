@@ -125,9 +125,9 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
     let document = cluster.json(&["status"]);
     assert_eq!(
         keys_of(&document),
-        ["cluster", "config", "controllers", "digest", "groups", "key", "params", "settled"]
+        ["cluster", "config", "controllers", "digest", "groups", "key", "params", "placement", "settled"]
     );
-    const SERVER: [&str; 31] = [
+    const SERVER: [&str; 32] = [
         "address",
         "alarms",
         "applied",
@@ -144,6 +144,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "log_bytes",
         "name",
         "owes",
+        "pace",
         "pid",
         "refused",
         "refused_by",
@@ -161,7 +162,7 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "wipes",
     ];
     assert_eq!(keys_of(&document["controllers"][0]), SERVER);
-    const GROUP: [&str; 12] = [
+    const GROUP: [&str; 13] = [
         "config",
         "digest",
         "gid",
@@ -174,12 +175,13 @@ fn the_status_tells_of_servers_that_are_down_and_waiting_has_an_end() {
         "registered",
         "replicas",
         "shards",
+        "weight",
     ];
     assert_eq!(keys_of(&document["groups"][0]), GROUP);
     assert_eq!(document["groups"][0]["history"], "ok");
     assert_eq!(document["groups"][0]["digest"], document["digest"]);
     assert_eq!(keys_of(&document["groups"][0]["replicas"][0]), SERVER);
-    let shard = ["bytes", "move", "peer", "progress", "rows", "shard", "state"];
+    let shard = ["bytes", "load", "move", "peer", "progress", "rows", "shard", "state"];
     assert_eq!(keys_of(&document["groups"][0]["shards"][0]), shard);
     assert!(cluster.ok(&["status"]).contains("101.1"));
 

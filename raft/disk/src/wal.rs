@@ -80,8 +80,8 @@ pub struct LogOptions {
     pub file_bytes: u64,
     /// Files beyond this many bytes are removed once they are dead, except one. Default 32 MiB.
     pub keep_bytes: u64,
-    /// Bytes of files with only entries below the marker that are kept for lagging members. Default
-    /// 1 GiB.
+    /// Bytes of files with only entries below the marker that are kept for lagging members, or half
+    /// of the table if that is more. Default 1 GiB.
     pub lagging_bytes_max: u64,
 }
 
@@ -289,6 +289,7 @@ impl Wal {
         self.begin(&lies, newest).map_err(|error| unavailable(&self.path, &error))?;
         self.shelf.set_first(restored.marker.index.next());
         self.fill_shelf();
+        self.lagging_bytes = self.shelf.share(self.options.lagging_bytes_max, free_bytes(&self.path));
         self.loaded = true;
         Ok(restored)
     }
@@ -389,7 +390,7 @@ impl Wal {
         // The mark reaches this file durably before any save is written to it. So if a later start
         // cannot read a file, and the mark ends before it, the file is an older one.
         self.tail.sync()?;
-        self.lagging_bytes = self.options.lagging_bytes_max.min(free_bytes(&self.path) / 2);
+        self.lagging_bytes = self.shelf.share(self.options.lagging_bytes_max, free_bytes(&self.path));
         self.fill_shelf();
         Ok(())
     }
@@ -454,6 +455,9 @@ impl Wal {
     /// Waits for the file that is being made, if there is one; without it the log continues in the
     /// present one.
     fn take_spare(&mut self) {
+        base::mutant!("no-next-file-is-fatal", {
+            self.take_made().unwrap_or_else(|error| fatal("make a file", &error));
+        });
         if let Err(error) = self.take_made() {
             self.try_again_later("no next file for the log", &error);
         }

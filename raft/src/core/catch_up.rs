@@ -12,10 +12,11 @@
 //! They are compacted, so they are committed: any leader may send them, whatever happened since the
 //! order. Probing, window and room work as for entries in memory.
 //!
+//! Writes are slowed down for a follower that takes less than is written and can arrive
+//! ([`pace`](super::pace)).
+//!
 //! Left out on purpose: followers keep only what is in their memory, so a new leader sends a
-//! snapshot to a follower that had been away for long before its election. Writes are not slowed
-//! down for anybody: a follower that takes less than is written lags until the oldest entry that it
-//! lacks is gone, gets a snapshot, and lags again.
+//! snapshot to a follower that had been away for long before its election.
 
 use super::Raft;
 use super::message::{Body, Envelope, Message};
@@ -62,7 +63,9 @@ impl Raft {
         let round = leader.round;
         let Some(follower) = leader.followers.get_mut(&order.to) else { return };
         follower.is_reading = false;
-        if follower.open_bytes(&self.config).is_none() || follower.next.previous() != order.prev {
+        if follower.open_bytes(&self.config, leader.pacing.halvings).is_none()
+            || follower.next.previous() != order.prev
+        {
             // It continued from elsewhere meanwhile, or must get nothing now.
             return;
         }

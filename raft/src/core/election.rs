@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::Raft;
 use super::message::{Body, Message};
+use super::pacing::Pacing;
 use super::progress::Progress;
 use super::quorum::Tally;
 use super::ready::Apply;
@@ -101,10 +102,11 @@ impl Raft {
             heartbeat_elapsed: 0,
             uncommitted_bytes,
             claims,
+            pacing: Box::new(Pacing::new(self.log.marker().index, self.log.last().index, self.log.bytes())),
         });
         base::mutant!("skip-empty-entry", return);
         // Rule 12: without an entry of its own term a leader may commit nothing older (rule 11).
-        self.append_own(Payload::Empty);
+        self.append_own(Payload::Empty, true);
     }
 
     fn ask_all(&mut self, body: Body) {

@@ -13,12 +13,15 @@
 //! a bad table (rule 69): its server takes entries until its log reaches the maximum length, so
 //! that it acknowledges them while a snapshot is on its way.
 //!
+//! The log in memory is dropped only below what the table has made durable. A table that does not
+//! get durable for long, because a flush hangs, counts too: a server that retains too much is full.
+//!
 //! The invariant: unapplied bytes never exceed their limit by more than a leader may have
 //! uncommitted, what may be in flight and one entry. A log may be longer at a start. Its entries
 //! are then committed only up to the limit at a time. Followers still take entries of it that they
 //! lack, or it would never commit, so a log in memory may be longer by its maximum length.
 //!
-//! Left out on purpose: which member lags, and how fast writes may then come.
+//! Left out on purpose: how fast writes may come while a member lags ([`pace`](super::pace)).
 
 use super::Raft;
 use super::message::Verdict;
@@ -34,6 +37,8 @@ pub(super) struct Backlog {
     pub(super) waiting: usize,
     /// Bytes of entries with the applier.
     handed: usize,
+    /// Of the log's entries that were handed to it, applied or not.
+    pub(super) retained: usize,
     /// Confirmed reads with the applier.
     pub(super) reads: usize,
     /// The leader was last told that there is no room.
@@ -44,9 +49,10 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// The backlog of a server that starts with a log up to `last`.
-    pub(super) fn new(last: Index) -> Self {
-        Self { waiting: 0, handed: 0, reads: 0, told_full: false, inherited: last }
+    /// The backlog of a server that starts with a log up to `last`, of which so many bytes are
+    /// applied.
+    pub(super) fn new(last: Index, retained: usize) -> Self {
+        Self { waiting: 0, handed: 0, retained, reads: 0, told_full: false, inherited: last }
     }
 }
 
@@ -70,6 +76,14 @@ impl Raft {
         self.disk_low = low;
     }
 
+    /// Bytes of entries that this leader has not committed; 0 elsewhere.
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leader) => leader.uncommitted_bytes,
+            _ => 0,
+        }
+    }
+
     /// Bytes of entries that are committed here and not applied, as far as the applier has
     /// reported.
     pub fn unapplied_bytes(&self) -> usize {
@@ -83,12 +97,32 @@ impl Raft {
         config.unapplied_bytes_max.saturating_add(config.uncommitted_bytes_max).saturating_add(on_their_way)
     }
 
+    /// The most bytes that the log in memory may have, not counting the entry that crosses it: what
+    /// waits for the table, what waits for the applier, and what a new leader's followers must take
+    /// of a log that it does not know to be committed.
+    pub fn log_bytes_bound(&self) -> usize {
+        let waiting = self.retained_bytes_limit().saturating_add(self.unapplied_bytes_limit());
+        waiting.saturating_add(self.config.log_bytes_hard_max)
+    }
+
     /// Whether nothing more is taken until something is applied.
     pub(super) fn is_full(&self) -> bool {
         let mut bytes = self.unapplied_bytes();
         base::mutant!("bound-counts-uncommitted", bytes += self.log.bytes_after(self.commit));
         let waits_for_table = self.table.is_bad() && self.log.bytes() < self.config.log_bytes_hard_max;
-        bytes >= self.config.unapplied_bytes_max && !waits_for_table
+        (bytes >= self.config.unapplied_bytes_max || self.is_retaining_too_much()) && !waits_for_table
+    }
+
+    /// Whether the log in memory is too long because the table has not been made durable for long.
+    fn is_retaining_too_much(&self) -> bool {
+        self.backlog.retained >= self.retained_bytes_limit() && !base::mutant!("log-waits-for-no-table")
+    }
+
+    /// The limit of what is handed to the applier and still in memory: twice of what is kept there
+    /// for followers. A log that is compacted at a few bytes must not slow writes down, so it is
+    /// never less than what may wait to be applied.
+    pub(super) fn retained_bytes_limit(&self) -> usize {
+        self.config.log_bytes_hard_max.saturating_mul(2).max(self.config.unapplied_bytes_max)
     }
 
     /// Bytes that a leader may have in flight to this server.
@@ -124,6 +158,11 @@ impl Raft {
         self.backlog.handed = self.backlog.handed.saturating_sub(bytes);
         // A long log of an earlier life is committed piece by piece.
         self.maybe_commit();
+        self.maybe_report_room();
+    }
+
+    /// A follower that said that it has no room says when it has room again.
+    pub(super) fn maybe_report_room(&mut self) {
         let enough = self.config.unapplied_bytes_max.min(self.config.in_flight_bytes_max) / 4;
         if self.backlog.told_full && self.room() > 0 && self.room() >= enough as u64 {
             // What is committed here is in the leader's log (leader completeness).
@@ -158,6 +197,7 @@ impl Raft {
             let weight = entry.weight();
             self.backlog.waiting -= weight;
             self.backlog.handed += weight;
+            self.backlog.retained += weight;
             self.handed = entry.id.index;
             handed.push(Apply::Entry(entry.clone()));
         }
@@ -187,6 +227,7 @@ impl Raft {
     /// A snapshot replaced entries that the applier was to get.
     pub(super) fn count_backlog(&mut self) {
         self.backlog.waiting = self.log.bytes_between(self.handed, self.commit);
+        self.backlog.retained = self.log.bytes_between(self.log.marker().index, self.handed);
         self.backlog.inherited = self.log.last().index;
     }
 }

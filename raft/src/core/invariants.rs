@@ -45,6 +45,11 @@ impl Raft {
     fn check_backlog(&self) {
         let waiting = self.log.bytes_between(self.handed, self.commit);
         assert_eq!(self.backlog.waiting, waiting, "bytes that wait for the applier are counted right");
+        let retained = self.log.bytes_between(self.log.marker().index, self.handed);
+        assert_eq!(
+            self.backlog.retained, retained,
+            "bytes that were handed to the applier are counted right"
+        );
         let last = self.log.last().index;
         let entries =
             (self.log.marker().index.0..last.0).filter_map(|index| self.log.entry(Index(index + 1)));
@@ -56,6 +61,12 @@ impl Raft {
         let limit = self.unapplied_bytes_limit().saturating_add(largest);
         let unapplied = self.unapplied_bytes();
         assert!(unapplied <= limit, "{unapplied} bytes unapplied, {limit} allowed");
+        // What was taken in this life waits for the table, too.
+        let new = self
+            .log
+            .bytes_between(self.log.marker().index.max(self.backlog.inherited).min(self.handed), self.handed);
+        let retained_limit = self.retained_bytes_limit().saturating_add(limit);
+        assert!(new <= retained_limit, "{new} bytes wait for the table, {retained_limit} allowed");
         // A leader opens its term whatever its log holds. It may have started with a log that it
         // does not know to be committed. Its followers must take that log, up to the maximum
         // length, or nothing would ever commit.

@@ -68,6 +68,7 @@
 //!   prefix is dropped, and followers that still need it get rows instead (`snapshot`).
 //! * `catch_up`: a follower gets entries that are no longer in memory from files, while they exist.
 //! * `flow`: a bound on the entries that are committed and not applied, here and on followers.
+//! * `lag`, [`pace`]: a leader slows down writes for a member that lags and can arrive.
 //! * `debt`: a server that lost a part of its log votes only for logs that reach its promises.
 //! * [`Raft::hashed`]: tables are compared by hashes, and one that differs from most is replaced
 //!   (`table`).
@@ -85,8 +86,11 @@ mod debt;
 mod election;
 mod flow;
 mod invariants;
+mod lag;
 pub mod log;
 pub mod message;
+pub mod pace;
+mod pacing;
 pub mod progress;
 pub mod quorum;
 mod read;
@@ -107,6 +111,7 @@ use crate::config::Config;
 use crate::types::{Entry, EntryId, ExecuteError, HardState, Index, Membership, NodeId, Payload, Term};
 use alarm::Alarm;
 use flow::Backlog;
+use lag::Room;
 use log::Log;
 use message::{Body, Envelope, Message};
 use ready::{Apply, Ready, RunOrder, StreamOrder};
@@ -171,6 +176,7 @@ pub struct Raft {
     disk_low: bool,
     /// From this position on all entries are in the log's files.
     kept: Index,
+    room_on_disk: Room,
     /// The last entry that this server has promised to have, if its log may lack it; zero if it
     /// lacks nothing (`debt`).
     promised: EntryId,
@@ -182,6 +188,8 @@ pub struct Raft {
     /// Ticks since a message of the current leader; none if there was none.
     leader_silent: Option<u32>,
     staging: Option<Staging>,
+    /// Ticks for which this server takes no snapshot: there was no space for the last one.
+    space_rest_ticks: u32,
     table: OwnTable,
     /// Ticks for which this server does not stand for election (rule 67).
     abstains_ticks: u32,
@@ -216,6 +224,7 @@ impl Raft {
         let random = StdRng::seed_from_u64(base::seed::derive(config.seed, &format!("elections of {me}")));
         let last = log.last().index;
         let promised = restored.promised;
+        let retained = log.bytes_between(log.marker().index, applied.index);
         let mut raft = Self {
             me,
             membership,
@@ -226,17 +235,19 @@ impl Raft {
             role: Role::Follower { leader: None },
             commit: applied.index,
             handed: applied.index,
-            backlog: Backlog::new(last),
+            backlog: Backlog::new(last, retained),
             saved: last,
             saving: last,
             disk_low: false,
             kept: Index::NEVER,
+            room_on_disk: Room::default(),
             promised,
             age: 0,
             election_elapsed: 0,
             election_timeout: 0,
             leader_silent: None,
             staging: None,
+            space_rest_ticks: 0,
             table: OwnTable::default(),
             abstains_ticks: 0,
             claimed_beyond: BTreeMap::new(),
@@ -361,7 +372,7 @@ impl Raft {
         if leader.uncommitted_bytes >= limit || is_full {
             return Err(ExecuteError::Busy);
         }
-        Ok(self.append_own(Payload::Command(command)))
+        Ok(self.append_own(Payload::Command(command), freeing))
     }
 
     /// The save of the last Ready is durable: its entries count from now on (rules 18, 19).
@@ -394,11 +405,12 @@ impl Raft {
         self.send.push(Envelope { to, message: Message::new(self.hard_state.term, body) });
     }
 
-    fn append_own(&mut self, payload: Payload) -> EntryId {
+    fn append_own(&mut self, payload: Payload, is_free: bool) -> EntryId {
         let entry = self.log.push(self.hard_state.term, payload);
         let id = entry.id;
         if let Role::Leader(leader) = &mut self.role {
             leader.uncommitted_bytes += entry.weight();
+            leader.pacing.note_written(entry.weight(), !is_free);
         }
         self.save.entries.push(entry);
         id
@@ -468,13 +480,5 @@ impl Raft {
     /// The log after the marker.
     pub fn log(&self) -> &Log {
         &self.log
-    }
-
-    /// Bytes of entries that this leader has not committed; 0 elsewhere.
-    pub fn uncommitted_bytes(&self) -> usize {
-        match &self.role {
-            Role::Leader(leader) => leader.uncommitted_bytes,
-            _ => 0,
-        }
     }
 }

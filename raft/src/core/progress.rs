@@ -68,6 +68,10 @@ pub struct Progress {
     pub(super) tail: EntryId,
     /// A snapshot for its table, beside the entries for its log.
     pub repair: Option<Stream>,
+    /// Bytes of entries and rows that it has taken.
+    pub(super) taken: u64,
+    /// It cannot keep up (correctness rule 133): it gets no snapshot for its log.
+    pub(super) is_given_up: bool,
 }
 
 impl Progress {
@@ -90,6 +94,8 @@ impl Progress {
             is_reading: false,
             tail: EntryId::ZERO,
             repair: None,
+            taken: 0,
+            is_given_up: false,
         }
     }
 
@@ -103,11 +109,12 @@ impl Progress {
 
     /// The same, if it may continue: a follower whose disk is low takes no snapshot that it has not
     /// begun (correctness rule 35). Nothing is held for it until its next answers say that it has
-    /// space.
+    /// space. Nor for one that cannot keep up (rule 133).
     pub fn stream_with_space(&mut self) -> Option<&mut Stream> {
         let disk_low = self.disk_low;
+        let is_useless = self.is_given_up && matches!(self.feed, Feed::Snapshot(_));
         let stream = self.stream_mut()?;
-        if disk_low && stream.cursor.is_none() {
+        if is_useless || disk_low && stream.cursor.is_none() {
             stream.give_up();
             return None;
         }
@@ -133,20 +140,23 @@ impl Progress {
         }
     }
 
-    /// Bytes of entries that may be sent to it now; none: no entries at all.
-    pub fn open_bytes(&self, config: &Config) -> Option<usize> {
+    /// Bytes of entries that may be sent to it now; none: no entries at all. The limits are halved so
+    /// often.
+    pub fn open_bytes(&self, config: &Config, halvings: u32) -> Option<usize> {
         let room = usize::try_from(self.room).unwrap_or(usize::MAX);
         let (bytes, messages) = self.in_flight();
         let is_open = match &self.feed {
             // A follower that is not answering gets the question, not megabytes again and again.
             Feed::Probe { waiting } => !waiting && room > 0,
             Feed::Replicate { .. } => {
-                bytes < config.in_flight_bytes_max.min(room) && messages < config.in_flight_messages_max
+                let bytes_max = (config.in_flight_bytes_max >> halvings).max(1);
+                bytes < bytes_max.min(room) && messages < config.in_flight_messages_max
             }
             Feed::Full | Feed::Snapshot(_) => false,
         };
         let is_fresh = self.silent_ticks < config.election_ticks_min;
-        (is_open && is_fresh).then(|| config.append_bytes_max.min(room.saturating_sub(bytes)))
+        let bytes_max = config.append_bytes_max >> halvings;
+        (is_open && is_fresh).then(|| bytes_max.min(room.saturating_sub(bytes)))
     }
 
     /// The follower agrees up to `index`, as its answer to a sent message shows. Never goes back
@@ -157,7 +167,8 @@ impl Progress {
         self.next = self.next.max(self.matched.next());
         match &mut self.feed {
             Feed::Replicate { in_flight } => {
-                while in_flight.front().is_some_and(|(last, _)| *last <= index) {
+                while let Some((_, bytes)) = in_flight.front().filter(|(last, _)| *last <= index) {
+                    self.taken += *bytes as u64;
                     in_flight.pop_front();
                 }
             }

@@ -53,6 +53,7 @@ impl Raft {
             self.order_chunk(follower);
         }
         self.tick_claims();
+        self.tick_pacing();
         self.maybe_step_down();
     }
 
@@ -84,7 +85,9 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return None };
         let round = leader.round;
         let follower = leader.followers.get_mut(&to)?;
-        let open = follower.open_bytes(&self.config);
+        // (Entries that are in memory disturb nobody.)
+        let halvings = if is_behind { leader.pacing.halvings } else { 0 };
+        let open = follower.open_bytes(&self.config, halvings);
         if let Some(bytes) = open.filter(|_| is_behind && !follower.is_reading) {
             follower.is_reading = true;
             self.reads.push(RunOrder { to, prev: next.previous(), upto: marker.index, bytes });
@@ -155,7 +158,7 @@ impl Raft {
     }
 
     fn answer_with(&mut self, to: NodeId, verdict: Verdict, round: u64, table: TableReport) {
-        let (disk_low, owes, room) = (self.disk_low, self.owes().is_some(), self.report_room());
+        let (disk_low, owes, room) = (self.lacks_space(), self.owes().is_some(), self.report_room());
         self.send(to, Body::AppendReply { verdict, round, disk_low, owes, table, room });
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::claims::Claims;
+use super::pacing::Pacing;
 use super::progress::Progress;
 use super::ready::ReadId;
 use crate::types::{Index, NodeId};
@@ -50,6 +51,8 @@ pub struct Leader {
     pub uncommitted_bytes: usize,
     /// The servers' reports on their tables.
     pub(super) claims: Claims,
+    /// How its members keep up.
+    pub(super) pacing: Box<Pacing>,
 }
 
 /// A round of Appends that confirms reads (8).

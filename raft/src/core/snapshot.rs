@@ -78,9 +78,12 @@ impl Raft {
         if point.index <= self.log.marker().index {
             return VecDeque::new();
         }
+        let before = self.log.bytes();
         let dropped = self.log.compact(point);
+        self.backlog.retained -= before - self.log.bytes();
         self.save.entries.retain(|entry| entry.id.index > point.index);
         self.save.marker = Some(point);
+        self.maybe_report_room();
         dropped
     }
 
@@ -110,8 +113,9 @@ impl Raft {
     /// Asks for the rows after those that were sent, if one more chunk may be in flight.
     pub(super) fn order_chunk(&mut self, to: NodeId) {
         let Role::Leader(leader) = &mut self.role else { return };
+        let halvings = leader.pacing.halvings;
         let stream = leader.followers.get_mut(&to).and_then(Progress::stream_with_space);
-        if let Some(stream) = stream.filter(|stream| stream.is_open()) {
+        if let Some(stream) = stream.filter(|stream| stream.is_open(halvings)) {
             stream.is_reading = true;
             let order = StreamOrder { to, snapshot: stream.snapshot, after: stream.tail().cloned() };
             self.streams.push(order);
@@ -164,9 +168,10 @@ impl Raft {
         let stream = follower.stream_mut();
         let Some(stream) = stream.filter(|stream| stream.snapshot == Some(snapshot)) else { return };
         if resume {
-            stream.on_resume(cursor)
+            stream.on_resume(cursor);
         } else {
-            stream.on_staged(cursor)
+            let taken = stream.on_staged(cursor);
+            follower.taken += taken;
         }
         self.order_chunk(from);
     }
@@ -188,7 +193,7 @@ impl Raft {
         let resume = |cursor| Body::ChunkReply { snapshot: chunk.snapshot, cursor, resume: true };
         if self.staging.as_ref().is_none_or(|staging| staging.snapshot != chunk.snapshot) {
             let is_busy = |staging: &Staging| staging.done || !staging.pending.is_empty();
-            if self.disk_low || chunk.after.is_some() || self.staging.as_ref().is_some_and(is_busy) {
+            if self.lacks_space() || chunk.after.is_some() || self.staging.as_ref().is_some_and(is_busy) {
                 // Rule 34: another snapshot starts at its first chunk, and only when the applier is
                 // free. Rule 35: and only when the disk has room for a second table. The answers to
                 // heartbeats tell the leader when it has.
@@ -275,9 +280,23 @@ impl Raft {
         }
     }
 
-    /// Drops a snapshot that its leader has stopped sending.
+    /// Whether there is no space for a snapshot (rule 35).
+    pub(super) fn lacks_space(&self) -> bool {
+        self.disk_low || self.space_rest_ticks > 0
+    }
+
+    /// Drops a snapshot that its leader has stopped sending, or that fills the disk.
     pub(super) fn tick_staging(&mut self) {
+        self.space_rest_ticks = self.space_rest_ticks.saturating_sub(1);
+        let rest = self.config.space_rest.as_micros() / self.config.tick.as_micros().max(1);
+        let disk_low = self.disk_low && !base::mutant!("disk-filled-by-a-snapshot");
         let Some(staging) = &mut self.staging else { return };
+        if disk_low && !staging.done && staging.pending.is_empty() {
+            // The rows that are here already take the space. The process would end with the disk.
+            self.drop_staging();
+            self.space_rest_ticks = u32::try_from(rest).unwrap_or(u32::MAX);
+            return;
+        }
         staging.idle_ticks = staging.idle_ticks.saturating_add(1);
         let is_idle = self.config.tick * staging.idle_ticks >= STAGING_IDLE_MAX;
         if is_idle && !staging.done && staging.pending.is_empty() {

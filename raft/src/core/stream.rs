@@ -36,6 +36,8 @@ pub struct Stream {
     staged: usize,
     /// It restarted because the follower asked for it, and nothing was staged since.
     is_resumed: bool,
+    /// Bytes that were staged.
+    pub(super) taken: u64,
     /// Ticks since anything moved.
     pub(super) idle_ticks: u32,
 }
@@ -56,11 +58,11 @@ impl Stream {
         self.on_way.back().map_or(self.cursor.as_ref(), |(end, _)| end.as_ref())
     }
 
-    /// Whether one more chunk may be read and sent.
-    pub(super) fn is_open(&self) -> bool {
+    /// Whether one more chunk may be read and sent. The limits are halved so often.
+    pub(super) fn is_open(&self, halvings: u32) -> bool {
         let bytes: usize = self.on_way.iter().map(|(_, bytes)| bytes).sum();
-        let window = (1 + self.staged).min(CHUNKS_MAX);
-        !self.is_reading && !self.is_ended && self.on_way.len() < window && bytes < BYTES_MAX
+        let window = (1 + self.staged).min(CHUNKS_MAX >> halvings).max(1);
+        !self.is_reading && !self.is_ended && self.on_way.len() < window && bytes < BYTES_MAX >> halvings
     }
 
     /// `chunk`, which continues the tail, was sent.
@@ -70,15 +72,19 @@ impl Stream {
         self.idle_ticks = 0;
     }
 
-    /// The follower has staged everything up to `cursor`. Ignores a stale or doubled answer.
-    pub(super) fn on_staged(&mut self, cursor: Option<Bytes>) {
+    /// The follower has staged everything up to `cursor`. Ignores a stale or doubled answer. Returns
+    /// the bytes that this one tells of.
+    pub(super) fn on_staged(&mut self, cursor: Option<Bytes>) -> u64 {
+        let mut taken = 0;
         if let Some(at) = self.on_way.iter().position(|(end, _)| *end == cursor) {
-            self.on_way.drain(..=at);
+            taken = self.on_way.drain(..=at).map(|(_, bytes)| bytes as u64).sum();
+            self.taken += taken;
             self.cursor = cursor;
             self.staged += 1;
             self.is_resumed = false;
             self.idle_ticks = 0;
         }
+        taken
     }
 
     /// The follower has everything up to `cursor`, and cannot use what came after it. It answers

@@ -59,8 +59,8 @@ pub(super) enum Event {
     Chunk(NodeId, Chunk),
     /// Entries for a follower were read from the log's files, or are gone.
     Entries(RunOrder, Option<Run>),
-    /// The table is durable up to here.
-    Durable(Index),
+    /// The table is durable up to here, and has roughly so many bytes.
+    Durable(Index, u64),
     /// The table had this hash after the entry at this position was applied.
     Hashed(Index, u64),
 }
@@ -71,6 +71,8 @@ pub(super) struct Counters {
     pub(super) refused_messages: AtomicU64,
     pub(super) slow_saves: AtomicU64,
     pub(super) alarms: AtomicU64,
+    /// When the driver's last tick was, in nanoseconds of this process.
+    pub(super) ticked: AtomicU64,
 }
 
 /// The work of compaction that nobody waits for.

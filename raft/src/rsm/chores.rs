@@ -36,7 +36,8 @@ impl Flusher {
                     if self.table.durable_applied().index < wanted {
                         self.table.flush().await;
                     }
-                    let _ = self.events.send(Event::Durable(self.table.durable_applied().index));
+                    let durable = self.table.durable_applied().index;
+                    let _ = self.events.send(Event::Durable(durable, self.table.bytes()));
                 }
                 Chore::Free(dropped) => drop(dropped),
             }

@@ -15,12 +15,15 @@ use std::time::Duration;
 
 use base::clock::{self, Ticker};
 use base::process::{Fatal, end};
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Chore, Counters, Event, Item, ReadOrder, Request};
 use super::compaction::Compaction;
+use super::held::Held;
+use super::saves::Saves;
 use super::status::{Leadership, Status};
 use super::waiter::Waiter;
 use crate::config::Config;
@@ -28,6 +31,7 @@ use crate::core::ready::{ReadId, Ready};
 use crate::core::{Raft, Refused};
 use crate::storage::{Applied, Kept, LogWriter};
 use crate::transport::{Incoming, Mailbox, Transport};
+use crate::types::ExecuteError;
 
 pub(super) struct Driver<P, Q> {
     pub(super) raft: Raft,
@@ -42,6 +46,10 @@ pub(super) struct Driver<P, Q> {
     pub(super) applier: mpsc::UnboundedSender<Vec<Item<P, Q>>>,
     /// Waiting callers, to be passed to the applier with its next item.
     pub(super) handing: Vec<Item<P, Q>>,
+    /// How long saves take.
+    pub(super) saves: Saves,
+    /// Commands that wait for their turn while a pace holds.
+    pub(super) held: Held<P>,
     pub(super) chores: mpsc::UnboundedSender<Chore>,
     /// Reads for followers.
     pub(super) reads: mpsc::UnboundedSender<ReadOrder>,
@@ -57,6 +65,8 @@ pub(super) struct Driver<P, Q> {
     pub(super) last_alarm: Option<Arc<str>>,
     /// The table is bad: code that answers clients checks this (correctness rule 69).
     pub(super) table_bad: Arc<AtomicBool>,
+    /// How large the table is, roughly.
+    pub(super) table_bytes: u64,
     /// What was applied at the last tick.
     pub(super) rested: Applied,
     /// The core checks itself in every round; used by simulations.
@@ -116,9 +126,15 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
     }
 
     fn on_tick(&mut self) {
+        self.counters.ticked.store(clock::now().as_nanos(), Ordering::Relaxed);
         self.raft.set_disk_low(*self.disk_low.borrow());
         self.compaction.ticks_since = self.compaction.ticks_since.saturating_add(1);
+        self.raft.set_room(self.kept.bytes_max(), self.table_bytes);
         self.raft.tick();
+        self.release();
+        if let Some(is_disturbed) = self.saves.tick(self.raft.is_somebody_catching_up()) {
+            self.raft.catch_up_with_less(is_disturbed);
+        }
         self.kept.keep_from(self.raft.wanted());
         // Nothing was left to apply for a tick, so all servers of the group come to rest at the
         // same position.
@@ -145,7 +161,9 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 self.raft.entries_read(&order, run);
             }
             Event::Hashed(index, hash) => self.raft.hashed(index, hash),
-            Event::Durable(index) => {
+            Event::Durable(index, table_bytes) => {
+                self.table_bytes = table_bytes;
+                self.kept.set_table_bytes(table_bytes);
                 let dropped = self.raft.compact(index);
                 let _ = self.chores.send(Chore::Free(dropped));
                 let bytes_then = self.raft.log().bytes();
@@ -173,13 +191,18 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
 
     fn on_request(&mut self, request: Request<P, Q>) {
         match request {
-            Request::Propose { command, freeing, mut waiter } => match self.raft.propose(command, freeing) {
-                Ok(id) => {
-                    waiter.placed(id);
-                    self.handing.push(Item::Proposed(id, waiter));
+            Request::Propose { command, freeing, waiter } if freeing || !self.is_paced() => {
+                self.propose(command, freeing, waiter);
+            }
+            Request::Propose { command, waiter, .. } => {
+                let a_second = self.raft.pace().unwrap_or(u64::MAX);
+                if let Err(waiter) = self.held.push(command, waiter, a_second) {
+                    waiter.refuse(ExecuteError::Busy);
                 }
-                Err(error) => waiter.refuse(error),
-            },
+            }
+            Request::Read { waiter } if base::mutant!("reads-paced") && self.is_paced() => {
+                waiter.refuse(ExecuteError::Busy);
+            }
             Request::Read { waiter } => {
                 let id = ReadId(self.next_read);
                 self.next_read += 1;
@@ -191,6 +214,30 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 }
             }
             Request::Compact => self.start_compaction(),
+        }
+    }
+
+    fn propose(&mut self, command: Bytes, freeing: bool, mut waiter: P) {
+        match self.raft.propose(command, freeing) {
+            Ok(id) => {
+                waiter.placed(id);
+                self.handing.push(Item::Proposed(id, waiter));
+            }
+            Err(error) => waiter.refuse(error),
+        }
+    }
+
+    /// Whether a client's write has to wait (correctness rule 133).
+    fn is_paced(&self) -> bool {
+        self.raft.is_held_back() || !self.held.is_empty()
+    }
+
+    /// Proposes commands that waited, as many as the pace allows; all of them, if it ended.
+    fn release(&mut self) {
+        while !self.raft.is_held_back()
+            && let Some((command, waiter)) = self.held.pop(P::is_gone)
+        {
+            self.propose(command, false, waiter);
         }
     }
 
@@ -225,9 +272,11 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             self.kept.keep_from(self.raft.wanted());
             let start = clock::now();
             self.log.save(&save).await;
-            if start.elapsed() > self.config.tick * self.config.election_ticks_min {
+            let took = start.elapsed();
+            self.saves.note(took);
+            if took > self.config.tick * self.config.election_ticks_min {
                 self.counters.slow_saves.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(took = ?start.elapsed(), "a synced write took longer than an election timeout");
+                tracing::warn!(?took, "a synced write took longer than an election timeout");
             }
             self.raft.set_kept(self.kept.first());
             self.raft.saved();
@@ -259,6 +308,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             let next = Status {
                 syncs,
                 slow_syncs: self.counters.slow_saves.load(Ordering::Relaxed),
+                held_bytes: self.held.bytes(),
                 refused_messages: self.counters.refused_messages.load(Ordering::Relaxed),
                 alarms: self.counters.alarms.load(Ordering::Relaxed),
                 last_alarm: self.last_alarm.clone(),

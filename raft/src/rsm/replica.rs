@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base::clock;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::channels::Request;
+use super::channels::{Counters, Request};
 use super::machine::{StateMachine, encode_command};
 use super::reader::Reader;
 use super::status::{Leadership, Status};
@@ -33,6 +34,7 @@ pub(super) struct Shared<S: StateMachine> {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) table: Arc<dyn Table>,
     pub(super) table_bad: Arc<AtomicBool>,
+    pub(super) counters: Arc<Counters>,
     pub(super) reader: Reader,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<Vec<Task>>,
@@ -156,6 +158,13 @@ impl<S: StateMachine> Replica<S> {
         self.shared.table_bad.load(Ordering::Relaxed)
     }
 
+    /// How long ago its loop turned last. It turns with every tick, unless a save takes long or the
+    /// process does not run.
+    pub fn since_last_tick(&self) -> Duration {
+        let ticked = self.shared.counters.ticked.load(Ordering::Relaxed);
+        Duration::from_nanos(clock::now().as_nanos().saturating_sub(ticked))
+    }
+
     /// Reads the applied rows on another thread than the one that drives Raft and answers sockets:
     /// a scan may wait for a disk, and that thread must not (correctness rule 80). Not
     /// linearizable, like [`Self::table`].
@@ -196,7 +205,7 @@ async fn wait<T>(
     answer: oneshot::Receiver<Result<T, ExecuteError>>,
     deadline: Duration,
 ) -> Result<T, ExecuteError> {
-    match base::clock::timeout(deadline, answer).await {
+    match clock::timeout(deadline, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) if base::mutant!("stop-tells-nobody") => std::future::pending().await,
         Ok(Err(_)) | Err(_) => Err(ExecuteError::Unknown),

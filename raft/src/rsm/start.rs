@@ -15,9 +15,11 @@ use super::channels::Counters;
 use super::chores::{Flusher, Streamer};
 use super::compaction::Compaction;
 use super::driver::Driver;
+use super::held::Held;
 use super::machine::StateMachine;
 use super::reader::Reader;
 use super::replica::{Replica, Shared};
+use super::saves::Saves;
 use super::status::{Leadership, Status};
 use super::task::{Task, Threads};
 use crate::config::{Config, InvalidConfig};
@@ -135,6 +137,8 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         log.save(&save).await;
     }
     let kept = log.kept();
+    let table_bytes = table.bytes();
+    kept.set_table_bytes(table_bytes);
     let last_alarm = unreadable(log.unreadable_files());
     let log: Box<dyn LogWriter> = match threads {
         Threads::Own => Box::new(LogThread::start(log)),
@@ -160,7 +164,8 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     let (chores, chore_queue) = mpsc::unbounded_channel();
     let (reads, read_queue) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let counters = Arc::new(Counters::default());
+    let ticked = base::clock::now().as_nanos().into();
+    let counters = Arc::new(Counters { ticked, ..Counters::default() });
     // Ticks of the replicas of a group must not beat in step.
     let mut random = StdRng::seed_from_u64(config.seed ^ me.0);
     let phase = config.tick.mul_f64(random.random());
@@ -199,6 +204,9 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
     };
     let driver = Driver {
         raft,
+        held: Held::new(config.held_bytes_max),
+        saves: Saves::default(),
+        table_bytes,
         config,
         log,
         kept,
@@ -214,7 +222,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         disk_low,
         status: status_sender,
         leadership: leadership_sender,
-        counters,
+        counters: Arc::clone(&counters),
         stop: stop.clone(),
         next_read: 0,
         compaction,
@@ -239,6 +247,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
             reader: Reader::new(Arc::clone(&table), threads),
             table,
             table_bad,
+            counters,
             stop,
             tasks: Mutex::new(tasks),
         }),

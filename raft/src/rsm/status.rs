@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::core::pace::Standing;
 use crate::core::progress::Progress;
 use crate::core::{Raft, role};
 use crate::storage::Applied;
@@ -40,6 +41,12 @@ pub struct Status {
     pub slow_syncs: u64,
     /// The others, as a leader sees them.
     pub followers: Vec<Follower>,
+    /// Bytes per second that clients may write, while a member lags (correctness rule 133).
+    pub pace: Option<u64>,
+    /// The most bytes that the log in memory may have, and one entry.
+    pub log_bytes_bound: usize,
+    /// Bytes of commands that wait while there is a pace.
+    pub held_bytes: usize,
     /// The last entry that this server had acknowledged, if it lost a part of its log and does not
     /// have that entry again yet (correctness rule 62).
     pub owes: Option<EntryId>,
@@ -73,6 +80,9 @@ impl Status {
             syncs: 0,
             slow_syncs: 0,
             followers: Follower::all(raft, config.tick),
+            pace: raft.pace(),
+            log_bytes_bound: raft.log_bytes_bound(),
+            held_bytes: 0,
             owes: raft.owes(),
             refused_messages: 0,
             alarms: 0,
@@ -92,16 +102,28 @@ pub struct Follower {
     pub matched: Index,
     /// Whole seconds since it was heard.
     pub silent_seconds: u64,
+    /// How it keeps up.
+    pub standing: Standing,
+    /// Bytes that it takes per second, if that was measured while it lagged.
+    pub takes: Option<u64>,
+    /// Bytes that clients write per second, or wrote before they were slowed down for somebody.
+    pub wanted: Option<u64>,
 }
 
 impl Follower {
     /// All of them; none, if `raft` does not lead.
     fn all(raft: &Raft, tick: Duration) -> Vec<Self> {
         let role::Role::Leader(leader) = raft.role() else { return Vec::new() };
-        let of = |(id, progress): (&NodeId, &Progress)| Self {
-            id: *id,
-            matched: progress.matched,
-            silent_seconds: (tick * progress.silent_ticks).as_secs(),
+        let of = |(id, progress): (&NodeId, &Progress)| {
+            let (standing, takes, wanted) = raft.standing(*id).unwrap_or((Standing::Level, None, None));
+            Self {
+                id: *id,
+                matched: progress.matched,
+                silent_seconds: (tick * progress.silent_ticks).as_secs(),
+                standing,
+                takes,
+                wanted: wanted.filter(|_| standing != Standing::Level),
+            }
         };
         leader.followers.iter().map(of).collect()
     }

@@ -12,6 +12,11 @@ pub(super) trait Waiter: Send + 'static {
 
     /// Tells it, if it wants to know, that its command has a place in the log.
     fn placed(&mut self, _id: EntryId) {}
+
+    /// Whether it waits no more.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 /// The result of a command or a read.
@@ -43,6 +48,10 @@ impl<S: StateMachine> Waiter for CommandWaiter<S> {
         if let Some(placed) = self.placed.take() {
             let _ = placed.send(Ok(id));
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.reply.is_closed()
     }
 }
 

@@ -403,6 +403,10 @@ impl Table for MemoryTable {
         .boxed()
     }
 
+    fn bytes(&self) -> u64 {
+        self.rows().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
     fn durable_applied(&self) -> EntryId {
         let rows = Arc::clone(&self.handle.disk.lock().durable.rows);
         applied(&View(rows)).id

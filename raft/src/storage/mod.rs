@@ -69,6 +69,15 @@ pub trait Kept: Send + Sync {
     /// bytes allows.
     fn keep_from(&self, from: Index);
 
+    /// The table has roughly so many bytes now: the log may keep half as many.
+    fn set_table_bytes(&self, _bytes: u64) {}
+
+    /// How many bytes may be kept at present. By default there is no bound: a log that keeps nothing
+    /// is not a disk without space, for which a leader gives members up (correctness rule 133).
+    fn bytes_max(&self) -> u64 {
+        u64::MAX
+    }
+
     /// From this position on all entries are there.
     fn first(&self) -> Index;
 
@@ -157,6 +166,9 @@ pub trait Table: Read {
 
     /// Makes everything written so far durable. Completes when it is.
     fn flush(&self) -> BoxFuture<'_, ()>;
+
+    /// Roughly how many bytes its rows take. (It may take a while.)
+    fn bytes(&self) -> u64;
 
     /// The applied row as far as it is durable.
     fn durable_applied(&self) -> EntryId;

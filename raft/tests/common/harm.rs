@@ -50,6 +50,7 @@ impl Cluster {
     pub(crate) fn restart(&mut self, id: NodeId) {
         let membership = Membership::of(self.servers.keys().copied());
         let config = self.config.clone();
+        let kept_bytes_max = self.kept_bytes_max;
         let server = self.server(id);
         server.lives += 1;
         let applied = server.table.applied();
@@ -58,6 +59,7 @@ impl Cluster {
         // Another seed for each life: a restarted server must not repeat its luck.
         let config = Config { seed: config.seed.wrapping_add(server.lives << 32), ..config };
         server.raft = Some(Raft::new(id, membership, config, server.disk.clone(), applied));
+        self.server(id).raft.as_mut().expect("just started").set_room(kept_bytes_max, 0);
         if self.servers[&id].table.bad {
             self.server(id).raft.as_mut().expect("just started").start_with_bad_table();
         }

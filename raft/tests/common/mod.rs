@@ -20,7 +20,7 @@ pub(crate) mod shown;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use raft::config::Config;
+use raft::config::{Config, Law};
 use raft::core::alarm::Alarm;
 use raft::core::message::{Body, Chunk, Envelope, Message, TableReport, Verdict};
 use raft::core::ready::{Apply, ReadId, Ready, RunOrder, StreamOrder};
@@ -108,6 +108,8 @@ pub(crate) struct Cluster {
     pub(crate) chunk_rows: usize,
     /// Entries that logs keep below their markers for lagging members.
     pub(crate) keep_entries: usize,
+    /// What they say of it, in bytes, from the next start of a server on.
+    pub(crate) kept_bytes_max: u64,
     /// Orders for which a view read what lies before the rows that were asked for.
     pub(crate) resumed: u64,
     pub(crate) seen: Vec<Seen>,
@@ -121,8 +123,24 @@ pub(crate) fn small_config(seed: u64) -> Config {
         election_ticks_max: 20,
         // Time passes for one server alone here, for others hardly.
         quiet_start: false,
+        space_rest: std::time::Duration::from_millis(500),
+        pace: small_law(),
         seed,
         ..Config::default()
+    }
+}
+
+/// A law of pace that acts within the time of a test.
+fn small_law() -> Law {
+    let ms = std::time::Duration::from_millis;
+    Law {
+        recent: ms(100),
+        window: ms(100),
+        patience: ms(500),
+        calm: ms(200),
+        retry: ms(2000),
+        level_bytes: 500,
+        least: 1,
     }
 }
 
@@ -137,6 +155,7 @@ impl Cluster {
             instant: true,
             chunk_rows: 2,
             keep_entries: 0,
+            kept_bytes_max: 0,
             resumed: 0,
             seen: Vec::new(),
         };

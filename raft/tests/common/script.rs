@@ -204,6 +204,11 @@ fn cluster(size: &str, options: &[&str]) -> Cluster {
     let mut cluster = Cluster::new(number(size), config);
     cluster.chunk_rows = chunk_rows;
     cluster.keep_entries = keep_entries;
+    // A script shows one thing: no member is given up in it.
+    cluster.kept_bytes_max = u64::MAX;
+    for id in cluster.ids() {
+        cluster.input_only(id, |raft| raft.set_room(u64::MAX, 0));
+    }
     // Of servers that start later: these have been up for long.
     cluster.config.quiet_start = quiet_start;
     cluster

@@ -108,7 +108,7 @@ impl ConfigWatcher {
             let (answer, given_up) = tokio::select! {
                 biased;
                 answer = self.ask(round.at, question) => (answer, 0),
-                () = self.runs_dry(adopted) => continue,
+                () = self.runs_dry(adopted), if !base::mutant!("asks-only-when-all-is-adopted") => continue,
                 () = self.impatience(), if is_impatient => (Answer::Elsewhere(None), round.given_up + 1),
             };
             round.given_up = given_up;

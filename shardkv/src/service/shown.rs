@@ -1,5 +1,7 @@
 //! What a replica shows of itself.
 
+use std::time::Duration;
+
 use clerk::api::status::KvStatus;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -29,5 +31,9 @@ impl Observed for Service {
 
     fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    fn since_last_tick(&self) -> Duration {
+        self.replica.since_last_tick()
     }
 }

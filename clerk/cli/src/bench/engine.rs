@@ -69,7 +69,7 @@ impl Engine {
         }
         let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = clock::now();
-        let watch = Watch::start(reach, started).await?;
+        let watch = Watch::start(reach, started, context.operation_timeout()).await?;
         let id = format!("{:08x}", rand::random::<u32>());
         let report = Report {
             format: FORMAT.to_owned(),
@@ -85,7 +85,7 @@ impl Engine {
                 warmup_seconds: plan.warmup.unwrap_or_default().as_secs_f64(),
                 history: record.is_some(),
             },
-            config_start: config_num(&clerk).await,
+            config_start: config_num(&clerk, &watch),
             ..Report::default()
         };
         let run = Run::new(clerk, id, record, Measure::new(started));
@@ -205,7 +205,7 @@ impl Engine {
         if let Some(record) = &self.run.record {
             record.finish()?;
         }
-        self.report.config_end = config_num(&self.run.clerk).await;
+        self.report.config_end = config_num(&self.run.clerk, &self.watch);
         let measure = self.run.measure();
         self.report.figures = measure.totals();
         self.report.longest_gap_ms = measure.longest_gap_ms();
@@ -254,12 +254,9 @@ fn machine() -> Machine {
     }
 }
 
-/// The newest configuration's number, as far as anybody reports.
-async fn config_num(clerk: &Clerk) -> u64 {
-    const LIMIT: Duration = Duration::from_secs(2);
-    let known = || clerk.cache().current().map(|view| view.config.num);
-    if let Some(num) = known() {
-        clerk.cache().refresh(num, clock::now().after(LIMIT)).await;
-    }
-    known().unwrap_or_default().0
+/// The newest configuration's number, as far as anybody has reported. Nobody is asked: controllers
+/// that are silent would take their time.
+fn config_num(clerk: &Clerk, watch: &Watch) -> u64 {
+    let known = clerk.cache().current().map(|view| view.config.num);
+    known.unwrap_or_default().0.max(watch.config())
 }

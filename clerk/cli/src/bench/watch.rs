@@ -36,6 +36,8 @@ pub(super) struct Watch {
 
 struct Shared {
     started: Instant,
+    /// The time for one look at all servers.
+    look: Duration,
     stop: Notify,
     state: Mutex<State>,
 }
@@ -48,15 +50,21 @@ struct State {
 }
 
 impl Watch {
-    /// Begins to watch; comes back when everybody was asked once. Times count from `started`.
-    pub(super) async fn start(reach: &Reach, started: Instant) -> Result<Self, Failure> {
+    /// Begins to watch; comes back when everybody was asked once, within `patience`. Times count from
+    /// `started`.
+    pub(super) async fn start(reach: &Reach, started: Instant, patience: Duration) -> Result<Self, Failure> {
         let state = State {
             facts: ClusterFacts::default(),
             seen: None,
             marks: Vec::new(),
             tracker: Tracker::new(started),
         };
-        let shared = Arc::new(Shared { started, stop: Notify::new(), state: Mutex::new(state) });
+        let shared = Arc::new(Shared {
+            started,
+            look: LOOK.min(patience),
+            stop: Notify::new(),
+            state: Mutex::new(state),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start a runtime")?;
         let (watched, reach, (first, asked)) =
@@ -72,6 +80,11 @@ impl Watch {
     /// The cluster as it was at first.
     pub(super) fn facts(&self) -> ClusterFacts {
         self.shared.state().facts.clone()
+    }
+
+    /// The newest configuration's number, as of the last look.
+    pub(super) fn config(&self) -> u64 {
+        self.shared.state().seen.as_ref().map_or(0, |seen| seen.config)
     }
 
     /// What processes have used up to now.
@@ -122,7 +135,7 @@ async fn watch(shared: &Shared, reach: &Reach, first: oneshot::Sender<()>) {
         let asked = tokio::select! {
             biased;
             () = shared.stop.notified() => return,
-            survey = survey(reach, begun.after(LOOK)) => survey,
+            survey = survey(reach, begun.after(shared.look)) => survey,
         };
         shared.state().look(reach, &asked, shared.started);
         if let Some(first) = first.take() {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 use clerk::api::GroupId;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, getrlimit, pidfd_open, pidfd_send_signal};
 
 use super::file::{Cluster, Server};
 use crate::failure::Failure;
@@ -112,6 +112,13 @@ pub(crate) fn key_of(data: &Path) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("key ")?.parse().ok())
 }
 
+/// Where processes may have fewer file descriptors, the store needs all of them.
+const HTTP_DESCRIPTORS_MIN: u64 = 256;
+
+fn has_descriptors_for_http() -> bool {
+    getrlimit(Resource::Nofile).maximum.is_none_or(|maximum| maximum >= HTTP_DESCRIPTORS_MIN)
+}
+
 fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
     let members: Vec<String> =
         cluster.of(server.group).map(|member| format!("{}={}", member.id, member.address)).collect();
@@ -125,7 +132,8 @@ fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
         "--listen".to_owned(),
         server.address.clone(),
     ];
-    arguments.extend(server.http.into_iter().flat_map(|port| ["--http".to_owned(), port.to_string()]));
+    let http = server.http.filter(|_| has_descriptors_for_http());
+    arguments.extend(http.into_iter().flat_map(|port| ["--http".to_owned(), port.to_string()]));
     match server.group {
         0 => {
             arguments.extend(["--shards".to_owned(), cluster.shards.to_string()]);

@@ -14,20 +14,10 @@ use crate::survey::{Survey, speaker};
 /// Shards that are shown as the busiest.
 const BUSIEST: usize = 5;
 
-fn phase(phase: ShardPhase) -> &'static str {
-    match phase {
-        ShardPhase::Awaiting => "awaiting",
-        ShardPhase::Serving => "serving",
-        ShardPhase::Leaving => "leaving",
-        ShardPhase::Handing => "handing",
-        ShardPhase::Parked => "parked",
-    }
-}
-
 pub(super) fn shard_document(shard: &ShardStatus) -> Value {
     json!({
         "shard": shard.shard.0,
-        "state": phase(shard.phase),
+        "state": shard.phase.name(),
         "move": shard.num.map(|num| num.0),
         "peer": shard.peer.map(|peer| peer.0),
         "rows": shard.rows,
@@ -92,7 +82,7 @@ pub(super) fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
     let moving = [ShardPhase::Awaiting, ShardPhase::Leaving, ShardPhase::Handing, ShardPhase::Parked]
         .into_iter()
         .filter(|wanted| count(*wanted) > 0)
-        .map(|wanted| format!("{} {}", count(wanted), phase(wanted)))
+        .map(|wanted| format!("{} {}", count(wanted), wanted.name()))
         .collect::<Vec<_>>();
     vec![
         group.to_string(),

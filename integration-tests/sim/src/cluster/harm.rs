@@ -48,6 +48,14 @@ impl Cluster {
         }
     }
 
+    /// Lets a node's table take only so many bytes per second, or as many as there are.
+    pub fn set_table_speed(&self, name: &str, bytes_per_second: Option<u64>) {
+        self.world.note(&format!("table of {name} takes {bytes_per_second:?} bytes per second"));
+        if let Some(node) = lock(&self.nodes).get(name) {
+            node.disk.set_table_speed(bytes_per_second);
+        }
+    }
+
     /// Makes a node's disk nearly full, or not.
     pub fn set_disk_low(&self, name: &str, low: bool) {
         self.world.note(&format!("disk of {name} nearly full: {low}"));

@@ -2,6 +2,7 @@
 //! replicas whose status changed in that turn.
 
 mod bad_tables;
+mod bounds;
 mod config_order;
 mod election_safety;
 mod leader_completeness;
@@ -45,6 +46,7 @@ pub fn watch(cluster: &Cluster) {
         Box::new(log_matching::LogMatching::default()),
         Box::new(state_machine_safety::StateMachineSafety::default()),
         Box::new(bad_tables::BadTables),
+        Box::new(bounds::Bounds::of(cluster)),
         Box::new(leader_completeness::LeaderCompleteness::default()),
         Box::new(progress::Progress::default()),
         Box::new(config_order::ConfigOrder::default()),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::log::{Step, next, save, steps};
 use super::wal::{TERM, noisy, one};
 use super::{Disk, MemoryDisk, RealDisk, entries, names, short};
 use crate::wal::{LogOptions, judge, open_log};
 use raft::storage::{Kept, Log, Restored, Save};
-use raft::types::{Entry, EntryId, Index};
+use raft::types::{Entry, EntryId, Index, Payload};
 
 fn compact(index: u64) -> Save {
     Save { marker: Some(EntryId::new(1, index)), ..Save::default() }
@@ -129,6 +131,44 @@ async fn a_log_keeps_no_more_than_it_may() {
     assert!((15..38).contains(&first), "{first}");
     assert!(all_after(&*kept, first, 38).is_some());
     assert_eq!(all_after(&*kept, first - 5, 38), None);
+}
+
+/// Whatever is written, and however fast: what is kept for a member that takes nothing stays within its bound, which
+/// grows with the table.
+#[tokio::test]
+async fn the_bound_of_what_is_kept_holds_under_any_load() {
+    for seed in 0..8 {
+        let root = tempfile::tempdir().unwrap();
+        let mut random = StdRng::seed_from_u64(seed);
+        let options =
+            LogOptions { file_bytes: 4000, keep_bytes: 9000, lagging_bytes_max: 20_000, create: true };
+        let mut log = open_log(root.path(), &options).unwrap();
+        log.load().unwrap();
+        let kept = log.kept();
+        kept.keep_from(Index(1));
+        let table_bytes = [0, 100_000][seed as usize % 2];
+        kept.set_table_bytes(table_bytes);
+        save(&mut *log, TERM).await;
+        let (mut marker, mut most) = (0, 0);
+        for index in 1..=600_u64 {
+            // Some records are longer than a file.
+            let bytes = if random.random_bool(0.05) { 9000 } else { random.random_range(10..2500) };
+            let command = Payload::Command(bytes::Bytes::from(vec![index as u8; bytes]));
+            let entry = Entry::new(EntryId::new(1, index), command);
+            save(&mut *log, Save { entries: vec![entry], ..Save::default() }).await;
+            if index > marker + 5 && random.random_bool(0.3) {
+                marker = index - random.random_range(0..5);
+                save(&mut *log, compact(marker)).await;
+            }
+            let files = std::fs::read_dir(root.path()).unwrap().map(|file| file.unwrap());
+            let logs = files.filter(|file| file.path().extension().is_some_and(|it| it == "log"));
+            most = most.max(logs.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum());
+        }
+        // Besides: what is above the marker, what is always kept, and files that are made or leave.
+        let limit = 20_000.max(table_bytes / 2) + 9000 + 10 * 9100 + 8 * 4000;
+        assert!(most <= limit, "seed {seed}: {most} bytes, {limit} allowed");
+        assert!(kept.bytes_max() == 20_000.max(table_bytes / 2), "{}", kept.bytes_max());
+    }
 }
 
 /// Kept files do not matter for the log itself: damage to them affects only lagging members.

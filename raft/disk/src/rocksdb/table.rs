@@ -327,6 +327,11 @@ impl Table for RocksTable {
         .boxed()
     }
 
+    fn bytes(&self) -> u64 {
+        let bytes = self.store.db.property_int_value("rocksdb.estimate-live-data-size");
+        or_fatal("read the table", bytes).unwrap_or(0)
+    }
+
     fn durable_applied(&self) -> EntryId {
         // The generation, too, as far as its name is durable: during a switch it is the old one.
         let Some(names) = self.durable(NAMES_KEY) else { return EntryId::ZERO };

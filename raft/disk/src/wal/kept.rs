@@ -36,6 +36,8 @@ pub(super) struct Shelf {
     salt: u64,
     wanted: AtomicU64,
     first: AtomicU64,
+    table_bytes: AtomicU64,
+    bytes_max: AtomicU64,
     volumes: Mutex<Vec<Volume>>,
     open: Mutex<Open>,
 }
@@ -50,7 +52,9 @@ struct Open {
 impl Shelf {
     pub(super) fn new(path: PathBuf, salt: u64) -> Self {
         let (wanted, first) = (AtomicU64::new(Index::NEVER.0), AtomicU64::new(Index::NEVER.0));
-        Self { path, salt, wanted, first, volumes: Mutex::default(), open: Mutex::default() }
+        let (table_bytes, bytes_max) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (volumes, open) = (Mutex::default(), Mutex::default());
+        Self { path, salt, wanted, first, table_bytes, bytes_max, volumes, open }
     }
 
     /// The log is made of these files now.
@@ -66,6 +70,14 @@ impl Shelf {
     /// Entries before this one are gone.
     pub(super) fn forget_before(&self, first: Index) {
         self.first.fetch_max(first.0, Ordering::Relaxed);
+    }
+
+    /// How many bytes of files may be kept for members that lag: at least `least`, or half of the
+    /// table, but no more than half of what is `free` on the disk (rule 79).
+    pub(super) fn share(&self, least: u64, free: u64) -> u64 {
+        let bytes_max = least.max(self.table_bytes.load(Ordering::Relaxed) / 2).min(free / 2);
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        bytes_max
     }
 
     /// The first entry that a member may ask for.
@@ -120,6 +132,14 @@ impl Shelf {
 impl Kept for Shelf {
     fn keep_from(&self, from: Index) {
         self.wanted.store(from.0, Ordering::Relaxed);
+    }
+
+    fn set_table_bytes(&self, bytes: u64) {
+        self.table_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     fn first(&self) -> Index {

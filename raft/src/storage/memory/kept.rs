@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Handle, MemoryDisk};
-use crate::storage::{Kept, Run};
+use crate::storage::{Kept, NothingKept, Run};
 use crate::types::{Entry, EntryId, Index};
 
 /// Entries up to the marker, without a gap.
@@ -20,6 +20,12 @@ impl MemoryDisk {
     /// At first: none.
     pub fn keep_for_others(&self, bytes_max: usize) {
         self.lock().archive.bytes_max = bytes_max;
+    }
+
+    /// How many bytes it keeps there, and how many it may keep.
+    pub fn kept_bytes(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.archive.bytes, inner.archive.bytes_max)
     }
 }
 
@@ -65,6 +71,13 @@ impl Archive {
 impl Kept for Handle {
     fn keep_from(&self, from: Index) {
         self.change(|inner| inner.archive.wanted = Some(from));
+    }
+
+    fn bytes_max(&self) -> u64 {
+        match self.disk.lock().archive.bytes_max {
+            0 => NothingKept.bytes_max(),
+            bytes => bytes as u64,
+        }
     }
 
     fn first(&self) -> Index {
