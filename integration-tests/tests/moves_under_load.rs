@@ -37,7 +37,8 @@ fn moved_under_load(mib: u64, rate: u32, before: Duration) -> Measured {
     let elsewhere = elsewhere.filter(|key| shard_of(key.as_bytes(), SHARDS) != shard).take(200).collect();
     let (on_it, others) = (Paced::start(&target, rate, mine), Paced::start(&target, rate, elsewhere));
     std::thread::sleep(Duration::from_secs(1));
-    (on_it.lap(), others.lap());
+    on_it.lap();
+    others.lap();
     std::thread::sleep(before);
     let quiet = (on_it.lap(), others.lap());
     let memory = MemoryWatch::start(&cluster.pids());

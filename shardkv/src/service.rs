@@ -434,16 +434,6 @@ impl Service {
     }
 }
 
-impl Observed for Service {
-    fn shown(&self) -> BoxFuture<'_, Shown> {
-        async { Shown::Group(Box::new(self.status().await)) }.boxed()
-    }
-
-    fn measures(&self) -> &Measures {
-        &self.measures
-    }
-}
-
 /// The configuration that a request names.
 fn named(request: &KvRequest) -> ConfigNum {
     match request {

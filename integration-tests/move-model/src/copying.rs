@@ -19,6 +19,7 @@ mod space;
 mod steps;
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 
 use space::Search;
 
@@ -119,8 +120,8 @@ pub fn search(scope: Scope, limit: usize) -> Result<Found, String> {
         }
         for (told, after) in search.steps(world) {
             let after = search.close(after);
-            if !ids.contains_key(&after) {
-                ids.insert(after, all.len());
+            if let Entry::Vacant(new) = ids.entry(after) {
+                new.insert(all.len());
                 all.push((after, at, told));
             }
         }

@@ -263,10 +263,13 @@ impl Search {
         let here = shardkv::rows::copied(&before, S).cursor;
         match &mut command {
             // (It must move the cursor nevertheless.)
-            Command::Install { after, to, .. } if self.has(Fault::InstallIgnoresTheCursor) => {
-                if to.reach >= here.reach && to.pos >= here.pos && *to != here {
-                    *after = here;
-                }
+            Command::Install { after, to, .. }
+                if self.has(Fault::InstallIgnoresTheCursor)
+                    && to.reach >= here.reach
+                    && to.pos >= here.pos
+                    && *to != here =>
+            {
+                *after = here;
             }
             Command::Activate { after, .. } if self.has(Fault::ActivateIgnoresTheCursor) => *after = here,
             _ => {}
