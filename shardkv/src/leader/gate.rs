@@ -2,7 +2,7 @@
 //!
 //! A request that writes passes the gate of its shard, and stays within until its command is applied.
 //! To *hold* a shard is to wait until nobody is within, while new requests wait in front of it. This
-//! only saves time: a Seal is judged by the shard's last change, whoever made it.
+//! only saves time: a Seal is judged by the shard's last change, wherever it came from.
 //!
 //! Left out on purpose: reads. They go on.
 
