@@ -344,8 +344,8 @@ impl Model {
         shard: Shard,
         (after, end): (RowsId, RowsId),
     ) -> Applied {
-        let end = if self.has(Bug::ActivateDoesNotCompare) { shard.cursor } else { end };
-        let (counted, end) = (self.library.end(shard.cursor), self.library.end(end));
+        let counted = self.library.counted(shard.cursor);
+        let end = if self.has(Bug::ActivateDoesNotCompare) { counted } else { self.library.said(end) };
         let (cursor, after) = (self.library.cursor(shard.cursor), self.library.cursor(after));
         let here = self.here(config, mine, shard, cursor, self.has(Bug::ActivateAcceptedForAnotherMove));
         match shard::activate(here, config, after, counted, end) {
