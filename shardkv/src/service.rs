@@ -101,6 +101,7 @@ impl Service {
             knowledge: knowledge.subscribe(),
             progress: progress.clone(),
             gates: Arc::clone(&gates),
+            pace: Arc::default(),
             sizes,
             random: random("mover"),
             refused: None,

@@ -2,7 +2,8 @@
 //! shards.
 //!
 //! [`configs`] asks the controllers, [`mover`] adopts their configurations and starts a [`push`]
-//! for each shard that is to be handed over, and [`progress`] records how far each push has come.
+//! for each shard that is to be handed over, [`progress`] records how far each push has
+//! come, and [`pace`] limits how fast rows leave.
 //! All of them read rows and propose commands; nothing in `machine` knows them.
 //!
 //! Left out on purpose: state. Whatever they hold is lost with the leadership, and that does no
@@ -11,6 +12,7 @@
 mod configs;
 mod gate;
 mod mover;
+mod pace;
 mod progress;
 pub(crate) mod push;
 pub(crate) mod receiver;

@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::leader::configs::Knowledge;
 use crate::leader::gate::Gates;
+use crate::leader::pace::Pace;
 use crate::leader::progress::Progress;
 use crate::leader::push::Push;
 use crate::leader::receiver::Receiver;
@@ -57,6 +58,7 @@ pub(crate) struct Mover {
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
     pub(crate) gates: Arc<Gates>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) sizes: Sizes,
     pub(crate) random: StdRng,
     /// The configuration that was found not to fit. It is reported once.
@@ -235,6 +237,7 @@ impl Mover {
             knowledge: self.knowledge.clone(),
             progress: self.progress.clone(),
             receiver: Arc::clone(receiver),
+            pace: Arc::clone(&self.pace),
             me,
             config,
             what: Move { shard, num: config.num, to, shard_count, sizes: self.sizes },

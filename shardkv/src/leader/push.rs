@@ -42,6 +42,7 @@ use tokio::sync::watch;
 
 use crate::leader::configs::Knowledge;
 use crate::leader::gate::{Gate, Gates};
+use crate::leader::pace::Pace;
 use crate::leader::progress::Progress;
 use crate::leader::receiver::{CALL, Receiver};
 use crate::machine::Machine;
@@ -65,6 +66,7 @@ pub(crate) struct Push {
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
     pub(crate) receiver: Arc<Receiver>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) me: Sender,
     pub(crate) config: Place,
     pub(crate) what: Move,
@@ -229,6 +231,11 @@ impl Push {
         self.what.stage(&**self.replica.table())
     }
 
+    /// Whether operators have limited how fast shards move.
+    fn is_paced(&self) -> bool {
+        self.knowledge.borrow().move_rate.is_some()
+    }
+
     /// Reads rows, and the memory of changes, on another thread.
     async fn read<T: Send + 'static>(
         &self,
@@ -294,6 +301,14 @@ impl Push {
                     Reach::End => self.shows(CopyStep::CatchesUp),
                 }
                 let weight = rows.iter().map(copy::weight).sum();
+                // Changes are not held up: clients make them, and the copy would not end.
+                if to.reach != next.cursor.reach && self.stage() == Some(Stage::Served) {
+                    // What is under way is not looked at meanwhile.
+                    if self.is_paced() && !under_way.is_empty() {
+                        break;
+                    }
+                    self.pace.pass(weight, &self.knowledge).await;
+                }
                 // Only a push with nothing under way waits for the chunks of other shards.
                 let Some(room) = self.receiver.room(weight, under_way.is_empty()).await else { break };
                 let after = std::mem::replace(&mut next.cursor, to.clone());

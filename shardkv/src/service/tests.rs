@@ -65,6 +65,8 @@ struct World {
     disks: Mutex<BTreeMap<GroupId, MemoryDisk>>,
     /// Whether the disks of group A are nearly full.
     full: watch::Sender<bool>,
+    /// The limit of moves.
+    move_rate: Mutex<Option<u32>>,
     configs: watch::Sender<Vec<Sealed>>,
     /// What the controller says of groups.
     book: Mutex<AddressBook>,
@@ -352,7 +354,8 @@ impl Connection for World {
                     None => {
                         let configs = self.watch(after).await;
                         let (newest, book) = (self.newest(), book());
-                        Ok(CtrlReply::Configs(Box::new(News { configs, newest, book })))
+                        let move_rate = *self.move_rate.lock().expect("no panic");
+                        Ok(CtrlReply::Configs(Box::new(News { configs, newest, book, move_rate })))
                     }
                 },
                 other => panic!("a group never asks {other:?}"),

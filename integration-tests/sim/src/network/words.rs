@@ -317,6 +317,7 @@ fn change_text(change: &Change) -> String {
         Change::Arrange { made_from, moves, .. } => {
             format!("{} moves planned from config {}", moves.len(), made_from.num)
         }
+        Change::MoveRate { mib } => format!("moves at {mib:?} MiB/s"),
         Change::DeclareLost { shards, .. } => {
             format!("shards {} are lost", listed(shards.iter().map(ToString::to_string).collect()))
         }

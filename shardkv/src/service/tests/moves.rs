@@ -164,6 +164,33 @@ async fn a_shard_is_copied_while_clients_write_to_it() {
     assert_eq!(world.service(A).standing.borrow().changes.bytes(), 0, "nothing is remembered of what moved");
 }
 
+/// Rule 145.
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_for_moves_that_are_under_way() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let piece = Bytes::from(vec![b'x'; 100_000]);
+    for n in 0..200 {
+        world.ask(A, append(n, &piece, None, 1)).await.expect("written");
+    }
+    let limit = |mib| *world.move_rate.lock().expect("no panic") = mib;
+    limit(Some(1));
+    world.installs(|_| {});
+    world.publish([Some(B); 4]);
+    let started = clock::now();
+    clock::sleep(Duration::from_secs(8)).await;
+    let arrived: u64 = world.status(B).await.shards.iter().filter_map(|shard| shard.progress).sum();
+    assert!((40..100).contains(&arrived), "{arrived} of 200 values of 100 kB in 8 s at 1 MiB/s");
+    // Clients are served meanwhile, and do not wait for the limit.
+    let asked = clock::now();
+    assert!(world.service(A).handle(A, append(0, &piece, None, 2)).await.is_ok());
+    assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+    limit(None);
+    world.settled(2).await;
+    assert!(started.elapsed() < Duration::from_secs(14), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_receiver_holds_up_nothing_but_its_own_shards() {
     let world = two_groups().await;
