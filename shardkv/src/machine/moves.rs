@@ -113,7 +113,10 @@ impl Machine {
                 rows::delete_copied(rows, shard);
             }
             ShardState::Leaving { .. } => rows::delete_last_change(rows, shard),
-            ShardState::Handing { .. } => rows::delete_frozen(rows, shard),
+            // A configuration that is adopted meanwhile changes only what comes next.
+            ShardState::Handing { .. } if !matches!(after, ShardState::Handing { .. }) => {
+                rows::delete_frozen(rows, shard);
+            }
             _ => {}
         }
         // Each time the shard is awaited here, its copy starts anew.

@@ -268,6 +268,23 @@ fn a_shard_that_returns_while_it_is_handed_over_is_awaited_once_its_rows_are_gon
 }
 
 #[test]
+fn what_a_seal_names_is_known_until_the_move_ends_whatever_is_adopted_meanwhile() {
+    let (mut a, _, configs) = two_groups(&[Some(A), Some(B), Some(A), None, Some(B)]);
+    let key = key_in(S, 0);
+    a.write(&key, put("value")).expect("written");
+    assert!(a.adopt(&configs[2]));
+    let frozen = Frozen { from: Pos::end_of(100), upto: 200, keys: vec![rows::value_key(&key)] };
+    let sealed = Command::Seal { shard: S, num: ConfigNum(2), frozen: frozen.clone() };
+    assert_eq!(a.apply(sealed), Outcome::Changed(true));
+    for config in &configs[3..] {
+        assert!(a.adopt(config));
+        assert_eq!(rows::frozen(&a.rows, S), frozen, "adopted {}", config.num);
+    }
+    a.apply(release(S, 2));
+    assert_eq!(rows::frozen(&a.rows, S), Frozen::default());
+}
+
+#[test]
 fn a_parked_shard_keeps_its_rows_and_returns_or_moves_on() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), None, Some(A), None, Some(B)]);
     let key = key_in(S, 0);
