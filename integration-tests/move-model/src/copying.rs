@@ -38,8 +38,6 @@ pub enum Fault {
     SealIgnoresLastChange,
     /// A Seal does not name what is missing.
     SealWithoutKeys,
-    /// A copy goes on where it was before the receiver lost the assignment.
-    CopySurvivesLostAssignment,
     /// Rows are put over those of a copy wherever it is.
     InstallIgnoresTheCursor,
     /// The last rows are taken wherever the copy is.
@@ -48,13 +46,12 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::ChangeNotNoted,
         Self::SinceForgotten,
         Self::OlderTable,
         Self::SealIgnoresLastChange,
         Self::SealWithoutKeys,
-        Self::CopySurvivesLostAssignment,
         Self::InstallIgnoresTheCursor,
         Self::ActivateIgnoresTheCursor,
     ];

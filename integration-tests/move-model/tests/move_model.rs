@@ -150,6 +150,9 @@ fn a_group_that_differs_from_the_products_state_machine_is_found() {
     }
 }
 
+/// States of each scope that the size for every day searches; those that take the fewest steps come first.
+const STATES_EVERY_DAY: usize = 200_000;
+
 #[test]
 fn rows_that_change_while_they_are_sent_arrive_as_they_are_at_the_end() {
     let started = Instant::now();
@@ -167,7 +170,8 @@ fn rows_that_change_while_they_are_sent_arrive_as_they_are_at_the_end() {
     let (mut states, mut sealed, mut started_over) = (0, 0, 0);
     for scope in scopes {
         let began = Instant::now();
-        let found = copying::search(*scope, usize::MAX).unwrap_or_else(|wrong| panic!("{scope:?}: {wrong}"));
+        let limit = if full() { usize::MAX } else { STATES_EVERY_DAY };
+        let found = copying::search(*scope, limit).unwrap_or_else(|wrong| panic!("{scope:?}: {wrong}"));
         println!("{scope:?}: {found:?}, {:.1} s", began.elapsed().as_secs_f64());
         states += found.states;
         sealed += found.sealed;
@@ -183,8 +187,7 @@ fn rows_that_change_while_they_are_sent_arrive_as_they_are_at_the_end() {
 #[test]
 fn every_fault_of_a_copy_is_found() {
     for fault in Fault::ALL {
-        let moves = if fault == Fault::CopySurvivesLostAssignment { 3 } else { 1 };
-        let scope = Scope { keys: 2, before: 2, writes: 2, deletes: false, moves, fault: Some(fault) };
+        let scope = Scope { keys: 2, before: 2, writes: 2, deletes: false, moves: 1, fault: Some(fault) };
         let found = copying::search(scope, 300_000);
         let wrong = found.expect_err(&format!("{fault:?} is not found"));
         println!("{fault:?}: {wrong}\n");

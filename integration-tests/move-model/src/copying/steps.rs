@@ -1,6 +1,6 @@
 //! What may happen next, what must hold, and how it ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use clerk::api::push::Pos;
@@ -9,7 +9,6 @@ use raft::storage::APPLIED_KEY;
 use shardkv::command::Command;
 use shardkv::shard::ShardState;
 
-use super::Fault;
 use super::space::{Message, S, Search, World, applied, data, holds, index_of, next, state};
 use crate::messages::{Bits, has, insert};
 
@@ -108,12 +107,6 @@ impl Search {
         if let Some(config) = of_b {
             let told = format!("B adopts {}", config.num);
             let mut table = next(1, &b, Command::Adopt(config));
-            if self.has(Fault::CopySurvivesLostAssignment) {
-                let mine = |row: &(&Bytes, &Bytes)| row.0[..2] == [0x01, b'u'];
-                let kept: BTreeMap<Bytes, Bytes> =
-                    b.0.iter().filter(mine).map(|(k, v)| (k.clone(), v.clone())).collect();
-                table.0.extend(kept);
-            }
             table.0.insert(Bytes::from_static(APPLIED_KEY), applied(index_of(&b)));
             steps.push((told, World { b: self.receiver(table), ..world }));
         }
