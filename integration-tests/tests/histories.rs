@@ -11,7 +11,7 @@ use base::socket::{Hello, Purpose, dial};
 use bytes::Bytes;
 use clerk::api::config::shard_of;
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
-use clerk::api::push::{Cursor, PushRequest, Sender};
+use clerk::api::push::{Cursor, End, PushRequest, Reach, Sender};
 use clerk::api::{GroupId, Incarnation, ShardId};
 use clerk::connection::CallError;
 use real::{Client, Cluster, together};
@@ -203,9 +203,10 @@ fn garbage_rows_end_no_server() {
     let honest = Sender { group: GroupId(101), incarnation: Incarnation(incarnation) };
     for replica in status.group(102) {
         for key in [Bytes::from(meta.clone()), Bytes::from(sessions.clone()), values.clone()] {
-            let rows = vec![(key, Bytes::from_static(b"garbage"))];
+            let rows = vec![(key, Some(Bytes::from_static(b"garbage")))];
             let (config, after) = (place, Cursor::default());
-            let request = PushRequest::Install { shard, config, from: GroupId(101), after, rows };
+            let to = Cursor { reach: Reach::End, ..Cursor::default() };
+            let request = PushRequest::Install { shard, config, from: GroupId(101), after, to, rows };
             let connection = cluster.target().connection();
             let answer = client.run(connection.push(
                 &replica.address,
@@ -218,7 +219,8 @@ fn garbage_rows_end_no_server() {
         }
         // A group that did not join is not let in at all, and rows are not accepted from a client.
         let stranger = Sender { incarnation: Incarnation(5), ..honest };
-        let end = PushRequest::Activate { shard, config: place, from: GroupId(101), end: Cursor::default() };
+        let (from, after, rows) = (GroupId(101), Cursor::default(), Vec::new());
+        let end = PushRequest::Activate { shard, config: place, from, after, rows, end: End::default() };
         let limit = Duration::from_secs(5);
         let ask = || {
             let connection = cluster.target().connection();

@@ -28,7 +28,7 @@ use clerk::api::config::{
     Registered, Sealed,
 };
 use clerk::api::ctrl::{Change, CtrlRefusal};
-use clerk::api::placement::{Placement, WEIGHT_MAX};
+use clerk::api::placement::{MOVE_RATE_MAX, Placement, WEIGHT_MAX};
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 
 use crate::rebalance::{holder, rebalance};
@@ -71,6 +71,10 @@ impl Present<'_> {
             Change::Pin { shard, group } => self.pin(*shard, *group),
             Change::Unpin { shard } => self.unpin(*shard),
             Change::Arrange { made_from, placement, moves } => self.arrange(*made_from, *placement, moves),
+            Change::MoveRate { mib } => {
+                let wanted = Placement { move_rate: *mib, ..self.placement.clone() };
+                Ok(self.placed(wanted, &self.owners()))
+            }
             Change::DeclareLost { shards, made_from } => self.declare_lost(shards, *made_from),
         }
     }
@@ -331,6 +335,9 @@ pub fn check(change: &Change) -> Result<(), CtrlRefusal> {
         }
         Change::Weigh { weight, .. } if *weight > WEIGHT_MAX => {
             Err(CtrlRefusal::WeightTooLarge { weight: *weight, limit: WEIGHT_MAX })
+        }
+        Change::MoveRate { mib: Some(mib) } if !(1..=MOVE_RATE_MAX).contains(mib) => {
+            Err(CtrlRefusal::InvalidRate { mib: *mib, limit: MOVE_RATE_MAX })
         }
         _ => Ok(()),
     }

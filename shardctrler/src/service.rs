@@ -202,7 +202,8 @@ impl Service {
         }
         let newest = rows::newest(table).unwrap_or_default();
         let book = book_after(table, book);
-        let news = News { configs, newest, book };
+        let move_rate = rows::placement(table).move_rate;
+        let news = News { configs, newest, book, move_rate };
         // Checked last: rows that were read must not be sent once they are known to be wrong (rule
         // 69).
         if self.replica.is_table_bad() {

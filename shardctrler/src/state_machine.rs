@@ -331,7 +331,8 @@ impl StateMachine for Controller {
             Query::Placement => Ok(CtrlReply::Placement(Box::new(known.placement.clone()))),
             Query::History { after } => {
                 let (configs, book) = (rows::configs_after(rows, after), known.book.clone());
-                Ok(CtrlReply::Configs(Box::new(News { configs, newest: known.config.num, book })))
+                let (newest, move_rate) = (known.config.num, known.placement.move_rate);
+                Ok(CtrlReply::Configs(Box::new(News { configs, newest, book, move_rate })))
             }
         }
     }

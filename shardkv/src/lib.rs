@@ -36,7 +36,7 @@ pub mod server;
 pub mod service;
 mod status;
 
-pub use machine::{check, command, history, judge, rows, shard};
+pub use machine::{changes, check, command, copy, history, judge, plan, rows, shard};
 
 /// The key of the cluster that a group's rows belong to, once the group knows it.
 pub fn cluster_key(table: &dyn raft::storage::Read) -> Option<u64> {

@@ -9,6 +9,7 @@ use clerk::connection::{Options, TarpcConnection};
 use host::{Host, HostError, ServerArgs};
 use raft::rsm;
 use shardkv::machine::Machine;
+use shardkv::plan::Sizes;
 use shardkv::service::{Service, Settings};
 use shardkv::{judge, server};
 use tracing::Instrument;
@@ -61,6 +62,7 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
         connection: Arc::new(TarpcConnection::new(options)),
         seed: rand::random(),
         facts,
+        sizes: Sizes::USUAL,
     };
     let service = Arc::new(Service::new(replica, standing, settings));
     if let Some(http) = http {

@@ -13,7 +13,7 @@
 //! with it. Left out on purpose: sockets (`server`), and waiting for a shard to arrive (the clerk
 //! asks again).
 
-mod offers;
+mod pushes;
 mod shown;
 
 use std::collections::BTreeMap;
@@ -29,7 +29,6 @@ use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
 use host::{Facts, Measures};
 use raft::rsm::{ExecuteError, Replica, Role};
-use raft::storage::Row;
 use raft::types::NodeId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -37,12 +36,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use self::offers::Offers;
-use crate::leader::{ConfigWatcher, Knowledge, Mover, Progress};
+use self::pushes::Offers;
+use crate::leader::{ConfigWatcher, Gates, Knowledge, Mover, Progress};
 use crate::load::Loads;
 use crate::machine::command::{Command, Outcome, Query};
+use crate::machine::plan::Sizes;
+use crate::machine::rows;
 use crate::machine::{Machine, Standing};
-use crate::machine::{check, rows};
 use crate::measured;
 
 /// A request that has no answer after this time gets a timeout as its answer.
@@ -60,6 +60,8 @@ pub struct Settings {
     pub seed: u64,
     /// What its status shows besides the replica.
     pub facts: Facts,
+    /// How much of a shard that moves is sent at once.
+    pub sizes: Sizes,
 }
 
 /// One replica of a group.
@@ -72,6 +74,7 @@ pub struct Service {
     knowledge: watch::Receiver<Knowledge>,
     named: watch::Sender<ConfigNum>,
     progress: Progress,
+    gates: Arc<Gates>,
     offers: Offers,
     measures: Measures,
     loads: Loads,
@@ -82,13 +85,14 @@ impl Service {
     /// Serves `replica`, whose machine gave `standing` ([`Machine::standing`]). Starts the tasks
     /// beside it on the caller's runtime.
     pub fn new(replica: Replica<Machine>, standing: watch::Receiver<Standing>, settings: Settings) -> Self {
-        let Settings { group, members, controllers, connection, seed, facts } = settings;
+        let Settings { group, members, controllers, connection, seed, facts, sizes } = settings;
         let me = replica.status().me;
         let random = |task: &str| {
             StdRng::seed_from_u64(base::seed::derive(seed, &format!("shardkv {group}.{me} {task}")))
         };
         let knowledge = Arc::new(watch::Sender::new(Knowledge::default()));
         let progress = Progress::default();
+        let gates = Arc::new(Gates::default());
         let mover = Mover {
             replica: replica.clone(),
             connection: Arc::clone(&connection),
@@ -96,6 +100,9 @@ impl Service {
             standing: standing.clone(),
             knowledge: knowledge.subscribe(),
             progress: progress.clone(),
+            gates: Arc::clone(&gates),
+            pace: Arc::default(),
+            sizes,
             random: random("mover"),
             refused: None,
         };
@@ -125,6 +132,7 @@ impl Service {
             knowledge,
             named,
             progress,
+            gates,
             offers,
             measures,
             loads,
@@ -274,6 +282,7 @@ impl Service {
     async fn answer(&self, room: &Room, request: KvRequest) -> Result<KvReply, KvRefusal> {
         match request {
             KvRequest::Open { shard, config } => {
+                let _within = self.gates.pass(shard).await;
                 self.admit(shard, config)?;
                 // It is small, and sessions are bounded. A client needs one to delete.
                 self.execute_freeing(Command::Open { shard, config }).await
@@ -285,6 +294,9 @@ impl Service {
                 self.has_read(shard, reply)
             }
             KvRequest::Write { key, write, ticket, config } => {
+                self.leading()?;
+                let home = shard_of(&key, self.params()?.shard_count);
+                let _within = self.gates.pass(home).await;
                 let shard = self.home(&key, config)?;
                 let params = self.params()?;
                 write.check(params)?;
@@ -297,6 +309,7 @@ impl Service {
                 }
             }
             KvRequest::Batch { shard, writes, ticket, config } => {
+                let _within = self.gates.pass(shard).await;
                 self.admit(shard, config)?;
                 let params = self.params()?;
                 for (key, write) in &writes {
@@ -326,43 +339,6 @@ impl Service {
         let reply = reply?;
         self.loads.read(shard, || self.params().map_or(0, |params| params.shard_count), &reply);
         Ok(reply)
-    }
-
-    async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {
-        match request {
-            PushRequest::Install { shard, config, rows, .. } if rows.is_empty() => {
-                self.query(Query::Cursor { shard, config }).await?.push()
-            }
-            PushRequest::Offer { shard, config, from } => {
-                let answer = self.query(Query::Cursor { shard, config }).await?.push()?;
-                if matches!(answer, PushReply::Cursor { .. }) {
-                    self.offers.note(shard, config.num, from);
-                    // Otherwise the sender would stop serving the shard, but no row could be taken.
-                    if self.replica.status().disk_full {
-                        return Err(KvRefusal::DiskFull);
-                    }
-                }
-                Ok(answer)
-            }
-            PushRequest::Install { shard, config, after, rows, .. } => {
-                self.leading()?;
-                let params = self.params()?;
-                check_chunk(&rows, params)?;
-                check::cursor(&after, params).map_err(KvRefusal::Malformed)?;
-                check::chunk(shard, params, &after, &rows).map_err(KvRefusal::Malformed)?;
-                let status = self.replica.status();
-                if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
-                    return Err(KvRefusal::Busy);
-                }
-                let command = Command::Install { shard, config, after, rows };
-                self.run(self.replica.execute(&command, DEADLINE).await)?.push()
-            }
-            PushRequest::Activate { shard, config, end, .. } => {
-                check::cursor(&end, self.params()?).map_err(KvRefusal::Malformed)?;
-                let command = Command::Activate { shard, config, end };
-                self.run(self.replica.execute_freeing(&command, DEADLINE).await)?.push()
-            }
-        }
     }
 
     /// The newest configuration that this replica has heard of or adopted.
@@ -481,18 +457,6 @@ fn check_batch(writes: &[(Bytes, Write)]) -> Result<usize, KvRefusal> {
             "a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts"
         ))),
         false => Ok(bytes),
-    }
-}
-
-/// Refuses a chunk of a shard that would make an entry larger than any that a client can make.
-/// Senders cut chunks far below that.
-fn check_chunk(chunk: &[Row], params: Params) -> Result<(), KvRefusal> {
-    let bytes: usize = chunk.iter().map(rows::weight).sum();
-    let largest_row = params.value_bytes_max as usize + params.key_bytes_max as usize + 64;
-    let limit = BATCH_BYTES_MAX.max(largest_row);
-    match bytes > limit {
-        true => Err(KvRefusal::Malformed(format!("a chunk of {bytes} bytes exceeds the limit of {limit}"))),
-        false => Ok(()),
     }
 }
 

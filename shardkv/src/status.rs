@@ -47,6 +47,7 @@ pub(crate) fn of(
         members: BTreeMap::new(),
         wipes: 0,
         sessions: Sessions::default(),
+        moved: progress.ended(),
     }
 }
 
@@ -58,18 +59,21 @@ fn shard_status(
     state: ShardState,
 ) -> Option<ShardStatus> {
     let assignment = config.shards.get(shard.0 as usize).copied().unwrap_or_default();
-    let (phase, peer, progress) = match state {
+    let (phase, peer) = match state {
         ShardState::Absent => return None,
-        ShardState::Awaiting { .. } => {
-            (ShardPhase::Awaiting, assignment.last_owner, Some(rows::cursor(rows, shard).rows))
-        }
-        ShardState::Serving => (ShardPhase::Serving, None, None),
-        ShardState::Leaving { to, .. } => (ShardPhase::Leaving, Some(to), None),
-        ShardState::Handing { to, num, .. } => (ShardPhase::Handing, Some(to), progress.of(shard, num)),
-        ShardState::Parked => (ShardPhase::Parked, None, None),
+        ShardState::Awaiting { .. } => (ShardPhase::Awaiting, assignment.last_owner),
+        ShardState::Serving => (ShardPhase::Serving, None),
+        ShardState::Leaving { to, .. } => (ShardPhase::Leaving, Some(to)),
+        ShardState::Handing { to, .. } => (ShardPhase::Handing, Some(to)),
+        ShardState::Parked => (ShardPhase::Parked, None),
+    };
+    let num = state.moving();
+    let copy = num.and_then(|num| progress.of(shard, num));
+    let progress = match state {
+        ShardState::Awaiting { .. } => Some(rows::copied(rows, shard).rows),
+        _ => copy.map(|copy| copy.rows),
     };
     let meta = rows::meta(rows, shard);
-    let num = state.moving();
     let (rows, bytes, load) = (meta.rows, meta.bytes, ShardLoad::default());
-    Some(ShardStatus { shard, phase, num, peer, rows, bytes, progress, load })
+    Some(ShardStatus { shard, phase, num, peer, rows, bytes, progress, copy, load })
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::args::{self, Joining, Waiting};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
-use crate::forecast::{Forecast, MIB, MOVE_BYTES_PER_SECOND, forecast};
+use crate::forecast::{Forecast, MIB, forecast};
 use crate::output::table;
 use crate::settle::{settle, shown};
 use crate::survey::{Answers, speaker, survey};
@@ -215,7 +215,7 @@ fn planned_text(plan: &Changed, forecast: &Forecast) -> String {
     let mut text = moves_text(plan, "would move", Some(forecast));
     if !plan.moves.is_empty() {
         let (mib, seconds) = (forecast.total() as f64 / MIB, forecast.seconds.ceil());
-        let rate = MOVE_BYTES_PER_SECOND / MIB;
+        let rate = forecast.rate / MIB;
         let _ = writeln!(text, "{mib:.1} MiB, about {seconds} s if a group sends and receives {rate} MiB/s");
     }
     if !forecast.unknown.is_empty() {

@@ -14,7 +14,8 @@ use clerk::api::config::SESSIONS_LIMIT;
 use clerk::api::{Address, ConfigNum, GroupId};
 
 pub(crate) use self::admin::{
-    Balance, By, DeclareLost, Give, Join, Joining, Leave, Pin, RecoverControllers, Unpin, Waiting, Weight,
+    Balance, By, DeclareLost, Give, Join, Joining, Leave, MoveRate, Pin, RecoverControllers, Unpin, Waiting,
+    Weight,
 };
 pub(crate) use self::bench::{Bench, BenchVerb, Compare, Run, Scaling};
 use crate::output::Format;
@@ -129,6 +130,10 @@ pub(crate) enum Verb {
     /// or their load.
     #[command(after_help = "Examples:\n  clerk balance --by bytes --dry-run\n  clerk balance --by load")]
     Balance(Balance),
+    /// Limits how fast each group sends shards that move. It holds at once, also for moves that are under
+    /// way.
+    #[command(after_help = "Examples:\n  clerk move-rate 20\n  clerk move-rate none")]
+    MoveRate(MoveRate),
     /// Begins shards anew, empty, whose rows are lost with a group that never returns. Refuses while a
     /// group has them.
     #[command(after_help = "Examples:\n  clerk leave 103 --no-wait && clerk declare-lost 7 9 --dry-run\n  \

@@ -153,6 +153,7 @@ fn code_of(refusal: &CtrlRefusal) -> &'static str {
         CtrlRefusal::Pinned { .. } => "pinned",
         CtrlRefusal::Outdated { .. } => "outdated",
         CtrlRefusal::Unowned(_) => "unowned",
+        CtrlRefusal::InvalidRate { .. } => "invalid_rate",
         CtrlRefusal::DiskFull => "disk_full",
         _ => "refused",
     }

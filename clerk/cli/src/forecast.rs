@@ -9,7 +9,7 @@ use clerk::api::{GroupId, ShardId};
 use crate::survey::{Survey, speaker};
 
 /// What a group is assumed to send or to receive in a second. (An idle machine of two cores: 55 MiB.)
-pub(crate) const MOVE_BYTES_PER_SECOND: f64 = 50.0 * MIB;
+const MOVE_BYTES_PER_SECOND: f64 = 50.0 * MIB;
 
 pub(crate) const MIB: f64 = 1_048_576.0;
 
@@ -20,8 +20,9 @@ pub(crate) struct Forecast {
     pub(crate) bytes: BTreeMap<ShardId, u64>,
     /// Shards that have rows somewhere, but whose group does not answer.
     pub(crate) unknown: BTreeSet<ShardId>,
-    /// If each group sends and receives [`MOVE_BYTES_PER_SECOND`] at the same time.
+    /// If each group sends and receives `rate` bytes a second at the same time.
     pub(crate) seconds: f64,
+    pub(crate) rate: f64,
 }
 
 impl Forecast {
@@ -62,7 +63,9 @@ pub(crate) fn forecast(survey: &Survey, moves: &[Move]) -> Forecast {
         carried.entry(to).or_default().1 += shard.bytes;
     }
     let most = carried.values().map(|(sent, received)| *sent.max(received)).max().unwrap_or(0);
-    forecast.seconds = most as f64 / MOVE_BYTES_PER_SECOND;
+    let limit = survey.placement.as_ref().and_then(|placement| placement.move_rate);
+    forecast.rate = limit.map_or(f64::INFINITY, |mib| f64::from(mib) * MIB).min(MOVE_BYTES_PER_SECOND);
+    forecast.seconds = most as f64 / forecast.rate;
     forecast
 }
 

@@ -105,6 +105,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Pin(pin) => placing::pin(&context, &pin).await,
         Verb::Unpin(unpin) => placing::unpin(&context, &unpin).await,
         Verb::Balance(balance) => placing::balance(&context, &balance).await,
+        Verb::MoveRate(verb) => placing::move_rate(&context, &verb).await,
         Verb::DeclareLost(verb) => lost::declare_lost(&context, &verb).await,
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,

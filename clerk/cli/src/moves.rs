@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::status::{ShardPhase, ShardStatus};
+use clerk::api::status::{CopyStatus, CopyStep, ShardPhase, ShardStatus};
 use clerk::api::{ConfigNum, GroupId, ShardId};
 use serde_json::{Value, json};
 
@@ -32,7 +32,9 @@ struct Moving {
     from: Option<GroupId>,
     to: Option<GroupId>,
     phase: ShardPhase,
-    /// Rows that the receiver has, as far as anybody says.
+    /// How its copy goes, if the sender's leader says that.
+    copy: Option<CopyStatus>,
+    /// Keys that the receiver has, as far as anybody says.
     rows: u64,
     rows_total: u64,
     bytes_total: u64,
@@ -48,17 +50,60 @@ pub(crate) async fn moves(context: &Context, verb: &Moves) -> Result<(), Failure
         let moving = moving(&survey);
         let newest = survey.config.as_ref().map(|config| config.num).unwrap_or_default();
         let pending = survey.pending(newest, &BTreeSet::new());
+        let pauses = pauses(&survey);
         let document = json!({
             "config": newest.0,
             "settled": pending.is_empty(),
             "moves": moving.iter().map(document).collect::<Vec<_>>(),
+            "pauses": pauses.iter().map(Pause::document).collect::<Vec<_>>(),
         });
-        context.output.answer(&document, || text(newest, &moving, &pending));
+        context.output.answer(&document, || text(newest, &moving, &pending) + &pauses_text(&pauses));
         if !verb.watch || pending.is_empty() {
             return Ok(());
         }
         clock::sleep(PERIOD).await;
     }
+}
+
+/// How long shards were not served that a server gave away, since it started.
+#[derive(Clone, Debug, PartialEq)]
+struct Pause {
+    server: String,
+    shards: u64,
+    last_ms: f64,
+    longest_ms: f64,
+}
+
+impl Pause {
+    fn document(&self) -> Value {
+        let Self { server, shards, last_ms, longest_ms } = self;
+        json!({"server": server, "shards": shards, "last_ms": last_ms, "longest_ms": longest_ms})
+    }
+}
+
+fn pauses(survey: &Survey) -> Vec<Pause> {
+    let answers = survey.groups.iter().flat_map(|(group, answers)| answers.iter().map(move |it| (group, it)));
+    let statuses = answers.filter_map(|(group, (_, status))| Some((group, status.as_ref().ok()?)));
+    let moved = statuses.filter(|(_, status)| status.moved.shards > 0);
+    let ms = |micros: u64| micros as f64 / 1000.0;
+    moved
+        .map(|(group, status)| Pause {
+            server: format!("{group}.{}", status.replica.id),
+            shards: status.moved.shards,
+            last_ms: ms(status.moved.last_pause_micros),
+            longest_ms: ms(status.moved.longest_pause_micros),
+        })
+        .collect()
+}
+
+fn pauses_text(pauses: &[Pause]) -> String {
+    let one = |it: &Pause| {
+        let Pause { server, shards, last_ms, longest_ms } = it;
+        format!(
+            "{server} gave {shards} shards away: the last paused {last_ms:.1} ms, the longest {longest_ms:.1} ms\n"
+        )
+    };
+    pauses.iter().map(one).collect()
 }
 
 /// Every shard that some group gives away or gets. What the group says that has the rows counts.
@@ -100,6 +145,7 @@ fn one(survey: &Survey, group: GroupId, num: ConfigNum, shard: &ShardStatus) -> 
         from,
         to,
         phase: shard.phase,
+        copy: shard.copy,
         rows: shard.progress.unwrap_or(0),
         rows_total: shard.rows,
         bytes_total: shard.bytes,
@@ -128,25 +174,44 @@ fn obstacle(survey: &Survey, to: GroupId, num: ConfigNum) -> Option<String> {
     }
 }
 
-fn word(phase: ShardPhase) -> &'static str {
-    match phase {
-        ShardPhase::Leaving => "offered",
-        ShardPhase::Handing => "sealed",
+/// What becomes of a shard, in a word or two.
+fn word(moving: &Moving) -> &'static str {
+    match (moving.phase, moving.copy.map(|copy| copy.step)) {
+        (_, Some(CopyStep::Refused)) => "refused",
+        (ShardPhase::Handing, _) => "sealed",
+        (ShardPhase::Leaving, None | Some(CopyStep::Asks)) => "queued",
+        (ShardPhase::Leaving, Some(CopyStep::Copies)) => "copying",
+        (ShardPhase::Leaving, Some(CopyStep::CatchesUp)) => "catching up",
+        (ShardPhase::Leaving, Some(CopyStep::Holds)) => "hold",
         _ => "awaited",
     }
 }
 
+/// Seconds until all rows have been copied, at the rate so far.
+fn eta(moving: &Moving) -> Option<u64> {
+    let copy = moving.copy.filter(|copy| copy.bytes_per_second > 0)?;
+    Some(moving.bytes_total.saturating_sub(copy.bytes).div_ceil(copy.bytes_per_second))
+}
+
 fn document(moving: &Moving) -> Value {
+    let copy = moving.copy.unwrap_or_default();
     json!({
         "shard": moving.shard.0,
         "move": moving.num.0,
         "from": moving.from.map(|group| group.0),
         "to": moving.to.map(|group| group.0),
-        "phase": word(moving.phase),
+        "phase": word(moving),
         "served": moving.phase == ShardPhase::Leaving,
         "rows": moving.rows,
         "rows_total": moving.rows_total,
+        "bytes": copy.bytes,
         "bytes_total": moving.bytes_total,
+        "changed": copy.changed,
+        "bytes_per_second": copy.bytes_per_second,
+        "eta_seconds": eta(moving),
+        "failed_holds": copy.failed_holds,
+        "restarts": copy.restarts,
+        "wipes": copy.wipes,
         "waits_for": moving.waits_for,
     })
 }
@@ -159,20 +224,35 @@ fn text(newest: ConfigNum, moving: &[Moving], pending: &[String]) -> String {
     };
     if !moving.is_empty() {
         let name = |group: Option<GroupId>| group.map_or_else(|| "?".to_owned(), |group| group.to_string());
+        let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
         let row = |it: &Moving| {
             vec![
                 it.shard.to_string(),
                 name(it.from),
                 name(it.to),
                 it.num.to_string(),
-                word(it.phase).to_owned(),
-                it.rows.to_string(),
-                it.rows_total.to_string(),
-                it.bytes_total.to_string(),
+                word(it).to_owned(),
+                mib(it.copy.map_or(0, |copy| copy.bytes)),
+                mib(it.bytes_total),
+                it.copy.map_or_else(String::new, |copy| copy.changed.to_string()),
+                it.copy.map_or_else(String::new, |copy| mib(copy.bytes_per_second)),
+                eta(it).map_or_else(String::new, |seconds| format!("{seconds} s")),
                 it.waits_for.clone().unwrap_or_default(),
             ]
         };
-        let head = ["SHARD", "FROM", "TO", ">MOVE", "PHASE", ">ROWS", ">OF", ">BYTES", "WAITS FOR"];
+        let head = [
+            "SHARD",
+            "FROM",
+            "TO",
+            ">MOVE",
+            "PHASE",
+            ">MIB",
+            ">OF",
+            ">CHANGED",
+            ">MIB/S",
+            ">ETA",
+            "WAITS FOR",
+        ];
         let _ = write!(text, "{}", table(&head, moving.iter().map(row)));
     }
     text
@@ -193,10 +273,32 @@ mod tests {
             (3, Vec::new()),
         ];
         let found = moving(&survey(to, groups));
-        let told: Vec<_> = found.iter().map(|it| (it.shard.0, word(it.phase))).collect();
-        assert_eq!(told, [(0, "sealed"), (1, "offered"), (2, "offered")]);
+        let told: Vec<_> = found.iter().map(|it| (it.shard.0, word(it))).collect();
+        assert_eq!(told, [(0, "sealed"), (1, "queued"), (2, "queued")]);
         assert_eq!(document(&found[1])["served"], json!(true));
         assert!(found.iter().all(|it| it.from == Some(GroupId(1)) && it.num == ConfigNum(2)));
+    }
+
+    #[test]
+    fn a_copy_is_told_with_what_it_has_and_when_it_ends() {
+        let to = config(2, &[Some(2)]);
+        let mut groups = vec![(1, answers(1, 2, &[(0, ShardPhase::Leaving)])), (2, answers(2, 2, &[]))];
+        for (_, status) in &mut groups[0].1 {
+            let Ok(status) = status else { continue };
+            let copy =
+                CopyStatus { bytes: 2 << 20, changed: 7, bytes_per_second: 1 << 20, ..CopyStatus::default() };
+            status.shards[0].bytes = 5 << 20;
+            status.shards[0].copy = Some(CopyStatus { step: CopyStep::Copies, ..copy });
+            status.moved =
+                clerk::api::status::Moved { shards: 3, last_pause_micros: 1500, longest_pause_micros: 9000 };
+        }
+        let survey = survey(to, groups);
+        let found = moving(&survey);
+        assert_eq!((word(&found[0]), eta(&found[0])), ("copying", Some(3)));
+        let told = text(ConfigNum(2), &found, &["it".to_owned()]);
+        assert!(told.contains("copying") && told.contains("2.0") && told.contains("3 s"), "{told}");
+        let told = pauses_text(&pauses(&survey));
+        assert!(told.contains("gave 3 shards away: the last paused 1.5 ms, the longest 9.0 ms"), "{told}");
     }
 
     #[test]

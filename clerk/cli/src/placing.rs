@@ -37,6 +37,17 @@ pub(crate) async fn unpin(context: &Context, unpin: &args::Unpin) -> Result<(), 
     change(context, &reach, Change::Unpin { shard: unpin.shard }, BTreeSet::new(), waiting).await
 }
 
+pub(crate) async fn move_rate(context: &Context, verb: &args::MoveRate) -> Result<(), Failure> {
+    let ctrl = context.reach().await?.ctrl(context.data_until());
+    let mib = verb.rate.0;
+    let changed = ctrl.change(Change::MoveRate { mib }).await?;
+    context.output.answer(&json!({"config": changed.config.0, "move_rate": mib}), || match mib {
+        Some(mib) => format!("each group sends at most {mib} MiB a second of shards that move\n"),
+        None => "moves are not limited\n".to_owned(),
+    });
+    Ok(())
+}
+
 pub(crate) async fn balance(context: &Context, balance: &args::Balance) -> Result<(), Failure> {
     let reach = context.reach().await?;
     let ctrl = reach.ctrl(context.data_until());

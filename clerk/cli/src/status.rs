@@ -265,7 +265,7 @@ fn text(reach: &Reach, survey: &Survey) -> String {
         survey.groups.keys().map(|group| group_row(survey, *group)),
     );
     text += &shards::busiest(survey);
-    text += &shards::pinned(survey);
+    text += &shards::wishes(survey);
     text += &notes::refusals(controllers(reach, survey).into_iter().chain(groups()));
     let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
     text += &http_line(&servers).unwrap_or_default();

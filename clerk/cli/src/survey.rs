@@ -224,7 +224,7 @@ pub(crate) mod tests {
 
     use clerk::api::config::{Assignment, Config, Params, Place, Sealed};
     use clerk::api::status::{
-        History, KvStatus, ReplicaStatus, Role, Sessions, ShardLoad, ShardPhase, ShardStatus,
+        History, KvStatus, Moved, ReplicaStatus, Role, Sessions, ShardLoad, ShardPhase, ShardStatus,
     };
     use clerk::api::{ConfigNum, Digest, GroupId, Incarnation, ShardId};
 
@@ -253,6 +253,7 @@ pub(crate) mod tests {
             bytes: 0,
             progress: None,
             load: ShardLoad::default(),
+            copy: None,
         };
         let replica = ReplicaStatus { id: 1, role: Role::Leader, ..ReplicaStatus::default() };
         let status = KvStatus {
@@ -268,6 +269,7 @@ pub(crate) mod tests {
             shards: shards.iter().map(shard).collect(),
             members: BTreeMap::new(),
             sessions: Sessions::default(),
+            moved: Moved::default(),
             wipes: 0,
         };
         vec![("a".to_owned(), Ok(status)), ("b".to_owned(), Err("down".to_owned()))]

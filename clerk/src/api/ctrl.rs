@@ -62,6 +62,11 @@ pub enum Change {
         #[serde(deserialize_with = "few_pins")]
         moves: BTreeMap<ShardId, GroupId>,
     },
+    /// Limits how fast shards move.
+    MoveRate {
+        /// MiB a second of each group; none: no limit.
+        mib: Option<u32>,
+    },
     /// Gives up what is left of shards, whose rows nobody has any more: each begins anew at its owner,
     /// empty. Refused if another configuration has been made since it was found out that they are lost.
     DeclareLost {
@@ -135,6 +140,8 @@ pub struct News {
     pub newest: ConfigNum,
     /// The newest address book it knows.
     pub book: AddressBook,
+    /// MiB a second that a group may send of shards that move; none: no limit.
+    pub move_rate: Option<u32>,
 }
 
 /// The controller's answer.
@@ -321,6 +328,16 @@ pub enum CtrlRefusal {
         made_from: ConfigNum,
         /// The newest one.
         newest: ConfigNum,
+    },
+    /// No such limit of moves.
+    #[error(
+        "moves cannot be limited to {mib} MiB a second, nothing was changed: 1 to {limit} are allowed, or none"
+    )]
+    InvalidRate {
+        /// The rate asked for.
+        mib: u32,
+        /// The highest one.
+        limit: u32,
     },
     /// A shard that nobody owns cannot begin anew.
     #[error("shard {0} has no owner, nothing was changed: let a group join first")]

@@ -1,9 +1,9 @@
-//! What operators want of the placement of shards: how much each group is to carry, and which shards
-//! stay where they are.
+//! What operators want of the placement of shards: how much each group is to carry, which shards stay
+//! where they are, and how fast shards may move.
 //!
 //! It lies beside the configurations, with a version of its own, because it says what the *next*
-//! configuration is to be. Groups never act by it. Every Join, Leave and change of a weight reads it
-//! (correctness rule 140).
+//! configuration is to be. Every Join, Leave and change of a weight reads it (correctness rule
+//! 140). Of all this the groups hear only the rate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,9 @@ pub const WEIGHT: u32 = 100;
 /// The largest weight of a group. Weights are multiplied by numbers of shards.
 pub const WEIGHT_MAX: u32 = 10_000;
 
+/// The highest limit of moves, in MiB a second.
+pub const MOVE_RATE_MAX: u32 = 100_000;
+
 /// The wishes of operators. Only what differs from the default is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
@@ -30,6 +33,8 @@ pub struct Placement {
     /// The shards that stay at a group.
     #[serde(deserialize_with = "few_pins")]
     pub pins: BTreeMap<ShardId, GroupId>,
+    /// MiB a second that the leader of a group sends of shards that move; none: as fast as it can.
+    pub move_rate: Option<u32>,
     /// Room for later fields. No build may act by a part of it.
     pub more: Denied,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Place;
 use super::kv::ELEMENTS_MAX;
-use super::{ConfigNum, GroupId, Incarnation, ShardId};
+use super::{ConfigNum, GroupId, Incarnation, ShardId, Version};
 
 /// The group that pushes, as it introduces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Sender {
 /// Requests to a group that gets a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushRequest {
-    /// Rows after the cursor.
+    /// Rows that continue the copy, and its new cursor. Without rows it only moves the cursor.
     Install {
         /// The shard.
         shard: ShardId,
@@ -33,11 +33,13 @@ pub enum PushRequest {
         from: GroupId,
         /// The cursor that the sender believes the receiver has.
         after: Cursor,
-        /// Raw rows after it, ascending. Empty: a question about the cursor.
+        /// The cursor with these rows. It differs from `after`.
+        to: Cursor,
+        /// Raw rows.
         #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
-        rows: Vec<(Bytes, Bytes)>,
+        rows: Vec<Change>,
     },
-    /// Everything was sent; serve it.
+    /// The last rows; serve it.
     Activate {
         /// The shard.
         shard: ShardId,
@@ -45,10 +47,15 @@ pub enum PushRequest {
         config: Place,
         /// The sender.
         from: GroupId,
-        /// The cursor that all rows make.
-        end: Cursor,
+        /// The cursor that the sender believes the receiver has.
+        after: Cursor,
+        /// The rows that are missing or have changed.
+        #[serde(deserialize_with = "base::codec::bounded::<ELEMENTS_MAX, _, _>")]
+        rows: Vec<Change>,
+        /// What the receiver must have then.
+        end: End,
     },
-    /// Would the receiver take the shard now? The sender serves it until it would.
+    /// Offers the shard and asks for the cursor.
     Offer {
         /// The shard.
         shard: ShardId,
@@ -77,26 +84,81 @@ impl PushRequest {
     }
 }
 
-/// How far a shard's rows have been installed: equal cursors name equal prefixes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A row of the sender: its key, and its value unless it was deleted.
+pub type Change = (Bytes, Option<Bytes>);
+
+/// A position in the sender's log: a change that an entry makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pos {
+    /// The entry.
+    pub index: u64,
+    /// The change, counted from 1.
+    pub change: u32,
+}
+
+impl Pos {
+    /// The position of everything that an entry does.
+    pub const fn end_of(index: u64) -> Self {
+        Self { index, change: u32::MAX }
+    }
+}
+
+/// How far rows have been copied, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reach {
+    /// None.
+    #[default]
+    Start,
+    /// Up to this key.
+    Key(Bytes),
+    /// All.
+    End,
+}
+
+/// How far a copy is. A row within `reach` that differs from the sender's was changed after `pos`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cursor {
-    /// Key of the last row; none before the first.
-    pub last: Option<Bytes>,
-    /// Rows so far.
+    /// These rows have been copied.
+    pub reach: Reach,
+    /// These changes are in them.
+    pub pos: Pos,
+}
+
+/// What a receiver has of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// How far the copy is.
+    pub cursor: Cursor,
+    /// Keys of clients that are there.
     pub rows: u64,
-    /// Rolling hash over the rows so far, however they were cut into chunks.
-    pub hash: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// How often the end did not match, so that the copy started over. Each is a bug.
+    pub wipes: u32,
+}
+
+/// The counters of a shard. They are compared when its rows have been copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The highest version that was deleted.
+    pub floor: Version,
+    /// Keys of clients.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
 }
 
 /// The answer. Refusals are those of clients ([`super::kv::KvRefusal`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PushReply {
     /// While the shard is awaited: how far the receiver is.
-    Cursor {
+    Copied {
         /// The configuration this is about.
         num: ConfigNum,
         /// How far.
-        cursor: Cursor,
+        copied: Copied,
+        /// Its disks are nearly full: it takes no rows of a shard that the sender can serve.
+        disk_full: bool,
     },
     /// The receiver took the shard by this move or a later one: the sender may drop its rows. Stays true.
     Done {

@@ -244,6 +244,54 @@ pub struct ShardLoad {
     pub bytes: u64,
 }
 
+/// What a push of a shard does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CopyStep {
+    /// It asks the receiver.
+    #[default]
+    Asks,
+    /// It sends rows.
+    Copies,
+    /// All rows have been sent. It sends what has changed since.
+    CatchesUp,
+    /// Writes wait until the shard is sealed.
+    Holds,
+    /// The receiver does not take it.
+    Refused,
+}
+
+/// How the copy of a shard goes, as the leader saw it that sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// What it does.
+    pub step: CopyStep,
+    /// Keys that have arrived.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Rows that have changed since they arrived, at most.
+    pub changed: u64,
+    /// Bytes that arrive in a second.
+    pub bytes_per_second: u64,
+    /// Holds that did not end with a seal.
+    pub failed_holds: u32,
+    /// How often it started over.
+    pub restarts: u32,
+    /// How often because the rows were not the sender's: each is a bug.
+    pub wipes: u32,
+}
+
+/// Moves that ended at a leader since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Shards that it gave away.
+    pub shards: u64,
+    /// How long nobody served the last of them, from the hold on.
+    pub last_pause_micros: u64,
+    /// The longest of these.
+    pub longest_pause_micros: u64,
+}
+
 /// One shard that a group holds. Absent shards are not listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
@@ -259,10 +307,12 @@ pub struct ShardStatus {
     pub rows: u64,
     /// Bytes of keys and values.
     pub bytes: u64,
-    /// Rows installed so far (awaiting) or sent so far (handing).
+    /// Keys that have arrived at the receiver, as far as this replica knows.
     pub progress: Option<u64>,
     /// What clients ask of it.
     pub load: ShardLoad,
+    /// How its copy goes, if this replica sends it.
+    pub copy: Option<CopyStatus>,
 }
 
 /// How the configurations that a group adopted compare with those of the controllers, as far as a
@@ -360,4 +410,6 @@ pub struct KvStatus {
     pub wipes: u64,
     /// Sessions of clients.
     pub sessions: Sessions,
+    /// Moves of shards that ended here.
+    pub moved: Moved,
 }

@@ -54,7 +54,7 @@ async fn a_new_clerk_begins_with_what_any_one_controller_knows() {
                 (ConfigNum(8), Digest::default()),
                 "the newest one alone is asked for"
             );
-            let news = News { configs: vec![config(9)], newest: ConfigNum(9), book: book() };
+            let news = News { configs: vec![config(9)], newest: ConfigNum(9), book: book(), move_rate: None };
             Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(news))))
         }
         Ask::Ctrl(_) => Answer::Ctrl(Err(CtrlRefusal::NotLeader { hint: None })),

@@ -94,7 +94,12 @@ async fn a_watch_goes_to_any_controller_that_answers() {
     let fake = Fake::new(|to, _| match to {
         "b" => {
             let (configs, book) = (Vec::new(), AddressBook::default());
-            Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(News { configs, newest: ConfigNum(1), book }))))
+            Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(News {
+                configs,
+                newest: ConfigNum(1),
+                book,
+                move_rate: None,
+            }))))
         }
         _ => Answer::NotSent,
     });

@@ -180,7 +180,7 @@ async fn a_shard_without_owner_is_waited_for_by_one_watch() {
     let fake = Fake::new(|_, ask| match ask {
         Ask::Ctrl(CtrlRequest::Watch { after: ConfigNum(1), .. }) => {
             let configs = vec![config(2, None), config(3, Some(1))];
-            let news = News { newest: ConfigNum(3), configs, book: book() };
+            let news = News { newest: ConfigNum(3), configs, book: book(), move_rate: None };
             Answer::Ctrl(Ok(CtrlReply::Configs(Box::new(news))))
         }
         Ask::Ctrl(_) => told(config(1, None)),

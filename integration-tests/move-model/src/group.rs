@@ -218,7 +218,7 @@ impl Model {
         let mut applied = match message.body {
             Body::Offer => self.offer(config, group.num, shard),
             Body::Install { after, rows } => self.install(config, group.num, shard, after, rows),
-            Body::Activate { end } => self.activate(config, group.num, shard, end),
+            Body::Activate { after, end } => self.activate(config, group.num, shard, (after, end)),
             Body::Awaited | Body::Cursor(_) | Body::Done | Body::Refused => Applied::unchanged(shard, None),
         };
         if applied.shard == shard {
@@ -337,14 +337,22 @@ impl Model {
         self.library.id(&merged.into_iter().collect::<Vec<_>>())
     }
 
-    fn activate(&self, config: Place, mine: Option<ConfigNum>, shard: Shard, end: RowsId) -> Applied {
-        let end = if self.has(Bug::ActivateDoesNotCompare) { shard.cursor } else { end };
-        let (cursor, end) = (self.library.cursor(shard.cursor), self.library.cursor(end));
+    fn activate(
+        &self,
+        config: Place,
+        mine: Option<ConfigNum>,
+        shard: Shard,
+        (after, end): (RowsId, RowsId),
+    ) -> Applied {
+        let counted = self.library.counted(shard.cursor);
+        let end = if self.has(Bug::ActivateDoesNotCompare) { counted } else { self.library.said(end) };
+        let (cursor, after) = (self.library.cursor(shard.cursor), self.library.cursor(after));
         let here = self.here(config, mine, shard, cursor, self.has(Bug::ActivateAcceptedForAnotherMove));
-        match shard::activate(here, config, end) {
+        match shard::activate(here, config, after, counted, end) {
             Activate::Early | Activate::OtherHistory => Applied::unchanged(shard, None),
             Activate::Done => Applied::unchanged(shard, Some(Body::Done)),
             Activate::Refused => Applied::unchanged(shard, Some(Body::Refused)),
+            Activate::Elsewhere => Applied::unchanged(shard, Some(Body::Cursor(shard.cursor))),
             Activate::Serve => {
                 let cursor = if self.has(Bug::CursorSurvivesTheLife) { shard.cursor } else { NO_ROWS };
                 let taken = Some(config.num);
@@ -368,7 +376,7 @@ impl Model {
         };
         let num = if self.has(any_move) { shard.state.moving().unwrap_or(num) } else { num };
         let after = match verb {
-            Verb::Seal => shard::seal(shard.state, num)?,
+            Verb::Seal => shard::seal(shard.state, num, 0, 0)?,
             Verb::Release => shard::release(shard.state, num)?,
             Verb::Reopen => shard::reopen(shard.state, num)?,
         };

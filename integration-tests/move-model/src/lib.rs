@@ -42,6 +42,7 @@
 
 mod bugs;
 pub mod campaign;
+pub mod copying;
 mod group;
 mod histories;
 pub mod machine;

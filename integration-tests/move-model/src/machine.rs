@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use clerk::api::config::{Assignment, Sealed};
 use clerk::api::kv::{KvRefusal, KvReply};
-use clerk::api::push::{Cursor, PushReply};
+use clerk::api::push::{Change, Copied, Cursor, End, Pos, PushReply, Reach};
 use clerk::api::{ConfigNum, ShardId};
 use raft::rsm::{MapRows, StateMachine};
 use raft::storage::Row as RealRow;
 use shardkv::command::{Command, Outcome, Query};
 use shardkv::machine::Machine;
+use shardkv::rows::Frozen;
 use shardkv::shard::{Access, Next, ShardState, access};
 
 use super::Options;
@@ -98,7 +99,7 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
                 compared.events += 1;
                 let after = expected.0.pack();
                 match tables.get(&after) {
-                    Some(known) if *known != table => {
+                    Some(known) if lasting(known) != lasting(&table) => {
                         return Err(told("another way here leaves other rows".to_owned()));
                     }
                     None if reached.contains(&after) => {
@@ -115,6 +116,13 @@ pub fn compare(history: &History, options: Options) -> Result<Compared, String> 
         compared.states += tables.len() as u64;
     }
     Ok(compared)
+}
+
+/// The rows but for those about a move that say how it went: the last change while a shard leaves, which is of use
+/// while rows are sent that change, and how often a copy started over.
+fn lasting(table: &MapRows) -> Vec<(&Bytes, &Bytes)> {
+    let passing = |row: &(&Bytes, &Bytes)| matches!(row.0[..], [0x01, b'l' | b'u', ..]);
+    table.0.iter().filter(|row| !passing(row)).collect()
 }
 
 /// Everything that might happen to a group, whether or not it can in this state.
@@ -178,20 +186,29 @@ impl Model {
     }
 }
 
+/// Whether an answer says that this is there. How often the copy started over does not count.
+fn is_at(reply: &Result<PushReply, KvRefusal>, num: ConfigNum, expected: Copied) -> bool {
+    match reply {
+        Ok(PushReply::Copied { num: of, copied, disk_full: false }) => {
+            *of == num && Copied { wipes: 0, ..copied.clone() } == expected
+        }
+        _ => false,
+    }
+}
+
 /// The product's side.
 struct Product {
     configs: Vec<Sealed>,
     /// The same owners in a history of other configurations.
     others: Vec<Sealed>,
     rows: BTreeMap<Row, RealRow>,
-    cursors: BTreeMap<RowsId, Cursor>,
 }
 
 impl Product {
     /// Learns which real rows every sequence of writes makes.
     fn learn(model: &mut Model) -> Result<Self, String> {
         let (configs, others) = (configs(&model.true_configs, false), configs(&model.true_configs, true));
-        let mut product = Self { configs, others, rows: BTreeMap::new(), cursors: BTreeMap::new() };
+        let mut product = Self { configs, others, rows: BTreeMap::new() };
         if model.options.writes > 0 {
             assert!(
                 model.shards == 1 && model.options.keys == 1,
@@ -237,24 +254,32 @@ impl Product {
         model.library.rows(rows).iter().filter_map(|row| self.rows.get(row).cloned()).collect()
     }
 
-    /// The cursor at the end of a list, from a state machine that is given all of it.
-    fn cursor(&mut self, model: &Model, rows: RowsId) -> Result<Cursor, String> {
-        if rows == NO_ROWS {
-            return Ok(Cursor::default());
+    /// The rows of a list as they are sent.
+    fn sent(&self, model: &Model, rows: RowsId) -> Vec<Change> {
+        self.list(model, rows).into_iter().map(|(key, value)| (key, Some(value))).collect()
+    }
+
+    /// The cursor at the end of a list.
+    fn cursor(&self, model: &Model, rows: RowsId) -> Cursor {
+        let Cursor { pos, .. } = model.library.cursor(rows);
+        match self.list(model, rows).last() {
+            None => Cursor::default(),
+            Some((key, _)) => Cursor { reach: Reach::Key(key.clone()), pos: *pos },
         }
-        if let Some(cursor) = self.cursors.get(&rows) {
-            return Ok(cursor.clone());
-        }
-        let coming = Assignment { owner: Some(group_id(0)), last_owner: Some(group_id(1)) };
-        let assignments = [vec![Assignment::default()], vec![coming]];
-        let (awaiting, chunk) = (served(&assignments), self.list(model, rows));
-        let (shard, after) = (ShardId(0), Cursor::default());
-        let config = configs(&assignments, false)[1].place();
-        let install = Command::Install { shard, config, after, rows: chunk };
-        let reply = real(0, &awaiting, install).outcome.push();
-        let Ok(PushReply::Cursor { cursor, .. }) = reply else { return Err(format!("no cursor: {reply:?}")) };
-        self.cursors.insert(rows, cursor.clone());
-        Ok(cursor)
+    }
+
+    /// The counters of a shard that has a list of rows.
+    fn end(&self, model: &Model, rows: RowsId) -> End {
+        let table = MapRows(self.list(model, rows).into_iter().collect());
+        shardkv::copy::end(&table, ShardId(0), model.shards as u32, false)
+    }
+
+    /// What a receiver says that has a list of rows.
+    fn copied(&self, model: &Model, rows: RowsId) -> Copied {
+        let list = self.list(model, rows);
+        let table = MapRows(list.into_iter().collect());
+        let End { rows: keys, bytes, .. } = shardkv::copy::end(&table, ShardId(0), model.shards as u32, true);
+        Copied { cursor: self.cursor(model, rows), rows: keys, bytes, wipes: 0 }
     }
 
     /// What an event does to the product's rows, after a comparison of everything that can be seen.
@@ -276,7 +301,10 @@ impl Product {
             Event::Entry { shard, verb, num } => {
                 let shard = ShardId(shard as u32);
                 let command = match verb {
-                    Verb::Seal => Command::Seal { shard, num },
+                    Verb::Seal => {
+                        let frozen = Frozen { from: Pos::default(), upto: u64::MAX, keys: Vec::new() };
+                        Command::Seal { shard, num, frozen }
+                    }
                     Verb::Release => Command::Release { shard, num },
                     Verb::Reopen => Command::Reopen { shard, num },
                 };
@@ -288,12 +316,16 @@ impl Product {
                 let config = self.history(other)[num.0 as usize].place();
                 match body {
                     Body::Install { after, rows } if rows != NO_ROWS => {
-                        let (after, rows) = (self.cursor(model, after)?, self.list(model, rows));
-                        real(me, before, Command::Install { shard, config, after, rows })
+                        let all = [model.library.rows(after), model.library.rows(rows)].concat();
+                        let all = model.library.id(&all);
+                        let to = self.cursor(model, all);
+                        let (after, rows) = (self.cursor(model, after), self.sent(model, rows));
+                        real(me, before, Command::Install { shard, config, after, to, rows })
                     }
-                    Body::Activate { end } => {
-                        let end = self.cursor(model, end)?;
-                        real(me, before, Command::Activate { shard, config, end })
+                    Body::Activate { after, end } => {
+                        let (after, end) = (self.cursor(model, after), self.end(model, end));
+                        let rows = Vec::new();
+                        real(me, before, Command::Activate { shard, config, after, rows, end })
                     }
                     _ => asked(me, before, Query::Cursor { shard, config }),
                 }
@@ -327,11 +359,10 @@ impl Product {
                 *reply == Ok(PushReply::Refused { num })
             }
             (Said::Answer(Some(Body::Awaited)), Outcome::Push(reply)) => {
-                let cursor = self.cursor(model, group.shards[shard].cursor)?;
-                *reply == Ok(PushReply::Cursor { num, cursor })
+                is_at(reply, num, self.copied(model, group.shards[shard].cursor))
             }
             (Said::Answer(Some(Body::Cursor(at))), Outcome::Push(reply)) => {
-                *reply == Ok(PushReply::Cursor { num, cursor: self.cursor(model, at)? })
+                is_at(reply, num, self.copied(model, at))
             }
             (Said::Answer(None), Outcome::Push(Err(refusal))) => match group.shards[shard].state {
                 _ if group.num < Some(num) => matches!(refusal, KvRefusal::NotReady { .. }),
@@ -368,8 +399,8 @@ impl Product {
             let ShardState::Awaiting { num } = shard.state else { continue };
             let config = self.configs[num.0 as usize].place();
             let answer = machine.query(table, Query::Cursor { shard: ShardId(number), config });
-            let expected = Ok(PushReply::Cursor { num, cursor: self.cursor(model, shard.cursor)? });
-            if answer != Outcome::Push(expected.clone()) {
+            let expected = self.copied(model, shard.cursor);
+            if !answer.clone().push().is_ok_and(|reply| is_at(&Ok(reply), num, expected.clone())) {
                 return Err(format!("{expected:?} here, {answer:?} there"));
             }
         }

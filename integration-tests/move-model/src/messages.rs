@@ -24,8 +24,8 @@ pub(super) enum Body {
     Offer,
     /// Rows after a cursor. Without rows it asks for the cursor.
     Install { after: RowsId, rows: RowsId },
-    /// Everything was sent.
-    Activate { end: RowsId },
+    /// Everything up to a cursor was sent, and that is all.
+    Activate { after: RowsId, end: RowsId },
     /// The answer to an offer: it is awaited.
     Awaited,
     /// The answer: so far.

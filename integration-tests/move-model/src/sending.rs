@@ -201,22 +201,13 @@ impl Model {
         for id in self.next_requests(push, rows, at) {
             closing.add(id);
         }
-        if self.has(Bug::CursorDoesNotNameTheMove) {
-            for (other, asks) in self.permitted(&group, push.from, push.shard) {
-                if other.to == push.to && asks == Body::QUESTION {
-                    for id in self.next_requests(other, rows, at) {
-                        closing.add(id);
-                    }
-                }
-            }
-        }
     }
 
     /// What follows the answer that the cursor is after `at`: rows, cut anywhere, or Activate.
     fn next_requests(&mut self, push: Push, rows: RowsId, at: RowsId) -> Vec<MessageId> {
         let chunks = self.library.chunks(rows, at);
         if chunks.is_empty() {
-            return vec![self.messages.id(push.says(Body::Activate { end: rows }))];
+            return vec![self.messages.id(push.says(Body::Activate { after: at, end: rows }))];
         }
         let install = |rows| push.says(Body::Install { after: at, rows });
         chunks.into_iter().map(|rows| self.messages.id(install(rows))).collect()
@@ -224,9 +215,10 @@ impl Model {
 
     /// Activate without knowing the receiver's cursor, and rows from anywhere.
     fn send_anything(&mut self, closing: &mut Closing, push: Push, rows: RowsId) {
-        closing.add(self.messages.id(push.says(Body::Activate { end: rows })));
-        for (after, rows) in self.library.cuts(rows) {
-            closing.add(self.messages.id(push.says(Body::Install { after, rows })));
+        closing.add(self.messages.id(push.says(Body::Activate { after: rows, end: rows })));
+        for (after, chunk) in self.library.cuts(rows) {
+            closing.add(self.messages.id(push.says(Body::Activate { after, end: rows })));
+            closing.add(self.messages.id(push.says(Body::Install { after, rows: chunk })));
         }
     }
 

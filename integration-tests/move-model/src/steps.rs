@@ -285,7 +285,7 @@ impl Told<'_> {
             Body::Install { after, rows: chunk } => {
                 format!("Install after {}: {}", rows(after), rows(chunk))
             }
-            Body::Activate { end } => format!("Activate at {}", rows(end)),
+            Body::Activate { after, end } => format!("Activate at {}, which are {}", rows(after), rows(end)),
             Body::Cursor(at) => format!("the cursor is after {}", rows(at)),
             Body::Awaited => "it is awaited".to_owned(),
             Body::Done => "done".to_owned(),

@@ -1,8 +1,8 @@
 //! What the search is made of, small enough to hash: rows, groups, and the world.
 //!
 //! Lists of rows and sets of messages (`messages`) are kept once and named by a number, so that a state of
-//! the world is a few words. A cursor is ideal: its hash is the number of the exact list of rows before it,
-//! so that equal cursors name equal prefixes, which is what the product's rolling hash promises.
+//! the world is a few words. Rows are sent only when they are frozen here, so a list of rows is as new as
+//! its last write. (Rows that are sent while they change: `copying`.)
 //!
 //! Left out on purpose: anything that happens.
 
@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
-use clerk::api::push::Cursor;
-use clerk::api::{ConfigNum, GroupId};
+use clerk::api::push::{Cursor, End, Pos, Reach};
+use clerk::api::{ConfigNum, GroupId, Version};
 use shardkv::shard::{Next, ShardState};
 
 /// Groups and shards of the largest world.
@@ -78,18 +78,19 @@ pub(super) type Row = (u8, u8);
 pub(super) type RowsId = u16;
 pub(super) const NO_ROWS: RowsId = 0;
 
-/// Every list of rows that was met, with the cursor at its end.
+/// Every list of rows that was met, with the cursor at its end, and the counters that it makes.
 pub(super) struct Library {
     lists: Vec<Vec<Row>>,
     cursors: Vec<Cursor>,
+    ends: Vec<End>,
     ids: Table<Vec<Row>, RowsId>,
     chunks: Table<(RowsId, RowsId), Vec<RowsId>>,
 }
 
 impl Library {
     pub(super) fn new() -> Self {
-        let mut library =
-            Self { lists: Vec::new(), cursors: Vec::new(), ids: Table::default(), chunks: Table::default() };
+        let (ids, chunks) = (Table::default(), Table::default());
+        let mut library = Self { lists: Vec::new(), cursors: Vec::new(), ends: Vec::new(), ids, chunks };
         assert_eq!(library.id(&[]), NO_ROWS);
         library
     }
@@ -101,8 +102,18 @@ impl Library {
         }
         let id = RowsId::try_from(self.lists.len()).expect("few lists");
         assert!(id < 1 << ROWS_BITS, "few lists");
-        let last = rows.last().map(|(key, _)| Bytes::copy_from_slice(&[*key]));
-        self.cursors.push(Cursor { last, rows: rows.len() as u64, hash: id.into() });
+        let own = rows.first().filter(|row| row.0 == 0).map_or(0, |row| u64::from(row.1));
+        let reach = |(key, _): &Row| Reach::Key(Bytes::copy_from_slice(&[*key]));
+        self.cursors.push(
+            rows.last().map_or_else(Cursor::default, |last| Cursor {
+                reach: reach(last),
+                pos: Pos::end_of(own / 2),
+            }),
+        );
+        let values = || rows.iter().filter(|row| row.0 > 0).map(|row| u64::from(row.1));
+        let (count, bytes) = (values().count() as u64, values().sum());
+        // (Of one key and two writes only the second can be a deletion.)
+        self.ends.push(End { floor: Version(own % 2), rows: count, bytes });
         self.lists.push(rows.to_vec());
         self.ids.insert(rows.to_vec(), id);
         id
@@ -115,6 +126,20 @@ impl Library {
     /// The cursor at the end of a list.
     pub(super) fn cursor(&self, id: RowsId) -> &Cursor {
         &self.cursors[usize::from(id)]
+    }
+
+    /// What a receiver counts that has these rows.
+    pub(super) fn counted(&self, id: RowsId) -> End {
+        self.ends[usize::from(id)]
+    }
+
+    /// The counters that a sender reads in these rows. Those of a shard are one of its rows: so the
+    /// first row of a shard with one key counts that key, too, although it is not there.
+    pub(super) fn said(&self, id: RowsId) -> End {
+        match self.rows(id) {
+            [(0, own)] if own % 2 == 0 => End { rows: 1, bytes: u64::from(own / 2), ..self.counted(id) },
+            _ => self.counted(id),
+        }
     }
 
     /// What a mover may send of `rows` when the cursor is at the end of `after`: every prefix

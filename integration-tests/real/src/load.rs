@@ -116,7 +116,7 @@ fn pause(history: &[Operation]) -> Duration {
     Duration::from_millis(longest.unwrap_or(0) / 1_000_000)
 }
 
-async fn read_all(recorder: &Recorder, target: &Target, keys: Vec<String>) {
+pub(super) async fn read_all(recorder: &Recorder, target: &Target, keys: Vec<String>) {
     let mut store = KvStore::of(target.clerk());
     for key in keys {
         let request = Request { op: Op::Get, key, value: None, expected: None };

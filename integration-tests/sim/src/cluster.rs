@@ -28,7 +28,9 @@ use raft::rsm::{Replica, Role, StateMachine, Status};
 use raft::storage::Table;
 use raft::types::{EntryId, NodeId};
 use rand::RngExt;
+use shardkv::changes::Limits;
 use shardkv::machine::Standing;
+use shardkv::plan::Sizes;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -61,11 +63,21 @@ pub struct Shape {
     pub raft: Config,
     /// How disks behave.
     pub disks: Temper,
+    /// How much of a shard that moves is sent at once.
+    pub sizes: Sizes,
+    /// How much replicas remember of what was changed in it.
+    pub memory: Limits,
 }
 
 impl Shape {
+    /// Shards move as in the product.
+    pub fn usual(params: Params, raft: Config, disks: Temper) -> Self {
+        Self { params, raft, disks, sizes: Sizes::USUAL, memory: Limits::default() }
+    }
+
     /// A shape drawn from the seed. Logs are small, so that compactions and snapshots happen often.
-    /// Appends hold as little as one entry, and the limit in flight may be one.
+    /// Appends hold as little as one entry, and the limit in flight may be one. Shards are large for
+    /// their chunks, and little is remembered of what is changed in them.
     pub fn drawn(world: &World) -> Self {
         let mut random = world.generator("shape");
         let mut one_of = |choices: [usize; 3]| choices[random.random_range(0..3)];
@@ -78,11 +90,14 @@ impl Shape {
             unapplied_bytes_max: one_of([1 << 10, 16 << 10, 32 << 20]),
             ..Config::default()
         };
-        Self {
-            params: Params { shard_count: 10, ..Params::default() },
-            raft: raft.with_log_bytes_max(one_of([4 << 10, 8 << 10, 32 << 10])),
-            disks: Temper::Moody,
-        }
+        let raft = raft.with_log_bytes_max(one_of([4 << 10, 8 << 10, 32 << 10]));
+        let Sizes { mut chunk, mut seal, mut hold, mut round, .. } = Sizes::USUAL;
+        (chunk.rows, seal.rows) = (one_of([1, 8, 4096]), one_of([2, 16, 256]));
+        (hold.rows, round.rows) = (one_of([8, 64, 4096]) as u64, one_of([8, 64, 16 << 10]) as u64);
+        let sizes = Sizes { chunk, seal, hold, round, round_entries: one_of([16, 256, 32 << 10]) as u64 };
+        let memory = Limits { rows: one_of([16, 256, 64 << 10]), ..Limits::default() };
+        let params = Params { shard_count: 10, ..Params::default() };
+        Self { params, raft, disks: Temper::Moody, sizes, memory }
     }
 }
 

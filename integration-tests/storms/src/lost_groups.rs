@@ -27,7 +27,8 @@ use sim::{Failure, Generator, Name, World, invariants, run};
 pub(super) const GROUPS: [GroupId; 3] = [GroupId(101), GroupId(102), GroupId(103)];
 pub(super) const SHARDS: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK: Duration = Duration::from_micros(200);
+/// Between Seal and Activate there is a message, and no more.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// A run of one seed.
 ///
@@ -219,6 +220,8 @@ impl Stage {
                 return Ok(true);
             }
             self.cluster.network.heal();
+            // It gets the shard back: there is something to lose later.
+            self.change(Change::Move { shard, group: from }).await?;
             self.settle(&GROUPS).await?;
         }
         Ok(false)

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use clerk::api::config::{AddressBook, Config, NewGroup, Params, Registered, Sealed, shard_of};
 use clerk::api::ctrl::{Change, CtrlRefusal, Recovery};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest};
-use clerk::api::push::{Cursor, PushRequest, Sender};
+use clerk::api::push::{Cursor, End, PushRequest, Reach, Sender};
 use clerk::api::status::KvStatus;
 use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
@@ -369,13 +369,17 @@ impl Stage {
             config,
             from,
             after: Cursor::default(),
-            rows: vec![(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))],
+            to: Cursor { reach: Reach::End, ..Cursor::default() },
+            rows: vec![(Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)))],
         };
         let session = [&[0x11][..], &shard.0.to_be_bytes(), &[1], &7_u64.to_be_bytes()].concat();
         let garbage = install(shard, &session, b"garbage");
         let refusal = self.push(honest, to, &garbage).await?;
         ensure(matches!(refusal, KvRefusal::Malformed(_)), || format!("garbage: {refusal:?}"))?;
-        let end = || PushRequest::Activate { shard, config, from, end: Cursor::default() };
+        let end = || {
+            let (after, rows, end) = (Cursor::default(), Vec::new(), End::default());
+            PushRequest::Activate { shard, config, from, after, rows, end }
+        };
         let wiped = Sender { incarnation: Incarnation(5), ..honest };
         let refusal = self.push(wiped, to, &end()).await?;
         ensure(matches!(refusal, KvRefusal::Malformed(_)), || format!("a wiped sender: {refusal:?}"))?;

@@ -125,7 +125,7 @@ fn help_version_and_completions_are_there() {
     let cluster = shared();
     assert!(cluster.ok(&["--version"]).starts_with("clerk "));
     let help = cluster.ok(&["--help"]);
-    const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move weight pin unpin balance query \
+    const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move weight pin unpin balance declare-lost move-rate query \
                          history status recover-controllers bench check completions";
     for verb in VERBS.split_whitespace() {
         assert!(help.contains(verb), "{verb} in {help}");

@@ -39,7 +39,10 @@ fn weights_and_pins_are_set_and_shown() {
     assert_eq!(cluster.json(&["pin", &shard, "101"])["moves"].as_array().map(Vec::len), Some(1));
     let status = cluster.json(&["status"]);
     let pins: serde_json::Map<_, _> = [(shard.clone(), json!(101))].into_iter().collect();
-    assert_eq!(status["placement"], json!({"version": 2, "weights": {"102": 200}, "pins": pins}));
+    assert_eq!(
+        status["placement"],
+        json!({"version": 2, "weights": {"102": 200}, "pins": pins, "move_rate": null})
+    );
     let weights: Vec<&Value> =
         status["groups"].as_array().unwrap().iter().map(|group| &group["weight"]).collect();
     assert_eq!(weights, [&json!(100), &json!(200)]);
@@ -47,6 +50,16 @@ fn weights_and_pins_are_set_and_shown() {
     assert_eq!(cluster.fails(1, &["move", &shard, "102"]), "pinned");
     assert_eq!(cluster.json(&["unpin", &shard])["moves"], json!([]));
     cluster.ok(&["move", &shard, "102"]);
+
+    let limited = json!({"config": cluster.json(&["query"])["num"], "move_rate": 20});
+    assert_eq!(cluster.json(&["move-rate", "20"]), limited);
+    assert_eq!(cluster.json(&["status"])["placement"]["move_rate"], 20);
+    assert!(cluster.ok(&["status"]).contains("at most 20 MiB a second"));
+    assert!(cluster.ok(&["leave", "101", "--dry-run"]).contains("20 MiB/s"));
+    assert_eq!(cluster.json(&["move-rate", "none"])["move_rate"], Value::Null);
+    for rate in ["0", "-1", "fast", "100001"] {
+        assert_eq!(cluster.fails(2, &["move-rate", rate]), "usage", "{rate}");
+    }
 
     // Drained: nothing stays, and its servers need not serve.
     let drained = cluster.json(&["weight", "101", "0"]);

@@ -8,7 +8,7 @@ use super::machine::Rows;
 use crate::storage::{Read, Row, ScanLimit};
 
 /// Rows in a map.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MapRows(pub BTreeMap<Bytes, Bytes>);
 
 impl Read for MapRows {

@@ -162,7 +162,11 @@ impl ConfigWatcher {
             self.tell(History::Other { theirs: Place { num: newest, ..Place::default() }, key });
             return self.next(round, None).await;
         }
-        let learned = self.knowledge.send_if_modified(|known| known.learn(adopted, news.configs, news.book));
+        let learned = self.knowledge.send_if_modified(|known| {
+            // A push looks at it before each chunk.
+            known.move_rate = news.move_rate;
+            known.learn(adopted, news.configs, news.book)
+        });
         match adopted {
             Some(adopted) if newest < adopted.num => {
                 if let Some(history) = self.confirm(round.at, adopted).await {
@@ -272,7 +276,8 @@ impl ConfigWatcher {
         match self.connection.ctrl(&self.controllers[at], question, CALL).await {
             Ok(Ok(CtrlReply::Configs(news))) => Answer::News(*news),
             Ok(Ok(CtrlReply::Config(config, book))) => {
-                Answer::News(News { newest: config.num, configs: vec![config], book })
+                let move_rate = self.knowledge.borrow().move_rate;
+                Answer::News(News { newest: config.num, configs: vec![config], book, move_rate })
             }
             Ok(Err(CtrlRefusal::NotLeader { hint })) => Answer::Elsewhere(hint),
             Ok(Err(CtrlRefusal::OtherHistory { here, key })) => Answer::Other { here, key },

@@ -1,148 +1,84 @@
 //! Pushes one shard to its new group, from the leader of the group that has it.
 //!
-//! While the shard is served here (`Leaving`), the push offers it to the new owner again and again.
-//! Once the new owner awaits it, the shard is sealed; from then on it is frozen (`Handing`). Then
-//! the push asks for the receiver's cursor and sends the rows after it. Several chunks are under
-//! way at the same time, each after the cursor that the previous one makes, so one travels while
-//! another is synced. The receiver takes a chunk that continues its cursor. It answers every other
-//! chunk with its cursor, and the push continues from there. When all rows have arrived, the push
-//! sends Activate with the cursor of its own rows.
+//! The push offers the shard to the new owner again and again. Once that awaits it, it answers how
+//! far its copy is, and the push sends what is next ([`plan`](crate::machine::plan)): rows, then
+//! changes, while clients are served (`Leaving`). Several chunks are under way at the same time, each
+//! after the cursor that the previous one makes, so one travels while another is synced. The receiver
+//! takes a chunk that continues its copy. It answers every other chunk with its cursor, and the push
+//! continues from there.
+//!
+//! When little is missing, the push *holds* the shard for some milliseconds: writes wait, and the
+//! Seal goes through this group's log (`Handing`). From then on the rows are frozen. Activate
+//! carries the last of them, and the receiver serves the shard.
 //!
 //! "Done(m)" ends the push: then, and only then, Release(m) goes through this group's log.
-//! "Refused(m)" also ends it: the receiver will never take the shard by this move, so Reopen(m)
-//! goes through this group's log, and the shard is served here again (correctness rules 37, 38). A
-//! push remembers no rows, only how far it has counted them; nobody changes them while the shard is
-//! sealed. Each chunk is read after the state that permits sending it, and a new leader continues
-//! by asking (rule 41). The address is always from the newest book, whatever configuration moves
-//! the shard.
+//! "Refused(m)" for a sealed shard also ends it: the receiver will never take the shard by this move,
+//! so Reopen(m) goes through this group's log, and the shard is served here again (correctness rules
+//! 37, 38). A push remembers no rows. What it sends is read after the state that permits sending it,
+//! and a new leader continues by asking (rule 41). The address is always from the newest book,
+//! whatever configuration moves the shard.
 //!
-//! Left out on purpose: an earlier check of the rows that have arrived (Activate compares all of
-//! them), and copying rows while the shard is still served.
+//! Left out on purpose: which rows are sent when (`plan`).
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::clock;
-use bytes::Bytes;
 use clerk::api::config::Place;
 use clerk::api::kv::KvRefusal;
-use clerk::api::push::{Cursor, PushReply, PushRequest, Sender};
-use clerk::api::{Address, ConfigNum, GroupId, ShardId};
+use clerk::api::push::{Change, Copied, Cursor, End, PushReply, PushRequest, Reach, Sender};
+use clerk::api::status::CopyStep;
+use clerk::api::{Address, ShardId};
 use clerk::connection::{CallError, Connection};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use raft::rsm::Replica;
-use raft::storage::{Read, Row, Table};
+use raft::storage::Table;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 
 use crate::leader::configs::Knowledge;
+use crate::leader::gate::{Gate, Gates};
+use crate::leader::pace::Pace;
 use crate::leader::progress::Progress;
+use crate::leader::receiver::{CALL, Receiver};
 use crate::machine::Machine;
-use crate::machine::command::Command;
-use crate::machine::rows;
-use crate::machine::shard::ShardState;
+use crate::machine::changes::Changes;
+use crate::machine::command::{Command, Outcome};
+use crate::machine::copy;
+use crate::machine::plan::{Move, Next, Sealing, Stage};
 
-/// Bytes of Installs under way to one group, all shards together.
-pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
-/// Time for an answer. It is short, because a message may be lost and repeating it is harmless. It
-/// grows with the bytes, because a single row may be large.
-const CALL: Duration = Duration::from_secs(1);
-const CALL_BYTES_PER_SECOND: usize = 8 << 20;
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_millis(80);
 const EXECUTE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// State that all pushes to one group share.
-pub(crate) struct Receiver {
-    /// Bytes in flight to it.
-    in_flight: Semaphore,
-    /// The server that answered last, or that was named as the leader.
-    leader: Mutex<Option<Address>>,
-}
-
-impl Default for Receiver {
-    fn default() -> Self {
-        Self { in_flight: Semaphore::new(IN_FLIGHT_BYTES_MAX), leader: Mutex::default() }
-    }
-}
-
-impl Receiver {
-    /// Whether a chunk of the usual size may leave now.
-    fn has_room(&self) -> bool {
-        self.in_flight.available_permits() >= rows::CHUNK_BYTES
-    }
-
-    /// Reserves room for a chunk, now or when its turn comes. A row that is larger than all the
-    /// room travels alone.
-    async fn room(&self, weight: usize, wait: bool) -> Option<SemaphorePermit<'_>> {
-        let permits = u32::try_from(weight.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
-        match wait {
-            true => self.in_flight.acquire_many(permits).await.ok(),
-            false => self.in_flight.try_acquire_many(permits).ok(),
-        }
-    }
-
-    /// Time for the answer to a chunk. The receiver handles the bytes under way in order.
-    fn time(&self, weight: usize) -> Duration {
-        let ahead = IN_FLIGHT_BYTES_MAX - self.in_flight.available_permits();
-        CALL + Duration::from_secs(1).mul_f64(ahead.max(weight) as f64 / CALL_BYTES_PER_SECOND as f64)
-    }
-
-    fn leader(&self) -> Option<Address> {
-        self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_leader(&self, leader: Option<Address>) {
-        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
-    }
-}
+/// A pause of clients that is reported as too long.
+const PAUSE_ALARM: Duration = Duration::from_secs(1);
 
 /// A push of (`config`, `shard`).
 pub(crate) struct Push {
     pub(crate) replica: Replica<Machine>,
+    pub(crate) changes: Arc<Changes>,
+    pub(crate) gates: Arc<Gates>,
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) knowledge: watch::Receiver<Knowledge>,
     pub(crate) progress: Progress,
     pub(crate) receiver: Arc<Receiver>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) me: Sender,
-    pub(crate) shard: ShardId,
     pub(crate) config: Place,
-    pub(crate) to: GroupId,
+    pub(crate) what: Move,
     /// An unexpected refusal is reported once.
     pub(crate) complained: AtomicBool,
-    pub(crate) shard_count: u32,
     pub(crate) random: StdRng,
-}
-
-/// How far a move is at its source.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Served here.
-    Offered,
-    /// Frozen.
-    Sealed,
-}
-
-/// How far the move `num` of `shard` to that group is; none if it is over. Read this before the
-/// rows, never after.
-fn stage(table: &dyn Read, num: ConfigNum, shard: ShardId, to: GroupId) -> Option<Stage> {
-    match rows::state(table, shard) {
-        ShardState::Leaving { to: there, num: move_ } if (there, move_) == (to, num) => Some(Stage::Offered),
-        ShardState::Handing { to: there, num: move_, .. } if (there, move_) == (to, num) => {
-            Some(Stage::Sealed)
-        }
-        _ => None,
-    }
 }
 
 /// The receiver's answer.
 enum Answer {
-    /// It awaits the shard and has the rows up to here.
-    At(Cursor),
+    /// It awaits the shard and has this of it. It may have no room on its disks.
+    At(Copied, bool),
     /// It has the shard: release it.
     Done,
     /// It will never take the shard: reopen it.
@@ -153,170 +89,328 @@ enum Answer {
     Wait,
 }
 
+/// How sending ended.
+enum Sent {
+    /// With an answer that was not expected, or the last one.
+    Answer(Answer),
+    /// So little is missing that the shard may be sealed.
+    Hold(Copied),
+    /// This replica has not applied yet what the receiver has.
+    Lags(Copied),
+}
+
+/// Where a push is.
+struct Course {
+    /// The server that is asked next.
+    at: usize,
+    /// What the receiver has, if that is known.
+    copied: Option<Copied>,
+    back_off: Duration,
+    holds: Holds,
+}
+
+/// When the shard may be held, and for how long.
+struct Holds {
+    /// The next one lasts so long at most.
+    limit: Duration,
+    /// After this pause.
+    pause: Duration,
+    next: Option<clock::Instant>,
+    /// The shard was held at this time, and sealed then.
+    since: Option<clock::Instant>,
+}
+
+const HOLD_MIN: Duration = Duration::from_millis(50);
+const HOLD_MAX: Duration = Duration::from_millis(250);
+const HOLD_PAUSE_MIN: Duration = Duration::from_millis(200);
+const HOLD_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+impl Holds {
+    fn new() -> Self {
+        Self { limit: HOLD_MIN, pause: HOLD_PAUSE_MIN, next: None, since: None }
+    }
+
+    fn is_due(&self) -> bool {
+        self.next.is_none_or(|next| clock::now() >= next)
+    }
+
+    fn failed(&mut self) {
+        self.next = Some(clock::now().after(self.pause));
+        self.pause = (self.pause * 2).min(HOLD_PAUSE_MAX);
+        self.limit = (self.limit * 2).min(HOLD_MAX);
+    }
+}
+
 impl Push {
     /// Pushes until the shard is released, or served here again, or must no longer be pushed.
     pub(crate) async fn run(mut self) -> ShardId {
-        let mut at = 0;
-        let mut cursor: Option<Cursor> = None;
-        let mut counted = Cursor::default();
-        let mut back_off = BACK_OFF_MIN;
+        let shard = self.what.shard;
+        let gate = self.gates.put(shard);
+        let mut course = Course { at: 0, copied: None, back_off: BACK_OFF_MIN, holds: Holds::new() };
         while let Some(stage) = self.stage() {
-            let Some(address) = self.receiver.leader().or_else(|| self.address(at)) else {
-                self.pause(&mut back_off).await;
+            let Some(address) = self.receiver.leader().or_else(|| self.address(course.at)) else {
+                self.pause(&mut course.back_off).await;
                 continue;
             };
-            let answer = match (stage, cursor.take()) {
-                (Stage::Offered, _) => Some(self.offer(&address).await),
-                (Stage::Sealed, None) => Some(self.question(&address).await),
-                (Stage::Sealed, Some(cursor)) => self.send(&address, cursor, &mut counted).await,
+            let sent = match course.copied.take() {
+                None => {
+                    self.shows(CopyStep::Asks);
+                    Some(Sent::Answer(self.offer(&address).await))
+                }
+                Some(copied) => self.send(&address, copied).await,
             };
-            match answer {
+            match sent {
                 None => break,
-                Some(Answer::At(reached)) => {
-                    back_off = BACK_OFF_MIN;
-                    self.arrived(&address, &reached);
-                    match stage {
-                        Stage::Offered if !self.execute(self.seal()).await => self.pause(&mut back_off).await,
-                        Stage::Offered => {}
-                        Stage::Sealed => cursor = Some(reached),
-                    }
-                    continue;
-                }
-                Some(Answer::Done) => {
-                    self.receiver.set_leader(Some(address));
-                    match stage {
-                        Stage::Offered => self.complain(&"it says that it has the shard"),
-                        Stage::Sealed if self.execute(self.release()).await => break,
-                        Stage::Sealed => {}
-                    }
-                }
-                // While the shard is served here, the next configuration decides about it.
-                Some(Answer::Refused) => {
-                    self.receiver.set_leader(Some(address));
-                    if stage == Stage::Sealed && self.execute(self.reopen()).await {
+                Some(Sent::Answer(answer)) => {
+                    if self.on_answer(&mut course, stage, address, answer).await {
                         break;
                     }
                 }
-                Some(Answer::Elsewhere(leader)) => {
-                    self.receiver.set_leader(leader.filter(|leader| *leader != address));
-                    at = self.after(&address, at);
+                Some(Sent::Lags(reached)) => {
+                    clock::sleep(BACK_OFF_MIN).await;
+                    course.copied = Some(reached);
                 }
-                // A server that does not lead says so. But a server that answers "later" for long
-                // may be wrong: ask another one.
-                Some(Answer::Wait) if back_off >= BACK_OFF_MAX => {
-                    self.receiver.set_leader(None);
-                    at = self.after(&address, at);
+                Some(Sent::Hold(reached)) => {
+                    course.copied = self.hold(&address, &gate, &mut course.holds, reached).await;
                 }
-                Some(Answer::Wait) => {}
             }
-            self.pause(&mut back_off).await;
         }
-        self.progress.forget(self.shard);
-        self.shard
+        self.progress.forget(shard);
+        shard
+    }
+
+    /// Does what an answer permits. Returns whether the push is over.
+    async fn on_answer(&mut self, course: &mut Course, stage: Stage, from: Address, answer: Answer) -> bool {
+        match answer {
+            // Its disks are full, and this group can serve the shard.
+            Answer::At(_, true) if stage == Stage::Served => {}
+            Answer::At(reached, _) => {
+                course.back_off = BACK_OFF_MIN;
+                self.arrived(&from, &reached);
+                course.copied = Some(reached);
+                return false;
+            }
+            Answer::Done => {
+                self.receiver.set_leader(Some(from));
+                match stage {
+                    Stage::Served => self.complain(&"it says that it has the shard"),
+                    Stage::Sealed => {
+                        self.report_pause(&mut course.holds);
+                        if self.execute(self.release()).await.is_some() {
+                            return true;
+                        }
+                    }
+                }
+            }
+            // While the shard is served here, the next configuration decides about it.
+            Answer::Refused => {
+                self.shows(CopyStep::Refused);
+                self.receiver.set_leader(Some(from));
+                if stage == Stage::Sealed && self.execute(self.reopen()).await.is_some() {
+                    return true;
+                }
+            }
+            Answer::Elsewhere(leader) => {
+                self.receiver.set_leader(leader.filter(|leader| *leader != from));
+                course.at = self.after(&from, course.at);
+            }
+            // A server that does not lead says so. But a server that answers "later" for long may be
+            // wrong: ask another one.
+            Answer::Wait if course.back_off >= BACK_OFF_MAX => {
+                self.receiver.set_leader(None);
+                course.at = self.after(&from, course.at);
+            }
+            Answer::Wait => {}
+        }
+        self.pause(&mut course.back_off).await;
+        false
     }
 
     /// How far the move is.
     fn stage(&self) -> Option<Stage> {
-        stage(&**self.replica.table(), self.config.num, self.shard, self.to)
+        self.what.stage(&**self.replica.table())
     }
 
-    /// The rows after `after`; none if the shard must no longer be pushed.
-    async fn chunk(&self, after: Option<Bytes>) -> Option<Vec<Row>> {
-        let (num, shard, to, shard_count) = (self.config.num, self.shard, self.to, self.shard_count);
-        let read = move |table: &dyn Table| {
-            let sealed = stage(table, num, shard, to) == Some(Stage::Sealed);
-            sealed.then(|| rows::chunk(table, shard, shard_count, after.as_ref()))
-        };
-        self.replica.read(read).await
+    /// Whether operators have limited how fast shards move.
+    fn is_paced(&self) -> bool {
+        self.knowledge.borrow().move_rate.is_some()
     }
 
-    fn arrived(&self, address: &Address, reached: &Cursor) {
+    /// Reads rows, and the memory of changes, on another thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Move, &dyn Table, &Changes) -> T + Send + 'static,
+    ) -> T {
+        let (what, changes) = (self.what, Arc::clone(&self.changes));
+        self.replica.read(move |table| read(&what, table, &changes)).await
+    }
+
+    fn arrived(&self, address: &Address, reached: &Copied) {
         self.receiver.set_leader(Some(address.clone()));
-        self.progress.set(self.shard, self.config.num, reached.rows);
+        let Move { shard, num, .. } = self.what;
+        let changed = self.changes.lag(shard, num, reached.cursor.pos).map_or(0, |lag| lag.rows);
+        self.progress.reached(shard, num, reached, changed);
     }
 
-    /// Asks whether the receiver would take the shard now.
+    fn shows(&self, step: CopyStep) {
+        self.progress.step(self.what.shard, self.what.num, step);
+    }
+
+    /// Offers the shard, and asks for the cursor.
     async fn offer(&self, address: &Address) -> Answer {
-        let (shard, config, from) = (self.shard, self.config, self.me.group);
+        let (shard, config, from) = (self.what.shard, self.config, self.me.group);
         self.ask(address, PushRequest::Offer { shard, config, from }, CALL).await
     }
 
-    /// Asks for the cursor.
-    async fn question(&self, address: &Address) -> Answer {
-        let (shard, config, from) = (self.shard, self.config, self.me.group);
-        let (after, rows) = (Cursor::default(), Vec::new());
-        self.ask(address, PushRequest::Install { shard, config, from, after, rows }, CALL).await
+    async fn install(&self, address: &Address, after: Cursor, to: Cursor, rows: Vec<Change>) -> Answer {
+        let (shard, config, from) = (self.what.shard, self.config, self.me.group);
+        let time = self.receiver.time(rows.iter().map(copy::weight).sum());
+        self.ask(address, PushRequest::Install { shard, config, from, after, to, rows }, time).await
     }
 
-    /// Sends the rows after `next`, and Activate when all have arrived. Returns the first
-    /// unexpected answer, as soon as nothing is under way any more. Returns none if the shard must
-    /// no longer be pushed. `counted` is the cursor of this shard's own first rows, as far as it is
-    /// known.
+    async fn activate(&self, address: &Address, after: Cursor, rows: Vec<Change>, end: End) -> Answer {
+        let (shard, config, from) = (self.what.shard, self.config, self.me.group);
+        let time = self.receiver.time(rows.iter().map(copy::weight).sum());
+        self.ask(address, PushRequest::Activate { shard, config, from, after, rows, end }, time).await
+    }
+
+    /// Sends what is next, until all is sent. Returns the first unexpected answer, as soon as
+    /// nothing is under way any more. Returns none if the shard must no longer be pushed.
     ///
     /// It begins with one chunk, and each chunk that is taken permits one more under way. So if
     /// nothing is taken, only one chunk at a time is sent in vain.
-    async fn send(&self, address: &Address, mut next: Cursor, counted: &mut Cursor) -> Option<Answer> {
-        let (shard, config, from) = (self.shard, self.config, self.me.group);
+    async fn send(&self, address: &Address, mut next: Copied) -> Option<Sent> {
         let mut under_way = FuturesOrdered::new();
         let mut taken = 0;
         loop {
             while under_way.is_empty() || under_way.len() <= taken && self.receiver.has_room() {
-                let rows = self.chunk(next.last.clone()).await?;
-                if rows.is_empty() || base::mutant!("activate-before-rows") {
-                    break;
+                let from = next.clone();
+                let (to, rows) =
+                    match self.read(move |what, table, changes| what.next(table, changes, &from)).await? {
+                        Next::Install { to, rows } => (to, rows),
+                        _ if !under_way.is_empty() => break,
+                        Next::Lags => return Some(Sent::Lags(next)),
+                        Next::Hold => return Some(Sent::Hold(next)),
+                        Next::Activate { rows, end } => {
+                            return Some(Sent::Answer(self.activate(address, next.cursor, rows, end).await));
+                        }
+                    };
+                match &to.reach {
+                    Reach::Start => self.progress.starts_over(self.what.shard, self.what.num),
+                    Reach::Key(_) => self.shows(CopyStep::Copies),
+                    Reach::End => self.shows(CopyStep::CatchesUp),
                 }
-                let weight = rows.iter().map(rows::weight).sum();
+                let weight = rows.iter().map(copy::weight).sum();
+                // Changes are not held up: clients make them, and the copy would not end.
+                if to.reach != next.cursor.reach && self.stage() == Some(Stage::Served) {
+                    // What is under way is not looked at meanwhile.
+                    if self.is_paced() && !under_way.is_empty() {
+                        break;
+                    }
+                    self.pace.pass(weight, &self.knowledge).await;
+                }
                 // Only a push with nothing under way waits for the chunks of other shards.
                 let Some(room) = self.receiver.room(weight, under_way.is_empty()).await else { break };
-                let expected = rows::advance(next.clone(), &rows);
-                let after = std::mem::replace(&mut next, expected.clone());
-                if *counted == after {
-                    *counted = expected.clone();
-                }
-                let request = PushRequest::Install { shard, config, from, after, rows };
+                let after = std::mem::replace(&mut next.cursor, to.clone());
                 under_way.push_back(async move {
-                    let answer = self.ask(address, request, self.receiver.time(weight)).await;
+                    let answer = self.install(address, after, to.clone(), rows).await;
                     drop(room);
-                    (answer, expected)
+                    (answer, to)
                 });
             }
             match under_way.next().await {
-                Some((Answer::At(reached), expected)) if reached == expected => {
+                Some((Answer::At(reached, false), expected)) if reached.cursor == expected => {
                     taken += 1;
                     self.arrived(address, &reached);
                 }
                 Some((answer, _)) => {
                     // If a chunk was not taken, those after it are not taken either.
                     while under_way.next().await.is_some() {}
-                    return Some(answer);
+                    return Some(Sent::Answer(answer));
                 }
-                None => {
-                    // If that does not match, all rows are counted again.
-                    let end = self.end(std::mem::take(counted)).await?;
-                    let activate = PushRequest::Activate { shard, config, from, end };
-                    return Some(self.ask(address, activate, CALL).await);
-                }
+                None => return Some(Sent::Answer(Answer::Wait)),
             }
         }
     }
 
-    /// The cursor that all rows make: `end` covers those that are counted already, and the others
-    /// are read page by page.
-    async fn end(&self, mut end: Cursor) -> Option<Cursor> {
-        loop {
-            let chunk = self.chunk(end.last.clone()).await?;
-            if chunk.is_empty() {
-                return Some(end);
+    /// Seals the shard while nobody writes to it, if that is quick. Otherwise all go on. Returns what
+    /// the receiver has, if that is known.
+    async fn hold(
+        &self,
+        address: &Address,
+        gate: &Gate,
+        holds: &mut Holds,
+        mut copied: Copied,
+    ) -> Option<Copied> {
+        if !holds.is_due() {
+            clock::sleep(BACK_OFF_MIN).await;
+            return Some(copied);
+        }
+        if !self.receiver.is_awake() {
+            let asked = clock::now();
+            match self.offer(address).await {
+                Answer::At(reached, false) => copied = reached,
+                _ => {
+                    holds.failed();
+                    return None;
+                }
             }
-            end = rows::advance(end, &chunk);
-            tokio::task::yield_now().await;
+            if asked.elapsed() > HOLD_MIN {
+                holds.failed();
+                return Some(copied);
+            }
+        }
+        self.shows(CopyStep::Holds);
+        let started = clock::now();
+        let left = |limit: Duration| limit.saturating_sub(started.elapsed());
+        let held = clock::timeout(holds.limit, Arc::clone(&gate.gate).write_owned()).await;
+        while let (Ok(_), false) = (&held, left(holds.limit).is_zero()) {
+            let at = copied.cursor.clone();
+            match self.read(move |what, table, changes| what.sealing(table, changes, &at)).await {
+                Sealing::Seal(frozen) => {
+                    let Move { shard, num, .. } = self.what;
+                    let sealing = self.execute(Command::Seal { shard, num, frozen });
+                    let _ = clock::timeout(left(holds.limit), sealing).await;
+                    break;
+                }
+                Sealing::First(to, rows) => {
+                    let sending = self.install(address, copied.cursor.clone(), to, rows);
+                    match clock::timeout(left(holds.limit), sending).await {
+                        Ok(Answer::At(reached, false)) => copied = reached,
+                        _ => break,
+                    }
+                }
+                Sealing::Not => break,
+            }
+        }
+        match self.stage() {
+            Some(Stage::Sealed) => holds.since = Some(started),
+            _ => {
+                self.progress.hold_failed(self.what.shard, self.what.num);
+                holds.failed();
+            }
+        }
+        Some(copied)
+    }
+
+    /// Reports how long clients were not served.
+    fn report_pause(&self, holds: &mut Holds) {
+        let Some(pause) = holds.since.take().map(|since| since.elapsed()) else { return };
+        self.progress.moved(pause);
+        let Move { shard, num, to, .. } = self.what;
+        let ms = pause.as_secs_f64() * 1000.0;
+        match pause > PAUSE_ALARM {
+            true => {
+                tracing::warn!(%shard, config = %num, %to, ms, "a shard moved, and its clients waited long")
+            }
+            false => tracing::info!(%shard, config = %num, %to, ms, "a shard moved; its clients waited"),
         }
     }
 
     /// Server number `at` of the receiving group in the newest book.
     fn address(&self, at: usize) -> Option<Address> {
         let book = Arc::clone(&self.knowledge.borrow().book);
-        let servers = book.addresses(self.to);
+        let servers = book.addresses(self.what.to);
         servers.get(at.checked_rem(servers.len())?).cloned()
     }
 
@@ -325,14 +419,21 @@ impl Push {
     /// second each time.
     fn after(&self, address: &Address, at: usize) -> usize {
         let book = Arc::clone(&self.knowledge.borrow().book);
-        let place = book.addresses(self.to).iter().position(|it| it == address);
+        let place = book.addresses(self.what.to).iter().position(|it| it == address);
         place.unwrap_or(at) + 1
     }
 
     async fn ask(&self, address: &Address, request: PushRequest, deadline: Duration) -> Answer {
         let ours = self.config.num;
-        match self.connection.push(address, self.to, self.me, request, deadline).await {
-            Ok(Ok(PushReply::Cursor { num, cursor })) if num == ours => Answer::At(cursor),
+        let (asked, to, shard) = (clock::now(), self.what.to, self.what.shard);
+        let answer = self.connection.push(address, to, self.me, request, deadline).await;
+        if let Ok(Ok(_)) = answer {
+            self.receiver.answered(asked);
+        }
+        match answer {
+            Ok(Ok(PushReply::Copied { num, copied, disk_full })) if num == ours => {
+                Answer::At(copied, disk_full)
+            }
             Ok(Ok(PushReply::Done { num })) if num == ours => Answer::Done,
             Ok(Ok(PushReply::Refused { num })) if num == ours => Answer::Refused,
             Ok(Err(KvRefusal::NotLeader { hint })) => Answer::Elsewhere(hint),
@@ -347,7 +448,7 @@ impl Push {
                 Answer::Wait
             }
             Ok(answer) => {
-                tracing::debug!(shard = %self.shard, config = %ours, to = %self.to, ?answer, "push");
+                tracing::debug!(%shard, config = %ours, %to, ?answer, "push");
                 Answer::Wait
             }
             Err(_) if base::mutant!("release-unacknowledged") => Answer::Done,
@@ -356,7 +457,7 @@ impl Push {
                 if let CallError::Refused { .. } = error {
                     self.complain(&error);
                 }
-                tracing::debug!(shard = %self.shard, config = %ours, to = %self.to, %error, "push");
+                tracing::debug!(%shard, config = %ours, %to, %error, "push");
                 Answer::Elsewhere(None)
             }
         }
@@ -365,28 +466,24 @@ impl Push {
     fn complain(&self, why: &dyn fmt::Display) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                shard = %self.shard, config = %self.config, to = %self.to, %why,
+                shard = %self.what.shard, config = %self.config, to = %self.what.to, %why,
                 "the new owner does not take a shard: its rows stay here"
             );
         }
     }
 
-    fn seal(&self) -> Command {
-        Command::Seal { shard: self.shard, num: self.config.num }
-    }
-
     fn release(&self) -> Command {
-        Command::Release { shard: self.shard, num: self.config.num }
+        Command::Release { shard: self.what.shard, num: self.what.num }
     }
 
     fn reopen(&self) -> Command {
-        Command::Reopen { shard: self.shard, num: self.config.num }
+        Command::Reopen { shard: self.what.shard, num: self.what.num }
     }
 
-    /// Sends a command through this group's log. Returns whether its outcome is known; if not, the
+    /// Sends a command through this group's log. Returns its outcome if that is known; if not, the
     /// rows will show it.
-    async fn execute(&self, command: Command) -> bool {
-        self.replica.execute_freeing(&command, EXECUTE_DEADLINE).await.is_ok()
+    async fn execute(&self, command: Command) -> Option<Outcome> {
+        self.replica.execute_freeing(&command, EXECUTE_DEADLINE).await.ok()
     }
 
     async fn pause(&mut self, back_off: &mut Duration) {

@@ -6,15 +6,14 @@
 //! with a shard, belong to the shard, have the lengths that the cluster allows, and hold valid
 //! content for its kind, with counters that can still grow.
 //!
-//! Left out on purpose: whether the rows are the ones that the sender has. The cursor and Activate
-//! compare those.
+//! Left out on purpose: whether the rows are the ones that the sender has. Activate compares counters.
 
 use clerk::api::config::{Params, slot_of};
-use clerk::api::push::Cursor;
+use clerk::api::push::{Change, Cursor, Pos, Reach};
 use clerk::api::{ShardId, Version};
 use raft::rsm::sessions::Sessions;
-use raft::storage::Row;
 
+use crate::machine::copy;
 use crate::machine::kv::Recorded;
 use crate::machine::rows::{self, Kind, Meta};
 
@@ -25,21 +24,50 @@ const SIZE_LIMIT: u64 = 1 << 48;
 /// Bytes in front of a client's key in any row's key, with room.
 const PREFIX_BYTES_MAX: usize = 16;
 
-/// Why these cannot be rows of the shard after `after`.
+/// Why these rows cannot take a copy of the shard from `after` to `to`. Rows that do not move it are
+/// refused: a late repeat of them would put old rows over newer ones.
 ///
 /// # Errors
 /// In words.
-pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> Result<(), String> {
+pub fn chunk(
+    shard: ShardId,
+    params: Params,
+    after: &Cursor,
+    to: &Cursor,
+    changes: &[Change],
+) -> Result<(), String> {
+    let starts_over = to.reach == Reach::Start;
+    let moves = match starts_over {
+        true => to.pos == Pos::default() && after.reach != Reach::Start && changes.is_empty(),
+        false => to.reach >= after.reach && to.pos >= after.pos && to != after,
+    };
+    if !moves {
+        return Err("the rows do not move the cursor forward".to_owned());
+    }
+    rows_of(shard, params, to, changes)
+}
+
+/// Why these cannot be the last rows of a copy of the shard.
+///
+/// # Errors
+/// In words.
+pub fn last(shard: ShardId, params: Params, changes: &[Change]) -> Result<(), String> {
+    rows_of(shard, params, &Cursor { reach: Reach::End, ..Cursor::default() }, changes)
+}
+
+fn rows_of(shard: ShardId, params: Params, to: &Cursor, changes: &[Change]) -> Result<(), String> {
     if shard.0 >= params.shard_count {
         return Err(format!("there is no shard {shard}"));
     }
-    if !rows::continues(shard, params.shard_count, after, chunk) {
-        return Err("the rows do not ascend after the cursor, or belong to another shard".to_owned());
+    if !copy::belong(shard, params.shard_count, to, changes) {
+        return Err("the rows lie beyond the cursor, or belong to another shard".to_owned());
     }
     base::mutant!("rows-not-checked", return Ok(()));
-    let one =
-        |(key, value): &Row| row(params, key, value).map_err(|why| format!("a row that is none: {why}"));
-    chunk.iter().try_for_each(one)
+    let one = |(key, value): &Change| match value {
+        Some(value) => row(params, key, value).map_err(|why| format!("a row that is none: {why}")),
+        None => Ok(()),
+    };
+    changes.iter().try_for_each(one)
 }
 
 /// Whether a cursor is valid: it is logged, and must not make an entry that no frame can carry.
@@ -48,10 +76,11 @@ pub fn chunk(shard: ShardId, params: Params, after: &Cursor, chunk: &[Row]) -> R
 /// In words.
 pub fn cursor(cursor: &Cursor, params: Params) -> Result<(), String> {
     let longest = PREFIX_BYTES_MAX + params.key_bytes_max as usize;
-    if cursor.last.as_ref().is_some_and(|last| last.len() > longest) {
-        Err(format!("a cursor at a key of more than {longest} bytes"))
-    } else {
-        Ok(())
+    match &cursor.reach {
+        Reach::Key(key) if key.len() > longest => {
+            Err(format!("a cursor at a key of more than {longest} bytes"))
+        }
+        _ => Ok(()),
     }
 }
 

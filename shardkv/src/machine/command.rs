@@ -10,9 +10,11 @@ use base::socket::Reservation;
 use bytes::Bytes;
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::{KvRefusal, KvReply, Write};
-use clerk::api::push::{Cursor, PushReply};
+use clerk::api::push::{Change, Cursor, End, PushReply};
 use clerk::api::{ConfigNum, Incarnation, ShardId, Ticket};
 use serde::{Deserialize, Serialize};
+
+use crate::machine::rows::Frozen;
 
 /// A change of a group's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,23 +42,29 @@ pub enum Command {
         /// The clerk's configuration.
         config: ConfigNum,
     },
-    /// Adds rows after the install cursor of a shard that is awaited.
+    /// Adds rows to the copy of a shard that is awaited. If `to` is the start, it drops the copy.
     Install {
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
         /// The cursor that the sender assumes.
         after: Cursor,
-        /// Raw rows after it, ascending.
-        rows: Vec<(Bytes, Bytes)>,
+        /// The cursor with these rows.
+        to: Cursor,
+        /// Raw rows.
+        rows: Vec<Change>,
     },
-    /// Serves a shard that is awaited, if its cursor is the end of the sender's rows.
+    /// Adds the last rows of a shard that is awaited, and serves it if its counters are the sender's.
     Activate {
         shard: ShardId,
         /// The configuration that moves it.
         config: Place,
-        /// The cursor that all rows make.
-        end: Cursor,
+        /// The cursor that the sender assumes.
+        after: Cursor,
+        /// Raw rows.
+        rows: Vec<Change>,
+        /// The sender's counters.
+        end: End,
     },
     /// Drops a shard that another group serves now.
     Release {
@@ -74,12 +82,14 @@ pub enum Command {
         /// The clerk's configuration.
         config: ConfigNum,
     },
-    /// Stops serving a shard that leaves, so that its rows can be sent.
+    /// Stops serving a shard that leaves, unless it was changed after the changes that this names.
     Seal {
         /// The shard.
         shard: ShardId,
         /// The move.
         num: ConfigNum,
+        /// What is missing.
+        frozen: Frozen,
     },
     /// Takes back a sealed shard that its new owner refused.
     Reopen {
@@ -152,7 +162,7 @@ pub enum Query {
         /// The room reserved for the answer.
         room: Reservation,
     },
-    /// Asks for the cursor: an Install without rows.
+    /// Asks for the cursor.
     Cursor {
         /// The shard.
         shard: ShardId,

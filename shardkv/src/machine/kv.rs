@@ -28,6 +28,7 @@ use raft::storage::{Read, ScanLimit, unreadable};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::machine::copy;
 use crate::machine::rows::{self, Meta};
 
 /// Bytes at which a page of a scan is cut.
@@ -238,7 +239,8 @@ impl Machine {
         }
         let limit = ScanLimit { rows: limit.clamp(1, PAGE_ROWS_MAX) as usize, bytes: PAGE_BYTES };
         let page = rows.scan(&start, Some(&end), limit);
-        let full = page.len() >= limit.rows || page.iter().map(rows::weight).sum::<usize>() >= limit.bytes;
+        let full =
+            page.len() >= limit.rows || page.iter().map(copy::row_weight).sum::<usize>() >= limit.bytes;
         let items = page.iter().map(|(row, value)| {
             let (version, value) = rows::parse_value(value);
             Item { key: rows::key_of(row), value, version }

@@ -9,12 +9,15 @@
 //! Left out on purpose: everything that waits or sends; also snapshots and recovery, which copy
 //! rows.
 
+pub mod changes;
 pub mod check;
 pub mod command;
+pub mod copy;
 pub mod history;
 pub mod judge;
 pub(crate) mod kv;
 mod moves;
+pub mod plan;
 pub mod rows;
 pub mod shard;
 
@@ -33,6 +36,7 @@ use raft::storage::Read;
 use raft::types::{EntryId, Index};
 use tokio::sync::watch;
 
+use self::changes::{Changes, Limits, Noting};
 use self::command::{Command, Outcome, Query};
 use self::rows::Meta;
 use self::shard::{Access, ShardState};
@@ -51,6 +55,8 @@ pub struct Machine {
     applying: Index,
     standing: watch::Sender<Standing>,
     pub(crate) sessions: Arc<SessionCounts>,
+    /// What was changed in the shards that leave.
+    pub(crate) changes: Arc<Changes>,
 }
 
 /// The cache of a shard that is served.
@@ -82,6 +88,8 @@ pub struct Standing {
     pub wipes: u64,
     /// The sessions of clients.
     pub sessions: Arc<SessionCounts>,
+    /// What was changed in the shards that leave: ahead of the table, like all of this.
+    pub changes: Arc<Changes>,
 }
 
 /// Sessions of the shards that are cached, for the status. Told without waking anybody.
@@ -156,7 +164,13 @@ fn judge(
 impl Machine {
     /// The state of `group` before its rows are loaded.
     pub fn new(group: GroupId) -> Self {
-        let standing = Standing::default();
+        Self::with_limits(group, Limits::default())
+    }
+
+    /// The same with other limits for the memory of changes.
+    pub fn with_limits(group: GroupId, limits: Limits) -> Self {
+        let changes = Arc::new(Changes::with(limits));
+        let standing = Standing { changes: Arc::clone(&changes), ..Standing::default() };
         let sessions = Arc::clone(&standing.sessions);
         Self {
             group,
@@ -168,6 +182,7 @@ impl Machine {
             applying: Index(0),
             standing: watch::Sender::new(standing),
             sessions,
+            changes,
         }
     }
 
@@ -192,6 +207,7 @@ impl Machine {
     /// Writes a shard's new state and remembers it.
     pub(crate) fn set_state(&mut self, rows: &mut dyn Rows, shard: ShardId, state: ShardState) {
         rows::put_state(rows, shard, state);
+        self.note_changes(shard, state, self.applying.0);
         let goes_on = state.serves() && self.state(shard).is_some_and(ShardState::serves);
         if !goes_on && !base::mutant!("cache-survives-move") {
             self.forget_served(shard);
@@ -263,6 +279,29 @@ impl Machine {
         self.params().ok_or(KvRefusal::NotReady { config: ConfigNum(0), ask: None })
     }
 
+    fn act(&mut self, rows: &mut dyn Rows, command: Command) -> Outcome {
+        match command {
+            Command::Init { incarnation } => Outcome::Changed(self.init(rows, incarnation)),
+            Command::Adopt(config) => Outcome::Changed(self.adopt(rows, config)),
+            Command::Open { shard, config } => Outcome::Reply(self.open(rows, shard, config)),
+            Command::Write { shard, key, write, ticket, config } => {
+                Outcome::Reply(self.write(rows, shard, &key, write, ticket, config))
+            }
+            Command::Batch { shard, writes, ticket, config } => {
+                Outcome::Reply(self.batch(rows, shard, writes, ticket, config))
+            }
+            Command::Install { shard, config, after, to, rows: changes } => {
+                Outcome::Push(self.install(rows, shard, config, (&after, to), changes))
+            }
+            Command::Activate { shard, config, after, rows: changes, end } => {
+                Outcome::Push(self.activate(rows, shard, config, &after, (changes, end)))
+            }
+            Command::Seal { shard, num, frozen } => Outcome::Changed(self.seal(rows, shard, num, &frozen)),
+            Command::Release { shard, num } => Outcome::Changed(self.release(rows, shard, num)),
+            Command::Reopen { shard, num } => Outcome::Changed(self.reopen(rows, shard, num)),
+        }
+    }
+
     /// The cache of a shard that is served.
     pub(crate) fn served(&mut self, rows: &dyn Read, shard: ShardId) -> &mut Served {
         let counts = &self.sessions;
@@ -289,7 +328,11 @@ impl StateMachine for Machine {
         self.joined = rows::joined(rows).is_some();
         self.config = rows::config(rows);
         self.shards = vec![ShardState::Absent; self.config.as_ref().map_or(0, |config| config.shards.len())];
+        self.changes.clear();
+        // What was changed before is not known.
+        let since = raft::storage::applied(rows).id.index.0;
         for (shard, state) in rows::states(rows) {
+            self.note_changes(shard, state, since);
             if let Some(slot) = self.shards.get_mut(shard.0 as usize) {
                 *slot = state;
             }
@@ -299,26 +342,8 @@ impl StateMachine for Machine {
 
     fn apply(&mut self, rows: &mut dyn Rows, id: EntryId, command: Command) -> Outcome {
         self.applying = id.index;
-        match command {
-            Command::Init { incarnation } => Outcome::Changed(self.init(rows, incarnation)),
-            Command::Adopt(config) => Outcome::Changed(self.adopt(rows, config)),
-            Command::Open { shard, config } => Outcome::Reply(self.open(rows, shard, config)),
-            Command::Write { shard, key, write, ticket, config } => {
-                Outcome::Reply(self.write(rows, shard, &key, write, ticket, config))
-            }
-            Command::Batch { shard, writes, ticket, config } => {
-                Outcome::Reply(self.batch(rows, shard, writes, ticket, config))
-            }
-            Command::Install { shard, config, after, rows: chunk } => {
-                Outcome::Push(self.install(rows, shard, config, &after, chunk))
-            }
-            Command::Activate { shard, config, end } => {
-                Outcome::Push(self.activate(rows, shard, config, &end))
-            }
-            Command::Seal { shard, num } => Outcome::Changed(self.seal(rows, shard, num)),
-            Command::Release { shard, num } => Outcome::Changed(self.release(rows, shard, num)),
-            Command::Reopen { shard, num } => Outcome::Changed(self.reopen(rows, shard, num)),
-        }
+        let changes = Arc::clone(&self.changes);
+        Noting::apply(rows, &changes, self.shards.len() as u32, id.index, |rows| self.act(rows, command))
     }
 
     fn query(&self, rows: &dyn Read, query: Query) -> Outcome {

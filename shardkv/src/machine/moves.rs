@@ -1,7 +1,7 @@
 //! How a shard changes hands, in rows: the verdicts of [`crate::machine::shard`], and what each
 //! verdict does to the table.
 //!
-//! Three rules hold: seal before the first row is copied, serve after the receiver's log holds
+//! Three rules hold: no change after those that Seal names, serve after the receiver's log holds
 //! Activate, and delete after the receiver's commit is acknowledged (correctness rule 38). All
 //! changes of one command are one atomic batch, so a crash cannot separate a state from the rows
 //! that belong to it.
@@ -10,17 +10,17 @@
 
 use clerk::api::config::{Place, Sealed};
 use clerk::api::kv::KvRefusal;
-use clerk::api::push::{Cursor, PushReply};
+use clerk::api::push::{Change, Copied, Cursor, End, Pos, PushReply, Reach};
 use clerk::api::{ConfigNum, Digest, ShardId, Version};
 use raft::rsm::Rows;
 use raft::rsm::sessions::Sessions;
-use raft::storage::{Read, Row, unreadable};
+use raft::storage::{Read, unreadable};
 
 use crate::machine::Machine;
 use crate::machine::history::{self, Own, Unfit};
-use crate::machine::rows::Meta;
+use crate::machine::rows::{Frozen, Meta};
 use crate::machine::shard::{self, Activate, Here, Install, ShardState};
-use crate::machine::{check, rows};
+use crate::machine::{check, copy, rows};
 
 /// Where the names and versions of the last of all lives of a shard begin: they still grow.
 const LIVES_MAX: u64 = 1 << 61;
@@ -29,15 +29,15 @@ const LIVES_MAX: u64 = 1 << 61;
 struct Pushed {
     state: ShardState,
     taken: Option<ConfigNum>,
-    cursor: Cursor,
+    copied: Copied,
     adopted: Option<ConfigNum>,
     digest: Option<Digest>,
 }
 
 impl Pushed {
     fn here(&self) -> Here<'_> {
-        let Self { state, taken, ref cursor, adopted, digest } = *self;
-        Here { state, taken, cursor, adopted, digest }
+        let Self { state, taken, ref copied, adopted, digest } = *self;
+        Here { state, taken, cursor: &copied.cursor, adopted, digest }
     }
 }
 
@@ -82,7 +82,9 @@ impl Machine {
     /// (correctness rule 143).
     fn begin_anew(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum, is_mine: bool) {
         let before = self.state(shard).unwrap_or_default();
-        rows::delete_cursor(rows, shard);
+        rows::delete_copied(rows, shard);
+        rows::delete_last_change(rows, shard);
+        rows::delete_frozen(rows, shard);
         self.drop_rows(rows, shard);
         self.forget_served(shard);
         if !base::mutant!("lost-says-refused") {
@@ -103,22 +105,29 @@ impl Machine {
         if before == after {
             return;
         }
-        match (before, after) {
-            // Each time the shard is awaited here, it starts with an empty cursor.
-            (_, ShardState::Awaiting { .. }) => rows::put_cursor(rows, shard, &Cursor::default()),
-            (ShardState::Awaiting { .. }, ShardState::Absent) => {
-                if rows::cursor(rows, shard).rows > 0 {
+        match before {
+            ShardState::Awaiting { .. } => {
+                if rows::copied(rows, shard).cursor.reach != Reach::Start {
                     self.drop_rows(rows, shard);
                 }
-                rows::delete_cursor(rows, shard);
+                rows::delete_copied(rows, shard);
+            }
+            ShardState::Leaving { .. } => rows::delete_last_change(rows, shard),
+            // A configuration that is adopted meanwhile changes only what comes next.
+            ShardState::Handing { .. } if !matches!(after, ShardState::Handing { .. }) => {
+                rows::delete_frozen(rows, shard);
             }
             _ => {}
+        }
+        // Each time the shard is awaited here, its copy starts anew.
+        if let ShardState::Awaiting { .. } = after {
+            rows::put_copied(rows, shard, &Copied::default());
         }
         self.set_state(rows, shard, after);
         tracing::info!(group = %self.group, config = %num, %shard, ?before, ?after, "shard");
     }
 
-    /// The cursor: the answer to a query, and to Installs that do not continue it.
+    /// The answer to an Offer.
     pub(crate) fn cursor(
         &self,
         rows: &dyn Read,
@@ -126,10 +135,8 @@ impl Machine {
         config: Place,
     ) -> Result<PushReply, KvRefusal> {
         let pushed = self.pushed(rows, shard, config.num)?;
-        match shard::install(pushed.here(), config, &pushed.cursor) {
-            Install::Elsewhere | Install::Accept => {
-                Ok(PushReply::Cursor { num: config.num, cursor: pushed.cursor })
-            }
+        match shard::install(pushed.here(), config, &pushed.copied.cursor) {
+            Install::Elsewhere | Install::Accept => Ok(at(config.num, pushed.copied)),
             verdict => self.not_awaited(verdict, config.num, pushed.digest),
         }
     }
@@ -139,21 +146,26 @@ impl Machine {
         rows: &mut dyn Rows,
         shard: ShardId,
         config: Place,
-        after: &Cursor,
-        chunk: Vec<Row>,
+        (after, to): (&Cursor, Cursor),
+        changes: Vec<Change>,
     ) -> Result<PushReply, KvRefusal> {
         let pushed = self.pushed(rows, shard, config.num)?;
         match shard::install(pushed.here(), config, after) {
-            Install::Elsewhere => Ok(PushReply::Cursor { num: config.num, cursor: pushed.cursor }),
+            Install::Elsewhere => Ok(at(config.num, pushed.copied)),
             Install::Accept => {
                 let params = self.params().unwrap_or_default();
-                check::chunk(shard, params, &pushed.cursor, &chunk).map_err(KvRefusal::Malformed)?;
-                let cursor = rows::advance(pushed.cursor, &chunk);
-                for (key, value) in chunk {
-                    rows.put(key, value);
-                }
-                rows::put_cursor(rows, shard, &cursor);
-                Ok(PushReply::Cursor { num: config.num, cursor })
+                let before = pushed.copied;
+                check::chunk(shard, params, &before.cursor, &to, &changes).map_err(KvRefusal::Malformed)?;
+                let copied = if to.reach == Reach::Start {
+                    self.drop_rows(rows, shard);
+                    Copied { wipes: before.wipes, ..Copied::default() }
+                } else {
+                    let end = copy::end_with(rows, shard, &before, &changes);
+                    copy::write(rows, changes);
+                    Copied { cursor: to, rows: end.rows, bytes: end.bytes, ..before }
+                };
+                rows::put_copied(rows, shard, &copied);
+                Ok(at(config.num, copied))
             }
             verdict => self.not_awaited(verdict, config.num, pushed.digest),
         }
@@ -164,16 +176,22 @@ impl Machine {
         rows: &mut dyn Rows,
         shard: ShardId,
         config: Place,
-        end: &Cursor,
+        after: &Cursor,
+        (changes, end): (Vec<Change>, End),
     ) -> Result<PushReply, KvRefusal> {
         let (pushed, num) = (self.pushed(rows, shard, config.num)?, config.num);
-        let verdict = match shard::activate(pushed.here(), config, end) {
+        let counted = copy::end_with(rows, shard, &pushed.copied, &changes);
+        let verdict = match shard::activate(pushed.here(), config, after, counted, end) {
             Activate::Early => Install::Early,
             Activate::OtherHistory => Install::OtherHistory,
             Activate::Done => Install::Done,
             Activate::Refused => Install::Refused,
+            Activate::Elsewhere => return Ok(at(num, pushed.copied)),
             Activate::Serve => {
-                rows::delete_cursor(rows, shard);
+                let params = self.params().unwrap_or_default();
+                check::last(shard, params, &changes).map_err(KvRefusal::Malformed)?;
+                copy::write(rows, changes);
+                rows::delete_copied(rows, shard);
                 rows::put_taken(rows, shard, num);
                 self.set_state(rows, shard, ShardState::Serving);
                 tracing::info!(group = %self.group, config = %num, %shard, rows = end.rows, "shard arrived");
@@ -181,22 +199,34 @@ impl Machine {
             }
             Activate::Wipe => {
                 self.drop_rows(rows, shard);
-                rows::put_cursor(rows, shard, &Cursor::default());
+                let wipes = pushed.copied.wipes.saturating_add(1);
+                let copied = Copied { wipes, ..Copied::default() };
+                rows::put_copied(rows, shard, &copied);
                 self.count_wipe();
                 tracing::error!(
-                    group = %self.group, config = %num, %shard, cursor = ?pushed.cursor, ?end,
+                    group = %self.group, config = %num, %shard, copied = ?pushed.copied, ?counted, ?end,
                     "a bug: the pushed rows are not the sender's; starting over"
                 );
-                return Ok(PushReply::Cursor { num, cursor: Cursor::default() });
+                return Ok(at(num, copied));
             }
         };
         self.not_awaited(verdict, num, pushed.digest)
     }
 
-    /// Stops serving a shard that leaves.
-    pub(crate) fn seal(&mut self, rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) -> bool {
-        let after = shard::seal(self.state(shard).unwrap_or_default(), num);
-        after.map(|after| self.change_state(rows, shard, num, after)).is_some()
+    /// Stops serving a shard that leaves, unless it was changed after what `frozen` names.
+    pub(crate) fn seal(
+        &mut self,
+        rows: &mut dyn Rows,
+        shard: ShardId,
+        num: ConfigNum,
+        frozen: &Frozen,
+    ) -> bool {
+        let last = rows::last_change(rows, shard);
+        let state = self.state(shard).unwrap_or_default();
+        let Some(after) = shard::seal(state, num, last, frozen.upto) else { return false };
+        self.change_state(rows, shard, num, after);
+        rows::put_frozen(rows, shard, frozen);
+        true
     }
 
     /// Drops a shard that another group has now and, in the same batch, its rows.
@@ -229,7 +259,7 @@ impl Machine {
         Ok(Pushed {
             state: self.state(shard).ok_or(KvRefusal::UnknownShard(shard))?,
             taken: rows::taken(rows, shard),
-            cursor: rows::cursor(rows, shard),
+            copied: rows::copied(rows, shard),
             adopted: self.num(),
             digest: rows::digest(rows, num),
         })
@@ -252,7 +282,22 @@ impl Machine {
         }
     }
 
+    /// Starts or ends the memory of changes with the state that a shard gets.
+    pub(crate) fn note_changes(&self, shard: ShardId, after: ShardState, since: u64) {
+        match (self.state(shard).unwrap_or_default(), after) {
+            (before, after) if before == after => {}
+            (_, ShardState::Leaving { num, .. }) => self.changes.start(shard, num, Pos::end_of(since)),
+            (ShardState::Leaving { .. }, _) => self.changes.stop(shard),
+            _ => {}
+        }
+    }
+
     fn early(&self) -> KvRefusal {
         KvRefusal::NotReady { config: self.num().unwrap_or_default(), ask: None }
     }
+}
+
+/// The answer while a shard is awaited. Whether the disks are full the service adds.
+fn at(num: ConfigNum, copied: Copied) -> PushReply {
+    PushReply::Copied { num, copied, disk_full: false }
 }

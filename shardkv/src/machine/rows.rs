@@ -3,19 +3,21 @@
 //! The first byte of a key is its kind; kind 0 belongs to the Raft library. The rows that travel with
 //! a shard are three ascending ranges: its meta row (version floor, counters), its sessions with their
 //! counter (correctness rule 39), and its values, ordered by (slot, key). So push, delete and scan are
-//! range operations. Rows about the shard that stay in the group (its state, its install cursor) have
+//! range operations. Rows about the shard that stay in the group (its state, its copy's cursor) have
 //! a separate kind that is never pushed.
 //!
 //! | kind | rest of the key | value |
 //! |---|---|---|
 //! | `0x01` | `c`, number BE u64 | that configuration, as its author wrote it ([`Sealed`]): the adopted one and some before |
+//! | `0x01` | `f`, shard BE u32 | [`Frozen`] while `Handing` |
 //! | `0x01` | `h`, number BE u64 | the [`Digest`] of each configuration that was adopted |
 //! | `0x01` | `i` | the [`Incarnation`] |
 //! | `0x01` | `j` | number of the first adopted configuration that names the group |
+//! | `0x01` | `l`, shard BE u32 | while `Leaving`: index of the last entry that changed the shard, u64 |
 //! | `0x01` | `n` | number of the adopted configuration (4 KiB are not decoded to compare a number) |
 //! | `0x01` | `s`, shard BE u32 | [`ShardState`], unless `Absent` |
 //! | `0x01` | `t`, shard BE u32 | number of the newest move by which the group took the shard; stays when it leaves |
-//! | `0x01` | `u`, shard BE u32 | install [`Cursor`] while `Awaiting` |
+//! | `0x01` | `u`, shard BE u32 | [`Copied`] while `Awaiting` |
 //! | `0x10` | shard BE u32 | [`Meta`] |
 //! | `0x11` | shard BE u32, ... | the shard's sessions (`raft::rsm::sessions`) |
 //! | `0x12` | slot BE u16, key | flags u8, version BE u64, value |
@@ -25,11 +27,11 @@
 
 use base::codec::{self, Denied};
 use bytes::{BufMut, Bytes, BytesMut};
-use clerk::api::config::{Place, SLOTS, Sealed, slot_of, slots_of};
-use clerk::api::push::Cursor;
+use clerk::api::config::{Place, SLOTS, Sealed, shard_of_slot, slot_of, slots_of};
+use clerk::api::push::{Copied, Pos};
 use clerk::api::{ConfigNum, Digest, Incarnation, ShardId, Version};
 use raft::rsm::Rows;
-use raft::storage::{Read, Row, ScanLimit, unreadable};
+use raft::storage::{Read, ScanLimit, unreadable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -62,8 +64,16 @@ fn taken_key(shard: ShardId) -> Bytes {
     of_shard(&[GROUP, b't'], shard)
 }
 
-fn cursor_key(shard: ShardId) -> Bytes {
+fn copied_key(shard: ShardId) -> Bytes {
     of_shard(&[GROUP, b'u'], shard)
+}
+
+fn frozen_key(shard: ShardId) -> Bytes {
+    of_shard(&[GROUP, b'f'], shard)
+}
+
+fn last_change_key(shard: ShardId) -> Bytes {
+    of_shard(&[GROUP, b'l'], shard)
 }
 
 fn meta_key(shard: ShardId) -> Bytes {
@@ -153,6 +163,27 @@ pub(crate) fn kind_of(key: &[u8]) -> Option<Kind<'_>> {
     }
 }
 
+/// The shard that a row travels with.
+pub(crate) fn shard_of_row(key: &[u8], shard_count: u32) -> Option<ShardId> {
+    match key {
+        [META | SESSIONS, one, two, three, four, ..] => {
+            Some(ShardId(u32::from_be_bytes([*one, *two, *three, *four])))
+        }
+        [VALUES, one, two, ..] => Some(shard_of_slot(u16::from_be_bytes([*one, *two]), shard_count)),
+        _ => None,
+    }
+}
+
+/// Keys and bytes that a row counts in its shard's counters.
+pub(crate) fn counted(key: &[u8], value: &[u8]) -> (u64, u64) {
+    match kind_of(key) {
+        Some(Kind::Value { key, .. }) => {
+            (1, (key.len() + value.len().saturating_sub(VALUE_HEAD_BYTES)) as u64)
+        }
+        _ => (0, 0),
+    }
+}
+
 /// A shard's facts besides sessions and values. They travel with the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
@@ -214,7 +245,7 @@ pub(crate) fn configs(rows: &dyn Read) -> Vec<Sealed> {
     rows.scan(&start, Some(&end), limit).iter().map(|(_, value)| unseal(value)).collect()
 }
 
-pub(crate) fn config_num(rows: &dyn Read) -> Option<ConfigNum> {
+pub fn config_num(rows: &dyn Read) -> Option<ConfigNum> {
     rows.get(NUM_KEY).map(|bytes| decode("the configuration number", &bytes))
 }
 
@@ -249,7 +280,7 @@ pub(crate) fn put_joined(rows: &mut dyn Rows, num: ConfigNum) {
     rows.put(Bytes::from_static(JOINED_KEY), codec::encode(&num));
 }
 
-pub(crate) fn state(rows: &dyn Read, shard: ShardId) -> ShardState {
+pub fn state(rows: &dyn Read, shard: ShardId) -> ShardState {
     rows.get(&state_key(shard)).map_or(ShardState::Absent, |bytes| decode("a shard's state", &bytes))
 }
 
@@ -285,16 +316,55 @@ pub(crate) fn put_taken(rows: &mut dyn Rows, shard: ShardId, num: ConfigNum) {
     rows.put(taken_key(shard), codec::encode(&num));
 }
 
-pub(crate) fn cursor(rows: &dyn Read, shard: ShardId) -> Cursor {
-    rows.get(&cursor_key(shard)).map_or_else(Cursor::default, |bytes| decode("an install cursor", &bytes))
+/// What is here of a shard that is awaited.
+pub fn copied(rows: &dyn Read, shard: ShardId) -> Copied {
+    rows.get(&copied_key(shard)).map_or_else(Copied::default, |bytes| decode("a copy's cursor", &bytes))
 }
 
-pub(crate) fn put_cursor(rows: &mut dyn Rows, shard: ShardId, cursor: &Cursor) {
-    rows.put(cursor_key(shard), codec::encode(cursor));
+pub(crate) fn put_copied(rows: &mut dyn Rows, shard: ShardId, copied: &Copied) {
+    rows.put(copied_key(shard), codec::encode(copied));
 }
 
-pub(crate) fn delete_cursor(rows: &mut dyn Rows, shard: ShardId) {
-    rows.delete(&cursor_key(shard));
+pub(crate) fn delete_copied(rows: &mut dyn Rows, shard: ShardId) {
+    rows.delete(&copied_key(shard));
+}
+
+/// What a Seal names: the changes that a receiver lacks whose copy is complete and has the changes
+/// up to `from`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// A copy that does not have these changes starts over.
+    pub from: Pos,
+    /// No entry after this one changed the shard.
+    pub upto: u64,
+    /// The rows that changed after `from`.
+    pub keys: Vec<Bytes>,
+}
+
+/// What the Seal of a shard named.
+pub fn frozen(rows: &dyn Read, shard: ShardId) -> Frozen {
+    rows.get(&frozen_key(shard)).map_or_else(Frozen::default, |bytes| decode("a seal", &bytes))
+}
+
+pub(crate) fn put_frozen(rows: &mut dyn Rows, shard: ShardId, frozen: &Frozen) {
+    rows.put(frozen_key(shard), codec::encode(frozen));
+}
+
+pub(crate) fn delete_frozen(rows: &mut dyn Rows, shard: ShardId) {
+    rows.delete(&frozen_key(shard));
+}
+
+/// The last entry that changed a shard that leaves; 0 if none did since it leaves.
+pub(crate) fn last_change(rows: &dyn Read, shard: ShardId) -> u64 {
+    rows.get(&last_change_key(shard)).map_or(0, |bytes| decode("the last change of a shard", &bytes))
+}
+
+pub(crate) fn put_last_change(rows: &mut dyn Rows, shard: ShardId, index: u64) {
+    rows.put(last_change_key(shard), codec::encode(&index));
+}
+
+pub(crate) fn delete_last_change(rows: &mut dyn Rows, shard: ShardId) {
+    rows.delete(&last_change_key(shard));
 }
 
 /// A range of keys: from the first to before the second.
@@ -336,64 +406,4 @@ pub(crate) fn successor(key: &[u8]) -> Bytes {
     next.put_slice(key);
     next.put_u8(0);
     next.freeze()
-}
-
-/// A chunk of a shard ends at so many bytes. A single larger row travels alone.
-pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
-/// A chunk ends at so many rows. This bounds the memory for small rows.
-const CHUNK_ROWS: usize = 4096;
-
-/// The bytes that a row counts.
-pub(crate) fn weight((key, value): &Row) -> usize {
-    key.len() + value.len()
-}
-
-/// The next chunk of a shard's rows after `after`; empty after the last one.
-pub(crate) fn chunk(rows: &dyn Read, shard: ShardId, shard_count: u32, after: Option<&Bytes>) -> Vec<Row> {
-    let mut chunk: Vec<Row> = Vec::new();
-    let mut bytes = 0;
-    let from = after.map(|last| successor(last));
-    for (start, end) in pushed_ranges(shard, shard_count) {
-        let start = from.as_ref().map_or_else(|| start.clone(), |from| from.clone().max(start.clone()));
-        if start >= end || bytes >= CHUNK_BYTES || chunk.len() >= CHUNK_ROWS {
-            continue;
-        }
-        let limit = ScanLimit { rows: CHUNK_ROWS - chunk.len(), bytes: CHUNK_BYTES - bytes };
-        let page = rows.scan(&start, Some(&end), limit);
-        bytes += page.iter().map(weight).sum::<usize>();
-        chunk.extend(page);
-    }
-    // A scan stops *after* the row that reaches the limit.
-    if bytes > CHUNK_BYTES && chunk.len() > 1 {
-        chunk.pop();
-    }
-    chunk
-}
-
-/// `cursor`, advanced by `rows`. The hash rolls over rows, so it does not depend on how they were
-/// cut into chunks.
-pub(crate) fn advance(mut cursor: Cursor, rows: &[Row]) -> Cursor {
-    use xxhash_rust::xxh3::xxh3_64_with_seed;
-    for (key, value) in rows {
-        let before = cursor.hash ^ (key.len() as u64).rotate_left(32);
-        cursor.hash = xxh3_64_with_seed(value, xxh3_64_with_seed(key, before));
-        // The receiver counts, too: a push begins with its cursor.
-        cursor.rows = cursor.rows.wrapping_add(1);
-    }
-    if let Some((last, _)) = rows.last() {
-        cursor.last = Some(last.clone());
-    }
-    cursor
-}
-
-/// Whether `rows` ascend, are after `after`, and belong to the shard: a sender must not write
-/// elsewhere.
-pub(crate) fn continues(shard: ShardId, shard_count: u32, after: &Cursor, rows: &[Row]) -> bool {
-    let ranges = pushed_ranges(shard, shard_count);
-    let mut before = after.last.as_deref();
-    rows.iter().all(|(key, _)| {
-        let ascends = before.is_none_or(|before| before < &key[..]);
-        before = Some(key);
-        ascends && ranges.iter().any(|(start, end)| start <= key && key < end)
-    })
 }

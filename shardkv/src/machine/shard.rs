@@ -7,19 +7,19 @@
 //! | state | serves | leaves by |
 //! |---|---|---|
 //! | `Absent` | `WrongGroup` | Adopt, mine now: nobody ever owned it -> `Serving`; else -> `Awaiting` |
-//! | `Awaiting` | `NotReady` | Install chunks, then Activate -> `Serving`; Adopt, not mine any more -> `Absent` |
+//! | `Awaiting` | `NotReady` | Installs, then Activate -> `Serving`; Adopt, not mine any more -> `Absent` |
 //! | `Serving` | yes | Adopt, another's now -> `Leaving`; nobody's -> `Parked` |
 //! | `Leaving` | yes | Seal -> `Handing`; Adopt, mine again -> `Serving`, another's -> `Leaving`, nobody's -> `Parked` |
 //! | `Handing` | `WrongGroup`; rows frozen | Release -> `Absent`, rows dropped; Reopen -> what the newest Adopt wants |
 //! | `Parked` | `NotReady`; rows frozen | Adopt, mine now -> `Serving`; another's -> `Leaving` |
 //!
-//! Adopting waits for nothing (correctness rule 36). The holder *pushes*: its leader asks the new
-//! owner, and seals the shard only after the new owner says that it awaits the shard. Then the leader
-//! sends rows in chunks, each after the cursor that the receiver has reached. At the end it sends
-//! Activate. The receiver gives one of these answers to move m of a shard:
+//! Adopting waits for nothing (correctness rule 36). The holder *pushes*, and serves meanwhile: its
+//! leader sends rows, then the changes that were made since, each after the cursor that the receiver
+//! has reached. Seal names the few changes that are still missing, and freezes the shard. Activate
+//! carries them. The receiver gives one of these answers to move m of a shard:
 //!
 //! - it has not reached configuration m yet: `NotReady`;
-//! - it awaits the shard for move m: its cursor;
+//! - it awaits the shard for move m: its cursor and its counters;
 //! - it took the shard by move m or a later one: "done". Only this permits Release(m);
 //! - it will never take move m, because it lost the assignment first: "refused". Only this permits
 //!   Reopen(m).
@@ -39,7 +39,7 @@
 //! Left out on purpose: sending, rows, and time (`push`, `moves`, `mover`).
 
 use clerk::api::config::{Assignment, Place};
-use clerk::api::push::Cursor;
+use clerk::api::push::{Cursor, End};
 use clerk::api::{ConfigNum, Digest, GroupId};
 use serde::{Deserialize, Serialize};
 
@@ -56,14 +56,14 @@ pub enum ShardState {
     },
     /// Owned and served.
     Serving,
-    /// Served here until the new owner is ready to receive the rows.
+    /// Served here until the new owner has nearly all rows.
     Leaving {
         /// The new owner.
         to: GroupId,
         /// The move.
         num: ConfigNum,
     },
-    /// Frozen, and being pushed to its new owner.
+    /// Frozen, until its new owner has all rows.
     Handing {
         /// The new owner.
         to: GroupId,
@@ -213,7 +213,7 @@ pub struct Here<'a> {
     pub state: ShardState,
     /// The newest move by which this group took it.
     pub taken: Option<ConfigNum>,
-    /// How far its rows have arrived.
+    /// How far its copy is.
     pub cursor: &'a Cursor,
     /// The configuration that the group adopted last.
     pub adopted: Option<ConfigNum>,
@@ -249,7 +249,7 @@ fn push(here: Here<'_>, config: Place) -> Push {
     }
 }
 
-/// The verdict on an Install, an Offer, or a query for the cursor.
+/// The verdict on an Install, or on an Offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Install {
     /// The group has not reached the move yet: `NotReady`.
@@ -260,9 +260,9 @@ pub enum Install {
     Done,
     /// It will never be taken: the sender may reopen.
     Refused,
-    /// Awaited, but the rows do not continue the rows that are here: the answer is the cursor.
+    /// Awaited, but the rows do not continue the copy that is here: the answer is the cursor.
     Elsewhere,
-    /// Awaited, and the rows continue the rows that are here.
+    /// Awaited, and the rows continue the copy that is here.
     Accept,
 }
 
@@ -289,21 +289,25 @@ pub enum Activate {
     Done,
     /// It will never be taken: the sender may reopen.
     Refused,
+    /// Awaited, but the rows do not continue the copy that is here: the answer is the cursor.
+    Elsewhere,
     /// All rows are here: serve.
     Serve,
-    /// Awaited, but the rows here are not the sender's. A sender sends Activate only when the
-    /// cursor is at the end of its rows, so this is a bug somewhere: drop the rows and start over.
+    /// Awaited, but these are not the sender's rows. A sender sends Activate only with all rows that
+    /// are missing after the cursor, so this is a bug somewhere: drop the rows and start over.
     Wipe,
 }
 
-/// Judges an Activate for (`config`, this shard) of a sender whose rows make the cursor `end`.
-pub fn activate(here: Here<'_>, config: Place, end: &Cursor) -> Activate {
+/// Judges an Activate for (`config`, this shard) that continues `after`. With its rows the shard
+/// here has the counters `counted`, and the sender's has `end`.
+pub fn activate(here: Here<'_>, config: Place, after: &Cursor, counted: End, end: End) -> Activate {
     match push(here, config) {
         Push::Early => Activate::Early,
         Push::OtherHistory => Activate::OtherHistory,
         Push::Done => Activate::Done,
         Push::Refused => Activate::Refused,
-        Push::Awaited if here.cursor == end => Activate::Serve,
+        Push::Awaited if after != here.cursor => Activate::Elsewhere,
+        Push::Awaited if counted == end => Activate::Serve,
         Push::Awaited => Activate::Wipe,
     }
 }
@@ -313,10 +317,12 @@ pub fn begun(is_mine: bool) -> ShardState {
     if is_mine { ShardState::Serving } else { ShardState::Absent }
 }
 
-/// The state after Seal(`num`). Only a shard that leaves by that move stops being served.
-pub fn seal(state: ShardState, num: ConfigNum) -> Option<ShardState> {
+/// The state after Seal(`num`), which names the changes up to entry `upto`. Only a shard that leaves
+/// by that move stops being served, and only if no later entry changed it: `last` is the last one.
+pub fn seal(state: ShardState, num: ConfigNum, last: u64, upto: u64) -> Option<ShardState> {
+    let is_named = last <= upto || base::mutant!("seal-ignores-last-change");
     match state {
-        ShardState::Leaving { to, num: leaving } if leaving == num => {
+        ShardState::Leaving { to, num: leaving } if leaving == num && is_named => {
             Some(ShardState::Handing { to, num, next: Next::Unchanged })
         }
         _ => None,

@@ -12,17 +12,19 @@ use base::socket::Reservation;
 use bytes::Bytes;
 use clerk::api::config::{Assignment, Config, Params, Sealed, shard_of};
 use clerk::api::kv::{KvRefusal, KvReply, Write};
-use clerk::api::push::{Cursor, PushReply};
+use clerk::api::push::{Change, Copied, Cursor, End, Pos, PushReply, Reach};
 use clerk::api::{ConfigNum, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::sessions::Sessions;
 use raft::rsm::{MapRows, StateMachine};
-use raft::storage::{Read, Row};
+use raft::storage::{APPLIED_KEY, Applied, Read, ScanLimit};
 use raft::types::EntryId;
 
 use super::Machine;
+use crate::machine::changes::Limits;
 use crate::machine::command::{Command, Outcome, Query};
-use crate::machine::rows;
+use crate::machine::rows::Frozen;
 use crate::machine::shard::{Next, ShardState};
+use crate::machine::{copy, rows};
 
 type Reply = Result<KvReply, KvRefusal>;
 
@@ -30,6 +32,8 @@ const PARAMS: Params = Params { shard_count: 2, key_bytes_max: 16, value_bytes_m
 const KEY: u64 = 7;
 const A: GroupId = GroupId(1);
 const B: GroupId = GroupId(2);
+
+const ALL: ScanLimit = ScanLimit { rows: usize::MAX, bytes: usize::MAX };
 
 type PushVerdict = Result<PushReply, KvRefusal>;
 
@@ -109,6 +113,13 @@ impl Group {
         Self { machine: Machine::new(id), rows: MapRows::default(), index: 0, params }
     }
 
+    /// A group whose data has its name, with other limits for its memory of changes.
+    fn with_limits(id: GroupId, params: Params, limits: Limits) -> Self {
+        let mut group = Self { machine: Machine::with_limits(id, limits), ..Self::unnamed(id, params) };
+        group.apply(Command::Init { incarnation: life(id) });
+        group
+    }
+
     fn apply(&mut self, command: Command) -> Outcome {
         self.index += 1;
         self.machine.apply(&mut self.rows, EntryId::new(1, self.index), command)
@@ -176,8 +187,21 @@ impl Group {
     }
 
     /// The rows that travel with a shard.
-    fn pushed(&self, shard: ShardId) -> Vec<Row> {
-        rows::chunk(&self.rows, shard, self.params.shard_count, None)
+    fn pushed(&self, shard: ShardId) -> Vec<Change> {
+        copy::chunk(&self.rows, shard, self.params.shard_count, &Reach::Start, ALL).0
+    }
+
+    /// The counters of a shard.
+    fn end(&self, shard: ShardId) -> End {
+        copy::end(&self.rows, shard, self.params.shard_count, false)
+    }
+
+    /// The rows with the one that says what was applied.
+    fn table(&self) -> MapRows {
+        let mut table = self.rows.clone();
+        let applied = Applied { id: EntryId::new(1, self.index), ..Applied::default() };
+        table.0.insert(Bytes::from_static(APPLIED_KEY), base::codec::encode(&applied));
+        table
     }
 
     /// A machine that loads the same rows must know the same: caches are derived.
@@ -200,16 +224,26 @@ impl Group {
     }
 }
 
-fn install(shard: ShardId, config: &Sealed, after: &Cursor, rows: &[Row]) -> Command {
-    Command::Install { shard, config: config.place(), after: after.clone(), rows: rows.to_vec() }
+/// The cursor after these first rows.
+fn cursor_after(rows: &[Change]) -> Cursor {
+    let Some((last, _)) = rows.last() else { return Cursor::default() };
+    Cursor { reach: Reach::Key(last.clone()), pos: Pos::end_of(100) }
 }
 
-fn activate(shard: ShardId, config: &Sealed, end: &Cursor) -> Command {
-    Command::Activate { shard, config: config.place(), end: end.clone() }
+/// Adds rows to the copy; none: only moves the cursor.
+fn install(shard: ShardId, config: &Sealed, after: &Cursor, rows: &[Change]) -> Command {
+    let to = if rows.is_empty() { Cursor { reach: Reach::End, ..after.clone() } } else { cursor_after(rows) };
+    Command::Install { shard, config: config.place(), after: after.clone(), to, rows: rows.to_vec() }
 }
 
+fn activate(shard: ShardId, config: &Sealed, after: &Cursor, end: End) -> Command {
+    Command::Activate { shard, config: config.place(), after: after.clone(), rows: Vec::new(), end }
+}
+
+/// Seals a shard that nobody changes.
 fn seal(shard: ShardId, num: u64) -> Command {
-    Command::Seal { shard, num: ConfigNum(num) }
+    let frozen = Frozen { from: Pos::end_of(100), upto: 100, keys: Vec::new() };
+    Command::Seal { shard, num: ConfigNum(num), frozen }
 }
 
 fn release(shard: ShardId, num: u64) -> Command {
@@ -220,8 +254,13 @@ fn reopen(shard: ShardId, num: u64) -> Command {
     Command::Reopen { shard, num: ConfigNum(num) }
 }
 
-fn at_cursor(num: u64, cursor: &Cursor) -> PushVerdict {
-    Ok(PushReply::Cursor { num: ConfigNum(num), cursor: cursor.clone() })
+/// The cursor in an answer.
+#[track_caller]
+fn cursor_in(verdict: PushVerdict, num: u64) -> Cursor {
+    match verdict {
+        Ok(PushReply::Copied { num: of, copied, .. }) if of == ConfigNum(num) => copied.cursor,
+        other => panic!("no cursor: {other:?}"),
+    }
 }
 
 fn done(num: u64) -> PushVerdict {

@@ -14,7 +14,7 @@ use base::clock;
 use bytes::Bytes;
 use clerk::api::config::{AddressBook, Assignment, Config, Params, Place, Registered, Sealed};
 use clerk::api::ctrl::{CtrlRefusal, CtrlReply, CtrlRequest, News};
-use clerk::api::push::Cursor;
+use clerk::api::push::{Cursor, End, Reach};
 use clerk::api::status::{KvStatus, ShardPhase};
 use clerk::api::{Digest, Incarnation, Seq, SessionId, Ticket, Version};
 use clerk::connection::CallError;
@@ -27,7 +27,8 @@ use raft::transport::{Transport, mailbox};
 use raft::types::Membership;
 
 use super::*;
-use crate::leader::push::IN_FLIGHT_BYTES_MAX;
+use crate::leader::receiver::IN_FLIGHT_BYTES_MAX;
+use crate::machine::copy;
 
 const KEY: u64 = 7;
 const A: GroupId = GroupId(101);
@@ -64,6 +65,8 @@ struct World {
     disks: Mutex<BTreeMap<GroupId, MemoryDisk>>,
     /// Whether the disks of group A are nearly full.
     full: watch::Sender<bool>,
+    /// The limit of moves.
+    move_rate: Mutex<Option<u32>>,
     configs: watch::Sender<Vec<Sealed>>,
     /// What the controller says of groups.
     book: Mutex<AddressBook>,
@@ -154,6 +157,7 @@ impl World {
             connection: Arc::clone(self) as Arc<dyn Connection>,
             seed: 7 + self.starts.fetch_add(1, Ordering::Relaxed),
             facts: Facts::default(),
+            sizes: Sizes::USUAL,
         };
         let service = Arc::new(Service::new(replica, standing, settings));
         self.groups.lock().expect("no panic").insert(group, service);
@@ -245,7 +249,7 @@ impl World {
             return Ok(Err(KvRefusal::NotLeader { hint }));
         }
         let bytes = match &request {
-            PushRequest::Install { rows, .. } => rows.iter().map(rows::weight).sum(),
+            PushRequest::Install { rows, .. } => rows.iter().map(copy::weight).sum(),
             _ => 0,
         };
         let lost = self.installs(|installs| {
@@ -350,7 +354,8 @@ impl Connection for World {
                     None => {
                         let configs = self.watch(after).await;
                         let (newest, book) = (self.newest(), book());
-                        Ok(CtrlReply::Configs(Box::new(News { configs, newest, book })))
+                        let move_rate = *self.move_rate.lock().expect("no panic");
+                        Ok(CtrlReply::Configs(Box::new(News { configs, newest, book, move_rate })))
                     }
                 },
                 other => panic!("a group never asks {other:?}"),

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use clerk::api::placement::WEIGHT_MAX;
+use clerk::api::placement::{MOVE_RATE_MAX, WEIGHT_MAX};
 use clerk::api::{Address, GroupId, ShardId};
 
 use super::group;
@@ -136,6 +136,28 @@ pub(crate) struct DeclareLost {
     pub(crate) accept_data_loss: bool,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MoveRate {
+    /// MiB a second, or `none`.
+    pub(crate) rate: Rate,
+}
+
+/// A limit of moves, in MiB a second, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) Option<u32>);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "none" => Ok(Self(None)),
+            Ok(mib) if (1..=MOVE_RATE_MAX).contains(&mib) => Ok(Self(Some(mib))),
+            _ => Err(format!("`{text}`: a rate is 1 to {MOVE_RATE_MAX} MiB a second, or none")),
+        }
+    }
 }
 
 /// A group that joins, with its servers if they were named.

@@ -35,6 +35,7 @@ pub(super) fn placement_document(placement: &Placement) -> Value {
         "version": placement.version,
         "weights": weights.collect::<serde_json::Map<_, _>>(),
         "pins": pins.collect::<serde_json::Map<_, _>>(),
+        "move_rate": placement.move_rate,
     })
 }
 
@@ -44,11 +45,19 @@ pub(super) fn weight(survey: &Survey, group: GroupId) -> Option<u32> {
     Some(placement.weight(group))
 }
 
-/// The pinned shards, if there are some.
-pub(super) fn pinned(survey: &Survey) -> String {
-    let pins = survey.placement.iter().flat_map(|placement| &placement.pins);
-    let pins: Vec<String> = pins.map(|(shard, group)| format!("{shard} to group {group}")).collect();
-    if pins.is_empty() { String::new() } else { format!("\npinned: shard {}\n", pins.join(", ")) }
+/// The pinned shards and the limit of moves, if there are some.
+pub(super) fn wishes(survey: &Survey) -> String {
+    let Some(placement) = &survey.placement else { return String::new() };
+    let mut text = String::new();
+    let pins: Vec<String> =
+        placement.pins.iter().map(|(shard, group)| format!("{shard} to group {group}")).collect();
+    if !pins.is_empty() {
+        let _ = writeln!(text, "\npinned: shard {}", pins.join(", "));
+    }
+    if let Some(mib) = placement.move_rate {
+        let _ = writeln!(text, "\neach group sends at most {mib} MiB a second of shards that move");
+    }
+    text
 }
 
 /// The shards that clients ask most for, if they ask for any.
@@ -118,6 +127,7 @@ mod tests {
             rows: 10,
             bytes: 100,
             progress: Some(4),
+            copy: None,
             load: ShardLoad { reads: 5, writes: 6, bytes: 700 },
         };
         let expected = json!({
@@ -131,7 +141,7 @@ mod tests {
     fn weights_and_pins_have_the_shape_of_the_contract() {
         let pins = [(ShardId(7), GroupId(102))].into();
         let placement = Placement { version: 3, pins, ..Placement::default() }.weighed(GroupId(101), 0);
-        let expected = json!({"version": 3, "weights": {"101": 0}, "pins": {"7": 102}});
+        let expected = json!({"version": 3, "weights": {"101": 0}, "pins": {"7": 102}, "move_rate": null});
         assert_eq!(placement_document(&placement), expected);
     }
 

@@ -269,7 +269,7 @@ impl Lab {
     /// On real processes.
     pub fn cluster(&self, shards: u32, config: Config) -> anyhow::Result<Cluster> {
         let params = Params { shard_count: shards, ..Params::default() };
-        let shape = Shape { params, raft: config, disks: Temper::Steady };
+        let shape = Shape::usual(params, config, Temper::Steady);
         let simulated = Simulated::new(self.world()?, shape, self.net());
         let cluster = simulated.cluster.clone();
         *lock(&self.shared.ground) = Some(Arc::new(simulated));
@@ -302,7 +302,7 @@ impl Lab {
             None => Arc::new(Processes::new(timers, value_bytes_max)),
             Some(world) => {
                 let params = Params { shard_count: setup.shards, value_bytes_max, ..Params::default() };
-                let shape = Shape { params, raft: timers.config(), disks: Temper::Steady };
+                let shape = Shape::usual(params, timers.config(), Temper::Steady);
                 Arc::new(Simulated::new(world, shape, self.net()))
             }
         };

@@ -216,7 +216,7 @@ impl Boot<'_> {
     }
 
     async fn kv(self, group: GroupId, parts: Parts, inbox: Inbox) -> Result<Running, String> {
-        let machine = Machine::new(group);
+        let machine = Machine::with_limits(group, self.cluster.shape.memory);
         let standing = machine.standing();
         let replica = Self::replica(parts, machine).await?;
         let settings = shardkv::service::Settings {
@@ -226,6 +226,7 @@ impl Boot<'_> {
             connection: self.connection(),
             seed: self.seed,
             facts: host::Facts::default(),
+            sizes: self.cluster.shape.sizes,
         };
         let service = shardkv::service::Service::new(replica.clone(), standing.clone(), settings);
         Ok(self.running(replica, Some(standing), inbox, service, |service, request| {

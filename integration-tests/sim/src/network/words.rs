@@ -9,7 +9,7 @@
 use clerk::api::config::Config;
 use clerk::api::ctrl::{Change, CtrlRefusal, CtrlReply, CtrlRequest};
 use clerk::api::kv::{KvRefusal, KvReply, KvRequest, Write};
-use clerk::api::push::{Cursor, PushReply, PushRequest};
+use clerk::api::push::{Copied, Cursor, Pos, PushReply, PushRequest, Reach};
 use clerk::api::{Address, Ticket};
 use raft::core::message::{Body, Chunk, Message, Verdict};
 use raft::types::{Entry, EntryId, Index};
@@ -169,10 +169,14 @@ fn with_ticket(ticket: Option<Ticket>) -> String {
 }
 
 fn cursor_text(cursor: &Cursor) -> String {
-    match &cursor.last {
-        None => "from the start".to_owned(),
-        Some(last) => format!("after the first {} ({})", cursor.rows, shown(last)),
-    }
+    let upto = match &cursor.reach {
+        Reach::Start => return "the start".to_owned(),
+        Reach::Key(last) => format!("rows up to {}", shown(last)),
+        Reach::End => "all rows".to_owned(),
+    };
+    let Pos { index, change } = cursor.pos;
+    let within = if change == u32::MAX { String::new() } else { format!(", change {change}") };
+    format!("{upto} as of entry {index}{within}")
 }
 
 fn change(key: &[u8], write: &Write) -> String {
@@ -238,19 +242,17 @@ fn kv_reply(reply: &KvReply) -> String {
 fn push(request: &PushRequest) -> String {
     let num = request.config().num;
     match request {
-        PushRequest::Install { shard, from, rows, .. } if rows.is_empty() => {
-            format!("how much of shard {shard} from group {from} is there? (config {num})")
+        PushRequest::Install { shard, from, to, rows, .. } => {
+            let (rows, to) = (rows.len(), cursor_text(to));
+            format!("shard {shard} from group {from}: {rows} rows, now {to} (config {num})")
         }
-        PushRequest::Install { shard, from, after, rows, .. } => format!(
-            "shard {shard} from group {from}: {} rows {} (config {num})",
-            rows.len(),
-            cursor_text(after)
-        ),
-        PushRequest::Offer { shard, from, .. } => format!("group {from} offers shard {shard}"),
-        PushRequest::Activate { shard, from, end, .. } => {
+        PushRequest::Offer { shard, from, .. } => {
+            format!("group {from} offers shard {shard} (config {num})")
+        }
+        PushRequest::Activate { shard, from, rows, end, .. } => {
+            let (last, all) = (rows.len(), end.rows);
             format!(
-                "shard {shard} from group {from} is complete with {} rows: serve it (config {num})",
-                end.rows
+                "shard {shard} from group {from}: the last {last} rows; serve its {all} keys (config {num})"
             )
         }
     }
@@ -258,7 +260,9 @@ fn push(request: &PushRequest) -> String {
 
 fn push_reply(reply: &PushReply) -> String {
     match reply {
-        PushReply::Cursor { num, cursor } => format!("has {} rows (config {num})", cursor.rows),
+        PushReply::Copied { num, copied: Copied { cursor, rows, .. }, .. } => {
+            format!("has {}: {rows} keys (config {num})", cursor_text(cursor))
+        }
         PushReply::Done { num } => format!("done (config {num})"),
         PushReply::Refused { num } => format!("refused (config {num})"),
     }
@@ -313,6 +317,7 @@ fn change_text(change: &Change) -> String {
         Change::Arrange { made_from, moves, .. } => {
             format!("{} moves planned from config {}", moves.len(), made_from.num)
         }
+        Change::MoveRate { mib } => format!("moves at {mib:?} MiB/s"),
         Change::DeclareLost { shards, .. } => {
             format!("shards {} are lost", listed(shards.iter().map(ToString::to_string).collect()))
         }

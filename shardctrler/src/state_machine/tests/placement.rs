@@ -158,3 +158,22 @@ fn shards_that_are_declared_lost_keep_their_owners() {
     changed(cluster.change(join([103])));
     assert!(cluster.newest().0.lost.is_empty(), "the next configuration begins nothing anew");
 }
+
+/// Rule 145.
+#[test]
+fn a_limit_of_moves_makes_no_configuration() {
+    let mut cluster = Cluster::of(4);
+    let limited = |cluster: &mut Cluster, mib| {
+        assert_eq!(changed(cluster.change(Change::MoveRate { mib })), (0, vec![]));
+        match cluster.query(Query::History { after: None }) {
+            Ok(CtrlReply::Configs(news)) => (news.move_rate, cluster.placement().version),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(limited(&mut cluster, Some(20)), (Some(20), 1));
+    assert_eq!(limited(&mut cluster, Some(20)), (Some(20), 1), "twice is harmless");
+    assert_eq!(limited(&mut cluster, None), (None, 2));
+    let check = |mib| crate::change::check(&Change::MoveRate { mib });
+    assert_eq!(check(Some(0)), Err(CtrlRefusal::InvalidRate { mib: 0, limit: 100_000 }));
+    assert!(check(Some(100_001)).is_err() && check(Some(1)).is_ok() && check(None).is_ok());
+}

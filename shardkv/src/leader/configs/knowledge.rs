@@ -26,6 +26,8 @@ pub(crate) struct Knowledge {
     pub(super) first: ConfigNum,
     /// The newest addresses.
     pub(crate) book: Arc<AddressBook>,
+    /// MiB a second that this group may send of shards that move; none: no limit.
+    pub(crate) move_rate: Option<u32>,
     /// How the group's history compares with the controllers'.
     pub(crate) history: History,
     /// The incarnation that the cluster knows for the group, and the one that is here, if they

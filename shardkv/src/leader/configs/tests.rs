@@ -115,7 +115,12 @@ impl Connection for Controllers {
                 clock::sleep(Duration::from_secs(2)).await;
             }
             let (configs, newest) = (news, ConfigNum(newest));
-            Ok(Ok(CtrlReply::Configs(Box::new(News { configs, newest, book: AddressBook::default() }))))
+            Ok(Ok(CtrlReply::Configs(Box::new(News {
+                configs,
+                newest,
+                book: AddressBook::default(),
+                move_rate: None,
+            }))))
         })
     }
 }

@@ -1,11 +1,11 @@
 use base::codec;
 use bytes::Bytes;
 use clerk::api::config::{Params, shard_of};
-use clerk::api::push::Cursor;
+use clerk::api::push::{Change, Cursor, Pos, Reach};
 use clerk::api::{ShardId, Version};
 use raft::storage::Row;
 
-use super::{chunk, cursor};
+use super::{cursor, last};
 use crate::machine::rows::{self, Meta};
 
 const PARAMS: Params = Params { shard_count: 2, key_bytes_max: 16, value_bytes_max: 32, sessions_max: 3 };
@@ -15,8 +15,13 @@ fn shard() -> ShardId {
 }
 
 fn judged(key: &[u8], value: &[u8]) -> Result<(), String> {
-    let row = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-    chunk(shard(), PARAMS, &Cursor::default(), &[row])
+    let row = (Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)));
+    last(shard(), PARAMS, &[row])
+}
+
+/// The same as changes.
+fn changes(rows: &[Row]) -> Vec<Change> {
+    rows.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
 }
 
 fn meta_key() -> Vec<u8> {
@@ -53,13 +58,13 @@ fn good() -> Vec<Row> {
 fn rows_that_the_product_writes_are_taken() {
     let good = good();
     assert_eq!(good.len(), 6, "meta, counter, two sessions, a refusal, a value: {good:?}");
-    assert_eq!(chunk(shard(), PARAMS, &Cursor::default(), &good), Ok(()));
+    assert_eq!(last(shard(), PARAMS, &changes(&good)), Ok(()));
 }
 
 #[test]
 fn rows_of_a_shard_that_does_not_exist_are_refused() {
     for shard in [PARAMS.shard_count, u32::MAX] {
-        assert!(chunk(ShardId(shard), PARAMS, &Cursor::default(), &good()).is_err(), "shard {shard}");
+        assert!(last(ShardId(shard), PARAMS, &changes(&good())).is_err(), "shard {shard}");
     }
 }
 
@@ -123,9 +128,30 @@ fn a_reply_that_nests_ends_nothing() {
     assert!(crate::machine::kv::Recorded::check(&reply).is_err());
 }
 
+/// A late repeat of rows that move nothing would put them over newer ones.
+#[test]
+fn a_chunk_moves_the_cursor_forward_or_starts_over() {
+    let at = |key: u8, pos: u64| Cursor {
+        reach: Reach::Key(Bytes::copy_from_slice(&[key])),
+        pos: Pos::end_of(pos),
+    };
+    let moves = |after: &Cursor, to: &Cursor| super::chunk(shard(), PARAMS, after, to, &[]).is_ok();
+    let (start, end) = (Cursor::default(), Cursor { reach: Reach::End, pos: Pos::end_of(9) });
+    for (after, to) in
+        [(&start, &at(1, 5)), (&at(1, 5), &at(2, 5)), (&at(1, 5), &at(1, 6)), (&at(1, 5), &end)]
+    {
+        assert!(moves(after, to) && !moves(after, after), "{after:?} {to:?}");
+        assert!(moves(to, &start) && (*after == start || !moves(to, after)), "{after:?} {to:?}");
+    }
+    assert!(!moves(&at(1, 5), &at(2, 4)) && !moves(&at(2, 4), &at(1, 5)), "forward and back");
+    assert!(!moves(&at(1, 5), &Cursor { pos: Pos::end_of(6), ..Cursor::default() }), "rows of no copy");
+    let row = [(rows::value_key(b"k"), Some(value_row(1, b"v")))];
+    assert!(super::chunk(shard(), PARAMS, &at(1, 5), &start, &row).is_err(), "rows of a copy that starts");
+}
+
 #[test]
 fn a_cursor_is_no_longer_than_a_key() {
-    let at = |bytes: usize| Cursor { last: Some(vec![0; bytes].into()), ..Cursor::default() };
+    let at = |bytes: usize| Cursor { reach: Reach::Key(vec![0; bytes].into()), ..Cursor::default() };
     assert_eq!(cursor(&Cursor::default(), PARAMS), Ok(()));
     assert_eq!(cursor(&at(19), PARAMS), Ok(()));
     assert!(cursor(&at(1 << 20), PARAMS).is_err());
@@ -183,7 +209,7 @@ fn a_row_that_went_bad_anywhere_is_refused_or_can_be_read() {
                 let mut rows = good();
                 let (key, value) = &mut rows[row];
                 *(if in_key { key } else { value }) = bad;
-                match chunk(shard(), PARAMS, &Cursor::default(), &rows) {
+                match last(shard(), PARAMS, &changes(&rows)) {
                     Ok(()) => {
                         read_back(&rows);
                         taken += 1;

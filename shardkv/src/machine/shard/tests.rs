@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use clerk::api::config::{Assignment, Place};
-use clerk::api::push::Cursor;
-use clerk::api::{ConfigNum, Digest, GroupId};
+use clerk::api::push::{Cursor, End, Pos, Reach};
+use clerk::api::{ConfigNum, Digest, GroupId, Version};
 
 use super::ShardState::{Absent, Awaiting, Handing, Leaving, Parked, Serving};
 use super::{
@@ -38,8 +38,12 @@ fn place(num: u64) -> Place {
 }
 
 fn cursor(rows: u64) -> Cursor {
-    let last = (rows > 0).then(|| Bytes::from(vec![rows as u8]));
-    Cursor { last, rows, hash: rows * 7 }
+    let reach = if rows > 0 { Reach::Key(Bytes::from(vec![rows as u8])) } else { Reach::Start };
+    Cursor { reach, pos: Pos::end_of(rows * 7) }
+}
+
+fn end(rows: u64) -> End {
+    End { rows, bytes: rows * 10, ..End::default() }
 }
 
 #[test]
@@ -114,7 +118,7 @@ fn judged(state: ShardState, taken: Option<u64>, adopted: Option<u64>, config: P
     let digest = Some(place(config.num.0).digest);
     let (taken, adopted) = (taken.map(ConfigNum), adopted.map(ConfigNum));
     let here = Here { state, taken, cursor: &here, adopted, digest };
-    (install(here, config, &cursor(3)), activate(here, config, &cursor(3)))
+    (install(here, config, &cursor(3)), activate(here, config, &cursor(3), end(3), end(3)))
 }
 
 #[test]
@@ -163,7 +167,8 @@ fn a_push_of_another_history_is_neither_taken_nor_done_nor_refused() {
                     digest,
                 };
                 assert_eq!(install(here, place(5), &nothing), Install::OtherHistory, "{state:?}");
-                assert_eq!(activate(here, place(5), &nothing), Activate::OtherHistory, "{state:?}");
+                let judged = activate(here, place(5), &nothing, end(0), end(0));
+                assert_eq!(judged, Activate::OtherHistory, "{state:?}");
             }
             // Who is not there yet cannot know.
             let here = Here { state, taken: None, cursor: &nothing, adopted: Some(num(4)), digest };
@@ -181,12 +186,17 @@ fn rows_are_taken_only_where_they_continue_and_served_only_when_all_are_there() 
         Cursor::default(),
         cursor(2),
         cursor(4),
-        Cursor { hash: 1, ..cursor(3) },
-        Cursor { rows: 4, ..cursor(3) },
-        Cursor { last: None, ..cursor(3) },
+        Cursor { pos: Pos::end_of(20), ..cursor(3) },
+        Cursor { pos: Pos { index: 21, change: 1 }, ..cursor(3) },
+        Cursor { reach: Reach::End, ..cursor(3) },
+        Cursor { reach: Reach::Start, ..cursor(3) },
     ] {
         assert_eq!(install(here, place(5), &other), Install::Elsewhere);
-        assert_eq!(activate(here, place(5), &other), Activate::Wipe);
+        assert_eq!(activate(here, place(5), &other, end(3), end(3)), Activate::Elsewhere);
+    }
+    let floor = End { floor: Version(1), ..end(3) };
+    for counted in [end(2), floor, End { bytes: 1, ..end(3) }] {
+        assert_eq!(activate(here, place(5), &mine, counted, end(3)), Activate::Wipe);
     }
 }
 
@@ -199,7 +209,8 @@ fn a_move_is_sealed_released_and_reopened_only_in_its_state_and_by_its_number() 
                 Leaving { .. } if exact => Some(handing(Next::Unchanged)),
                 _ => None,
             };
-            assert_eq!(seal(state, num(asked)), sealed, "{state:?}");
+            assert_eq!(seal(state, num(asked), 8, 8), sealed, "{state:?}");
+            assert_eq!(seal(state, num(asked), 8, 7), None, "a change that it does not name: {state:?}");
             let (released, reopened) = match state {
                 Handing { next, .. } if exact => match next {
                     Next::Unchanged => (Some(Absent), Some(Leaving { to: OTHER, num: num(5) })),

@@ -142,7 +142,7 @@ fn commands_and_rows_of_level_1_mean_what_they_meant() {
     assert_eq!(a.machine.incarnation, Some(life(A)));
     assert_eq!(a.get(&key_in(ShardId(1), 0)), value("others", 2));
     assert_eq!(b.state(S), awaiting(2));
-    assert_eq!(rows::cursor(&b.rows, S).rows, 1);
+    assert_eq!(rows::copied(&b.rows, S).cursor, cursor_after(&a.pushed(S)[..1]));
     // The history goes on.
     let third = history(PARAMS, &[&[Some(A), Some(A)], &[Some(B), Some(A)], &[Some(A), Some(A)]]).remove(3);
     a.apply(release(S, 2));

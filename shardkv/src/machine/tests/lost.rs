@@ -96,10 +96,10 @@ fn an_older_move_is_told_done_so_the_old_life_never_returns_beside_the_new_one()
     assert_eq!(b.write(&key_in(S, 0), put("new")), written((3 << 32) + 1));
     // A returns, and asks for its move: it must not take the shard back.
     let rows = a.pushed(S);
-    let end = rows::advance(Cursor::default(), &rows);
+    let (end, counts) = (cursor_after(&rows), a.end(S));
     assert_eq!(b.ask(S, &configs[2]), done(2));
     assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push(), done(2));
-    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &end, counts)).push(), done(2));
     assert_eq!(a.apply(release(S, 2)), Outcome::Changed(true));
     assert!(a.adopt(&lost));
     assert_eq!(a.state(S), ShardState::Absent);

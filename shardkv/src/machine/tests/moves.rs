@@ -21,11 +21,11 @@ fn carry(from: &mut Group, to: &mut Group, config: &Sealed) {
     let num = config.num.0;
     from.apply(seal(S, num));
     let rows = from.pushed(S);
-    let end = rows::advance(Cursor::default(), &rows);
+    let at = cursor_after(&rows);
     if !rows.is_empty() {
-        assert_eq!(to.apply(install(S, config, &Cursor::default(), &rows)).push(), at_cursor(num, &end));
+        assert_eq!(cursor_in(to.apply(install(S, config, &Cursor::default(), &rows)).push(), num), at);
     }
-    assert_eq!(to.apply(activate(S, config, &end)).push(), done(num));
+    assert_eq!(to.apply(activate(S, config, &at, from.end(S))).push(), done(num));
     assert_eq!(from.apply(release(S, num)), Outcome::Changed(true));
 }
 
@@ -70,29 +70,24 @@ fn chunks_that_are_doubled_reordered_or_cut_differently_are_harmless() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     a.apply(seal(S, 2));
     let rows = a.pushed(S);
-    let at = |n: usize| rows::advance(Cursor::default(), &rows[..n]);
-    assert_eq!(
-        b.apply(install(S, &configs[2], &at(5), &rows[5..])).push(),
-        at_cursor(2, &at(0)),
-        "too early"
-    );
-    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), at_cursor(2, &at(5)));
-    assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), at_cursor(2, &at(5)), "doubled");
-    assert_eq!(
-        b.apply(install(S, &configs[2], &at(0), &rows[..7])).push(),
-        at_cursor(2, &at(5)),
-        "cut differently"
-    );
-    assert_eq!(b.apply(install(S, &configs[2], &at(5), &rows[5..6])).push(), at_cursor(2, &at(6)));
-    assert_eq!(b.ask(S, &configs[2]), at_cursor(2, &at(6)), "a new mover asks");
-    assert_eq!(b.apply(install(S, &configs[2], &at(6), &rows[6..])).push(), at_cursor(2, &at(rows.len())));
-    assert_eq!(b.apply(activate(S, &configs[2], &at(rows.len()))).push(), done(2));
+    let at = |n: usize| cursor_after(&rows[..n]);
+    let mut take = |after: usize, rows: &[Change]| {
+        cursor_in(b.apply(install(S, &configs[2], &at(after), rows)).push(), 2)
+    };
+    assert_eq!(take(5, &rows[5..]), at(0), "too early");
+    assert_eq!(take(0, &rows[..5]), at(5));
+    assert_eq!(take(0, &rows[..5]), at(5), "doubled");
+    assert_eq!(take(0, &rows[..7]), at(5), "cut differently");
+    assert_eq!(take(5, &rows[5..6]), at(6));
+    assert_eq!(cursor_in(b.ask(S, &configs[2]), 2), at(6), "a new mover asks");
+    assert_eq!(cursor_in(b.apply(install(S, &configs[2], &at(6), &rows[6..])).push(), 2), at(rows.len()));
+    assert_eq!(b.apply(activate(S, &configs[2], &at(rows.len()), a.end(S))).push(), done(2));
     assert_eq!(b.pushed(S), a.pushed(S));
     assert!(b.rows.get(&[0x01, b'u', 0, 0, 0, 0]).is_none(), "Activate deletes the cursor");
     // Whatever arrives late gets the acknowledgement, and changes nothing.
     let before = b.rows.clone();
     assert_eq!(b.apply(install(S, &configs[2], &at(0), &rows[..5])).push(), done(2));
-    assert_eq!(b.apply(activate(S, &configs[2], &at(3))).push(), done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &at(3), a.end(S))).push(), done(2));
     assert_eq!(b.ask(S, &configs[2]), done(2));
     assert_eq!(b.rows, before);
 }
@@ -106,9 +101,10 @@ fn an_activate_that_does_not_match_wipes_and_starts_over() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     a.apply(seal(S, 2));
     let rows = a.pushed(S);
-    let end = rows::advance(Cursor::default(), &rows);
     b.apply(install(S, &configs[2], &Cursor::default(), &rows[..3])).push().expect("a cursor");
-    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), at_cursor(2, &Cursor::default()));
+    let wiped = b.apply(activate(S, &configs[2], &cursor_after(&rows[..3]), a.end(S))).push();
+    let nothing = Copied { wipes: 1, ..Copied::default() };
+    assert_eq!(wiped, Ok(PushReply::Copied { num: ConfigNum(2), copied: nothing, disk_full: false }));
     assert_eq!(b.state(S), awaiting(2));
     assert!(b.pushed(S).is_empty());
     assert_eq!(b.machine.standing().borrow().wipes, 1);
@@ -117,21 +113,30 @@ fn an_activate_that_does_not_match_wipes_and_starts_over() {
 }
 
 #[test]
-fn rows_of_another_shard_or_out_of_order_are_refused() {
+fn rows_of_another_shard_or_that_do_not_move_the_cursor_are_refused() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
     a.write(&key_in(S, 0), put("value")).expect("written");
     a.write(&key_in(S, 1), put("value")).expect("written");
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     let none = Cursor::default();
-    let mut reversed = a.pushed(S);
-    reversed.reverse();
-    let of_other = vec![(rows::value_key(&key_in(ShardId(1), 0)), Bytes::from_static(b"12345678"))];
-    let of_group = vec![(Bytes::from_static(&[0x01, b'n']), Bytes::from_static(b"x"))];
-    let of_raft = vec![(Bytes::from_static(b"\0applied"), Bytes::from_static(b"x"))];
+    let some = |value: &'static [u8]| Some(Bytes::from_static(value));
+    let of_other = vec![(rows::value_key(&key_in(ShardId(1), 0)), some(b"12345678"))];
+    let of_group = vec![(Bytes::from_static(&[0x01, b'n']), some(b"x"))];
+    let of_raft = vec![(Bytes::from_static(b"\0applied"), some(b"x"))];
+    let gone_elsewhere = vec![(rows::value_key(&key_in(ShardId(1), 0)), None)];
     let before = b.rows.clone();
-    for bad in [reversed, of_other, of_group, of_raft] {
+    for bad in [of_other, of_group, of_raft, gone_elsewhere] {
         assert!(matches!(b.apply(install(S, &configs[2], &none, &bad)).push(), Err(KvRefusal::Malformed(_))));
     }
+    // Rows that do not move the cursor, or lie beyond it.
+    let rows = a.pushed(S);
+    let (place, to) = (configs[2].place(), cursor_after(&rows[..1]));
+    let taken = |after: &Cursor, to: &Cursor| {
+        let (after, to) = (after.clone(), to.clone());
+        Command::Install { shard: S, config: place, after, to, rows: rows.clone() }
+    };
+    assert!(matches!(b.apply(taken(&none, &to)).push(), Err(KvRefusal::Malformed(_))));
+    assert!(matches!(b.apply(taken(&none, &none)).push(), Err(KvRefusal::Malformed(_))));
     let unknown = b.apply(install(ShardId(9), &configs[2], &none, &[])).push();
     assert_eq!(unknown, Err(KvRefusal::UnknownShard(ShardId(9))));
     assert_eq!(b.rows, before);
@@ -144,12 +149,12 @@ fn a_receiver_that_is_behind_takes_nothing_and_acknowledges_nothing() {
     assert!(a.adopt(&configs[2]));
     a.apply(seal(S, 2));
     let rows = a.pushed(S);
-    let end = rows::advance(Cursor::default(), &rows);
+    let (at, end) = (cursor_after(&rows), a.end(S));
     let late: PushVerdict = Err(not_ready(1));
     let before = b.rows.clone();
     assert_eq!(b.ask(S, &configs[2]), late);
     assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push(), late);
-    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), late);
+    assert_eq!(b.apply(activate(S, &configs[2], &at, end)).push(), late);
     assert_eq!(b.rows, before);
     for entry in [release(S, 1), reopen(S, 1), seal(S, 2), seal(S, 1)] {
         assert_eq!(a.apply(entry), Outcome::Changed(false), "another move's, or done already");
@@ -169,9 +174,8 @@ fn adopting_waits_for_no_shard_that_is_on_its_way() {
     assert!(a.adopt(&configs[4]) && a.adopt(&configs[5]));
     assert_eq!(a.state(S), handing(B, 2, Next::Others { to: B, num: ConfigNum(5) }));
     let rows = a.pushed(S);
-    let end = rows::advance(Cursor::default(), &rows);
     b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push().expect("taken");
-    assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &cursor_after(&rows), a.end(S))).push(), done(2));
     assert!(b.adopt(&configs[4]));
     assert_eq!(b.state(S), leaving(A, 4), "it serves until A awaits the shard");
     assert!(b.adopt(&configs[5]));
@@ -222,8 +226,8 @@ fn what_its_receiver_refuses_is_served_again_and_goes_where_the_newest_configura
         b.apply(install(S, &configs[2], &Cursor::default(), &rows)).push().expect("taken");
         assert!(b.adopt(&configs[3]));
         assert!(b.pushed(S).is_empty(), "what came is dropped with the assignment");
-        let end = rows::advance(Cursor::default(), &rows);
-        assert_eq!(b.apply(activate(S, &configs[2], &end)).push(), refused(2));
+        let late = activate(S, &configs[2], &cursor_after(&rows), a.end(S));
+        assert_eq!(b.apply(late).push(), refused(2));
         for config in &configs[3..3 + count] {
             assert!(a.adopt(config));
         }
@@ -264,6 +268,23 @@ fn a_shard_that_returns_while_it_is_handed_over_is_awaited_once_its_rows_are_gon
 }
 
 #[test]
+fn what_a_seal_names_is_known_until_the_move_ends_whatever_is_adopted_meanwhile() {
+    let (mut a, _, configs) = two_groups(&[Some(A), Some(B), Some(A), None, Some(B)]);
+    let key = key_in(S, 0);
+    a.write(&key, put("value")).expect("written");
+    assert!(a.adopt(&configs[2]));
+    let frozen = Frozen { from: Pos::end_of(100), upto: 200, keys: vec![rows::value_key(&key)] };
+    let sealed = Command::Seal { shard: S, num: ConfigNum(2), frozen: frozen.clone() };
+    assert_eq!(a.apply(sealed), Outcome::Changed(true));
+    for config in &configs[3..] {
+        assert!(a.adopt(config));
+        assert_eq!(rows::frozen(&a.rows, S), frozen, "adopted {}", config.num);
+    }
+    a.apply(release(S, 2));
+    assert_eq!(rows::frozen(&a.rows, S), Frozen::default());
+}
+
+#[test]
 fn a_parked_shard_keeps_its_rows_and_returns_or_moves_on() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), None, Some(A), None, Some(B)]);
     let key = key_in(S, 0);
@@ -290,7 +311,7 @@ fn messages_delayed_over_a_chain_a_b_a_are_refused() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     a.apply(seal(S, 2));
     let old = a.pushed(S);
-    let old_end = rows::advance(Cursor::default(), &old);
+    let (old_at, old_end) = (cursor_after(&old), a.end(S));
     carry(&mut a, &mut b, &configs[2]);
     b.write(&key, put("second")).expect("written");
     assert!(a.adopt(&configs[3]) && b.adopt(&configs[3]));
@@ -299,13 +320,10 @@ fn messages_delayed_over_a_chain_a_b_a_are_refused() {
     assert!(a.adopt(&configs[4]) && b.adopt(&configs[4]));
     // B awaits the shard again: what was sent in configuration 2 must not fill it, and its
     // acknowledgement must not release the rows of configuration 4.
-    assert_eq!(
-        b.ask(S, &configs[4]),
-        at_cursor(4, &Cursor::default()),
-        "every life starts with an empty cursor"
-    );
+    let anew = cursor_in(b.ask(S, &configs[4]), 4);
+    assert_eq!(anew, Cursor::default(), "every life starts with an empty cursor");
     assert_eq!(b.apply(install(S, &configs[2], &Cursor::default(), &old)).push(), done(2));
-    assert_eq!(b.apply(activate(S, &configs[2], &old_end)).push(), done(2));
+    assert_eq!(b.apply(activate(S, &configs[2], &old_at, old_end)).push(), done(2));
     for late in [seal(S, 2), release(S, 2), reopen(S, 2)] {
         assert_eq!(a.apply(late), Outcome::Changed(false));
     }
@@ -336,20 +354,22 @@ fn chunks_end_at_their_limit_or_after_one_large_row() {
         group.write(&Bytes::from(format!("{{same slot}}{n}")), put(&"x".repeat(size))).expect("written");
     }
     let mut chunks = Vec::new();
-    let mut cursor = Cursor::default();
+    let mut reach = Reach::Start;
+    let limit = ScanLimit { rows: copy::CHUNK_ROWS, bytes: copy::CHUNK_BYTES };
     loop {
-        let chunk = rows::chunk(&group.rows, ShardId(0), 1, cursor.last.as_ref());
-        if chunk.is_empty() {
+        let (chunk, is_last) = copy::chunk(&group.rows, ShardId(0), 1, &reach, limit);
+        let bytes: usize = chunk.iter().map(copy::weight).sum();
+        assert!(bytes <= copy::CHUNK_BYTES || chunk.len() == 1, "{bytes} bytes in {} rows", chunk.len());
+        if let Some((last, _)) = chunk.last() {
+            reach = Reach::Key(last.clone());
+        }
+        chunks.push(chunk);
+        if is_last {
             break;
         }
-        let bytes: usize = chunk.iter().map(rows::weight).sum();
-        assert!(bytes <= rows::CHUNK_BYTES || chunk.len() == 1, "{bytes} bytes in {} rows", chunk.len());
-        cursor = rows::advance(cursor, &chunk);
-        chunks.push(chunk);
     }
     let all: Vec<_> = chunks.concat();
     assert!(all.is_sorted());
-    assert_eq!(cursor, rows::advance(Cursor::default(), &all), "the hash does not see the cuts");
     assert_eq!(all.len(), 1 + sizes.len(), "the meta row and every value");
 }
 
@@ -383,17 +403,17 @@ fn a_push_of_another_history_changes_nothing_and_is_not_done() {
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
     let others = history(PARAMS, &[&[Some(A), Some(B)], &[Some(B), Some(B)], &[Some(B), Some(B)]]);
     let rows = a.pushed(S);
-    let end = rows::advance(Cursor::default(), &rows);
+    let (at, end) = (cursor_after(&rows), a.end(S));
     let before = b.rows.clone();
     let other = |verdict: PushVerdict| matches!(verdict, Err(KvRefusal::OtherHistory { .. }));
     assert!(other(b.ask(S, &others[2])));
     assert!(other(b.apply(install(S, &others[2], &Cursor::default(), &rows)).push()));
-    assert!(other(b.apply(activate(S, &others[2], &end)).push()));
+    assert!(other(b.apply(activate(S, &others[2], &at, end)).push()));
     assert_eq!(b.rows, before);
     carry(&mut a, &mut b, &configs[2]);
     assert!(b.adopt(&configs[3]));
     // Past it, too: "already done" would let a group of another history drop its rows.
-    assert!(other(b.ask(S, &others[2])) && other(b.apply(activate(S, &others[2], &end)).push()));
+    assert!(other(b.ask(S, &others[2])) && other(b.apply(activate(S, &others[2], &at, end)).push()));
     assert_eq!(b.ask(S, &configs[2]), done(2));
 }
 
@@ -401,9 +421,10 @@ fn a_push_of_another_history_changes_nothing_and_is_not_done() {
 fn rows_that_could_not_be_read_later_are_refused_when_they_are_applied() {
     let (mut a, mut b, configs) = two_groups(&[Some(A), Some(B)]);
     assert!(a.adopt(&configs[2]) && b.adopt(&configs[2]));
-    let meta = (Bytes::from_static(&[0x10, 0, 0, 0, 0]), Bytes::from_static(b"garbage"));
-    let session = (Bytes::from_static(&[0x11, 0, 0, 0, 0, 0]), Bytes::from_static(b"garbage"));
-    let value = (rows::value_key(&key_in(S, 0)), Bytes::from_static(b"short"));
+    let some = |value: &'static [u8]| Some(Bytes::from_static(value));
+    let meta = (Bytes::from_static(&[0x10, 0, 0, 0, 0]), some(b"garbage"));
+    let session = (Bytes::from_static(&[0x11, 0, 0, 0, 0, 0]), some(b"garbage"));
+    let value = (rows::value_key(&key_in(S, 0)), some(b"short"));
     let before = b.rows.clone();
     for bad in [meta, session, value] {
         let answer = b.apply(install(S, &configs[2], &Cursor::default(), &[bad])).push();

@@ -1,6 +1,8 @@
 //! Three groups under random histories, with messages that stay deliverable forever, in any order,
-//! any number of times: loss, delay, repetition, reordering and any number of movers at once. The
-//! exhaustive search of the same protocol is a model; this is the code.
+//! any number of times: loss, delay, repetition, reordering and any number of movers at once. Groups
+//! start again and forget what was changed, or remember little; a mover may see an older table than
+//! its memory; Seals may be late. The exhaustive search of the same protocol is a model; this is the
+//! code.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +11,14 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::machine::changes::{Lag, Limits};
+use crate::machine::plan::{Move, Next as ToSend, Sealing, Sizes};
 
 #[derive(Clone, PartialEq)]
 enum Message {
     Push { to: usize, from: usize, command: Command, num: u64, shard: ShardId },
-    At { from: usize, num: u64, shard: ShardId, cursor: Cursor, to: usize },
+    At { from: usize, num: u64, shard: ShardId, copied: Copied, to: usize },
+    Seal { from: usize, num: u64, shard: ShardId, frozen: Frozen },
     Done { from: usize, num: u64, shard: ShardId },
     Refused { from: usize, num: u64, shard: ShardId },
 }
@@ -22,15 +27,29 @@ struct Storm {
     random: StdRng,
     configs: Vec<Sealed>,
     groups: Vec<Group>,
+    /// The table of each group some entries ago.
+    older: Vec<MapRows>,
     messages: Vec<Message>,
     /// What an observer of acknowledged writes expects.
     truth: BTreeMap<Bytes, (String, u64)>,
     writes: u64,
     moved: u64,
     reopened: u64,
-    /// Movers may say Activate whenever they like: then pushes start over now and then.
-    early: bool,
+    /// Shards that were sealed when all but some named changes had been copied.
+    copied: u64,
+    started_over: u64,
+    /// Senders may say that another end is expected: then pushes start over now and then.
+    wrong_ends: bool,
 }
+
+/// Little at once, so that much happens.
+const SIZES: Sizes = Sizes {
+    chunk: ScanLimit { rows: 2, bytes: 1 << 20 },
+    seal: ScanLimit { rows: 3, bytes: 1 << 20 },
+    hold: Lag { rows: 4, bytes: 1 << 20 },
+    round: Lag { rows: 6, bytes: 1 << 20 },
+    round_entries: 8,
+};
 
 const IDS: [GroupId; 3] = [GroupId(1), GroupId(2), GroupId(3)];
 
@@ -46,17 +65,21 @@ impl Storm {
             .collect();
         let owners: Vec<_> = owners.iter().map(|owners| &owners[..]).collect();
         let configs = history(PARAMS, &owners);
-        let groups = IDS.into_iter().map(|id| Group::new(id, PARAMS)).collect();
+        let limits = Limits { rows: if seed.is_multiple_of(3) { 4 } else { 100 }, ..Limits::default() };
+        let groups = IDS.into_iter().map(|id| Group::with_limits(id, PARAMS, limits)).collect();
         Self {
             random,
             configs,
             groups,
+            older: vec![MapRows::default(); 3],
             messages: Vec::new(),
             truth: BTreeMap::new(),
             writes: 0,
             moved: 0,
             reopened: 0,
-            early: seed % 2 == 1,
+            copied: 0,
+            started_over: 0,
+            wrong_ends: seed % 5 == 1,
         }
     }
 
@@ -89,66 +112,97 @@ impl Storm {
         }
     }
 
-    /// What a mover of `group` sends now, from the state of its rows.
+    /// What a mover of `group` sends now, from its rows and its memory.
     fn send(&mut self, group: usize) {
         let shard = ShardId(self.random.random_range(0..2));
-        let source = &self.groups[group];
-        let (to, num, is_sealed) = match source.state_of(shard) {
-            ShardState::Leaving { to, num } => (to, num.0, false),
-            ShardState::Handing { to, num, .. } => (to, num.0, true),
+        let (to, num) = match self.groups[group].state_of(shard) {
+            ShardState::Leaving { to, num } | ShardState::Handing { to, num, .. } => (to, num.0),
             _ => return,
         };
+        let what = Move { shard, num: ConfigNum(num), to, shard_count: PARAMS.shard_count, sizes: SIZES };
         let to = IDS.iter().position(|id| *id == to).expect("one of three");
         let at: Vec<_> = self
             .messages
             .iter()
             .filter_map(|message| match message {
-                Message::At { from, num: n, shard: s, cursor, to: t }
+                Message::At { from, num: n, shard: s, copied, to: t }
                     if (*from, *n, *s, *t) == (group, num, shard, to) =>
                 {
-                    Some(cursor.clone())
+                    Some(copied.clone())
                 }
                 _ => None,
             })
             .collect();
-        if !is_sealed && !at.is_empty() {
-            self.groups[group].apply(seal(shard, num));
-            return;
-        }
-        let all = rows::advance(Cursor::default(), &source.pushed(shard));
-        let config = &self.configs[num as usize];
-        let command = match at.choose(&mut self.random) {
-            None => install(shard, config, &Cursor::default(), &[]),
-            _ if self.early && self.random.random_bool(0.2) => activate(shard, config, &all),
-            Some(cursor) => {
-                let mut chunk = rows::chunk(&source.rows, shard, PARAMS.shard_count, cursor.last.as_ref());
-                if chunk.is_empty() {
-                    activate(shard, config, &all)
-                } else {
-                    chunk.truncate(self.random.random_range(1..=chunk.len()));
-                    install(shard, config, cursor, &chunk)
-                }
+        // Mostly the newest answer.
+        let at = if self.random.random_bool(0.7) { at.last() } else { at.choose(&mut self.random) };
+        let Some(at) = at.cloned() else { return self.ask(group, to, shard, num) };
+        let source = &self.groups[group];
+        // What was written last may not be in the table yet.
+        let table = if self.random.random_bool(0.2) { self.older[group].clone() } else { source.table() };
+        let (config, changes) = (&self.configs[num as usize], &source.machine.changes);
+        let (place, after) = (config.place(), at.cursor.clone());
+        let Some(next) = what.next(&table, changes, &at) else { return };
+        let command = match next {
+            ToSend::Lags => return,
+            ToSend::Install { to, rows } => {
+                self.started_over += u64::from(to.reach == Reach::Start);
+                Command::Install { shard, config: place, after, to, rows }
             }
+            ToSend::Activate { .. } if self.wrong_ends && self.random.random_bool(0.1) => {
+                activate(shard, config, &after, End { rows: 99, ..End::default() })
+            }
+            ToSend::Activate { rows, end } => Command::Activate { shard, config: place, after, rows, end },
+            ToSend::Hold => match what.sealing(&table, changes, &after) {
+                Sealing::Seal(frozen) => {
+                    let sealed = Message::Seal { from: group, num, shard, frozen };
+                    if !self.messages.contains(&sealed) {
+                        self.messages.push(sealed);
+                    }
+                    return;
+                }
+                Sealing::First(to, rows) => Command::Install { shard, config: place, after, to, rows },
+                Sealing::Not => return,
+            },
         };
-        let message = Message::Push { to, from: group, command, num, shard };
+        self.say(Message::Push { to, from: group, command, num, shard });
+    }
+
+    fn say(&mut self, message: Message) {
         if !self.messages.contains(&message) {
             self.messages.push(message);
         }
     }
 
+    /// A receiver says how far it is.
+    fn ask(&mut self, group: usize, to: usize, shard: ShardId, num: u64) {
+        let answer = self.groups[to].ask(shard, &self.configs[num as usize]);
+        self.heard(answer, group, to, (shard, num));
+    }
+
+    fn heard(&mut self, answer: PushVerdict, from: usize, to: usize, (shard, num): (ShardId, u64)) {
+        let answer = match answer {
+            Ok(PushReply::Copied { copied, .. }) => Message::At { from, num, shard, copied, to },
+            Ok(PushReply::Done { num }) => Message::Done { from, num: num.0, shard },
+            Ok(PushReply::Refused { num }) => Message::Refused { from, num: num.0, shard },
+            Err(KvRefusal::NotReady { .. }) => return,
+            other => panic!("{other:?}"),
+        };
+        // The newest answer is the last.
+        self.messages.retain(|message| *message != answer);
+        self.messages.push(answer);
+    }
+
     fn deliver(&mut self, message: Message) {
         match message {
             Message::Push { to, from, command, num, shard } => {
-                let answer = match self.groups[to].apply(command).push() {
-                    Ok(PushReply::Cursor { cursor, .. }) => Message::At { from, num, shard, cursor, to },
-                    Ok(PushReply::Done { num }) => Message::Done { from, num: num.0, shard },
-                    Ok(PushReply::Refused { num }) => Message::Refused { from, num: num.0, shard },
-                    Err(KvRefusal::NotReady { .. }) => return,
-                    other => panic!("{other:?}"),
-                };
-                if !self.messages.contains(&answer) {
-                    self.messages.push(answer);
-                }
+                let answer = self.groups[to].apply(command).push();
+                self.heard(answer, from, to, (shard, num));
+            }
+            Message::Seal { from, num, shard, frozen } => {
+                let is_copied = frozen.from < Pos::end_of(frozen.upto) && !frozen.keys.is_empty();
+                let seal = Command::Seal { shard, num: ConfigNum(num), frozen };
+                let sealed = self.groups[from].apply(seal) == Outcome::Changed(true);
+                self.copied += u64::from(sealed && is_copied);
             }
             Message::Done { from, num, shard } => {
                 let released = self.groups[from].apply(release(shard, num)) == Outcome::Changed(true);
@@ -165,6 +219,14 @@ impl Storm {
 
     fn step(&mut self) {
         let group = self.random.random_range(0..3);
+        if self.random.random_bool(0.2) {
+            self.older[group] = self.groups[group].table();
+        }
+        if self.random.random_bool(0.002) {
+            // It starts again.
+            let table = self.groups[group].table();
+            self.groups[group].machine.load(&table);
+        }
         match self.random.random_range(0..10) {
             // Moves have time to end, mostly.
             0 if self.random.random_bool(0.15) => self.adopt(group),
@@ -216,7 +278,10 @@ impl Storm {
             assert!(!written || self.groups.iter().any(holds), "nobody holds the newest rows of {shard}");
         }
         for group in &self.groups {
-            assert!(self.early || group.machine.standing().borrow().wipes == 0, "no push has to start over");
+            assert!(
+                self.wrong_ends || group.machine.standing().borrow().wipes == 0,
+                "no push has to start over"
+            );
             for (n, state) in group.machine.shards.iter().enumerate() {
                 if *state == ShardState::Absent {
                     assert!(group.pushed(ShardId(n as u32)).is_empty(), "absent, with rows");
@@ -228,8 +293,8 @@ impl Storm {
 
 #[test]
 fn one_server_and_the_newest_rows_whatever_the_network_does() {
-    let (mut moved, mut reopened, mut settled) = (0, 0, 0);
-    for seed in 0..60 {
+    let (mut moved, mut reopened, mut settled, mut copied, mut started_over) = (0, 0, 0, 0, 0);
+    for seed in 0..80 {
         let mut storm = Storm::new(seed);
         for step in 0..6000 {
             storm.step();
@@ -245,7 +310,14 @@ fn one_server_and_the_newest_rows_whatever_the_network_does() {
         storm.groups.iter().for_each(Group::check_cache);
         moved += storm.moved;
         reopened += storm.reopened;
+        copied += storm.copied;
+        started_over += storm.started_over;
     }
-    let seen = format!("{moved} moves, {reopened} refused, {settled} histories settled");
+    let seen = format!(
+        "{moved} moves, {reopened} refused, {settled} histories settled, {copied} sealed with changes, \
+         {started_over} copies that started over"
+    );
+    println!("{seen}");
     assert!(moved > 80 && reopened > 10 && settled > 30, "vacuous: {seen}");
+    assert!(copied > 20 && started_over > 20, "vacuous: {seen}");
 }

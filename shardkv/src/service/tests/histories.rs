@@ -105,18 +105,13 @@ async fn a_group_that_lost_its_data_answers_nothing_but_that() {
     for request in (0..20).map(get).chain([KvRequest::Config, KvRequest::History]) {
         assert_eq!(world.service(B).handle(B, request).await, Err(lost.clone()));
     }
-    let question = PushRequest::Install {
-        shard: ShardId(2),
-        config: world.place(1),
-        from: A,
-        after: Cursor::default(),
-        rows: Vec::new(),
-    };
+    let question = PushRequest::Offer { shard: ShardId(2), config: world.place(1), from: A };
     let answer = world.service(B).handle_push(B, world.sender(A), question).await;
     assert_eq!(answer, Err(lost));
     // Nor does it push anything to others.
-    let from_wiped =
-        PushRequest::Activate { shard: ShardId(0), config: world.place(1), from: B, end: Cursor::default() };
+    let (shard, config, rows) = (ShardId(0), world.place(1), Vec::new());
+    let (after, end) = (Cursor::default(), End::default());
+    let from_wiped = PushRequest::Activate { shard, config, from: B, after, rows, end };
     let answer = world.service(A).handle_push(A, world.sender(B), from_wiped).await;
     assert!(matches!(&answer, Err(KvRefusal::Malformed(why)) if why.contains("other data")), "{answer:?}");
     assert_eq!(world.status(B).await.shards, []);

@@ -118,6 +118,79 @@ async fn a_shard_is_served_until_its_new_owner_awaits_it_and_has_room() {
     assert_eq!(get(&world, A, 0).await, expected);
 }
 
+/// A shard of some megabytes moves while clients write to it without a pause; what they wrote is there
+/// afterwards, each time once, and they never waited longer than a hold and a few messages.
+#[tokio::test(start_paused = true)]
+async fn a_shard_is_copied_while_clients_write_to_it() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let (filler, piece) = (Bytes::from(vec![b'x'; 100_000]), Bytes::from_static(b"y"));
+    for n in 0..200 {
+        world.ask(A, append(n, &filler, None, 1)).await.expect("written");
+    }
+    world.installs(|_| {});
+    world.publish([Some(B); 4]);
+    let (mut written, mut at_a, mut longest) = (0, 0, Duration::ZERO);
+    let (key_count, mut b_serves) = (20, false);
+    while written < 400 || !b_serves {
+        let started = clock::now();
+        let n = 1000 + written % key_count;
+        loop {
+            let group = if b_serves { B } else { A };
+            match world.service(group).handle(group, append(n, &piece, None, 2)).await {
+                Ok(_) => break,
+                Err(KvRefusal::WrongGroup { .. } | KvRefusal::NotReady { .. }) => b_serves = !b_serves,
+                other => panic!("{other:?}"),
+            }
+            clock::sleep(Duration::from_millis(1)).await;
+        }
+        longest = longest.max(started.elapsed());
+        at_a += usize::from(!b_serves);
+        written += 1;
+        clock::sleep(Duration::from_millis(2)).await;
+    }
+    world.settled(2).await;
+    for n in 0..key_count {
+        let times = (written + key_count - 1 - n) / key_count;
+        let got = get(&world, B, 1000 + n).await;
+        let expected =
+            Ok(KvReply::Value { value: Some("y".repeat(times).into()), version: Version(times as u64) });
+        assert_eq!(got, expected, "key {n}");
+    }
+    assert!(at_a > 5, "only {at_a} of {written} writes came before the shards were sealed");
+    assert!(longest < Duration::from_millis(100), "a client waited {longest:?}");
+    assert_eq!(world.service(A).wipes() + world.service(B).wipes(), 0);
+    assert_eq!(world.service(A).standing.borrow().changes.bytes(), 0, "nothing is remembered of what moved");
+}
+
+/// Rule 145.
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_for_moves_that_are_under_way() {
+    let world = two_groups().await;
+    world.publish([Some(A); 4]);
+    world.settled(1).await;
+    let piece = Bytes::from(vec![b'x'; 100_000]);
+    for n in 0..200 {
+        world.ask(A, append(n, &piece, None, 1)).await.expect("written");
+    }
+    let limit = |mib| *world.move_rate.lock().expect("no panic") = mib;
+    limit(Some(1));
+    world.installs(|_| {});
+    world.publish([Some(B); 4]);
+    let started = clock::now();
+    clock::sleep(Duration::from_secs(8)).await;
+    let arrived: u64 = world.status(B).await.shards.iter().filter_map(|shard| shard.progress).sum();
+    assert!((40..100).contains(&arrived), "{arrived} of 200 values of 100 kB in 8 s at 1 MiB/s");
+    // Clients are served meanwhile, and do not wait for the limit.
+    let asked = clock::now();
+    assert!(world.service(A).handle(A, append(0, &piece, None, 2)).await.is_ok());
+    assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+    limit(None);
+    world.settled(2).await;
+    assert!(started.elapsed() < Duration::from_secs(14), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_receiver_holds_up_nothing_but_its_own_shards() {
     let world = two_groups().await;

@@ -100,8 +100,14 @@ async fn a_group_pushes_in_no_other_groups_name() {
     let world = two_groups().await;
     world.publish([Some(A); 4]);
     world.settled(1).await;
-    let end = Cursor::default();
-    let of_c = PushRequest::Activate { shard: ShardId(0), config: world.place(1), from: GroupId(9), end };
+    let of_c = PushRequest::Activate {
+        shard: ShardId(0),
+        config: world.place(1),
+        from: GroupId(9),
+        after: Cursor::default(),
+        rows: Vec::new(),
+        end: End::default(),
+    };
     let answer = world.push_to(A, B, of_c).await;
     assert!(matches!(&answer, Err(KvRefusal::Malformed(why)) if why.contains("of group 9")), "{answer:?}");
 }
@@ -119,12 +125,14 @@ async fn rows_that_are_none_are_refused_before_the_log() {
         config: world.place(1),
         from: B,
         after: Cursor::default(),
-        rows: vec![(key, Bytes::from_static(b"garbage"))],
+        to: Cursor { reach: Reach::End, ..Cursor::default() },
+        rows: vec![(key, Some(Bytes::from_static(b"garbage")))],
     };
     let answer = world.push_to(A, B, install).await;
     assert!(matches!(answer, Err(KvRefusal::Malformed(_))), "{answer:?}");
     assert_eq!(world.service(A).replica().status().commit, before);
-    let long = Cursor { last: Some(vec![0; 1 << 20].into()), ..Cursor::default() };
-    let activate = PushRequest::Activate { shard, config: world.place(1), from: B, end: long };
+    let after = Cursor { reach: Reach::Key(vec![0; 1 << 20].into()), ..Cursor::default() };
+    let (config, rows, end) = (world.place(1), Vec::new(), End::default());
+    let activate = PushRequest::Activate { shard, config, from: B, after, rows, end };
     assert!(matches!(world.push_to(A, B, activate).await, Err(KvRefusal::Malformed(_))));
 }

@@ -98,13 +98,14 @@ async fn a_chunk_that_would_make_too_large_an_entry_is_refused_before_the_log() 
     world.settled(1).await;
     let row = |it: usize| {
         let key = Bytes::from(format!("{{chunk}}{it:06}"));
-        (rows::value_key(&key), rows::value_row(Version(1), &[&[b'x'; 5000]]))
+        (rows::value_key(&key), Some(rows::value_row(Version(1), &[&[b'x'; 5000]])))
     };
     let chunk = |count: usize| PushRequest::Install {
         shard: shard_of(b"{chunk}", PARAMS.shard_count),
         config: world.place(1),
         from: B,
         after: Cursor::default(),
+        to: Cursor { reach: Reach::End, ..Cursor::default() },
         rows: (0..count).map(row).collect(),
     };
     let refused = world.push_to(A, B, chunk(220)).await;
