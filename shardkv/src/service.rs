@@ -255,13 +255,11 @@ impl Service {
     }
 
     fn meant(&self, group: GroupId) -> Result<(), KvRefusal> {
-        match group == self.group {
-            true => Ok(()),
-            false => {
-                let text = format!("this server belongs to group {}, not to {group}", self.group);
-                Err(KvRefusal::Malformed(text))
-            }
+        if group != self.group {
+            let text = format!("this server belongs to group {}, not to {group}", self.group);
+            return Err(KvRefusal::Malformed(text));
         }
+        Ok(())
     }
 
     /// A group that lost its data is never served as an empty one (correctness rule 57).
@@ -303,10 +301,7 @@ impl Service {
                 self.loads.write(shard, params.shard_count, 1, key.len() + write.bytes());
                 let freeing = matches!(write, Write::Delete);
                 let command = Command::Write { shard, key, write, ticket, config };
-                match freeing {
-                    true => self.execute_freeing(command).await,
-                    false => self.execute(command).await,
-                }
+                if freeing { self.execute_freeing(command).await } else { self.execute(command).await }
             }
             KvRequest::Batch { shard, writes, ticket, config } => {
                 let _within = self.gates.pass(shard).await;
@@ -317,10 +312,9 @@ impl Service {
                     write.check(params)?;
                 }
                 self.loads.write(shard, params.shard_count, writes.len(), check_batch(&writes)?);
-                match writes.iter().all(|(_, write)| matches!(write, Write::Delete)) {
-                    true => self.execute_freeing(Command::Batch { shard, writes, ticket, config }).await,
-                    false => self.execute(Command::Batch { shard, writes, ticket, config }).await,
-                }
+                let freeing = writes.iter().all(|(_, write)| matches!(write, Write::Delete));
+                let command = Command::Batch { shard, writes, ticket, config };
+                if freeing { self.execute_freeing(command).await } else { self.execute(command).await }
             }
             KvRequest::Scan { shard, after, limit, config } => {
                 self.admit(shard, config)?;
@@ -452,12 +446,12 @@ fn named(request: &KvRequest) -> ConfigNum {
 /// 49). Returns its bytes.
 fn check_batch(writes: &[(Bytes, Write)]) -> Result<usize, KvRefusal> {
     let bytes: usize = writes.iter().map(|(key, write)| key.len() + write.bytes()).sum();
-    match writes.len() > 1 && bytes > BATCH_BYTES_MAX {
-        true => Err(KvRefusal::Malformed(format!(
-            "a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts"
-        ))),
-        false => Ok(bytes),
+    if writes.len() > 1 && bytes > BATCH_BYTES_MAX {
+        let text =
+            format!("a batch of {bytes} bytes exceeds the limit of {BATCH_BYTES_MAX}: send it in parts");
+        return Err(KvRefusal::Malformed(text));
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

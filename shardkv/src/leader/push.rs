@@ -399,11 +399,10 @@ impl Push {
         self.progress.moved(pause);
         let Move { shard, num, to, .. } = self.what;
         let ms = pause.as_secs_f64() * 1000.0;
-        match pause > PAUSE_ALARM {
-            true => {
-                tracing::warn!(%shard, config = %num, %to, ms, "a shard moved, and its clients waited long")
-            }
-            false => tracing::info!(%shard, config = %num, %to, ms, "a shard moved; its clients waited"),
+        if pause > PAUSE_ALARM {
+            tracing::warn!(%shard, config = %num, %to, ms, "a shard moved, and its clients waited long");
+        } else {
+            tracing::info!(%shard, config = %num, %to, ms, "a shard moved; its clients waited");
         }
     }
 

@@ -49,9 +49,10 @@ impl Receiver {
     /// room travels alone.
     pub(crate) async fn room(&self, weight: usize, wait: bool) -> Option<SemaphorePermit<'_>> {
         let permits = u32::try_from(weight.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
-        match wait {
-            true => self.in_flight.acquire_many(permits).await.ok(),
-            false => self.in_flight.try_acquire_many(permits).ok(),
+        if wait {
+            self.in_flight.acquire_many(permits).await.ok()
+        } else {
+            self.in_flight.try_acquire_many(permits).ok()
         }
     }
 

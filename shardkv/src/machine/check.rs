@@ -37,9 +37,10 @@ pub fn chunk(
     changes: &[Change],
 ) -> Result<(), String> {
     let starts_over = to.reach == Reach::Start;
-    let moves = match starts_over {
-        true => to.pos == Pos::default() && after.reach != Reach::Start && changes.is_empty(),
-        false => to.reach >= after.reach && to.pos >= after.pos && to != after,
+    let moves = if starts_over {
+        to.pos == Pos::default() && after.reach != Reach::Start && changes.is_empty()
+    } else {
+        to.reach >= after.reach && to.pos >= after.pos && to != after
     };
     if !moves {
         return Err("the rows do not move the cursor forward".to_owned());

@@ -295,11 +295,13 @@ fn change(rows: &mut dyn Rows, meta: &mut Meta, params: Params, key: &[u8], writ
         None => (Version(0), &[][..]),
     };
     let parts = match &write {
-        Write::Put { value, expected } => match expected.is_some_and(|expected| expected != version) {
-            true if base::mutant!("condition-ignored") => [&[][..], &value[..]],
-            true => return Written::VersionMismatch(version),
-            false => [&[][..], &value[..]],
-        },
+        Write::Put { value, expected } => {
+            let differs = expected.is_some_and(|expected| expected != version);
+            if differs && !base::mutant!("condition-ignored") {
+                return Written::VersionMismatch(version);
+            }
+            [&[][..], &value[..]]
+        }
         Write::Append { piece } => [old_value, &piece[..]],
         Write::Delete => {
             if old.is_some() {

@@ -78,8 +78,8 @@ fn check_chunk(chunk: &[Change], params: Params) -> Result<(), KvRefusal> {
     let bytes: usize = chunk.iter().map(copy::weight).sum();
     let largest_row = params.value_bytes_max as usize + params.key_bytes_max as usize + 64;
     let limit = BATCH_BYTES_MAX.max(largest_row);
-    match bytes > limit {
-        true => Err(KvRefusal::Malformed(format!("a chunk of {bytes} bytes exceeds the limit of {limit}"))),
-        false => Ok(()),
+    if bytes > limit {
+        return Err(KvRefusal::Malformed(format!("a chunk of {bytes} bytes exceeds the limit of {limit}")));
     }
+    Ok(())
 }
