@@ -1,0 +1,185 @@
+// Two charts that share their time: requests a second, and the time to an answer. A line for each group, a mark for each
+// election, configuration, and server that went or came. The tables below have the same numbers; while the pointer is in a
+// chart, they show the moment that it points at.
+"use strict";
+{
+  const SPANS = [[60, "1 min"], [300, "5 min"], [900, "15 min"], [3600, "1 h"]];
+  const QUANTILES = [["p50", "p50"], ["p99", "p99"], ["p999", "p99.9"]];
+  const state = { span: 300, quantile: "p99", charts: new Map(), pointed: null, data: null };
+
+  const markColor = (kind) => page.css({ election: "--election", configuration: "--configuration" }[kind] ?? "--server-mark");
+
+  const drawMarks = (chart) => {
+    const { ctx, bbox } = chart;
+    const { min, max } = chart.scales.x;
+    ctx.save();
+    ctx.lineWidth = devicePixelRatio;
+    for (const mark of page.past.marks) {
+      const at = mark.at / 1000;
+      if (!(at >= min && at <= max)) continue;
+      const x = Math.round(chart.valToPos(at, "x", true)) + 0.5;
+      const tip = 4 * devicePixelRatio;
+      ctx.strokeStyle = ctx.fillStyle = markColor(mark.kind);
+      ctx.setLineDash(mark.kind === "configuration" ? [] : [4 * devicePixelRatio, 3 * devicePixelRatio]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.beginPath();
+      ctx.moveTo(x - tip, bbox.top);
+      ctx.lineTo(x + tip, bbox.top);
+      ctx.lineTo(x, bbox.top + 1.6 * tip);
+      ctx.fill();
+    }
+    ctx.restore();
+  };
+
+  const axis = (more) => ({
+    stroke: () => page.css("--soft"),
+    grid: { stroke: () => page.css("--line"), width: 1 },
+    ticks: { show: false },
+    font: "12px system-ui, sans-serif",
+    ...more,
+  });
+
+  const timeWords = (chart, splits) => splits.map((at) => (state.span > 300 ? page.clock(at * 1000).slice(0, 5) : page.clock(at * 1000)));
+
+  const options = (box, gids, values) => ({
+    width: Math.max(120, box.clientWidth),
+    height: 190,
+    padding: [10, 6, 0, 0],
+    legend: { show: false },
+    cursor: { sync: { key: "charts" }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
+    scales: {
+      x: { time: true, range: () => [state.end - state.span, state.end] },
+      y: { range: (chart, min, max) => [0, max > 0 ? max * 1.08 : 1] },
+    },
+    axes: [
+      axis({ values: timeWords, space: 90, size: 28 }),
+      axis({ values: (chart, splits) => splits.map(values), size: 66, space: 36, gap: 6 }),
+    ],
+    series: [{}, ...gids.map((gid, index) => ({
+      label: String(gid), stroke: () => page.css(`--g${page.color(gid)}`), width: 1.75, dash: index >= 8 ? [6, 3] : undefined,
+      points: { show: false }, spanGaps: false,
+    }))],
+    hooks: {
+      draw: [drawMarks],
+      setCursor: [(chart) => {
+        const index = chart.cursor.idx;
+        const pointed = index === null || index === undefined || chart.cursor.left < 0 ? null : index;
+        if (pointed === state.pointed) return;
+        state.pointed = pointed;
+        drawTables(page.view);
+      }],
+    },
+  });
+
+  const chartOf = (id, gids, values) => {
+    const box = page.id(id);
+    const key = gids.join(" ");
+    const old = state.charts.get(id);
+    if (old?.key === key) return old.chart;
+    old?.chart.destroy();
+    box.replaceChildren();
+    const chart = new uPlot(options(box, gids, values), [[], ...gids.map(() => [])], box);
+    state.charts.set(id, { key, chart });
+    return chart;
+  };
+
+  // The samples of the shown span, by group.
+  const collect = () => {
+    const { past } = page;
+    const times = past.times.tail(past.times.length);
+    const from = state.end - state.span - 5;
+    let many = times.length;
+    while (many > 0 && times[times.length - many] < from) many -= 1;
+    const gids = [...past.groups.keys()].sort((a, b) => a - b);
+    const series = new Map(gids.map((gid) => [gid, Object.fromEntries(page.SERIES.map((name) => [name, past.groups.get(gid)[name].tail(many)]))]));
+    return { times: times.slice(times.length - many), gids, series };
+  };
+
+  const lineOf = (table, gid, figures) => page.el("tr", {}, page.el("th", { scope: "row" }, page.tag(gid)),
+    ...figures.map((figure) => page.el("td", { class: "n", data: { figure, group: gid } })));
+
+  const drawTables = (view) => {
+    const { data } = state;
+    if (!data) return;
+    const at = state.pointed !== null && state.pointed < data.times.length ? state.pointed : null;
+    const value = (gid, name) => {
+      if (at !== null) return data.series.get(gid)?.[name][at] ?? null;
+      return view.model.groups.find((group) => group.gid === gid)?.[name] ?? null;
+    };
+    const age = (gid) => (at === null ? view.age(view.model.groups.find((group) => group.gid === gid)?.age ?? 0) : 0);
+    const gids = data.gids.length ? data.gids : view.model.groups.map((group) => group.gid);
+    const when = at === null ? "Now" : page.clock(data.times[at] * 1000);
+    page.text(page.id("ops-table").tHead.rows[0].cells[1], when);
+    page.each(page.id("ops-table").tBodies[0], gids, (gid) => gid, (gid) => lineOf("ops", gid, ["requests", "mean", "most"]), (line, gid) => {
+      const known = (data.series.get(gid)?.requests ?? []).filter((it) => it !== null);
+      const mean = known.length ? page.sum(known) / known.length : null;
+      const most = known.length ? known.reduce((a, b) => Math.max(a, b)) : null;
+      page.figure(line.cells[1], value(gid, "requests"), page.short(value(gid, "requests")), age(gid));
+      page.figure(line.cells[2], mean, page.short(mean));
+      page.figure(line.cells[3], most, page.short(most));
+    });
+    page.text(page.id("late-table").tHead.rows[0].cells[0], at === null ? "Group" : `At ${when}`);
+    page.each(page.id("late-table").tBodies[0], gids, (gid) => gid, (gid) => lineOf("late", gid, ["p50", "p99", "p999"]), (line, gid) => {
+      ["p50", "p99", "p999"].forEach((name, index) => page.figure(line.cells[index + 1], value(gid, name), page.time(value(gid, name)), age(gid)));
+    });
+  };
+
+  const drawCharts = () => {
+    const { times, gids, series } = state.data;
+    for (const id of ["ops", "late"]) {
+      const few = times.length < 2;
+      page.id(id).classList.toggle("few", few);
+      if (few) {
+        state.charts.get(id)?.chart.destroy();
+        state.charts.delete(id);
+        const words = page.view.link === "saved" ? "A saved document has one moment. The table has its figures." : "The first samples are on their way.";
+        page.id(id).replaceChildren(page.el("p", { class: "empty", text: words }));
+        continue;
+      }
+      const name = id === "ops" ? "requests" : state.quantile;
+      chartOf(id, gids, id === "ops" ? page.short : page.time).setData([times, ...gids.map((gid) => series.get(gid)[name])]);
+    }
+  };
+
+  const drawMarkList = () => {
+    const newest = page.past.marks.slice(-60).reverse();
+    const make = (mark) => page.el("li", { data: { mark: mark.kind, group: mark.group, at: mark.at } },
+      page.el("i", { class: "dot", "aria-hidden": "true" }), page.el("time", { text: page.clock(mark.at) }), page.el("span"));
+    page.each(page.id("marks"), newest, (mark) => mark.key ?? `${mark.at} ${mark.text}`, make, (item, mark) => page.text(item.lastElementChild, mark.text));
+    page.id("marks").classList.toggle("none", newest.length === 0);
+  };
+
+  // Lines and axes have the colours of the theme, so another theme draws them anew.
+  const again = () => {
+    for (const { chart } of state.charts.values()) chart.redraw(false, true);
+  };
+
+  page.parts.push({
+    name: "charts",
+    start() {
+      page.choice(page.id("span"), SPANS, state.span, (span) => {
+        state.span = span;
+        page.redraw();
+      });
+      page.choice(page.id("quantile"), QUANTILES, state.quantile, (quantile) => {
+        state.quantile = quantile;
+        page.redraw();
+      });
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+      new ResizeObserver(() => {
+        for (const [id, { chart }] of state.charts) chart.setSize({ width: Math.max(120, page.id(id).clientWidth), height: 190 });
+      }).observe(page.id("ops"));
+    },
+    draw(view) {
+      const { times } = page.past;
+      state.end = times.length ? times.at(times.length - 1) : 0;
+      state.data = collect();
+      drawCharts();
+      drawTables(view);
+      drawMarkList();
+    },
+  });
+}
