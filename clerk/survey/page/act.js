@@ -200,7 +200,7 @@
     page.map.plan = new Map(moves.map((it) => [it.shard, it.to]));
     const groups = page.array(answer.groups).map(page.object);
     const shares = groups.map((it) => page.el("li", {}, page.tag(it.gid), `${page.short(it.before)} → ${page.short(it.after)} (share ${page.short(it.share)})`));
-    const confirm = page.el("button", { type: "button", id: "act-do", class: "main", text: `Do it: ${plan.line}`, on: { click: act } });
+    const confirm = page.el("button", { type: "submit", id: "act-do", class: "main", disabled: true, text: `Do it: ${plan.line}` });
     const check = () => page.redraw();
     page.id("act-plan").replaceChildren(
       page.el("h3", { text: "The plan" }),
@@ -211,15 +211,19 @@
       shares.length ? page.el("ul", { class: "shares" }, ...shares) : "",
       unknown.length ? page.el("p", { class: "bad", text: `The groups of shards ${page.ranges(unknown)} do not answer, so their bytes are not known.` }) : "",
       page.el("p", { class: "bad", id: "act-stale", hidden: true, text: "The configuration has changed since. Ask for the plan again." }),
-      page.el("div", { class: "fields" },
-        page.el("label", { for: "act-word" }, page.el("span", {}, "Type ", page.el("b", { text: word }), " to confirm"),
-          page.el("input", { id: "act-word", type: "text", autocomplete: "off", on: { input: check } })),
-        page.el("label", { for: "act-token" }, page.el("span", { text: "Admin token" }),
-          page.el("input", { id: "act-token", type: "password", autocomplete: "off", value: token, on: { input: check } }))),
-      page.el("p", {}, confirm, " ", page.el("button", { type: "button", class: "quiet", text: "Drop the plan", on: { click: () => {
-        forget();
-        page.redraw();
-      } } })));
+      page.el("form", { class: "act-form", on: { submit: (event) => {
+        event.preventDefault();
+        if (!confirm.disabled) act();
+      } } },
+        page.el("div", { class: "fields" },
+          page.el("label", { for: "act-word" }, page.el("span", {}, "Type ", page.el("b", { text: word }), " to confirm"),
+            page.el("input", { id: "act-word", type: "text", autocomplete: "off", on: { input: check } })),
+          page.el("label", { for: "act-token" }, page.el("span", { text: "Admin token" }),
+            page.el("input", { id: "act-token", type: "password", autocomplete: "off", value: token, on: { input: check } }))),
+        page.el("p", { class: "buttons" }, confirm, page.el("button", { type: "button", class: "quiet", text: "Drop the plan", on: { click: () => {
+          forget();
+          page.redraw();
+        } } }))));
   };
 
   // Only the command line starts processes.

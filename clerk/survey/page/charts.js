@@ -5,7 +5,7 @@
 {
   const SPANS = [[60, "1 min"], [300, "5 min"], [900, "15 min"], [3600, "1 h"]];
   const QUANTILES = [["p50", "p50"], ["p99", "p99"], ["p999", "p99.9"]];
-  const state = { span: 300, quantile: "p99", charts: new Map(), pointed: null, data: null };
+  const state = { span: 300, shown: 300, end: 0, quantile: "p99", charts: new Map(), pointed: null, data: null };
 
   const markColor = (kind) => page.css({ election: "--election", configuration: "--configuration" }[kind] ?? "--server-mark");
 
@@ -42,16 +42,16 @@
     ...more,
   });
 
-  const timeWords = (chart, splits) => splits.map((at) => (state.span > 300 ? page.clock(at * 1000).slice(0, 5) : page.clock(at * 1000)));
+  const timeWords = (chart, splits) => splits.map((at) => (state.shown > 300 ? page.clock(at * 1000).slice(0, 5) : page.clock(at * 1000)));
 
   const options = (box, gids, values) => ({
     width: Math.max(120, box.clientWidth),
     height: 190,
-    padding: [10, 6, 0, 0],
+    padding: [10, 28, 0, 0],
     legend: { show: false },
     cursor: { sync: { key: "charts" }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: {
-      x: { time: true, range: () => [state.end - state.span, state.end] },
+      x: { time: true, range: () => [state.end - state.shown, state.end] },
       y: { range: (chart, min, max) => [0, max > 0 ? max * 1.08 : 1] },
     },
     axes: [
@@ -90,7 +90,7 @@
   const collect = () => {
     const { past } = page;
     const times = past.times.tail(past.times.length);
-    const from = state.end - state.span - 5;
+    const from = state.end - state.shown - 5;
     let many = times.length;
     while (many > 0 && times[times.length - many] < from) many -= 1;
     const gids = [...past.groups.keys()].sort((a, b) => a - b);
@@ -176,6 +176,8 @@
     draw(view) {
       const { times } = page.past;
       state.end = times.length ? times.at(times.length - 1) : 0;
+      // A page that was opened just now does not begin with an empty hour.
+      state.shown = Math.min(state.span, Math.max(60, state.end - (times.length ? times.at(0) : 0)));
       state.data = collect();
       drawCharts();
       drawTables(view);

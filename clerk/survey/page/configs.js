@@ -4,7 +4,7 @@
   // The shards as a configuration had them. Only the owner is known of that time.
   page.shardsOf = (config, before) => config.owners.slice(0, page.SHARDS_MAX).map((owner, shard) => ({
     shard, owner, group: owner, to: null, state: owner ? "past" : "none", keys: null, bytes: null, progress: null, reads: null, writes: null,
-    traffic: null, age: 0, pin: null, changed: before !== null && before.owners[shard] !== owner,
+    traffic: null, age: 0, pin: null, changed: Boolean(before?.owners[shard]) && before.owners[shard] !== owner,
   }));
 
   // What moved between two configurations, by from and to: [{from, to, shards}], largest first.

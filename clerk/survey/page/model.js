@@ -12,10 +12,15 @@
     parked: "kept, owned by none",
     unknown: "group does not answer",
     none: "owned by none",
+    past: "owned at that time",
   };
 
   // The configurations of a document or of a `history` event.
-  page.configsOf = (raw) => page.array(page.object(raw).history).map(config).filter((it) => it.num !== null);
+  page.configsOf = (raw) => {
+    const configs = page.array(page.object(raw).history).map(config).filter((it) => it.num !== null);
+    for (const it of configs) it.groups.forEach(page.color);
+    return configs;
+  };
 
   page.model = (raw, configs) => {
     const doc = page.object(raw);
@@ -41,9 +46,11 @@
     model.controllers = page.array(doc.controllers).map((it) => server(it, ages, last));
     withLags(model.controllers);
     model.groups = page.array(doc.groups).map((it) => group(it, ages, last, model)).sort((a, b) => a.gid - b.gid);
+    // Groups get their colours in this order, wherever they are drawn first.
+    for (const it of model.groups) page.color(it.gid);
     model.configs = configs;
     model.shards = shards(model, configs.at(-1)?.owners ?? []);
-    model.moves = page.array(doc.moves).map(page.object);
+    model.moves = page.array(doc.moves).map(page.object).filter((it) => page.number(it.shard) !== null);
     if (doc.moves === undefined) model.moves = movesOf(model);
     for (const it of model.moves) {
       const shard = model.shards[it.shard];
@@ -150,7 +157,7 @@
     return {
       num: page.number(it.num),
       owners: page.array(it.owners ?? it.shards).map((gid) => page.number(gid) ?? 0),
-      groups: page.array(it.groups),
+      groups: page.array(it.groups).filter((gid) => page.number(gid) !== null),
       moved: page.number(it.moved),
       lost: page.array(it.lost),
       seenAt: page.number(it.seen_at),

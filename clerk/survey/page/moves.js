@@ -1,9 +1,13 @@
 // Shards on their way: how far each is, how fast, how long it still takes, and what it waits for.
 "use strict";
 {
-  const SHOWN = 40;
+  const SHOWN = 12;
 
   const PHASES = { offered: "served by the old group meanwhile", sealed: "frozen until it has arrived", awaited: "only the new group answers" };
+
+  // What waits comes first, then what is under way.
+  const rank = (it) => (it.waits_for ? 0 : it.rows ? 1 : 2);
+  const first = (a, b) => rank(a) - rank(b) || a.shard - b.shard;
 
   const make = (it) => page.el("li", { class: "move", data: { shard: it.shard } },
     page.el("span", { class: "move-what" }, page.el("strong", { text: `Shard ${it.shard}` }), page.tag(it.from), "→", page.tag(it.to)),
@@ -41,7 +45,7 @@
       const total = page.sum(moves.map((it) => it.rows_total));
       page.text(page.id("moves-sum"), moves.length ? `${page.plural(moves.length, "shard")} on the way, ${page.percent(total ? rows / total : 0)} of their keys arrived` : "");
       page.data(page.id("moves"), { count: moves.length });
-      page.each(list, moves.slice(0, SHOWN), (it) => it.shard, make, (item, it) => write(item, it, view));
+      page.each(list, [...moves].sort(first).slice(0, SHOWN), (it) => it.shard, make, (item, it) => write(item, it, view));
       const words = moves.length > SHOWN ? `And ${moves.length - SHOWN} more.` : moves.length ? "" : pending.length ? pending.slice(0, 5).join("; ") : "No shard moves.";
       page.text(more, words);
     },

@@ -23,12 +23,15 @@
     const gap = (size) => (size >= 24 ? 4 : size >= 12 ? 2 : 1);
     let size = Math.max(5, Math.min(56, Math.floor(Math.sqrt((width * 400) / count))));
     while (size > 5 && Math.ceil(count / Math.max(1, Math.floor(width / size))) * size > 420) size -= 1;
-    return { size: size - gap(size), gap: gap(size) };
+    // The squares of a row share what is left of its width.
+    const columns = Math.max(1, Math.floor(width / size));
+    const wide = count > columns ? Math.floor((width + gap(size)) / columns) : size;
+    return { size: wide - gap(size), gap: gap(size) };
   };
 
   const layOut = () => {
     const box = page.id("map");
-    const { size, gap } = page.squareSize(page.map.squares.length, box.clientWidth);
+    const { size, gap } = page.squareSize(page.map.squares.length, box.clientWidth - 6);
     box.style.setProperty("--size", `${size}px`);
     box.style.setProperty("--gap", `${gap}px`);
     box.classList.toggle("large", size >= 26);
@@ -80,7 +83,8 @@
       shard.isOld = view.age(shard.age) > page.OLD_SECONDS;
       write(squares[index], shard, drawn[index], plan.get(index) ?? null);
       squares[index].classList.toggle("dim", only !== null && shard.group !== only && shard.to !== only);
-      drawn[index] = shard;
+      // A copy: the next drawing may be of the same shard, grown old.
+      drawn[index] = { ...shard };
     });
     const words = shards.length ? "" : "No shards are known.";
     page.id("map").dataset.count = shards.length;
@@ -88,7 +92,7 @@
   };
 
   const describe = (shard) => {
-    const parts = [`Shard ${shard.shard}`, page.group(shard.group), page.STATES[shard.state] ?? "at that time"];
+    const parts = [`Shard ${shard.shard}`, page.group(shard.group), page.STATES[shard.state]];
     if (shard.to !== null) parts.push(`to group ${shard.to}`);
     if (shard.keys !== null) parts.push(page.plural(shard.keys, "key"), page.bytes(shard.bytes));
     if (page.opsOf(shard) !== null) parts.push(`${page.short(page.opsOf(shard))} operations a second`);
@@ -113,7 +117,7 @@
     const age = view.age(shard.age);
     const where = page.el("p", { class: "detail-title" }, page.el("strong", { text: `Shard ${shard.shard}` }), page.tag(shard.group));
     if (shard.to !== null) where.append("→ ", page.tag(shard.to));
-    const state = page.STATES[shard.state] ?? "of an older configuration";
+    const state = page.STATES[shard.state];
     box.replaceChildren(where, page.el("dl", { class: "pairs" },
       row("State", "state", shard.state, shard.pin ? `${state}, pinned` : state, age),
       row("Keys", "keys", shard.keys, page.count(shard.keys), age),
@@ -178,9 +182,9 @@
   };
 
   const drawOwners = (model, view) => {
-    const held = new Map();
-    for (const it of page.map.drawn) held.set(it.group, (held.get(it.group) ?? 0) + 1);
-    const rows = model.groups.filter((it) => it.joined || held.get(it.gid) || it.held.length);
+    const owned = new Map();
+    for (const it of page.map.drawn) owned.set(it.group, (owned.get(it.group) ?? 0) + 1);
+    const rows = model.groups.filter((it) => it.joined || owned.get(it.gid) || it.held.length);
     const make = (group) => page.el("tr", {},
       page.el("th", { scope: "row" }, page.el("button", { type: "button", class: "plain", title: "Show only this group",
         "aria-label": `Show only group ${group.gid}`, on: { click: () => light(group.gid) } }, page.tag(group.gid)), page.el("small")),
@@ -191,9 +195,11 @@
       head.firstElementChild.setAttribute("aria-pressed", String(page.map.only === group.gid));
       const weight = group.weight !== null && group.weight !== 100 ? ` weight ${group.weight}` : "";
       page.text(head.lastElementChild, group.joined ? weight : " not joined");
-      page.figure(count, held.get(group.gid) ?? 0, page.count(held.get(group.gid) ?? 0));
-      page.figure(bytes, group.bytes, page.bytes(group.bytes), age);
-      page.figure(ops, group.requests, page.short(group.requests), age);
+      page.figure(count, owned.get(group.gid) ?? 0, page.count(owned.get(group.gid) ?? 0));
+      // Of an older configuration only the owners are known.
+      const [held, asked] = view.chosen ? [null, null] : [group.bytes, group.requests];
+      page.figure(bytes, held, page.bytes(held), age);
+      page.figure(ops, asked, page.short(asked), age);
     });
   };
 

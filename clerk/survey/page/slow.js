@@ -2,7 +2,7 @@
 "use strict";
 {
   const STAGES = ["queue", "sync", "replicate", "apply"];
-  const SHOWN = 20;
+  const SHOWN = 10;
   let all = false;
 
   const words = (name, seconds) => `${name} ${page.time(seconds)}`;
@@ -20,9 +20,9 @@
     return page.el("li", { class: "late", data: { server: it.server, verb: it.verb, seconds: it.seconds, outcome: it.outcome } },
       page.el("time", { text: page.clock(it.at) }),
       page.el("strong", { text: String(it.verb ?? page.none) }),
-      page.el("span", { text: where }),
+      page.el("span", { class: "late-where", text: where }),
       page.el("span", { class: "late-time", text: page.time(page.number(it.seconds)) }),
-      page.el("span", { class: it.outcome === "ok" ? "hint" : "bad", text: String(it.outcome ?? "") }),
+      page.el("span", { class: `late-outcome ${it.outcome === "ok" ? "hint" : "bad"}`, text: String(it.outcome ?? "") }),
       bar,
       page.el("span", { class: "hint late-stages", text: stages.map(([name, seconds]) => words(name, seconds)).join(", ") }));
   };

@@ -88,6 +88,7 @@ const page = { parts: [] };
   // Of requests: from microseconds on.
   page.time = (value) => {
     if (page.number(value) === null) return page.none;
+    if (value === 0) return "0";
     if (value < 0.001) return `${digits(value * 1e6, 3)} µs`;
     if (value < 1) return `${digits(value * 1e3, 3)} ms`;
     return page.span(value);
