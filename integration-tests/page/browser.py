@@ -13,10 +13,20 @@ import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--enable-precise-memory-info",
-         # What the browser wants for itself does not leave the host.
-         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--enable-precise-memory-info",
+    # What the browser wants for itself does not leave the host.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
@@ -54,8 +64,11 @@ class Elements(HTMLParser):
 
     def find(self, **wanted):
         """Elements with these data- attributes; None: whatever its value."""
-        return [it for it in self.all
-                if all(it[key] is not None and value in (None, it[key]) for key, value in wanted.items())]
+        return [
+            it
+            for it in self.all
+            if all(it[key] is not None and value in (None, it[key]) for key, value in wanted.items())
+        ]
 
     def by_id(self, name):
         return next(it for it in self.all if it.attributes.get("id") == name)
@@ -77,7 +90,15 @@ def printed(address):
     """The elements of a page as Chromium shows it, and the addresses it asked for."""
     with tempfile.TemporaryDirectory() as folder:
         log = f"{folder}/net"
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder}/user", f"--log-net-log={log}", "--virtual-time-budget=4000", "--dump-dom", address]
+        command = [
+            CHROMIUM,
+            *FLAGS,
+            f"--user-data-dir={folder}/user",
+            f"--log-net-log={log}",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+            address,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         return Elements(done.stdout), asked_for(log)
 
@@ -92,10 +113,16 @@ class Browser:
             port = free.getsockname()[1]
         self.base = f"http://127.0.0.1:{port}"
         self.log = f"{self.folder.name}/net"
-        self.driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.driver = subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         wait("chromedriver", lambda: self.reaches())
         options = {"binary": CHROMIUM, "args": [*FLAGS, f"--log-net-log={self.log}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
         self.session = f"/session/{self.call('POST', '/session', {'capabilities': {'alwaysMatch': wanted}})['sessionId']}"
         return self
 
@@ -119,7 +146,9 @@ class Browser:
 
     def call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self.base + path, data, {"Content-Type": "application/json"}, method=method
+        )
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)["value"]
 
@@ -127,8 +156,17 @@ class Browser:
         return self.call("POST", f"{self.session}/goog/cdp/execute", {"cmd": command, "params": params})
 
     def look(self, width, height, dark):
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.cdp(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def go(self, address):
         self.call("POST", f"{self.session}/url", {"url": address})
@@ -142,12 +180,22 @@ class Browser:
     def complaints(self):
         """What the page wrote to its console, but for answers that a check asks for."""
         lines = self.call("POST", f"{self.session}/se/log", {"type": "browser"})
-        return [it["message"] for it in lines if it["level"] == "SEVERE" and "Failed to load resource" not in it["message"]]
+        return [
+            it["message"]
+            for it in lines
+            if it["level"] == "SEVERE" and "Failed to load resource" not in it["message"]
+        ]
 
     def shot(self, file):
         height = int(self.cdp("Page.getLayoutMetrics")["cssContentSize"]["height"])
         width = self.run("return innerWidth")
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         time.sleep(0.5)
         Path(file).write_bytes(base64.b64decode(self.cdp("Page.captureScreenshot", format="png")["data"]))
 

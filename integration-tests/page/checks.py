@@ -55,7 +55,9 @@ def check_a_saved_page_has_what_does_not_answer_with_its_age():
 def check_any_number_of_shards_and_groups():
     for shards, groups in ((0, 0), (0, 1), (10, 1), (16_384, 3)):
         document = documents.whole(shards=shards, groups=groups)
-        squares = [it for it in saved(document).all if "square" in it.attributes.get("class", "") and it["shard"]]
+        squares = [
+            it for it in saved(document).all if "square" in it.attributes.get("class", "") and it["shard"]
+        ]
         assert len(squares) == shards, f"{len(squares)} squares of {shards}"
 
 
@@ -95,7 +97,9 @@ class Live:
     def __init__(self, **given):
         document = documents.whole(**given)
         parts = {key: document.pop(key) for key in ("history", "history_from", "slow")}
-        self.controller = server.Controller(document, {key: parts[key] for key in ("history", "history_from")}, {"slow": parts["slow"]})
+        self.controller = server.Controller(
+            document, {key: parts[key] for key in ("history", "history_from")}, {"slow": parts["slow"]}
+        )
 
     def __enter__(self):
         self.browser = Browser().__enter__()
@@ -124,8 +128,12 @@ class Live:
 
     def type(self, **texts):
         for name, text in texts.items():
-            self.browser.run('const it = document.getElementById(arguments[0]); it.value = arguments[1]; '
-                             'it.dispatchEvent(new Event("input", {bubbles: true}))', name.replace("_", "-"), text)
+            self.browser.run(
+                "const it = document.getElementById(arguments[0]); it.value = arguments[1]; "
+                'it.dispatchEvent(new Event("input", {bubbles: true}))',
+                name.replace("_", "-"),
+                text,
+            )
 
     def update(self, **given):
         at = self.controller.state["at"]
@@ -140,7 +148,9 @@ def check_a_live_page_shows_the_numbers_of_its_document():
     with Live(moved={1: 102}, down=("101.2",)) as live:
         live.until("all is drawn", "document.querySelectorAll('#map .square').length === 24")
         live.until("requests that were slow", "document.querySelectorAll('#slow .late').length === 3")
-        figures.compare(live.browser.elements(), live.controller.state | live.controller.history | live.controller.slow)
+        figures.compare(
+            live.browser.elements(), live.controller.state | live.controller.history | live.controller.slow
+        )
 
 
 def check_a_join_is_watched_square_by_square():
@@ -149,26 +159,50 @@ def check_a_join_is_watched_square_by_square():
         for arrived in range(5):
             owners[arrived] = 103
             live.update(shards=12, groups=3, owners=list(owners))
-            live.until(f"{arrived + 1} squares", f"document.querySelectorAll('#map [data-group=\"103\"]').length === {arrived + 1}")
-        live.until("its row", "document.querySelector('[data-figure=shards][data-group=\"103\"]').dataset.value === '5'")
+            live.until(
+                f"{arrived + 1} squares",
+                f"document.querySelectorAll('#map [data-group=\"103\"]').length === {arrived + 1}",
+            )
+        live.until(
+            "its row",
+            "document.querySelector('[data-figure=shards][data-group=\"103\"]').dataset.value === '5'",
+        )
 
 
 def check_a_killed_leader_shows_as_a_mark():
     with Live() as live:
         # The marks of the configurations are there from the start.
-        live.until("the mark of configuration 2", "document.querySelectorAll('#marks [data-mark=configuration]').length === 1")
+        live.until(
+            "the mark of configuration 2",
+            "document.querySelectorAll('#marks [data-mark=configuration]').length === 1",
+        )
         live.update(down=("101.1",))
-        live.until("the server that is gone", "document.querySelector('[data-server=\"101.1\"]').dataset.up === 'false'", 2)
-        live.until("the mark", "document.querySelectorAll('#marks [data-mark=election][data-group=\"101\"]').length === 1", 2)
+        live.until(
+            "the server that is gone",
+            "document.querySelector('[data-server=\"101.1\"]').dataset.up === 'false'",
+            2,
+        )
+        live.until(
+            "the mark",
+            "document.querySelectorAll('#marks [data-mark=election][data-group=\"101\"]').length === 1",
+            2,
+        )
         state = documents.state(down=("101.1",), at=live.controller.state["at"])
         state["groups"][0]["replicas"][1] |= {"role": "leader", "term": 4, "leader": "101.2"}
         live.controller.state = state
-        live.until("the new leader", "[...document.querySelectorAll('#marks li')].some((it) => it.textContent.includes('101.2 leads, term 4'))")
+        live.until(
+            "the new leader",
+            "[...document.querySelectorAll('#marks li')].some((it) => it.textContent.includes('101.2 leads, term 4'))",
+        )
 
 
 def check_a_change_is_planned_confirmed_and_made():
     with Live() as live:
-        live.controller.plan = {"config": 3, "settled": False, "moves": [{"shard": 7, "from": 101, "to": 102}, {"shard": 8, "from": 102, "to": 101}]}
+        live.controller.plan = {
+            "config": 3,
+            "settled": False,
+            "moves": [{"shard": 7, "from": 101, "to": 102}, {"shard": 8, "from": 102, "to": 101}],
+        }
         live.browser.run("document.querySelector('#act-body [data-choice=leave]').click()")
         live.browser.run("document.querySelector('#act-body form button').click()")
         live.until("the plan", "document.querySelector('[data-figure=plan]')?.dataset.moves === '2'")
@@ -181,14 +215,21 @@ def check_a_change_is_planned_confirmed_and_made():
         live.type(act_word="101")
         live.until("it may be done", f"!{is_off}")
         live.browser.run("document.getElementById('act-do').click()")
-        live.until("a wrong token is refused", "document.getElementById('act-said').textContent.includes('token is wrong')")
+        live.until(
+            "a wrong token is refused",
+            "document.getElementById('act-said').textContent.includes('token is wrong')",
+        )
         assert not live.controller.acts
         live.type(act_token=server.TOKEN)
         live.until("it may be done again", f"!{is_off}")
         live.browser.run("document.getElementById('act-do').click()")
         live.until("it is done", "document.getElementById('act-said').dataset.said === 'done'")
-        assert live.controller.acts == [{"verb": "leave", "groups": [101], "force": False}], live.controller.acts
-        stored = live.browser.run("return localStorage.length + sessionStorage.length + document.cookie.length")
+        assert live.controller.acts == [
+            {"verb": "leave", "groups": [101], "force": False}
+        ], live.controller.acts
+        stored = live.browser.run(
+            "return localStorage.length + sessionStorage.length + document.cookie.length"
+        )
         assert stored == 0, "the page stored something"
 
 
@@ -201,7 +242,10 @@ def check_a_plan_of_an_older_configuration_is_not_made():
         live.type(act_word="balance", act_token="x")
         live.until("it may be done", "!document.getElementById('act-do').disabled")
         live.controller.state = live.controller.state | {"config": 3}
-        live.until("it may not any more", "document.getElementById('act-do').disabled && !document.getElementById('act-stale').hidden")
+        live.until(
+            "it may not any more",
+            "document.getElementById('act-do').disabled && !document.getElementById('act-stale').hidden",
+        )
 
 
 def check_old_figures_look_old():
@@ -221,7 +265,9 @@ def check_a_stream_that_ends_is_opened_again_and_the_state_asked_for_if_there_is
     with Live() as live:
         live.controller.cut = 0.5
         time.sleep(2)
-        assert live.browser.run("return document.documentElement.dataset.link") == "live", "an end is no alarm"
+        assert (
+            live.browser.run("return document.documentElement.dataset.link") == "live"
+        ), "an end is no alarm"
         live.controller.mode = "poll"
         live.until("it asks on its own", "document.documentElement.dataset.link === 'polling'")
         live.update(owners=[103] * 24)
@@ -232,7 +278,10 @@ def check_the_slider_shows_older_configurations():
     with Live() as live:
         live.until("the history", "document.getElementById('config').max === '2'")
         live.browser.run("document.getElementById('config-back').click()")
-        live.until("all shards of 101", "document.querySelectorAll('#map [data-group=\"101\"][data-state=past]').length === 24")
+        live.until(
+            "all shards of 101",
+            "document.querySelectorAll('#map [data-group=\"101\"][data-state=past]').length === 24",
+        )
         assert live.browser.run("return document.getElementById('diff').dataset.config") == "1"
         live.browser.run("document.getElementById('config-now').click()")
         live.until("what is now", "document.querySelectorAll('#map [data-state=serving]').length === 24")
@@ -245,11 +294,15 @@ def check_the_keyboard_reaches_each_shard():
         live.browser.run("document.getElementById('map').focus()")
         for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
             live.browser.run(press, key)
-        label = live.browser.run("return document.getElementById(document.getElementById('map').getAttribute('aria-activedescendant')).getAttribute('aria-label')")
+        label = live.browser.run(
+            "return document.getElementById(document.getElementById('map').getAttribute('aria-activedescendant')).getAttribute('aria-label')"
+        )
         assert label.startswith("Shard 1, group 101, served, 101 keys"), label
         assert live.browser.run("return document.getElementById('shard').dataset.shard") == "1"
-        unnamed = live.browser.run("return [...document.querySelectorAll('button, input, select')].filter((it) => !(it.textContent.trim() || "
-                                   "it.getAttribute('aria-label') || it.labels?.length)).map((it) => it.outerHTML)")
+        unnamed = live.browser.run(
+            "return [...document.querySelectorAll('button, input, select')].filter((it) => !(it.textContent.trim() || "
+            "it.getAttribute('aria-label') || it.labels?.length)).map((it) => it.outerHTML)"
+        )
         assert not unnamed, unnamed
 
 
@@ -268,9 +321,11 @@ def shots(browser, name):
             time.sleep(0.7)
             wide = browser.run("return document.documentElement.scrollWidth")
             assert wide <= width, f"{name}: {wide} pixels in a window of {width}"
-            cut = browser.run("return [...document.querySelectorAll('main *, header *')].filter((it) => it.childElementCount === 0 && "
-                              "!it.closest('.hidden, .map, .heat') && getComputedStyle(it).display !== 'inline' && it.clientWidth > 0 && "
-                              "it.scrollWidth > it.clientWidth + 1).map((it) => it.outerHTML.slice(0, 200))")
+            cut = browser.run(
+                "return [...document.querySelectorAll('main *, header *')].filter((it) => it.childElementCount === 0 && "
+                "!it.closest('.hidden, .map, .heat') && getComputedStyle(it).display !== 'inline' && it.clientWidth > 0 && "
+                "it.scrollWidth > it.clientWidth + 1).map((it) => it.outerHTML.slice(0, 200))"
+            )
             assert not cut, f"{name} at {width}: {cut}"
             if SHOTS:
                 browser.shot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
@@ -285,6 +340,7 @@ def hour():
             for _ in range(3):
                 live.browser.cdp("HeapProfiler.collectGarbage")
             return live.browser.cdp("Runtime.getHeapUsage")["usedSize"] / 1e6
+
         time.sleep(5)
         before = heap()
         begun = live.controller.state["at"]
@@ -300,15 +356,24 @@ def live_controller(address, token):
     with Browser() as browser:
         browser.look(1280, 900, False)
         browser.go(address)
-        wait("the page is live", lambda: browser.run("return document.documentElement.dataset.link") == "live", 20)
+        wait(
+            "the page is live",
+            lambda: browser.run("return document.documentElement.dataset.link") == "live",
+            20,
+        )
         with urllib.request.urlopen(address + "v1/state", timeout=10) as answer:
             document = json.load(answer)
-        wait("this configuration", lambda: browser.run("return document.documentElement.dataset.config") == str(document["config"]))
+        wait(
+            "this configuration",
+            lambda: browser.run("return document.documentElement.dataset.config") == str(document["config"]),
+        )
         figures.compare_places(browser.elements(), document)
         if token:
             # A token that is wrong, whatever the plan: nothing may change.
-            said = browser.run("return fetch('v1/act', {method: 'POST', headers: {'Content-Type': 'application/json', Authorization: 'Bearer wrong'}, "
-                               "body: JSON.stringify({verb: 'balance', by: 'count'})}).then((it) => it.status)")
+            said = browser.run(
+                "return fetch('v1/act', {method: 'POST', headers: {'Content-Type': 'application/json', Authorization: 'Bearer wrong'}, "
+                "body: JSON.stringify({verb: 'balance', by: 'count'})}).then((it) => it.status)"
+            )
             assert said in (401, 403), said
         shots(browser, "controller")
         complaints = browser.complaints()
@@ -320,12 +385,18 @@ def live_controller(address, token):
 
 def main():
     global SHOTS
-    parser = argparse.ArgumentParser(prog="scripts/page-test", description="Checks the live page in Chromium.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/page-test", description="Checks the live page in Chromium."
+    )
     parser.add_argument("names", nargs="*", help="only the checks whose names have one of these words")
     parser.add_argument("--shots", type=Path, help="keep pictures of the page in this folder")
-    parser.add_argument("--hour", action="store_true", help="also feed an hour's events to one page; takes three minutes")
+    parser.add_argument(
+        "--hour", action="store_true", help="also feed an hour's events to one page; takes three minutes"
+    )
     parser.add_argument("--live", metavar="URL", help="check the page of this controller instead")
-    parser.add_argument("--page", type=Path, help="check this file, the output of `clerk page`, instead; needs --document")
+    parser.add_argument(
+        "--page", type=Path, help="check this file, the output of `clerk page`, instead; needs --document"
+    )
     parser.add_argument("--document", type=Path, help="the document that the file was made of")
     given = parser.parse_args()
     SHOTS = given.shots
@@ -334,12 +405,24 @@ def main():
     if given.live:
         checks = {"the page of a controller": lambda: live_controller(given.live, True)}
     elif given.page:
-        checks = {str(given.page): lambda: figures.compare(saved(given.page.read_text()), json.loads(given.document.read_text()))}
+        checks = {
+            str(given.page): lambda: figures.compare(
+                saved(given.page.read_text()), json.loads(given.document.read_text())
+            )
+        }
     else:
-        checks = {name[6:].replace("_", " "): check for name, check in globals().items() if name.startswith("check_")}
+        checks = {
+            name[6:].replace("_", " "): check
+            for name, check in globals().items()
+            if name.startswith("check_")
+        }
         if given.hour:
             checks["an hour of events"] = hour
-        checks = {name: check for name, check in checks.items() if not given.names or any(it in name for it in given.names)}
+        checks = {
+            name: check
+            for name, check in checks.items()
+            if not given.names or any(it in name for it in given.names)
+        }
     failed = 0
     for name, check in checks.items():
         begun = time.monotonic()
@@ -348,7 +431,10 @@ def main():
             print(f"ok      {time.monotonic() - begun:5.1f} s  {name}", flush=True)
         except (AssertionError, OSError, KeyError, StopIteration) as error:
             failed += 1
-            print(f"FAILED  {time.monotonic() - begun:5.1f} s  {name}\n        {type(error).__name__}: {error}", flush=True)
+            print(
+                f"FAILED  {time.monotonic() - begun:5.1f} s  {name}\n        {type(error).__name__}: {error}",
+                flush=True,
+            )
     print(f"{len(checks) - failed} of {len(checks)} checks of the page passed")
     sys.exit(1 if failed or not checks else 0)
 

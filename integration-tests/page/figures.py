@@ -16,7 +16,9 @@ def servers_of(document):
 
 
 def squares_of(elements):
-    return {int(it["shard"]): it for it in elements.all if it.attributes.get("role") == "option" and it["shard"]}
+    return {
+        int(it["shard"]): it for it in elements.all if it.attributes.get("role") == "option" and it["shard"]
+    }
 
 
 def compare_places(elements, document):
@@ -27,7 +29,9 @@ def compare_places(elements, document):
         for shard in group["shards"]:
             if shard["state"] == "serving":
                 square = squares[shard["shard"]]
-                assert square["group"] == str(group["gid"]), f"shard {shard['shard']}: {square['group']} instead of {group['gid']}"
+                assert square["group"] == str(
+                    group["gid"]
+                ), f"shard {shard['shard']}: {square['group']} instead of {group['gid']}"
     shown = {it["server"] for it in elements.all if it.name == "li" and it["server"] and it["role"]}
     wanted = {it["name"] for it in servers_of(document)}
     assert shown == wanted, f"servers: {shown ^ wanted}"
@@ -50,11 +54,18 @@ def compare_shards(elements, document):
             if shard["state"] == "awaiting":
                 continue
             square = squares[shard["shard"]]
-            wanted = {"group": group["gid"], "state": shard["state"], "keys": shard["rows"], "bytes": shard["bytes"]}
+            wanted = {
+                "group": group["gid"],
+                "state": shard["state"],
+                "keys": shard["rows"],
+                "bytes": shard["bytes"],
+            }
             if shard.get("load"):
                 wanted |= {"reads": shard["load"]["reads"], "writes": shard["load"]["writes"]}
             for name, value in wanted.items():
-                assert square[name] == str(value), f"shard {shard['shard']}: {name} {square[name]} instead of {value}"
+                assert square[name] == str(
+                    value
+                ), f"shard {shard['shard']}: {name} {square[name]} instead of {value}"
 
 
 def compare_servers(elements, document):
@@ -66,7 +77,12 @@ def compare_servers(elements, document):
             assert cell["role"] == "down", it["name"]
             it = last.get(it["name"])
         if it:
-            for figure, value in {"term": it["term"], "commit": it["commit"], "applied": it["applied"], "disk": it["disk"]["free_bytes"]}.items():
+            for figure, value in {
+                "term": it["term"],
+                "commit": it["commit"],
+                "applied": it["applied"],
+                "disk": it["disk"]["free_bytes"],
+            }.items():
                 equal(elements, f"{it['name']} {figure}", value, figure=figure, server=it["name"])
     for group in document["groups"]:
         for leader in (it for it in group["replicas"] if it["role"] == "leader"):
@@ -85,7 +101,9 @@ def compare_groups(elements, document):
         for figure in ("requests", "p50", "p99", "p999"):
             if rates.get(gid, {}).get(figure) is not None:
                 equal(elements, f"{figure} of {gid}", rates[gid][figure], figure=figure, group=gid)
-    keys = sum(it["rows"] for group in document["groups"] for it in group["shards"] if it["state"] != "awaiting")
+    keys = sum(
+        it["rows"] for group in document["groups"] for it in group["shards"] if it["state"] != "awaiting"
+    )
     [shown] = [it for it in elements.find(figure="keys") if it.name == "strong"]
     assert float(shown["value"]) == keys, f"keys: {shown['value']} instead of {keys}"
 
@@ -94,7 +112,12 @@ def rest(elements, document):
     for move in document.get("moves", []):
         [item] = [it for it in elements.find(shard=str(move["shard"]), phase=None) if it.name == "li"]
         shown = {name: item[name] for name in ("from", "to", "rows", "total")}
-        wanted = {"from": str(move["from"]), "to": str(move["to"]), "rows": str(move["rows"]), "total": str(move["rows_total"])}
+        wanted = {
+            "from": str(move["from"]),
+            "to": str(move["to"]),
+            "rows": str(move["rows"]),
+            "total": str(move["rows_total"]),
+        }
         assert shown == wanted, f"move of shard {move['shard']}: {shown} instead of {wanted}"
     if "slow" in document:
         assert elements.by_id("slow")["count"] == str(len(document["slow"]))
@@ -102,7 +125,10 @@ def rest(elements, document):
         assert float(first["seconds"]) == document["slow"][0]["seconds"]
     if document.get("history"):
         diff = elements.by_id("diff")
-        assert (diff["config"], diff["moved"]) == (str(document["history"][-1]["num"]), str(document["history"][-1]["moved"]))
+        assert (diff["config"], diff["moved"]) == (
+            str(document["history"][-1]["num"]),
+            str(document["history"][-1]["moved"]),
+        )
     if "health" in document:
         assert elements.by_id("health-text").text == document["health"]["text"]
         assert elements.by_id("health")["health"] == ("ok" if document["health"]["ok"] else "bad")

@@ -18,8 +18,16 @@ TOKEN = "a-token"
 def saved_page(document):
     """What `clerk page` prints: one file, with everything inside."""
     text = (PAGE / "page.html").read_text()
-    text = re.sub(r'<link rel="stylesheet" href="([a-z]+\.css)">', lambda it: f"<style>{(PAGE / it[1]).read_text()}</style>", text)
-    text = re.sub(r'<script src="([a-z]+\.js)" defer></script>', lambda it: f"<script>{(PAGE / it[1]).read_text()}</script>", text)
+    text = re.sub(
+        r'<link rel="stylesheet" href="([a-z]+\.css)">',
+        lambda it: f"<style>{(PAGE / it[1]).read_text()}</style>",
+        text,
+    )
+    text = re.sub(
+        r'<script src="([a-z]+\.js)" defer></script>',
+        lambda it: f"<script>{(PAGE / it[1]).read_text()}</script>",
+        text,
+    )
     inside = json.dumps(document).replace("<", "\\u003c")
     place = '<script type="application/json" id="document"></script>'
     assert text.count(place) == 1
@@ -52,7 +60,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status, body, kind="application/json"):
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": len(body), "Content-Security-Policy": CSP}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": len(body),
+            "Content-Security-Policy": CSP,
+        }.items():
             self.send_header(name, str(value))
         self.end_headers()
         self.wfile.write(body)
@@ -102,9 +114,14 @@ class Handler(BaseHTTPRequestHandler):
         it = self.controller
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/v1/plan":
-            return self.answer(200, it.plan | {"dry_run": True, "bytes": 5400, "estimated_seconds": 0.1, "unknown": []})
+            return self.answer(
+                200, it.plan | {"dry_run": True, "bytes": 5400, "estimated_seconds": 0.1, "unknown": []}
+            )
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self.answer(401, {"error": {"code": "token", "message": "The token is wrong.", "next": "It is in a file."}})
+            return self.answer(
+                401,
+                {"error": {"code": "token", "message": "The token is wrong.", "next": "It is in a file."}},
+            )
         it.acts.append(body)
         it.act(body)
         return self.answer(200, it.plan)

@@ -6,93 +6,54 @@
 {
   let token = "";
   let verb = "join";
-  let plan = null; // {body, answer, config, word}
+  let plan = null; // {body, answer, config, word, line}
   let busy = false;
 
-  const SERVERS = "Servers (empty: as known)";
-  const gidOf = (text) => (/^[0-9]{1,18}$/.test(text.trim()) ? Number(text.trim()) : null);
-  const joined = (view) => view.model.groups.filter((it) => it.joined).map((it) => [it.gid, `group ${it.gid}`]);
+  const joined = (view) =>
+    view.model.groups.filter((it) => it.joined).map((it) => [it.gid, `group ${it.gid}`]);
   const apart = (view) => view.model.groups.filter((it) => !it.joined).map((it) => it.gid);
-
-  // Each verb: its fields, the body of the request, the word to type, and the same as a command.
-  const VERBS = {
-    join: {
-      about: "A group joins, and shards move to it.",
-      fields: [["group", "Group", "number"], ["servers", SERVERS, "text"]],
-      body: ({ group, servers }) => {
-        const list = servers.split(/[\s,]+/).filter(Boolean);
-        return { verb: "join", groups: [list.length ? { gid: gidOf(group), servers: list } : gidOf(group)] };
-      },
-      word: ({ group }) => group.trim(),
-      line: ({ group, servers }) => `clerk join ${group.trim()}${servers.trim() ? `=${servers.split(/[\s,]+/).filter(Boolean).join(",")}` : ""}`,
-    },
-    leave: {
-      about: "All shards of the group move to the others. Then its servers may be stopped.",
-      fields: [["group", "Group", "group"], ["force", "Even if no group remains", "check"]],
-      body: ({ group, force }) => ({ verb: "leave", groups: [gidOf(group)], force }),
-      word: ({ group }) => group,
-      line: ({ group, force }) => `clerk leave ${group}${force ? " --force" : ""}`,
-    },
-    move: {
-      about: "One shard moves. The next join or leave may move it again.",
-      fields: [["shard", "Shard", "number"], ["group", "To group", "group"]],
-      body: ({ shard, group }) => ({ verb: "move", shard: gidOf(shard), group: gidOf(group) }),
-      word: ({ group }) => group,
-      line: ({ shard, group }) => `clerk move ${shard.trim()} ${group}`,
-    },
-    weight: {
-      about: "Shards are shared out in proportion to the weights. 100 is usual, 0 moves all away.",
-      fields: [["group", "Group", "group"], ["weight", "Weight", "number"]],
-      body: ({ group, weight }) => ({ verb: "weight", group: gidOf(group), weight: gidOf(weight) }),
-      word: ({ group }) => group,
-      line: ({ group, weight }) => `clerk weight ${group} ${weight.trim()}`,
-    },
-    balance: {
-      about: "As few moves as bring each group within 10 % of its share.",
-      fields: [["by", "By", [["bytes", "bytes"], ["load", "reads and writes"], ["count", "number of shards"]]]],
-      body: ({ by }) => ({ verb: "balance", by }),
-      word: () => "balance",
-      line: ({ by }) => `clerk balance --by ${by}`,
-    },
-    pin: {
-      about: "The shard moves there and stays, until it is unpinned.",
-      fields: [["shard", "Shard", "number"], ["group", "To group", "group"]],
-      body: ({ shard, group }) => ({ verb: "pin", shard: gidOf(shard), group: gidOf(group) }),
-      word: ({ group }) => group,
-      line: ({ shard, group }) => `clerk pin ${shard.trim()} ${group}`,
-    },
-    unpin: {
-      about: "The shard may be moved again. Nothing moves now.",
-      fields: [["shard", "Shard", "number"]],
-      body: ({ shard }) => ({ verb: "unpin", shard: gidOf(shard) }),
-      word: ({ shard }) => shard.trim(),
-      line: ({ shard }) => `clerk unpin ${shard.trim()}`,
-    },
-  };
 
   const post = async (path, body, headers = {}) => {
     const answer = await fetch(path, {
-      method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body),
-      credentials: "same-origin", signal: AbortSignal.timeout(20000),
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...headers },
+      body: JSON.stringify(body),
+      credentials: "same-origin",
+      signal: AbortSignal.timeout(20000),
     });
     const document = page.object(await answer.json().catch(() => null));
-    const error = document.error ? page.object(document.error) : answer.ok ? null : { code: `http_${answer.status}`, message: `The server answered ${answer.status}.` };
+    const error = document.error
+      ? page.object(document.error)
+      : answer.ok
+        ? null
+        : { code: `http_${answer.status}`, message: `The server answered ${answer.status}.` };
     return { status: answer.status, document, error };
   };
 
   const values = () => {
     const found = {};
-    for (const input of page.id("act-fields").querySelectorAll("[name]")) found[input.name] = input.type === "checkbox" ? input.checked : input.value;
+    for (const input of page.id("act-fields").querySelectorAll("[name]"))
+      found[input.name] = input.type === "checkbox" ? input.checked : input.value;
     return found;
   };
 
+  const option = ([value, text]) => page.el("option", { value, text, data: { key: value } });
+
   const field = ([name, label, kind], view) => {
     const id = `act-${name}`;
-    if (kind === "check") return page.el("label", { class: "check" }, page.el("input", { type: "checkbox", name, id }), label);
+    if (kind === "check")
+      return page.el("label", { class: "check" }, page.el("input", { type: "checkbox", name, id }), label);
     const options = kind === "group" ? joined(view) : kind;
     const input = Array.isArray(options)
-      ? page.el("select", { name, id }, ...options.map(([value, text]) => page.el("option", { value, text })))
-      : page.el("input", { name, id, type: "text", autocomplete: "off", inputmode: kind === "number" ? "numeric" : null, required: kind === "number" });
+      ? page.el("select", { name, id }, ...options.map(option))
+      : page.el("input", {
+          name,
+          id,
+          type: "text",
+          autocomplete: "off",
+          inputmode: kind === "number" ? "numeric" : null,
+          required: kind === "number",
+        });
     return page.el("label", { for: id }, page.el("span", { text: label }), input);
   };
 
@@ -110,15 +71,15 @@
   };
 
   const showLine = () => {
-    const line = VERBS[verb].line(values());
+    const line = page.VERBS[verb].line(values());
     page.text(page.id("act-line"), line);
   };
 
   const choose = (view, chosen) => {
     verb = chosen;
     forget();
-    page.text(page.id("act-about"), VERBS[verb].about);
-    page.id("act-fields").replaceChildren(...VERBS[verb].fields.map((it) => field(it, view)));
+    page.text(page.id("act-about"), page.VERBS[verb].about);
+    page.id("act-fields").replaceChildren(...page.VERBS[verb].fields.map((it) => field(it, view)));
     if (verb === "join" && apart(view).length) page.id("act-group").value = apart(view)[0];
     showLine();
     page.redraw();
@@ -130,7 +91,7 @@
   const ask = async () => {
     if (busy) return;
     const given = values();
-    const body = VERBS[verb].body(given);
+    const body = page.VERBS[verb].body(given);
     forget();
     busy = true;
     tell("wait", "Asking for the plan.");
@@ -138,7 +99,13 @@
       const { document, error } = await post("v1/plan", body);
       if (error) said(error);
       else {
-        plan = { body, answer: document, config: page.view.model.config, word: VERBS[verb].word(given), line: VERBS[verb].line(given) };
+        plan = {
+          body,
+          answer: document,
+          config: page.view.model.config,
+          word: page.VERBS[verb].word(given),
+          line: page.VERBS[verb].line(given),
+        };
         tell("", "");
         showPlan();
       }
@@ -156,74 +123,114 @@
     busy = true;
     tell("wait", "Making the change.");
     try {
-      const { status, document, error } = await post("v1/act", plan.body, { Authorization: `Bearer ${token}` });
+      const { status, document, error } = await post("v1/act", plan.body, {
+        Authorization: `Bearer ${token}`,
+      });
       if (error && status === 401) {
         token = "";
         page.id("act-token").value = "";
       }
-      if (error?.code === "unknown") tell("unknown", error.message ?? "It is not known whether it was done.", error.next ?? "Look at the configuration before you repeat it.");
+      if (error?.code === "unknown")
+        tell(
+          "unknown",
+          error.message ?? "It is not known whether it was done.",
+          error.next ?? "Look at the configuration before you repeat it.",
+        );
       else if (error) said(error);
       else {
         const moves = page.array(document.moves).length;
         forget();
-        tell("done", `Configuration ${page.count(document.config)} is made. ${moves ? `${page.plural(moves, "shard")} will move: watch the map.` : "No shard moves."}`);
+        tell(
+          "done",
+          `Configuration ${page.count(document.config)} is made. ${moves ? `${page.plural(moves, "shard")} will move: watch the map.` : "No shard moves."}`,
+        );
       }
     } catch {
-      tell("unknown", "No answer came. It is not known whether it was done: look at the configuration before you repeat it.");
+      tell(
+        "unknown",
+        "No answer came. It is not known whether it was done: look at the configuration before you repeat it.",
+      );
     } finally {
       busy = false;
     }
     page.redraw();
   };
 
-  const pairs = (moves) => {
-    const found = new Map();
-    for (const it of moves) {
-      const key = `${it.from} ${it.to}`;
-      if (!found.has(key)) found.set(key, { from: it.from, to: it.to, shards: [] });
-      found.get(key).shards.push(it.shard);
-    }
-    return [...found.values()];
-  };
-
   const planWords = (answer, moves) => {
     const parts = [moves.length ? `${page.plural(moves.length, "shard")} would move` : "No shard would move"];
     if (moves.length) parts.push(page.bytes(answer.bytes), `about ${page.span(answer.estimated_seconds)}`);
-    if (typeof answer.balanced === "boolean") parts.push(answer.balanced ? "balanced afterwards" : "not quite balanced afterwards");
+    if (typeof answer.balanced === "boolean")
+      parts.push(answer.balanced ? "balanced afterwards" : "not quite balanced afterwards");
     return `${parts.join(", ")}.`;
   };
 
+  const input = (id, type, value = "") =>
+    page.el("input", { id, type, value, autocomplete: "off", on: { input: () => page.redraw() } });
+
+  // The id and the token, and the button that is of use when both are there.
+  const confirmForm = () => {
+    const confirm = page.el("button", { type: "submit", id: "act-do", class: "main", disabled: true });
+    confirm.textContent = `Do it: ${plan.line}`;
+    const drop = page.el("button", { type: "button", class: "quiet", text: "Drop the plan" });
+    drop.addEventListener("click", () => {
+      forget();
+      page.redraw();
+    });
+    const words = page.el("span", {}, "Type ", page.el("b", { text: plan.word }), " to confirm");
+    const fields = [
+      page.el("label", { for: "act-word" }, words, input("act-word", "text")),
+      page.el(
+        "label",
+        { for: "act-token" },
+        page.el("span", { text: "Admin token" }),
+        input("act-token", "password", token),
+      ),
+    ];
+    const form = page.el("form", { class: "act-form" }, page.el("div", { class: "fields" }, ...fields));
+    form.append(page.el("p", { class: "buttons" }, confirm, drop));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!confirm.disabled) act();
+    });
+    return form;
+  };
+
+  // Of `balance`: what each group has before and after.
+  const shareList = (groups) =>
+    page.el(
+      "ul",
+      { class: "shares" },
+      ...groups.map((it) =>
+        page.el(
+          "li",
+          {},
+          page.tag(it.gid),
+          `${page.short(it.before)} → ${page.short(it.after)} (share ${page.short(it.share)})`,
+        ),
+      ),
+    );
+
   const showPlan = () => {
-    const { answer, word } = plan;
+    const { answer } = plan;
     const moves = page.array(answer.moves).map(page.object);
     const unknown = page.array(answer.unknown);
     page.map.plan = new Map(moves.map((it) => [it.shard, it.to]));
     const groups = page.array(answer.groups).map(page.object);
-    const shares = groups.map((it) => page.el("li", {}, page.tag(it.gid), `${page.short(it.before)} → ${page.short(it.after)} (share ${page.short(it.share)})`));
-    const confirm = page.el("button", { type: "submit", id: "act-do", class: "main", disabled: true, text: `Do it: ${plan.line}` });
-    const check = () => page.redraw();
-    page.id("act-plan").replaceChildren(
-      page.el("h3", { text: "The plan" }),
-      page.el("p", { data: { figure: "plan", moves: moves.length, bytes: answer.bytes }, text: planWords(answer, moves) }),
-      page.el("ul", { class: "diffs" }, ...pairs(moves).slice(0, 12).map((it) => page.el("li", { data: { from: it.from, to: it.to, count: it.shards.length } },
-        page.el("span", { class: "arrow" }, page.tag(it.from), "→", page.tag(it.to)),
-        page.el("span", { text: `${page.plural(it.shards.length, "shard")}: ${page.ranges(it.shards.sort((a, b) => a - b), 12)}` })))),
-      shares.length ? page.el("ul", { class: "shares" }, ...shares) : "",
-      unknown.length ? page.el("p", { class: "bad", text: `The groups of shards ${page.ranges(unknown)} do not answer, so their bytes are not known.` }) : "",
-      page.el("p", { class: "bad", id: "act-stale", hidden: true, text: "The configuration has changed since. Ask for the plan again." }),
-      page.el("form", { class: "act-form", on: { submit: (event) => {
-        event.preventDefault();
-        if (!confirm.disabled) act();
-      } } },
-        page.el("div", { class: "fields" },
-          page.el("label", { for: "act-word" }, page.el("span", {}, "Type ", page.el("b", { text: word }), " to confirm"),
-            page.el("input", { id: "act-word", type: "text", autocomplete: "off", on: { input: check } })),
-          page.el("label", { for: "act-token" }, page.el("span", { text: "Admin token" }),
-            page.el("input", { id: "act-token", type: "password", autocomplete: "off", value: token, on: { input: check } }))),
-        page.el("p", { class: "buttons" }, confirm, page.el("button", { type: "button", class: "quiet", text: "Drop the plan", on: { click: () => {
-          forget();
-          page.redraw();
-        } } }))));
+    const sum = page.el("p", { data: { figure: "plan", moves: moves.length, bytes: answer.bytes } });
+    sum.textContent = planWords(answer, moves);
+    const blind = `The groups of shards ${page.ranges(unknown)} do not answer, so their bytes are not known.`;
+    const stale = "The configuration has changed since. Ask for the plan again.";
+    page
+      .id("act-plan")
+      .replaceChildren(
+        page.el("h3", { text: "The plan" }),
+        sum,
+        page.pairList(page.pairs(moves)),
+        groups.length ? shareList(groups) : "",
+        unknown.length ? page.el("p", { class: "bad", text: blind }) : "",
+        page.el("p", { class: "bad", id: "act-stale", hidden: true, text: stale }),
+        confirmForm(),
+      );
   };
 
   // Only the command line starts processes.
@@ -231,24 +238,63 @@
     const all = [...view.model.controllers, ...view.model.groups.flatMap((it) => it.replicas)];
     const down = all.filter((it) => !it.up).slice(0, 12);
     page.id("act-down").hidden = down.length === 0;
-    page.each(page.id("act-down").lastElementChild, down, (it) => it.name, (it) => page.el("li", {}, `${it.name}: `, page.el("code", { text: `clerk start ${it.name}` })));
+    page.each(
+      page.id("act-down").lastElementChild,
+      down,
+      (it) => it.name,
+      (it) => page.el("li", {}, `${it.name}: `, page.el("code", { text: `clerk start ${it.name}` })),
+    );
   };
 
   const build = (view) => {
     const tabs = page.el("div", { class: "choice", role: "group", "aria-label": "Kind of change" });
-    page.choice(tabs, Object.keys(VERBS).map((name) => [name, name]), verb, (name) => choose(page.view, name));
-    const form = page.el("form", { class: "act-form", on: { submit: (event) => {
-      event.preventDefault();
-      ask();
-    }, input: () => {
-      if (plan) forget();
-      showLine();
-    } } }, page.el("div", { class: "fields", id: "act-fields" }), page.el("p", {}, page.el("button", { type: "submit", class: "main", text: "Show the plan" })));
-    page.id("act-body").replaceChildren(tabs, page.el("p", { class: "hint", id: "act-about" }), form,
+    page.choice(
+      tabs,
+      Object.keys(page.VERBS).map((name) => [name, name]),
+      verb,
+      (name) => choose(page.view, name),
+    );
+    const form = page.el(
+      "form",
+      {
+        class: "act-form",
+        on: {
+          submit: (event) => {
+            event.preventDefault();
+            ask();
+          },
+          input: () => {
+            if (plan) forget();
+            showLine();
+          },
+        },
+      },
+      page.el("div", { class: "fields", id: "act-fields" }),
+      page.el("p", {}, page.el("button", { type: "submit", class: "main", text: "Show the plan" })),
+    );
+    page.id("act-body").replaceChildren(
+      tabs,
+      page.el("p", { class: "hint", id: "act-about" }),
+      form,
       page.el("p", { class: "hint" }, "The same on a command line: ", page.el("code", { id: "act-line" })),
-      page.el("div", { id: "act-plan" }), page.el("div", { id: "act-said", role: "status" }),
-      page.el("p", { id: "act-only", class: "note", hidden: true, text: "This controller has no admin token: the page can plan, and the command line can change." }),
-      page.el("div", { id: "act-down", hidden: true }, page.el("p", { class: "hint", text: "Only the command line starts processes. For the servers that do not answer:" }), page.el("ul", {})));
+      page.el("div", { id: "act-plan" }),
+      page.el("div", { id: "act-said", role: "status" }),
+      page.el("p", {
+        id: "act-only",
+        class: "note",
+        hidden: true,
+        text: "This controller has no admin token: the page can plan, and the command line can change.",
+      }),
+      page.el(
+        "div",
+        { id: "act-down", hidden: true },
+        page.el("p", {
+          class: "hint",
+          text: "Only the command line starts processes. For the servers that do not answer:",
+        }),
+        page.el("ul", {}),
+      ),
+    );
     choose(view, verb);
   };
 
@@ -261,12 +307,17 @@
       page.id("act-only").hidden = view.model.writable;
       drawDown(view);
       const select = page.id("act-fields").querySelector("select#act-group");
-      if (select) page.each(select, joined(view), ([gid]) => gid, ([value, text]) => page.el("option", { value, text }));
+      if (select) page.each(select, joined(view), ([gid]) => gid, option);
       const button = page.id("act-do");
       if (!button || !plan) return;
       const isStale = plan.config !== view.model.config;
       page.id("act-stale").hidden = !isStale;
-      button.disabled = busy || isStale || !view.model.writable || page.id("act-word").value.trim() !== plan.word || !page.id("act-token").value.trim();
+      button.disabled =
+        busy ||
+        isStale ||
+        !view.model.writable ||
+        page.id("act-word").value.trim() !== plan.word ||
+        !page.id("act-token").value.trim();
     },
   });
 }

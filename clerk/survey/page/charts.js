@@ -3,11 +3,29 @@
 // chart, they show the moment that it points at.
 "use strict";
 {
-  const SPANS = [[60, "1 min"], [300, "5 min"], [900, "15 min"], [3600, "1 h"]];
-  const QUANTILES = [["p50", "p50"], ["p99", "p99"], ["p999", "p99.9"]];
-  const state = { span: 300, shown: 300, end: 0, quantile: "p99", charts: new Map(), pointed: null, data: null };
+  const SPANS = [
+    [60, "1 min"],
+    [300, "5 min"],
+    [900, "15 min"],
+    [3600, "1 h"],
+  ];
+  const QUANTILES = [
+    ["p50", "p50"],
+    ["p99", "p99"],
+    ["p999", "p99.9"],
+  ];
+  const state = {
+    span: 300,
+    shown: 300,
+    end: 0,
+    quantile: "p99",
+    charts: new Map(),
+    pointed: null,
+    data: null,
+  };
 
-  const markColor = (kind) => page.css({ election: "--election", configuration: "--configuration" }[kind] ?? "--server-mark");
+  const markColor = (kind) =>
+    page.css({ election: "--election", configuration: "--configuration" }[kind] ?? "--server-mark");
 
   const drawMarks = (chart) => {
     const { ctx, bbox } = chart;
@@ -42,7 +60,8 @@
     ...more,
   });
 
-  const timeWords = (chart, splits) => splits.map((at) => (state.shown > 300 ? page.clock(at * 1000).slice(0, 5) : page.clock(at * 1000)));
+  const timeWords = (chart, splits) =>
+    splits.map((at) => (state.shown > 300 ? page.clock(at * 1000).slice(0, 5) : page.clock(at * 1000)));
 
   const options = (box, gids, values) => ({
     width: Math.max(120, box.clientWidth),
@@ -58,19 +77,28 @@
       axis({ values: timeWords, space: 90, size: 28 }),
       axis({ values: (chart, splits) => splits.map(values), size: 66, space: 36, gap: 6 }),
     ],
-    series: [{}, ...gids.map((gid, index) => ({
-      label: String(gid), stroke: () => page.css(`--g${page.color(gid)}`), width: 1.75, dash: index >= 8 ? [6, 3] : undefined,
-      points: { show: false }, spanGaps: false,
-    }))],
+    series: [
+      {},
+      ...gids.map((gid, index) => ({
+        label: String(gid),
+        stroke: () => page.css(`--g${page.color(gid)}`),
+        width: 1.75,
+        dash: index >= 8 ? [6, 3] : undefined,
+        points: { show: false },
+        spanGaps: false,
+      })),
+    ],
     hooks: {
       draw: [drawMarks],
-      setCursor: [(chart) => {
-        const index = chart.cursor.idx;
-        const pointed = index === null || index === undefined || chart.cursor.left < 0 ? null : index;
-        if (pointed === state.pointed) return;
-        state.pointed = pointed;
-        drawTables(page.view);
-      }],
+      setCursor: [
+        (chart) => {
+          const index = chart.cursor.idx;
+          const pointed = index === null || index === undefined || chart.cursor.left < 0 ? null : index;
+          if (pointed === state.pointed) return;
+          state.pointed = pointed;
+          drawTables(page.view);
+        },
+      ],
     },
   });
 
@@ -94,12 +122,22 @@
     let many = times.length;
     while (many > 0 && times[times.length - many] < from) many -= 1;
     const gids = [...past.groups.keys()].sort((a, b) => a - b);
-    const series = new Map(gids.map((gid) => [gid, Object.fromEntries(page.SERIES.map((name) => [name, past.groups.get(gid)[name].tail(many)]))]));
+    const series = new Map(
+      gids.map((gid) => [
+        gid,
+        Object.fromEntries(page.SERIES.map((name) => [name, past.groups.get(gid)[name].tail(many)])),
+      ]),
+    );
     return { times: times.slice(times.length - many), gids, series };
   };
 
-  const lineOf = (table, gid, figures) => page.el("tr", {}, page.el("th", { scope: "row" }, page.tag(gid)),
-    ...figures.map((figure) => page.el("td", { class: "n", data: { figure, group: gid } })));
+  const lineOf = (table, gid, figures) =>
+    page.el(
+      "tr",
+      {},
+      page.el("th", { scope: "row" }, page.tag(gid)),
+      ...figures.map((figure) => page.el("td", { class: "n", data: { figure, group: gid } })),
+    );
 
   const drawTables = (view) => {
     const { data } = state;
@@ -109,22 +147,37 @@
       if (at !== null) return data.series.get(gid)?.[name][at] ?? null;
       return view.model.groups.find((group) => group.gid === gid)?.[name] ?? null;
     };
-    const age = (gid) => (at === null ? view.age(view.model.groups.find((group) => group.gid === gid)?.age ?? 0) : 0);
+    const age = (gid) =>
+      at === null ? view.age(view.model.groups.find((group) => group.gid === gid)?.age ?? 0) : 0;
     const gids = data.gids.length ? data.gids : view.model.groups.map((group) => group.gid);
     const when = at === null ? "Now" : page.clock(data.times[at] * 1000);
     page.text(page.id("ops-table").tHead.rows[0].cells[1], when);
-    page.each(page.id("ops-table").tBodies[0], gids, (gid) => gid, (gid) => lineOf("ops", gid, ["requests", "mean", "most"]), (line, gid) => {
-      const known = (data.series.get(gid)?.requests ?? []).filter((it) => it !== null);
-      const mean = known.length ? page.sum(known) / known.length : null;
-      const most = known.length ? known.reduce((a, b) => Math.max(a, b)) : null;
-      page.figure(line.cells[1], value(gid, "requests"), page.short(value(gid, "requests")), age(gid));
-      page.figure(line.cells[2], mean, page.short(mean));
-      page.figure(line.cells[3], most, page.short(most));
-    });
+    page.each(
+      page.id("ops-table").tBodies[0],
+      gids,
+      (gid) => gid,
+      (gid) => lineOf("ops", gid, ["requests", "mean", "most"]),
+      (line, gid) => {
+        const known = (data.series.get(gid)?.requests ?? []).filter((it) => it !== null);
+        const mean = known.length ? page.sum(known) / known.length : null;
+        const most = known.length ? known.reduce((a, b) => Math.max(a, b)) : null;
+        page.figure(line.cells[1], value(gid, "requests"), page.short(value(gid, "requests")), age(gid));
+        page.figure(line.cells[2], mean, page.short(mean));
+        page.figure(line.cells[3], most, page.short(most));
+      },
+    );
     page.text(page.id("late-table").tHead.rows[0].cells[0], at === null ? "Group" : `At ${when}`);
-    page.each(page.id("late-table").tBodies[0], gids, (gid) => gid, (gid) => lineOf("late", gid, ["p50", "p99", "p999"]), (line, gid) => {
-      ["p50", "p99", "p999"].forEach((name, index) => page.figure(line.cells[index + 1], value(gid, name), page.time(value(gid, name)), age(gid)));
-    });
+    page.each(
+      page.id("late-table").tBodies[0],
+      gids,
+      (gid) => gid,
+      (gid) => lineOf("late", gid, ["p50", "p99", "p999"]),
+      (line, gid) => {
+        ["p50", "p99", "p999"].forEach((name, index) =>
+          page.figure(line.cells[index + 1], value(gid, name), page.time(value(gid, name)), age(gid)),
+        );
+      },
+    );
   };
 
   const drawCharts = () => {
@@ -135,20 +188,38 @@
       if (few) {
         state.charts.get(id)?.chart.destroy();
         state.charts.delete(id);
-        const words = page.view.link === "saved" ? "A saved document has one moment. The table has its figures." : "The first samples are on their way.";
+        const words =
+          page.view.link === "saved"
+            ? "A saved document has one moment. The table has its figures."
+            : "The first samples are on their way.";
         page.id(id).replaceChildren(page.el("p", { class: "empty", text: words }));
         continue;
       }
       const name = id === "ops" ? "requests" : state.quantile;
-      chartOf(id, gids, id === "ops" ? page.short : page.time).setData([times, ...gids.map((gid) => series.get(gid)[name])]);
+      chartOf(id, gids, id === "ops" ? page.short : page.time).setData([
+        times,
+        ...gids.map((gid) => series.get(gid)[name]),
+      ]);
     }
   };
 
   const drawMarkList = () => {
     const newest = page.past.marks.slice(-60).reverse();
-    const make = (mark) => page.el("li", { data: { mark: mark.kind, group: mark.group, at: mark.at } },
-      page.el("i", { class: "dot", "aria-hidden": "true" }), page.el("time", { text: page.clock(mark.at) }), page.el("span"));
-    page.each(page.id("marks"), newest, (mark) => mark.key ?? `${mark.at} ${mark.text}`, make, (item, mark) => page.text(item.lastElementChild, mark.text));
+    const make = (mark) =>
+      page.el(
+        "li",
+        { data: { mark: mark.kind, group: mark.group, at: mark.at } },
+        page.el("i", { class: "dot", "aria-hidden": "true" }),
+        page.el("time", { text: page.clock(mark.at) }),
+        page.el("span"),
+      );
+    page.each(
+      page.id("marks"),
+      newest,
+      (mark) => mark.key ?? `${mark.at} ${mark.text}`,
+      make,
+      (item, mark) => page.text(item.lastElementChild, mark.text),
+    );
     page.id("marks").classList.toggle("none", newest.length === 0);
   };
 
@@ -170,7 +241,8 @@
       });
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
       new ResizeObserver(() => {
-        for (const [id, { chart }] of state.charts) chart.setSize({ width: Math.max(120, page.id(id).clientWidth), height: 190 });
+        for (const [id, { chart }] of state.charts)
+          chart.setSize({ width: Math.max(120, page.id(id).clientWidth), height: 190 });
       }).observe(page.id("ops"));
     },
     draw(view) {

@@ -2,23 +2,29 @@
 "use strict";
 {
   // The shards as a configuration had them. Only the owner is known of that time.
-  page.shardsOf = (config, before) => config.owners.slice(0, page.SHARDS_MAX).map((owner, shard) => ({
-    shard, owner, group: owner, to: null, state: owner ? "past" : "none", keys: null, bytes: null, progress: null, reads: null, writes: null,
-    traffic: null, age: 0, pin: null, changed: Boolean(before?.owners[shard]) && before.owners[shard] !== owner,
-  }));
+  page.shardsOf = (config, before) =>
+    config.owners.slice(0, page.SHARDS_MAX).map((owner, shard) => ({
+      shard,
+      owner,
+      group: owner,
+      to: null,
+      state: owner ? "past" : "none",
+      keys: null,
+      bytes: null,
+      progress: null,
+      reads: null,
+      writes: null,
+      traffic: null,
+      age: 0,
+      pin: null,
+      changed: Boolean(before?.owners[shard]) && before.owners[shard] !== owner,
+    }));
 
-  // What moved between two configurations, by from and to: [{from, to, shards}], largest first.
-  page.diff = (before, after) => {
-    const found = new Map();
-    after.owners.forEach((to, shard) => {
-      const from = before ? before.owners[shard] ?? 0 : 0;
-      if (from === to) return;
-      const key = `${from} ${to}`;
-      if (!found.has(key)) found.set(key, { from, to, shards: [] });
-      found.get(key).shards.push(shard);
-    });
-    return [...found.values()].sort((a, b) => b.shards.length - a.shards.length || a.from - b.from || a.to - b.to);
-  };
+  // Nothing can be said of the oldest one that is known, unless it is the first of all.
+  const isKnown = (before, after) => before !== null || after.num === 0;
+
+  const diff = (before, after) =>
+    page.pairs(after.owners.map((to, shard) => ({ shard, from: before?.owners[shard] ?? 0, to })));
 
   let place = null; // The number of the configuration that is shown; null: the newest, and what is now.
 
@@ -32,6 +38,7 @@
 
   const changesOf = (config, before) => {
     const lines = [];
+    if (!isKnown(before, config)) return lines;
     const joined = config.groups.filter((gid) => !before?.groups.includes(gid));
     const left = before ? before.groups.filter((gid) => !config.groups.includes(gid)) : [];
     if (joined.length) lines.push(["Joined", joined]);
@@ -42,23 +49,33 @@
   const drawDiff = (config, before, isNow) => {
     const box = page.id("diff");
     if (!config) {
-      page.data(box, { config: null });
-      box.replaceChildren(page.el("p", { class: "empty", text: "This document has no older configurations." }));
+      page.data(box, { config: null, shown: null });
+      box.replaceChildren(
+        page.el("p", { class: "empty", text: "This document has no older configurations." }),
+      );
       return;
     }
     const key = `${config.num} ${isNow} ${config.seenAt} ${before?.num}`;
     if (box.dataset.shown === key) return;
     page.data(box, { shown: key, config: config.num, moved: config.moved });
-    const moved = page.diff(before, config);
-    const parts = [page.el("p", {}, page.el("strong", { text: title(config, isNow) }), config.note ? ` “${config.note}”` : "")];
-    for (const [word, gids] of changesOf(config, before)) parts.push(page.el("p", { class: "chips" }, word, ...gids.map(page.tag)));
-    if (config.lost.length) parts.push(page.el("p", { class: "bad", text: `Declared lost: shards ${page.ranges(config.lost)}.` }));
-    if (!moved.length) parts.push(page.el("p", { class: "hint", text: before || config.num === 0 ? "No shard changed its owner." : "The configuration before it is not known." }));
-    const shown = moved.slice(0, 12);
-    if (moved.length) parts.push(page.el("ul", { class: "diffs" }, ...shown.map((it) =>
-      page.el("li", { data: { from: it.from, to: it.to, count: it.shards.length } }, page.el("span", { class: "arrow" }, page.tag(it.from), "→", page.tag(it.to)),
-        page.el("span", { text: `${page.plural(it.shards.length, "shard")}: ${page.ranges(it.shards, 12)}` })))));
-    if (moved.length > shown.length) parts.push(page.el("p", { class: "hint", text: `And ${moved.length - shown.length} more pairs of groups.` }));
+    const moved = isKnown(before, config) ? diff(before, config) : [];
+    const parts = [
+      page.el(
+        "p",
+        {},
+        page.el("strong", { text: title(config, isNow) }),
+        config.note ? ` “${config.note}”` : "",
+      ),
+    ];
+    for (const [word, gids] of changesOf(config, before))
+      parts.push(page.el("p", { class: "chips" }, word, ...gids.map(page.tag)));
+    if (config.lost.length)
+      parts.push(page.el("p", { class: "bad", text: `Declared lost: shards ${page.ranges(config.lost)}.` }));
+    const none = isKnown(before, config)
+      ? "No shard changed its owner."
+      : "The configuration before it is not known.";
+    if (!moved.length) parts.push(page.el("p", { class: "hint", text: none }));
+    if (moved.length) parts.push(page.pairList(moved));
     box.replaceChildren(...parts);
   };
 
@@ -73,8 +90,12 @@
     start() {
       const slider = page.id("config");
       slider.addEventListener("input", () => go(page.view.model.configs, Number(slider.value)));
-      page.id("config-back").addEventListener("click", () => go(page.view.model.configs, Number(slider.value) - 1));
-      page.id("config-on").addEventListener("click", () => go(page.view.model.configs, Number(slider.value) + 1));
+      page
+        .id("config-back")
+        .addEventListener("click", () => go(page.view.model.configs, Number(slider.value) - 1));
+      page
+        .id("config-on")
+        .addEventListener("click", () => go(page.view.model.configs, Number(slider.value) + 1));
       page.id("config-now").addEventListener("click", () => go(page.view.model.configs, Infinity));
     },
     // Before the others draw: which configuration the map shows.

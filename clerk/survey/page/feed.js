@@ -39,7 +39,8 @@
       this.timer = null;
       const stream = new EventSource("v1/events");
       this.stream = stream;
-      for (const kind of ["state", "history", "slow"]) stream.addEventListener(kind, (event) => this.got(kind, event.data));
+      for (const kind of ["state", "history", "slow"])
+        stream.addEventListener(kind, (event) => this.got(kind, event.data));
       stream.addEventListener("error", () => {
         if (stream === this.stream && stream.readyState === EventSource.CLOSED) this.poll();
       });
@@ -72,7 +73,11 @@
       this.asking = true;
       try {
         const signal = AbortSignal.timeout(5000);
-        const [state, slow] = await Promise.all(["v1/state", "v1/slow"].map((path) => fetch(path, { signal }).then((it) => (it.ok ? it.text() : null))));
+        const [state, slow] = await Promise.all(
+          ["v1/state", "v1/slow"].map((path) =>
+            fetch(path, { signal }).then((it) => (it.ok ? it.text() : null)),
+          ),
+        );
         if (state) {
           this.got("history", state);
           this.got("state", state);

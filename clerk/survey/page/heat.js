@@ -8,7 +8,15 @@
   const LEFT = 44;
   const BOTTOM = 20;
 
-  const heat = { shards: 0, bin: 1, rows: 0, cells: new Float32Array(0), times: new Float64Array(COLUMNS), next: 0, at: null };
+  const heat = {
+    shards: 0,
+    bin: 1,
+    rows: 0,
+    cells: new Float32Array(0),
+    times: new Float64Array(COLUMNS),
+    next: 0,
+    at: null,
+  };
 
   const clear = (shards) => {
     heat.shards = shards;
@@ -62,7 +70,11 @@
     for (let column = 0; column < columns; column += 1) {
       for (let row = 0; row < heat.rows; row += 1) {
         const cell = cellAt(column, row);
-        if (cell) image.data.set([...ramp(most > 0 ? Math.sqrt(cell.value / most) : 0), 255], (row * columns + column) * 4);
+        if (cell)
+          image.data.set(
+            [...ramp(most > 0 ? Math.sqrt(cell.value / most) : 0), 255],
+            (row * columns + column) * 4,
+          );
       }
     }
     const canvas = document.createElement("canvas");
@@ -88,7 +100,10 @@
     }
     const columns = columnsShown();
     ctx.textBaseline = "alphabetic";
-    for (const [column, align] of [[columns - columnsNow(), "left"], [columns - 1, "right"]]) {
+    for (const [column, align] of [
+      [columns - columnsNow(), "left"],
+      [columns - 1, "right"],
+    ]) {
       const cell = cellAt(column, 0);
       if (!cell || (align === "left" && columnsNow() < 2)) continue;
       const x = LEFT + ((column + (align === "right" ? 1 : 0)) * (width - LEFT)) / columns;
@@ -118,28 +133,53 @@
       drawAxes(ctx, width, height);
       if (heat.at) {
         ctx.strokeStyle = page.css("--ink");
-        ctx.strokeRect(LEFT + (heat.at.column * (width - LEFT)) / columns, (heat.at.row * height) / heat.rows, (width - LEFT) / columns, height / heat.rows);
+        ctx.strokeRect(
+          LEFT + (heat.at.column * (width - LEFT)) / columns,
+          (heat.at.row * height) / heat.rows,
+          (width - LEFT) / columns,
+          height / heat.rows,
+        );
       }
     }
     page.data(canvas, { most, rows: heat.rows, columns: columnsNow() });
-    page.id("heat-scale").replaceChildren("0", page.el("i", { class: "ramp", "aria-hidden": "true" }), `${page.short(most)} op/s`);
+    page
+      .id("heat-scale")
+      .replaceChildren(
+        "0",
+        page.el("i", { class: "ramp", "aria-hidden": "true" }),
+        `${page.short(most)} op/s`,
+      );
   };
 
   const say = () => {
     const cell = heat.at ? cellAt(heat.at.column, heat.at.row) : null;
     if (cell) {
-      page.text(page.id("heat-text"), `${rowName(heat.at.row)} at ${page.clock(cell.at)}: ${page.short(cell.value)} operations a second${heat.bin > 1 ? " on the hottest" : ""}.`);
+      page.text(
+        page.id("heat-text"),
+        `${rowName(heat.at.row)} at ${page.clock(cell.at)}: ${page.short(cell.value)} operations a second${heat.bin > 1 ? " on the hottest" : ""}.`,
+      );
       return;
     }
-    const hot = page.view.model.shards.filter((it) => page.opsOf(it) > 0).sort((a, b) => page.opsOf(b) - page.opsOf(a)).slice(0, 4);
-    const words = hot.map((it) => `shard ${it.shard} of group ${it.group} (${page.short(page.opsOf(it))} op/s)`);
-    page.text(page.id("heat-text"), hot.length ? `Hottest now: ${words.join(", ")}.` : "No shard is asked for now.");
+    const hot = page.view.model.shards
+      .filter((it) => page.opsOf(it) > 0)
+      .sort((a, b) => page.opsOf(b) - page.opsOf(a))
+      .slice(0, 4);
+    const words = hot.map(
+      (it) => `shard ${it.shard} of group ${it.group} (${page.short(page.opsOf(it))} op/s)`,
+    );
+    page.text(
+      page.id("heat-text"),
+      hot.length ? `Hottest now: ${words.join(", ")}.` : "No shard is asked for now.",
+    );
     page.data(page.id("heat-text"), { hottest: hot[0]?.shard ?? null });
   };
 
   const point = (column, row) => {
     const columns = columnsShown();
-    heat.at = { column: Math.max(0, Math.min(columns - 1, column)), row: Math.max(0, Math.min(heat.rows - 1, row)) };
+    heat.at = {
+      column: Math.max(0, Math.min(columns - 1, column)),
+      row: Math.max(0, Math.min(heat.rows - 1, row)),
+    };
     draw();
     say();
   };
@@ -157,12 +197,17 @@
       canvas.addEventListener("pointermove", (event) => {
         const height = canvas.clientHeight - BOTTOM;
         if (!heat.rows || event.offsetX < LEFT || event.offsetY > height) return leave();
-        return point(Math.floor(((event.offsetX - LEFT) / (canvas.clientWidth - LEFT)) * columnsShown()), Math.floor((event.offsetY / height) * heat.rows));
+        return point(
+          Math.floor(((event.offsetX - LEFT) / (canvas.clientWidth - LEFT)) * columnsShown()),
+          Math.floor((event.offsetY / height) * heat.rows),
+        );
       });
       canvas.addEventListener("pointerleave", leave);
       canvas.addEventListener("blur", leave);
       canvas.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+        const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[
+          event.key
+        ];
         if (!step || !heat.rows) return;
         event.preventDefault();
         const at = heat.at ?? { column: columnsShown() - 1 - step[0], row: -step[1] };

@@ -17,7 +17,10 @@
 
   // The configurations of a document or of a `history` event.
   page.configsOf = (raw) => {
-    const configs = page.array(page.object(raw).history).map(config).filter((it) => it.num !== null);
+    const configs = page
+      .array(page.object(raw).history)
+      .map(config)
+      .filter((it) => it.num !== null);
     for (const it of configs) it.groups.forEach(page.color);
     return configs;
   };
@@ -26,7 +29,7 @@
     const doc = page.object(raw);
     const last = page.object(doc.last);
     const oldConfig = page.object(page.object(last.config).document);
-    const configAge = page.number(doc.config) === null ? page.number(page.object(last.config).age) ?? 0 : 0;
+    const configAge = page.number(doc.config) === null ? (page.number(page.object(last.config).age) ?? 0) : 0;
     const pick = (name) => doc[name] ?? oldConfig[name] ?? null;
     const model = {
       at: page.number(doc.at),
@@ -45,12 +48,18 @@
     const ages = page.object(doc.ages);
     model.controllers = page.array(doc.controllers).map((it) => server(it, ages, last));
     withLags(model.controllers);
-    model.groups = page.array(doc.groups).map((it) => group(it, ages, last, model)).sort((a, b) => a.gid - b.gid);
+    model.groups = page
+      .array(doc.groups)
+      .map((it) => group(it, ages, last, model))
+      .sort((a, b) => a.gid - b.gid);
     // Groups get their colours in this order, wherever they are drawn first.
     for (const it of model.groups) page.color(it.gid);
     model.configs = configs;
     model.shards = shards(model, configs.at(-1)?.owners ?? []);
-    model.moves = page.array(doc.moves).map(page.object).filter((it) => page.number(it.shard) !== null);
+    model.moves = page
+      .array(doc.moves)
+      .map(page.object)
+      .filter((it) => page.number(it.shard) !== null);
     if (doc.moves === undefined) model.moves = movesOf(model);
     for (const it of model.moves) {
       const shard = model.shards[it.shard];
@@ -68,7 +77,11 @@
     const name = String(it.name ?? "?");
     const up = it.up === true;
     let age = page.number(ages[name]) ?? (up ? 0 : null);
-    if (!up) it = { ...page.object(page.object(last.servers)[name]), ...Object.fromEntries(Object.entries(it).filter(([, value]) => value !== null)) };
+    if (!up)
+      it = {
+        ...page.object(page.object(last.servers)[name]),
+        ...Object.fromEntries(Object.entries(it).filter(([, value]) => value !== null)),
+      };
     if (!up && age === 0) age = null;
     return {
       name,
@@ -77,7 +90,7 @@
       age,
       address: it.address ?? null,
       http: it.http ?? null,
-      role: up ? it.role ?? "unknown" : "down",
+      role: up ? (it.role ?? "unknown") : "down",
       lastRole: it.role ?? null,
       leader: it.leader ?? null,
       term: page.number(it.term),
@@ -106,7 +119,8 @@
 
   // The leader knows what the others lack.
   page.leaderOf = (servers) =>
-    servers.filter((it) => it.up && it.role === "leader").sort((a, b) => (b.term ?? 0) - (a.term ?? 0))[0] ?? null;
+    servers.filter((it) => it.up && it.role === "leader").sort((a, b) => (b.term ?? 0) - (a.term ?? 0))[0] ??
+    null;
 
   const withLags = (servers) => {
     const leader = page.leaderOf(servers);
@@ -114,7 +128,7 @@
       const seen = page.object(leader?.followers[it.name]);
       it.lacks = it === leader ? 0 : page.number(seen.lacks);
       it.silent = it === leader ? 0 : page.number(seen.silent_seconds);
-      it.standing = it === leader ? "leads" : seen.standing ?? null;
+      it.standing = it === leader ? "leads" : (seen.standing ?? null);
     }
     return leader;
   };
@@ -129,13 +143,15 @@
     if (isSilent && kept.group) it = page.object(kept.group);
     const rates = page.object(page.object(model.rates.groups)[gid]);
     const held = page.array(it.shards).map(page.object);
-    const load = held.some((shard) => shard.load) ? page.sum(held.map((shard) => page.sum([shard.load?.reads, shard.load?.writes]))) : null;
+    const load = held.some((shard) => shard.load)
+      ? page.sum(held.map((shard) => page.sum([shard.load?.reads, shard.load?.writes])))
+      : null;
     return {
       gid,
       replicas,
       leader,
       silent: isSilent,
-      age: isSilent ? page.number(kept.age) ?? Infinity : 0,
+      age: isSilent ? (page.number(kept.age) ?? Infinity) : 0,
       joined: it.joined !== false,
       history: it.history ?? null,
       historyText: it.history_text ?? null,
@@ -171,19 +187,40 @@
 
   const shards = (model, owners) => {
     let count = model.params.shard_count ?? owners.length;
-    for (const group of model.groups) for (const it of group.held) count = Math.max(count, (page.number(it.shard) ?? -1) + 1);
+    for (const group of model.groups)
+      for (const it of group.held) count = Math.max(count, (page.number(it.shard) ?? -1) + 1);
     count = Math.min(Math.max(0, page.number(count) ?? 0), page.SHARDS_MAX);
     const pins = page.object(model.placement.pins);
     const loads = page.object(model.rates.shards);
     const found = Array.from({ length: count }, (_, shard) => {
       const owner = owners[shard] ?? 0;
-      return { shard, owner, group: owner, to: null, state: owner ? "unknown" : "none", keys: null, bytes: null, progress: null,
-        reads: null, writes: null, traffic: null, age: 0, pin: pins[shard] ?? null };
+      return {
+        shard,
+        owner,
+        group: owner,
+        to: null,
+        state: owner ? "unknown" : "none",
+        keys: null,
+        bytes: null,
+        progress: null,
+        reads: null,
+        writes: null,
+        traffic: null,
+        age: 0,
+        pin: pins[shard] ?? null,
+      };
     });
-    for (const group of model.groups) for (const it of group.held) if (page.number(it.shard) !== null && found[it.shard]) hold(found[it.shard], it, group);
+    for (const group of model.groups)
+      for (const it of group.held)
+        if (page.number(it.shard) !== null && found[it.shard]) hold(found[it.shard], it, group);
     for (const [shard, load] of Object.entries(loads)) {
       const it = found[Number(shard)];
-      if (it) [it.reads, it.writes, it.traffic] = [page.number(load?.reads), page.number(load?.writes), page.number(load?.bytes)];
+      if (it)
+        [it.reads, it.writes, it.traffic] = [
+          page.number(load?.reads),
+          page.number(load?.writes),
+          page.number(load?.bytes),
+        ];
     }
     return found;
   };
@@ -210,18 +247,32 @@
     shard.progress = page.number(it.progress);
     if (state === "leaving" || state === "handing") shard.to = page.number(it.peer) ?? shard.to;
     if (it.load) {
-      [shard.reads, shard.writes, shard.traffic] = [page.number(it.load.reads), page.number(it.load.writes), page.number(it.load.bytes)];
+      [shard.reads, shard.writes, shard.traffic] = [
+        page.number(it.load.reads),
+        page.number(it.load.writes),
+        page.number(it.load.bytes),
+      ];
     }
   };
 
-  page.opsOf = (shard) => (shard.reads === null && shard.writes === null ? null : (shard.reads ?? 0) + (shard.writes ?? 0));
+  page.opsOf = (shard) =>
+    shard.reads === null && shard.writes === null ? null : (shard.reads ?? 0) + (shard.writes ?? 0);
 
   // A plain status has no list of moves, but its shards say what they do.
   const movesOf = (model) =>
-    model.shards.filter((it) => it.to !== null).map((it) => ({
-      shard: it.shard, from: it.group, to: it.to, rows: it.progress ?? it.arrived ?? null, rows_total: it.keys, bytes_total: it.bytes,
-      phase: { leaving: "offered", handing: "sealed" }[it.state] ?? "awaited", served: it.state === "leaving", waits_for: null,
-    }));
+    model.shards
+      .filter((it) => it.to !== null)
+      .map((it) => ({
+        shard: it.shard,
+        from: it.group,
+        to: it.to,
+        rows: it.progress ?? it.arrived ?? null,
+        rows_total: it.keys,
+        bytes_total: it.bytes,
+        phase: { leaving: "offered", handing: "sealed" }[it.state] ?? "awaited",
+        served: it.state === "leaving",
+        waits_for: null,
+      }));
 
   // The server's own sentence, or one made here for a document that has none.
   const health = (model, given) => {
@@ -229,16 +280,24 @@
       return { ok: given.ok === true, text: given.text, problems: page.array(given.problems).map(String) };
     }
     const all = [...model.controllers, ...model.groups.flatMap((group) => group.replicas)];
-    const problems = model.groups.filter((group) => !group.leader).map((group) => `Group ${group.gid} has no leader.`);
+    const problems = model.groups
+      .filter((group) => !group.leader)
+      .map((group) => `Group ${group.gid} has no leader.`);
     for (const it of all) if (!it.up) problems.push(`${it.name} does not answer.`);
     for (const group of model.groups) {
       if (group.lostData) problems.push(`Group ${group.gid} lost its data.`);
-      if (group.history && group.history !== "ok") problems.push(`Group ${group.gid}: ${group.historyText ?? group.history}.`);
+      if (group.history && group.history !== "ok")
+        problems.push(`Group ${group.gid}: ${group.historyText ?? group.history}.`);
     }
     for (const it of all) for (const note of it.notes) problems.push(`${it.name}: ${note}`);
     if (problems.length) return { ok: false, text: problems[0], problems };
     if (!all.length) return { ok: false, text: "No server is known.", problems };
-    const settled = model.settled === false ? "shards are moving" : `configuration ${model.config ?? page.none} is settled`;
-    return { ok: true, text: `All ${all.length} servers answer, every group has a leader, ${settled}.`, problems };
+    const settled =
+      model.settled === false ? "shards are moving" : `configuration ${model.config ?? page.none} is settled`;
+    return {
+      ok: true,
+      text: `All ${all.length} servers answer, every group has a leader, ${settled}.`,
+      problems,
+    };
   };
 }

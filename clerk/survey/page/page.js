@@ -14,7 +14,8 @@
   let waiting = false;
   let drawn = 0;
 
-  const extraOf = () => (now.isSaved || now.received === null ? 0 : (performance.now() - now.received) / 1000);
+  const extraOf = () =>
+    now.isSaved || now.received === null ? 0 : (performance.now() - now.received) / 1000;
 
   const linkOf = () => {
     if (now.isSaved) return "saved";
@@ -36,23 +37,45 @@
     };
   };
 
-  const LINKS = { waiting: "Waiting for the first answer", live: "Live", polling: "Every two seconds", saved: "Saved document" };
+  const LINKS = {
+    waiting: "Waiting for the first answer",
+    live: "Live",
+    polling: "Every two seconds",
+    saved: "Saved document",
+  };
 
   const drawLink = (view) => {
     const box = page.id("link");
     const words = view.link === "lost" ? "No answer" : LINKS[view.link];
-    const when = view.link === "saved" ? (view.model.at === null ? "" : ` of ${page.day(view.model.at)}`) : view.link === "lost" ? ` for ${page.span(view.extra)}` : "";
+    const when =
+      view.link === "saved"
+        ? view.model.at === null
+          ? ""
+          : ` of ${page.day(view.model.at)}`
+        : view.link === "lost"
+          ? ` for ${page.span(view.extra)}`
+          : "";
     if (box.dataset.link !== view.link || box.children.length === 0) {
-      const others = view.link === "lost" ? view.model.controllers.filter((it) => it.http && it.name !== view.model.seenBy) : [];
-      box.replaceChildren(page.el("span", { class: "lamp", "aria-hidden": "true" }), page.el("span", { text: words }), page.el("span", { "aria-hidden": "true" }),
-        ...others.map((it) => page.el("a", { href: `http://${it.http}/`, rel: "noreferrer", text: it.name })));
+      const others =
+        view.link === "lost"
+          ? view.model.controllers.filter((it) => it.http && it.name !== view.model.seenBy)
+          : [];
+      box.replaceChildren(
+        page.el("span", { class: "lamp", "aria-hidden": "true" }),
+        page.el("span", { text: words }),
+        page.el("span", { "aria-hidden": "true" }),
+        ...others.map((it) => page.el("a", { href: `http://${it.http}/`, rel: "noreferrer", text: it.name })),
+      );
     }
     page.data(box, { link: view.link, seconds: Math.round(view.extra) });
     page.text(box.children[2], when);
   };
 
   const leadersOf = (model) => {
-    const rows = [["ctrl", page.leaderOf(model.controllers)], ...model.groups.map((it) => [it.gid, it.leader])];
+    const rows = [
+      ["ctrl", page.leaderOf(model.controllers)],
+      ...model.groups.map((it) => [it.gid, it.leader]),
+    ];
     return rows.filter(([gid]) => gid !== "ctrl" || model.controllers.length);
   };
 
@@ -62,40 +85,109 @@
     const up = servers.filter((it) => it.up).length;
     const leaders = leadersOf(model);
     const led = leaders.filter(([, it]) => it).length;
-    const slowest = model.groups.map((it) => it.p99).filter((it) => it !== null).reduce((a, b) => Math.max(a, b), -1);
-    const requests = model.groups.some((it) => it.requests !== null) ? page.sum(model.groups.map((it) => it.requests)) : null;
-    const oldest = view.age(model.groups.map((it) => it.age).filter(Number.isFinite).reduce((a, b) => Math.max(a, b), 0));
+    const slowest = model.groups
+      .map((it) => it.p99)
+      .filter((it) => it !== null)
+      .reduce((a, b) => Math.max(a, b), -1);
+    const requests = model.groups.some((it) => it.requests !== null)
+      ? page.sum(model.groups.map((it) => it.requests))
+      : null;
+    const oldest = view.age(
+      model.groups
+        .map((it) => it.age)
+        .filter(Number.isFinite)
+        .reduce((a, b) => Math.max(a, b), 0),
+    );
     const [keys, bytes] = ["keys", "bytes"].map((name) => page.sum(model.groups.map((it) => it[name])));
     return [
-      ["config", "Configuration", model.config, page.count(model.config), view.age(model.configAge), model.settled === false ? "not settled" : model.settled ? "settled" : ""],
-      ["servers", "Servers", up, `${up} of ${servers.length}`, view.age(0), up === servers.length ? "answer" : "answer now"],
-      ["leaders", "Leaders", led, `${led} of ${leaders.length}`, view.age(0), leaders.length > 4 ? "groups have one" : leaders.map(([gid, it]) => it?.name ?? `none in ${gid}`).join(", ")],
+      [
+        "config",
+        "Configuration",
+        model.config,
+        page.count(model.config),
+        view.age(model.configAge),
+        model.settled === false ? "not settled" : model.settled ? "settled" : "",
+      ],
+      [
+        "servers",
+        "Servers",
+        up,
+        `${up} of ${servers.length}`,
+        view.age(0),
+        up === servers.length ? "answer" : "answer now",
+      ],
+      [
+        "leaders",
+        "Leaders",
+        led,
+        `${led} of ${leaders.length}`,
+        view.age(0),
+        leaders.length > 4
+          ? "groups have one"
+          : leaders.map(([gid, it]) => it?.name ?? `none in ${gid}`).join(", "),
+      ],
       ["requests", "Requests", requests, page.short(requests), oldest, "a second"],
-      ["p99", "p99", slowest < 0 ? null : slowest, page.time(slowest < 0 ? null : slowest), oldest, "of the slowest group"],
+      [
+        "p99",
+        "p99",
+        slowest < 0 ? null : slowest,
+        page.time(slowest < 0 ? null : slowest),
+        oldest,
+        "of the slowest group",
+      ],
       ["keys", "Keys", keys, page.short(keys), oldest, page.bytes(bytes)],
-      ["moving", "Moving", model.moves.length, page.count(model.moves.length), view.age(0), model.moves.length === 1 ? "shard" : "shards"],
+      [
+        "moving",
+        "Moving",
+        model.moves.length,
+        page.count(model.moves.length),
+        view.age(0),
+        model.moves.length === 1 ? "shard" : "shards",
+      ],
     ];
   };
 
   const drawFacts = (view) => {
-    const make = ([name, label]) => page.el("div", { data: { fact: name } }, page.el("dt", { text: label }),
-      page.el("dd", {}, page.el("strong", { data: { figure: name } }), page.el("small")));
-    page.each(page.id("facts"), factsOf(view), ([name]) => name, make, (item, [, , value, text, age, note]) => {
-      const [strong, small] = item.lastElementChild.children;
-      page.figure(strong, value, text, age);
-      page.text(small, age > page.OLD_SECONDS ? `${page.span(age)} ago` : note);
-      small.title = note;
-    });
+    const make = ([name, label]) =>
+      page.el(
+        "div",
+        { data: { fact: name } },
+        page.el("dt", { text: label }),
+        page.el("dd", {}, page.el("strong", { data: { figure: name } }), page.el("small")),
+      );
+    page.each(
+      page.id("facts"),
+      factsOf(view),
+      ([name]) => name,
+      make,
+      (item, [, , value, text, age, note]) => {
+        const [strong, small] = item.lastElementChild.children;
+        page.figure(strong, value, text, age);
+        page.text(small, age > page.OLD_SECONDS ? `${page.span(age)} ago` : note);
+        small.title = note;
+      },
+    );
   };
 
   const drawHealth = (view) => {
     const { health } = view.model;
     const isLost = view.link === "lost";
-    page.data(page.id("health"), { health: !view.isKnown ? "unknown" : isLost ? "old" : health.ok ? "ok" : "bad" });
-    const words = !view.isKnown ? "Asking the servers" : isLost ? `This controller does not answer. The figures are ${page.span(view.extra)} old.` : health.text;
+    page.data(page.id("health"), {
+      health: !view.isKnown ? "unknown" : isLost ? "old" : health.ok ? "ok" : "bad",
+    });
+    const words = !view.isKnown
+      ? "Asking the servers"
+      : isLost
+        ? `This controller does not answer. The figures are ${page.span(view.extra)} old.`
+        : health.text;
     page.text(page.id("health-text"), words);
     const others = health.problems.filter((it) => it !== health.text || isLost);
-    page.each(page.id("troubles"), others.slice(0, 8), (it) => it, (it) => page.el("li", { text: it }));
+    page.each(
+      page.id("troubles"),
+      others.slice(0, 8),
+      (it) => it,
+      (it) => page.el("li", { text: it }),
+    );
     page.data(page.id("troubles"), { count: health.problems.length });
   };
 
@@ -103,7 +195,12 @@
     page.text(page.id("cluster"), view.model.cluster ?? "cluster");
     const mark = { ok: "", bad: "(!) ", old: "(?) ", unknown: "" }[page.id("health").dataset.health] ?? "";
     document.title = `${mark}${view.model.cluster ?? "Cluster"}`;
-    page.text(page.id("stamp"), view.model.at === null ? "" : `Seen ${view.model.seenBy ? `by ${view.model.seenBy} ` : ""}at ${page.day(view.model.at)}.`);
+    page.text(
+      page.id("stamp"),
+      view.model.at === null
+        ? ""
+        : `Seen ${view.model.seenBy ? `by ${view.model.seenBy} ` : ""}at ${page.day(view.model.at)}.`,
+    );
   };
 
   const drawAll = () => {
@@ -120,18 +217,27 @@
       }
     }
     drawn += 1;
-    page.data(document.documentElement, { drawn, link: view.link, config: view.model.config, at: view.model.at });
+    page.data(document.documentElement, {
+      drawn,
+      link: view.link,
+      config: view.model.config,
+      at: view.model.at,
+    });
   };
 
   // At most one drawing each 200 ms, however many events come.
   page.redraw = () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => requestAnimationFrame(() => {
-      waiting = false;
-      page.drawnAt = performance.now();
-      drawAll();
-    }), performance.now() - (page.drawnAt ?? -DRAW_MS) >= DRAW_MS ? 0 : DRAW_MS);
+    setTimeout(
+      () =>
+        requestAnimationFrame(() => {
+          waiting = false;
+          page.drawnAt = performance.now();
+          drawAll();
+        }),
+      performance.now() - (page.drawnAt ?? -DRAW_MS) >= DRAW_MS ? 0 : DRAW_MS,
+    );
   };
 
   const take = (kind, raw) => {

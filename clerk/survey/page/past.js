@@ -56,10 +56,14 @@
       const last = this.times.length ? this.times.at(this.times.length - 1) * 1000 : -Infinity;
       if (model.at < last - 5000) this.clear();
       else if (model.at <= last) return;
-      this.sample(model.at, (gid, name) => {
-        const group = model.groups.find((it) => it.gid === gid);
-        return group && !group.silent ? group[name] : null;
-      }, model.groups.map((it) => it.gid));
+      this.sample(
+        model.at,
+        (gid, name) => {
+          const group = model.groups.find((it) => it.gid === gid);
+          return group && !group.silent ? group[name] : null;
+        },
+        model.groups.map((it) => it.gid),
+      );
       this.compare(model);
     }
 
@@ -91,7 +95,9 @@
     // What a controller measured before this page was opened.
     addPast(past) {
       const groups = page.object(page.object(past).groups);
-      const gids = Object.keys(groups).map(Number).sort((a, b) => a - b);
+      const gids = Object.keys(groups)
+        .map(Number)
+        .sort((a, b) => a - b);
       page.array(page.object(past).at).forEach((at, index) => {
         const last = this.times.length ? this.times.at(this.times.length - 1) * 1000 : -Infinity;
         if (page.number(at) === null || at <= last) return;
@@ -111,26 +117,40 @@
     addConfigs(configs) {
       for (const it of configs.slice(-page.Past.MARKS_MAX)) {
         if (it.seenAt === null) continue;
-        this.mark({ key: `config ${it.num}`, at: it.seenAt, kind: "configuration", group: null,
-          text: `Configuration ${it.num}${it.moved ? `: ${page.plural(it.moved, "shard")} moved` : ""}` });
+        this.mark({
+          key: `config ${it.num}`,
+          at: it.seenAt,
+          kind: "configuration",
+          group: null,
+          text: `Configuration ${it.num}${it.moved ? `: ${page.plural(it.moved, "shard")} moved` : ""}`,
+        });
       }
     }
 
     // Marks what changed from the state before.
     compare(model) {
       const now = { config: model.config, groups: new Map(), servers: new Map() };
-      const leads = (gid, leader) => now.groups.set(gid, { leader: leader?.name ?? null, term: leader?.term ?? null });
+      const leads = (gid, leader) =>
+        now.groups.set(gid, { leader: leader?.name ?? null, term: leader?.term ?? null });
       if (model.controllers.length) leads("ctrl", page.leaderOf(model.controllers));
       for (const group of model.groups) leads(group.gid, group.leader);
-      for (const it of [...model.controllers, ...model.groups.flatMap((group) => group.replicas)]) now.servers.set(it.name, it.up);
+      for (const it of [...model.controllers, ...model.groups.flatMap((group) => group.replicas)])
+        now.servers.set(it.name, it.up);
       if (this.before) this.changes(this.before, now, model.at);
-      for (const [gid, it] of now.groups) it.last = it.leader ? it : this.before?.groups.get(gid)?.last ?? null;
+      for (const [gid, it] of now.groups)
+        it.last = it.leader ? it : (this.before?.groups.get(gid)?.last ?? null);
       this.before = now;
     }
 
     changes(before, now, at) {
       if (now.config !== null && before.config !== null && now.config > before.config) {
-        this.mark({ key: `config ${now.config}`, at, kind: "configuration", group: null, text: `Configuration ${now.config}` });
+        this.mark({
+          key: `config ${now.config}`,
+          at,
+          kind: "configuration",
+          group: null,
+          text: `Configuration ${now.config}`,
+        });
       }
       for (const [gid, it] of now.groups) {
         const old = before.groups.get(gid);
@@ -138,14 +158,28 @@
         const who = gid === "ctrl" ? "The controllers have" : `Group ${gid} has`;
         if (it.leader === null && old.leader !== null) {
           this.mark({ at, kind: "election", group: gid, text: `${who} no leader` });
-        } else if (it.leader !== null && old.last && (it.leader !== old.last.leader || it.term !== old.last.term)) {
-          this.mark({ at, kind: "election", group: gid, text: `${it.leader} leads, term ${it.term ?? page.none}` });
+        } else if (
+          it.leader !== null &&
+          old.last &&
+          (it.leader !== old.last.leader || it.term !== old.last.term)
+        ) {
+          this.mark({
+            at,
+            kind: "election",
+            group: gid,
+            text: `${it.leader} leads, term ${it.term ?? page.none}`,
+          });
         }
       }
       for (const [name, up] of now.servers) {
         const old = before.servers.get(name);
         if (old === undefined || old === up) continue;
-        this.mark({ at, kind: "server", group: Number(name.split(".")[0]) || "ctrl", text: `${name} ${up ? "answers again" : "does not answer"}` });
+        this.mark({
+          at,
+          kind: "server",
+          group: Number(name.split(".")[0]) || "ctrl",
+          text: `${name} ${up ? "answers again" : "does not answer"}`,
+        });
       }
     }
   };

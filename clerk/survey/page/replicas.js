@@ -4,14 +4,42 @@
 {
   const ROLES = { leader: "leader", follower: "follower", candidate: "candidate", down: "no answer" };
 
-  const cell = (it) => page.el("li", { class: "server", data: { server: it.name } },
-    page.el("p", { class: "server-head" }, page.el("strong", { text: it.name }), page.el("span", { class: "role" }), page.el("span", { class: "since" })),
-    page.el("dl", { class: "pairs" },
-      ...[["Term", "term"], ["Committed", "commit"], ["Disk free", "disk"], ["Applied", "applied"]].map(([name, figure]) =>
-        page.el("div", {}, page.el("dt", { text: name }), page.el("dd", { data: { figure, server: it.name } })))),
-    page.el("div", { class: "lag" }, page.el("span", { class: "bar", "aria-hidden": "true" }, page.el("i")),
-      page.el("span", { class: "lag-text", data: { figure: "lacks", server: it.name } })),
-    page.el("ul", { class: "notes" }));
+  const cell = (it) =>
+    page.el(
+      "li",
+      { class: "server", data: { server: it.name } },
+      page.el(
+        "p",
+        { class: "server-head" },
+        page.el("strong", { text: it.name }),
+        page.el("span", { class: "role" }),
+        page.el("span", { class: "since" }),
+      ),
+      page.el(
+        "dl",
+        { class: "pairs" },
+        ...[
+          ["Term", "term"],
+          ["Committed", "commit"],
+          ["Disk free", "disk"],
+          ["Applied", "applied"],
+        ].map(([name, figure]) =>
+          page.el(
+            "div",
+            {},
+            page.el("dt", { text: name }),
+            page.el("dd", { data: { figure, server: it.name } }),
+          ),
+        ),
+      ),
+      page.el(
+        "div",
+        { class: "lag" },
+        page.el("span", { class: "bar", "aria-hidden": "true" }, page.el("i")),
+        page.el("span", { class: "lag-text", data: { figure: "lacks", server: it.name } }),
+      ),
+      page.el("ul", { class: "notes" }),
+    );
 
   // Bars grow with the number of digits: 10 entries are seen, and 100,000 still fit.
   page.lagShare = (lacks) => (lacks > 0 ? Math.min(1, Math.log10(1 + lacks) / 5) : 0);
@@ -21,7 +49,10 @@
     if (it.standing === "leads") return "leads";
     if (it.lacks === null) return "no leader to ask";
     const silence = it.silent >= 2 ? `, silent for ${page.span(it.silent)}` : "";
-    return (it.lacks === 0 ? "level with the leader" : `lacks ${page.plural(it.lacks, "entry", "entries")}`) + silence;
+    return (
+      (it.lacks === 0 ? "level with the leader" : `lacks ${page.plural(it.lacks, "entry", "entries")}`) +
+      silence
+    );
   };
 
   const fill = (element, it, view) => {
@@ -31,7 +62,10 @@
     element.classList.toggle("old", age > page.OLD_SECONDS);
     const [, badge, since] = element.firstElementChild.children;
     page.text(badge, role);
-    page.text(since, age <= page.OLD_SECONDS ? "" : it.age === null ? "never heard" : `${page.span(age)} ago`);
+    page.text(
+      since,
+      age <= page.OLD_SECONDS ? "" : it.age === null ? "never heard" : `${page.span(age)} ago`,
+    );
     const [term, commit, disk, applied] = element.querySelectorAll("dd");
     page.figure(term, it.term, page.count(it.term), age);
     page.figure(commit, it.commit, page.count(it.commit), age);
@@ -44,7 +78,12 @@
     page.data(bar, { level: it.lacks > 10000 ? "bad" : it.lacks > 1000 ? "warn" : null });
     page.figure(text, it.lacks, lagText(it), 0);
     page.data(text, { silence: it.silent });
-    page.each(element.lastElementChild, it.notes, (note) => note, (note) => page.el("li", { text: note }));
+    page.each(
+      element.lastElementChild,
+      it.notes,
+      (note) => note,
+      (note) => page.el("li", { text: note }),
+    );
   };
 
   const words = (row) => {
@@ -62,25 +101,53 @@
     return found;
   };
 
-  const makeRow = (row) => page.el("section", { class: "replica-row", "aria-label": page.group(row.gid), data: { row: row.gid } },
-    page.el("div", { class: "replica-group" }, page.el("h3", {}, row.gid === "ctrl" ? "Controllers" : page.tag(row.gid)), page.el("p", { class: "hint" }),
-      page.el("p", { class: "bad" })),
-    page.el("ul", { class: "servers" }));
+  const makeRow = (row) =>
+    page.el(
+      "section",
+      { class: "replica-row", "aria-label": page.group(row.gid), data: { row: row.gid } },
+      page.el(
+        "div",
+        { class: "replica-group" },
+        page.el("h3", {}, row.gid === "ctrl" ? "Controllers" : page.tag(row.gid)),
+        page.el("p", { class: "hint" }),
+        page.el("p", { class: "bad" }),
+      ),
+      page.el("ul", { class: "servers" }),
+    );
 
   page.parts.push({
     name: "replicas",
     draw(view) {
       const { model } = view;
-      const ctrl = { gid: "ctrl", replicas: model.controllers, config: model.config, joined: true, leader: page.leaderOf(model.controllers) };
+      const ctrl = {
+        gid: "ctrl",
+        replicas: model.controllers,
+        config: model.config,
+        joined: true,
+        leader: page.leaderOf(model.controllers),
+      };
       const rows = model.controllers.length ? [ctrl, ...model.groups] : model.groups;
-      page.each(page.id("replicas"), rows, (row) => row.gid, makeRow, (element, row) => {
-        const [, about, wrong] = element.firstElementChild.children;
-        page.text(about, words(row).join(" · "));
-        page.text(wrong, troublesOf(row).join(", "));
-        page.data(element, { leader: row.leader?.name ?? "", config: row.config });
-        page.each(element.lastElementChild, row.replicas, (it) => it.name, cell, (item, it) => fill(item, it, view));
-      });
-      if (!rows.length) page.id("replicas").replaceChildren(page.el("p", { class: "empty", text: "No server is known." }));
+      page.each(
+        page.id("replicas"),
+        rows,
+        (row) => row.gid,
+        makeRow,
+        (element, row) => {
+          const [, about, wrong] = element.firstElementChild.children;
+          page.text(about, words(row).join(" · "));
+          page.text(wrong, troublesOf(row).join(", "));
+          page.data(element, { leader: row.leader?.name ?? "", config: row.config });
+          page.each(
+            element.lastElementChild,
+            row.replicas,
+            (it) => it.name,
+            cell,
+            (item, it) => fill(item, it, view),
+          );
+        },
+      );
+      if (!rows.length)
+        page.id("replicas").replaceChildren(page.el("p", { class: "empty", text: "No server is known." }));
     },
   });
 }

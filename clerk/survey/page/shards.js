@@ -13,9 +13,25 @@
     plan: new Map(),
   };
 
-  const FIGURES = { group: "group", state: "state", to: "to", keys: "keys", bytes: "bytes", reads: "reads", writes: "writes", pin: "pin" };
+  const FIGURES = {
+    group: "group",
+    state: "state",
+    to: "to",
+    keys: "keys",
+    bytes: "bytes",
+    reads: "reads",
+    writes: "writes",
+    pin: "pin",
+  };
 
-  const makeSquare = (shard) => page.el("div", { class: "square", role: "option", id: `shard-${shard}`, "aria-selected": "false", data: { shard } });
+  const makeSquare = (shard) =>
+    page.el("div", {
+      class: "square",
+      role: "option",
+      id: `shard-${shard}`,
+      "aria-selected": "false",
+      data: { shard },
+    });
 
   // How large a square is, so that all of them fill the width and no more than about 400 pixels of height.
   page.squareSize = (count, width) => {
@@ -56,9 +72,11 @@
 
   const write = (square, shard, old, plan) => {
     const changed = {};
-    for (const [name, key] of Object.entries(FIGURES)) if (!old || old[key] !== shard[key]) changed[name] = shard[key];
+    for (const [name, key] of Object.entries(FIGURES))
+      if (!old || old[key] !== shard[key]) changed[name] = shard[key];
     if (!old || old.group !== shard.group) changed.color = page.color(shard.group);
-    if (!old || old.to !== shard.to || old.planned !== plan) changed.toColor = plan ?? shard.to ? page.color(plan ?? shard.to) : null;
+    if (!old || old.to !== shard.to || old.planned !== plan)
+      changed.toColor = (plan ?? shard.to) ? page.color(plan ?? shard.to) : null;
     if (!old || old.planned !== plan) changed.plan = plan;
     if (!old || old.isOld !== shard.isOld) changed.old = shard.isOld ? "" : null;
     if (!old || old.changed !== shard.changed) changed.changed = shard.changed ? "" : null;
@@ -111,20 +129,42 @@
     const box = page.id("shard");
     page.data(box, { shard: shard ? shard.shard : null });
     if (!shard) {
-      box.replaceChildren(page.el("p", { class: "empty", text: drawn.length ? "Point at a shard to see its figures." : "No shards are known." }));
+      box.replaceChildren(
+        page.el("p", {
+          class: "empty",
+          text: drawn.length ? "Point at a shard to see its figures." : "No shards are known.",
+        }),
+      );
       return;
     }
     const age = view.age(shard.age);
-    const where = page.el("p", { class: "detail-title" }, page.el("strong", { text: `Shard ${shard.shard}` }), page.tag(shard.group));
+    const where = page.el(
+      "p",
+      { class: "detail-title" },
+      page.el("strong", { text: `Shard ${shard.shard}` }),
+      page.tag(shard.group),
+    );
     if (shard.to !== null) where.append("→ ", page.tag(shard.to));
     const state = page.STATES[shard.state];
-    box.replaceChildren(where, page.el("dl", { class: "pairs" },
-      row("State", "state", shard.state, shard.pin ? `${state}, pinned` : state, age),
-      row("Keys", "keys", shard.keys, page.count(shard.keys), age),
-      row("Bytes", "bytes", shard.bytes, page.bytes(shard.bytes), age),
-      row("Reads a second", "reads", shard.reads, page.short(shard.reads), age),
-      row("Writes a second", "writes", shard.writes, page.short(shard.writes), age),
-      row("Arrived", "done", shard.to === null ? null : shard.done, shard.to === null ? page.none : page.percent(shard.done), age)));
+    box.replaceChildren(
+      where,
+      page.el(
+        "dl",
+        { class: "pairs" },
+        row("State", "state", shard.state, shard.pin ? `${state}, pinned` : state, age),
+        row("Keys", "keys", shard.keys, page.count(shard.keys), age),
+        row("Bytes", "bytes", shard.bytes, page.bytes(shard.bytes), age),
+        row("Reads a second", "reads", shard.reads, page.short(shard.reads), age),
+        row("Writes a second", "writes", shard.writes, page.short(shard.writes), age),
+        row(
+          "Arrived",
+          "done",
+          shard.to === null ? null : shard.done,
+          shard.to === null ? page.none : page.percent(shard.done),
+          age,
+        ),
+      ),
+    );
   };
 
   const choose = (shard) => {
@@ -145,7 +185,10 @@
     const { squares, current } = page.map;
     if (!squares.length) return;
     const top = squares[0].offsetTop;
-    const columns = Math.max(1, squares.findIndex((it) => it.offsetTop > top));
+    const columns = Math.max(
+      1,
+      squares.findIndex((it) => it.offsetTop > top),
+    );
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
     let next = current ?? 0;
     if (event.key in steps) next = current === null ? 0 : current + steps[event.key];
@@ -185,32 +228,68 @@
     const owned = new Map();
     for (const it of page.map.drawn) owned.set(it.group, (owned.get(it.group) ?? 0) + 1);
     const rows = model.groups.filter((it) => it.joined || owned.get(it.gid) || it.held.length);
-    const make = (group) => page.el("tr", {},
-      page.el("th", { scope: "row" }, page.el("button", { type: "button", class: "plain", title: "Show only this group",
-        "aria-label": `Show only group ${group.gid}`, on: { click: () => light(group.gid) } }, page.tag(group.gid)), page.el("small")),
-      ...["shards", "bytes", "ops"].map((figure) => page.el("td", { class: "n", data: { figure, group: group.gid } })));
-    page.each(page.id("owners").tBodies[0], rows, (it) => it.gid, make, (line, group) => {
-      const age = view.age(group.age);
-      const [head, count, bytes, ops] = line.cells;
-      head.firstElementChild.setAttribute("aria-pressed", String(page.map.only === group.gid));
-      const weight = group.weight !== null && group.weight !== 100 ? ` weight ${group.weight}` : "";
-      page.text(head.lastElementChild, group.joined ? weight : " not joined");
-      page.figure(count, owned.get(group.gid) ?? 0, page.count(owned.get(group.gid) ?? 0));
-      // Of an older configuration only the owners are known.
-      const [held, asked] = view.chosen ? [null, null] : [group.bytes, group.requests];
-      page.figure(bytes, held, page.bytes(held), age);
-      page.figure(ops, asked, page.short(asked), age);
-    });
+    const make = (group) =>
+      page.el(
+        "tr",
+        {},
+        page.el(
+          "th",
+          { scope: "row" },
+          page.el(
+            "button",
+            {
+              type: "button",
+              class: "plain",
+              title: "Show only this group",
+              "aria-label": `Show only group ${group.gid}`,
+              on: { click: () => light(group.gid) },
+            },
+            page.tag(group.gid),
+          ),
+          page.el("small"),
+        ),
+        ...["shards", "bytes", "ops"].map((figure) =>
+          page.el("td", { class: "n", data: { figure, group: group.gid } }),
+        ),
+      );
+    page.each(
+      page.id("owners").tBodies[0],
+      rows,
+      (it) => it.gid,
+      make,
+      (line, group) => {
+        const age = view.age(group.age);
+        const [head, count, bytes, ops] = line.cells;
+        head.firstElementChild.setAttribute("aria-pressed", String(page.map.only === group.gid));
+        const weight = group.weight !== null && group.weight !== 100 ? ` weight ${group.weight}` : "";
+        page.text(head.lastElementChild, group.joined ? weight : " not joined");
+        page.figure(count, owned.get(group.gid) ?? 0, page.count(owned.get(group.gid) ?? 0));
+        // Of an older configuration only the owners are known.
+        const [held, asked] = view.chosen ? [null, null] : [group.bytes, group.requests];
+        page.figure(bytes, held, page.bytes(held), age);
+        page.figure(ops, asked, page.short(asked), age);
+      },
+    );
   };
 
   const drawKeys = (shards) => {
     const counts = new Map();
     for (const it of shards) counts.set(it.state, (counts.get(it.state) ?? 0) + 1);
     const shown = Object.entries(page.STATES).filter(([state]) => counts.has(state));
-    page.each(page.id("states"), shown, ([state]) => state,
-      ([state, text]) => page.el("li", { data: { state } }, page.el("i", { class: "square", "aria-hidden": "true", data: { state, color: "key" } }),
-        page.el("span", { text }), page.el("b")),
-      (item, [state]) => page.figure(item.lastElementChild, counts.get(state), page.count(counts.get(state))));
+    page.each(
+      page.id("states"),
+      shown,
+      ([state]) => state,
+      ([state, text]) =>
+        page.el(
+          "li",
+          { data: { state } },
+          page.el("i", { class: "square", "aria-hidden": "true", data: { state, color: "key" } }),
+          page.el("span", { text }),
+          page.el("b"),
+        ),
+      (item, [state]) => page.figure(item.lastElementChild, counts.get(state), page.count(counts.get(state))),
+    );
   };
 
   page.parts.push({

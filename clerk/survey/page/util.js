@@ -12,7 +12,8 @@ const page = { parts: [] };
       if (value === null || value === undefined || value === false) continue;
       if (key === "text") element.textContent = value;
       else if (key === "data") page.data(element, value);
-      else if (key === "on") for (const [event, run] of Object.entries(value)) element.addEventListener(event, run);
+      else if (key === "on")
+        for (const [event, run] of Object.entries(value)) element.addEventListener(event, run);
       else element.setAttribute(key, value === true ? "" : value);
     }
     element.append(...children.filter((child) => child !== null && child !== undefined));
@@ -57,19 +58,25 @@ const page = { parts: [] };
   // A number, or null for what is none: JSON may lack it, or have null.
   page.number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
   page.array = (value) => (Array.isArray(value) ? value : []);
-  page.object = (value) => (value !== null && typeof value === "object" && !Array.isArray(value) ? value : {});
+  page.object = (value) =>
+    value !== null && typeof value === "object" && !Array.isArray(value) ? value : {};
   page.sum = (values) => values.reduce((sum, value) => sum + (page.number(value) ?? 0), 0);
 
   page.none = "–";
   const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-  const digits = (value, most) => new Intl.NumberFormat("en", { maximumSignificantDigits: most }).format(value);
+  const digits = (value, most) =>
+    new Intl.NumberFormat("en", { maximumSignificantDigits: most }).format(value);
 
   page.count = (value) => (page.number(value) === null ? page.none : plain.format(value));
 
   // At most four characters and a unit, for places where numbers are large.
   page.short = (value) => {
     if (page.number(value) === null) return page.none;
-    for (const [size, unit] of [[1e9, " G"], [1e6, " M"], [1e4, " k"]]) {
+    for (const [size, unit] of [
+      [1e9, " G"],
+      [1e6, " M"],
+      [1e4, " k"],
+    ]) {
       if (Math.abs(value) >= size) return digits(value / (unit === " k" ? 1e3 : size), 3) + unit;
     }
     return Math.abs(value) >= 10 ? plain.format(value) : digits(value, 2);
@@ -117,13 +124,16 @@ const page = { parts: [] };
 
   page.percent = (share) => (page.number(share) === null ? page.none : `${Math.floor(share * 100)} %`);
 
-  page.plural = (number, one, more) => `${page.count(number)} ${number === 1 ? one : more ?? `${one}s`}`;
+  page.plural = (number, one, more) => `${page.count(number)} ${number === 1 ? one : (more ?? `${one}s`)}`;
 
   // Writes a figure: its words, its exact value for tests and tools, and its age if it is old.
   page.figure = (element, value, text, age = 0) => {
     page.text(element, text);
     const isOld = age > page.OLD_SECONDS;
-    page.data(element, { value: value === null || value === undefined ? "" : value, age: isOld ? Math.round(age) : null });
+    page.data(element, {
+      value: value === null || value === undefined ? "" : value,
+      age: isOld ? Math.round(age) : null,
+    });
     if (isOld) element.title = `${page.span(age)} old`;
     else element.removeAttribute("title");
   };
@@ -139,7 +149,9 @@ const page = { parts: [] };
       if (last && last[1] === number - 1) last[1] = number;
       else parts.push([number, number]);
     }
-    const words = parts.slice(0, most).map(([from, to]) => (from === to ? `${from}` : to === from + 1 ? `${from}, ${to}` : `${from}–${to}`));
+    const words = parts
+      .slice(0, most)
+      .map(([from, to]) => (from === to ? `${from}` : to === from + 1 ? `${from}, ${to}` : `${from}–${to}`));
     const left = parts.slice(most).reduce((sum, [from, to]) => sum + to - from + 1, 0);
     return words.join(", ") + (left ? ` and ${page.count(left)} more` : "");
   };
@@ -157,16 +169,65 @@ const page = { parts: [] };
 
   // A swatch and the group's id.
   page.tag = (gid) =>
-    page.el("span", { class: "tag", data: { color: page.color(gid), group: gid || 0 } },
-      page.el("i", { class: "swatch", "aria-hidden": "true" }), gid ? String(gid) : "none");
+    page.el(
+      "span",
+      { class: "tag", data: { color: page.color(gid), group: gid || 0 } },
+      page.el("i", { class: "swatch", "aria-hidden": "true" }),
+      gid ? String(gid) : "none",
+    );
 
   // Buttons of which one is pressed.
   page.choice = (parent, options, chosen, choose) => {
-    parent.replaceChildren(...options.map(([value, text]) =>
-      page.el("button", { type: "button", text, "aria-pressed": String(value === chosen), data: { choice: value }, on: {
-        click: (event) => {
-          for (const button of parent.children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
-          choose(value);
-        } } })));
+    parent.replaceChildren(
+      ...options.map(([value, text]) =>
+        page.el("button", {
+          type: "button",
+          text,
+          "aria-pressed": String(value === chosen),
+          data: { choice: value },
+          on: {
+            click: (event) => {
+              for (const button of parent.children)
+                button.setAttribute("aria-pressed", String(button === event.currentTarget));
+              choose(value);
+            },
+          },
+        }),
+      ),
+    );
+  };
+
+  // Moves by from and to: [{from, to, shards}], largest first. What stays is left out.
+  page.pairs = (moves) => {
+    const found = new Map();
+    for (const { shard, from, to } of moves) {
+      if (from === to) continue;
+      const key = `${from} ${to}`;
+      if (!found.has(key)) found.set(key, { from, to, shards: [] });
+      found.get(key).shards.push(shard);
+    }
+    for (const it of found.values()) it.shards.sort((a, b) => a - b);
+    return [...found.values()].sort(
+      (a, b) => b.shards.length - a.shards.length || a.from - b.from || a.to - b.to,
+    );
+  };
+
+  const PAIRS = 12;
+
+  page.pairList = (pairs) => {
+    const line = ({ from, to, shards }) =>
+      page.el(
+        "li",
+        { data: { from, to, count: shards.length } },
+        page.el("span", { class: "arrow" }, page.tag(from), "→", page.tag(to)),
+        page.el("span", { text: `${page.plural(shards.length, "shard")}: ${page.ranges(shards, 12)}` }),
+      );
+    const list = page.el("ul", { class: "diffs" }, ...pairs.slice(0, PAIRS).map(line));
+    if (pairs.length > PAIRS) {
+      list.append(
+        page.el("li", { class: "hint", text: `And ${pairs.length - PAIRS} more pairs of groups.` }),
+      );
+    }
+    return list;
   };
 }
