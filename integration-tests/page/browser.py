@@ -117,7 +117,10 @@ class Browser:
             ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         wait("chromedriver", lambda: self.reaches())
-        options = {"binary": CHROMIUM, "args": [*FLAGS, f"--log-net-log={self.log}"]}
+        options = {
+            "binary": CHROMIUM,
+            "args": [*FLAGS, f"--log-net-log={self.log}", f"--user-data-dir={self.folder.name}/user"],
+        }
         wanted = {
             "browserName": "chrome",
             "goog:chromeOptions": options,
@@ -185,6 +188,19 @@ class Browser:
             for it in lines
             if it["level"] == "SEVERE" and "Failed to load resource" not in it["message"]
         ]
+
+    def renderer_bytes(self):
+        """The memory that is the page's process's own: of the largest one of this browser."""
+        found = [0]
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_text()
+                if "--type=renderer" in command and self.folder.name in command:
+                    lines = (folder / "status").read_text().splitlines()
+                    found += [int(it.split()[1]) * 1024 for it in lines if it.startswith("RssAnon")]
+            except OSError:
+                continue
+        return max(found)
 
     def shot(self, file):
         height = int(self.cdp("Page.getLayoutMetrics")["cssContentSize"]["height"])

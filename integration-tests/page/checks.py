@@ -332,22 +332,28 @@ def shots(browser, name):
 
 
 def hour():
-    """An hour's events at twenty times their pace: the page grows by less than 10 MB."""
+    """An hour's events at twenty times their pace: the page grows by less than 10 MB, and by no elements."""
     with Live(shards=64, moved={1: 102}) as live:
         live.controller.pause = 0.05
 
-        def heap():
+        def size():
             for _ in range(3):
                 live.browser.cdp("HeapProfiler.collectGarbage")
-            return live.browser.cdp("Runtime.getHeapUsage")["usedSize"] / 1e6
+            heap = live.browser.cdp("Runtime.getHeapUsage")
+            nodes = live.browser.cdp("Memory.getDOMCounters")["nodes"]
+            buffers = heap.get("backingStorageSize", 0)
+            return (heap["usedSize"] + buffers) / 1e6, live.browser.renderer_bytes() / 1e6, nodes
 
-        time.sleep(5)
-        before = heap()
         begun = live.controller.state["at"]
-        wait("an hour of samples", lambda: live.controller.state["at"] - begun >= 3_600_000, 600)
-        after = heap()
-        print(f"an hour: {before:.1f} MB before, {after:.1f} MB after")
-        assert after - before < 10
+        seconds = lambda: (live.controller.state["at"] - begun) / 1000
+        wait("some minutes of samples", lambda: seconds() >= 300, 100)
+        before = size()
+        wait("an hour of samples", lambda: seconds() >= 3900, 600)
+        after = size()
+        for name, one, other in zip(("heap, MB", "process, MB", "nodes"), before, after):
+            print(f"        {name}: {one:.1f} before, {other:.1f} after")
+        assert after[0] - before[0] < 10 and after[1] - before[1] < 10, "it grew"
+        assert after[2] - before[2] < 1000, "elements were left over"
 
 
 def live_controller(address, token):

@@ -51,9 +51,9 @@
       view.link === "saved"
         ? view.model.at === null
           ? ""
-          : ` of ${page.day(view.model.at)}`
+          : `of ${page.day(view.model.at)}`
         : view.link === "lost"
-          ? ` for ${page.span(view.extra)}`
+          ? `for ${page.span(view.extra)}`
           : "";
     if (box.dataset.link !== view.link || box.children.length === 0) {
       const others =

@@ -263,7 +263,7 @@
         head.firstElementChild.setAttribute("aria-pressed", String(page.map.only === group.gid));
         const weight = group.weight !== null && group.weight !== 100 ? ` weight ${group.weight}` : "";
         page.text(head.lastElementChild, group.joined ? weight : " not joined");
-        page.figure(count, owned.get(group.gid) ?? 0, page.count(owned.get(group.gid) ?? 0));
+        page.figure(count, owned.get(group.gid) ?? 0, page.count(owned.get(group.gid) ?? 0), view.age(0));
         // Of an older configuration only the owners are known.
         const [held, asked] = view.chosen ? [null, null] : [group.bytes, group.requests];
         page.figure(bytes, held, page.bytes(held), age);
