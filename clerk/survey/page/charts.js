@@ -203,7 +203,7 @@
     }
   };
 
-  const drawMarkList = () => {
+  const drawMarkList = (isSaved) => {
     const newest = page.past.marks.slice(-60).reverse();
     const make = (mark) =>
       page.el(
@@ -220,7 +220,12 @@
       make,
       (item, mark) => page.text(item.lastElementChild, mark.text),
     );
-    page.id("marks").classList.toggle("none", newest.length === 0);
+    page.id("marks").hidden = newest.length === 0;
+    page.id("marks-none").hidden = newest.length > 0;
+    page.text(
+      page.id("marks-none"),
+      isSaved ? "A saved document has one moment." : "Nothing since this page was opened.",
+    );
   };
 
   // Lines and axes have the colours of the theme, so another theme draws them anew.
@@ -253,7 +258,7 @@
       state.data = collect();
       drawCharts();
       drawTables(view);
-      drawMarkList();
+      drawMarkList(view.link === "saved");
     },
   });
 }

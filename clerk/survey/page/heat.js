@@ -115,6 +115,8 @@
 
   const draw = () => {
     const canvas = page.id("heat");
+    canvas.hidden = heat.next === 0;
+    page.id("heat-scale").hidden = heat.next === 0;
     const width = canvas.clientWidth;
     const height = Math.max(96, Math.min(256, heat.rows * 10));
     canvas.style.height = `${height + BOTTOM}px`;

@@ -256,7 +256,7 @@
   };
 
   page.opsOf = (shard) =>
-    shard.reads === null && shard.writes === null ? null : (shard.reads ?? 0) + (shard.writes ?? 0);
+    (shard.reads ?? shard.writes ?? null) === null ? null : (shard.reads ?? 0) + (shard.writes ?? 0);
 
   // A plain status has no list of moves, but its shards say what they do.
   const movesOf = (model) =>

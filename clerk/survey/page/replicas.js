@@ -64,7 +64,13 @@
     page.text(badge, role);
     page.text(
       since,
-      age <= page.OLD_SECONDS ? "" : it.age === null ? "never heard" : `${page.span(age)} ago`,
+      age <= page.OLD_SECONDS
+        ? ""
+        : it.age === null
+          ? it.isKnownAge
+            ? "never heard"
+            : ""
+          : `${page.span(age)} ago`,
     );
     const [term, commit, disk, applied] = element.querySelectorAll("dd");
     page.figure(term, it.term, page.count(it.term), age);

@@ -123,18 +123,32 @@
     return page.el("div", {}, page.el("dt", { text: name }), cell);
   };
 
+  // The shard that has most of something, in words.
+  const most = (name, figure, value, text) => {
+    const first = page.map.drawn.reduce((a, b) => ((value(b) ?? 0) > (value(a) ?? 0) ? b : a), {});
+    const found = value(first) > 0 ? first.shard : null;
+    return row(name, figure, found, found === null ? page.none : `shard ${found}: ${text(value(first))}`, 0);
+  };
+
+  const summary = () => [
+    page.el("p", { class: "hint", text: "Point at a shard to see its figures." }),
+    page.el(
+      "dl",
+      { class: "pairs" },
+      most("Most keys", "most-keys", (it) => it.keys, page.count),
+      most("Most bytes", "most-bytes", (it) => it.bytes, page.bytes),
+      most("Most op/s", "most-ops", page.opsOf, page.short),
+    ),
+  ];
+
   const drawDetail = (view) => {
     const { pointed, current, drawn } = page.map;
     const shard = drawn[pointed ?? current];
     const box = page.id("shard");
     page.data(box, { shard: shard ? shard.shard : null });
     if (!shard) {
-      box.replaceChildren(
-        page.el("p", {
-          class: "empty",
-          text: drawn.length ? "Point at a shard to see its figures." : "No shards are known.",
-        }),
-      );
+      const none = page.el("p", { class: "empty", text: "No shards are known." });
+      box.replaceChildren(...(drawn.length ? summary() : [none]));
       return;
     }
     const age = view.age(shard.age);
