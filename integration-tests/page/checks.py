@@ -52,6 +52,20 @@ def check_a_saved_page_has_what_does_not_answer_with_its_age():
     assert not elements.find(figure="commit", server="102.2")[0]["age"]
 
 
+def check_a_past_that_is_given_fills_the_charts():
+    document = documents.whole()
+    at = [documents.FIRST_AT - 1000 * seconds for seconds in (3, 2, 1)]
+    document["past"] = {
+        "at": at,
+        "groups": {"101": {"requests": [900.0, None, 10.0], "p99": [0.5, 0.1, 0.1]}},
+    }
+    elements = saved(document)
+    [most] = elements.find(figure="most", group="101")
+    assert most["value"] == "900", most["value"]
+    charts = [it for it in elements.all if "uplot" in it.attributes.get("class", "").split()]
+    assert len(charts) == 2, f"{len(charts)} charts"
+
+
 def check_any_number_of_shards_and_groups():
     for shards, groups in ((0, 0), (0, 1), (10, 1), (16_384, 3)):
         document = documents.whole(shards=shards, groups=groups)

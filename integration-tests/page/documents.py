@@ -148,6 +148,7 @@ def rates(document):
         asked = sum(it["load"]["reads"] + it["load"]["writes"] for it in group["shards"])
         groups[str(group["gid"])] = {
             "requests": float(asked),
+            "outcomes": {"ok": float(asked) - index, "busy": float(index)},
             "p50": 0.0005 * (index + 1),
             "p99": 0.004 * (index + 1),
             "p999": 0.02 * (index + 1),

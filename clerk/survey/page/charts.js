@@ -131,7 +131,7 @@
     return { times: times.slice(times.length - many), gids, series };
   };
 
-  const lineOf = (table, gid, figures) =>
+  const lineOf = (gid, figures) =>
     page.el(
       "tr",
       {},
@@ -139,45 +139,48 @@
       ...figures.map((figure) => page.el("td", { class: "n", data: { figure, group: gid } })),
     );
 
+  // What a table says of a group: now, or at the moment that is pointed at.
+  const reader = (view, at) => (gid) => {
+    const group = view.model.groups.find((it) => it.gid === gid);
+    if (at === null) return { get: (name) => group?.[name] ?? null, age: view.age(group?.age ?? 0), group };
+    return { get: (name) => state.data.series.get(gid)?.[name][at] ?? null, age: 0, group: null };
+  };
+
+  const writeOps = (line, gid, { get, age, group }) => {
+    const known = (state.data.series.get(gid)?.requests ?? []).filter((it) => it !== null);
+    const mean = known.length ? page.sum(known) / known.length : null;
+    const most = known.length ? known.reduce((a, b) => Math.max(a, b)) : null;
+    const failed = group?.failed ?? null;
+    const [, now, bad, middle, peak] = line.cells;
+    page.figure(now, get("requests"), page.short(get("requests")), age);
+    page.figure(bad, failed, page.short(failed), age);
+    if (group?.failures) bad.title = group.failures;
+    bad.classList.toggle("bad", failed > 0);
+    page.figure(middle, mean, page.short(mean));
+    page.figure(peak, most, page.short(most));
+  };
+
+  const writeLate = (line, { get, age }) => {
+    ["p50", "p99", "p999"].forEach((name, index) => {
+      page.figure(line.cells[index + 1], get(name), page.time(get(name)), age);
+    });
+  };
+
   const drawTables = (view) => {
-    const { data } = state;
+    const { data, pointed } = state;
     if (!data) return;
-    const at = state.pointed !== null && state.pointed < data.times.length ? state.pointed : null;
-    const value = (gid, name) => {
-      if (at !== null) return data.series.get(gid)?.[name][at] ?? null;
-      return view.model.groups.find((group) => group.gid === gid)?.[name] ?? null;
-    };
-    const age = (gid) =>
-      at === null ? view.age(view.model.groups.find((group) => group.gid === gid)?.age ?? 0) : 0;
+    const at = pointed !== null && pointed < data.times.length ? pointed : null;
+    const read = reader(view, at);
     const gids = data.gids.length ? data.gids : view.model.groups.map((group) => group.gid);
     const when = at === null ? "Now" : page.clock(data.times[at] * 1000);
-    page.text(page.id("ops-table").tHead.rows[0].cells[1], when);
-    page.each(
-      page.id("ops-table").tBodies[0],
-      gids,
-      (gid) => gid,
-      (gid) => lineOf("ops", gid, ["requests", "mean", "most"]),
-      (line, gid) => {
-        const known = (data.series.get(gid)?.requests ?? []).filter((it) => it !== null);
-        const mean = known.length ? page.sum(known) / known.length : null;
-        const most = known.length ? known.reduce((a, b) => Math.max(a, b)) : null;
-        page.figure(line.cells[1], value(gid, "requests"), page.short(value(gid, "requests")), age(gid));
-        page.figure(line.cells[2], mean, page.short(mean));
-        page.figure(line.cells[3], most, page.short(most));
-      },
-    );
-    page.text(page.id("late-table").tHead.rows[0].cells[0], at === null ? "Group" : `At ${when}`);
-    page.each(
-      page.id("late-table").tBodies[0],
-      gids,
-      (gid) => gid,
-      (gid) => lineOf("late", gid, ["p50", "p99", "p999"]),
-      (line, gid) => {
-        ["p50", "p99", "p999"].forEach((name, index) =>
-          page.figure(line.cells[index + 1], value(gid, name), page.time(value(gid, name)), age(gid)),
-        );
-      },
-    );
+    const [ops, late] = [page.id("ops-table"), page.id("late-table")];
+    const same = (gid) => gid;
+    page.text(ops.tHead.rows[0].cells[1], when);
+    page.text(late.tHead.rows[0].cells[0], at === null ? "Group" : `At ${when}`);
+    const opsLine = (gid) => lineOf(gid, ["requests", "failed", "mean", "most"]);
+    page.each(ops.tBodies[0], gids, same, opsLine, (line, gid) => writeOps(line, gid, read(gid)));
+    const lateLine = (gid) => lineOf(gid, ["p50", "p99", "p999"]);
+    page.each(late.tBodies[0], gids, same, lateLine, (line, gid) => writeLate(line, read(gid)));
   };
 
   const drawCharts = () => {

@@ -133,6 +133,10 @@
     return leader;
   };
 
+  // What requests ended with, but for those that went well.
+  const failures = (rates) =>
+    Object.entries(page.object(rates.outcomes)).filter(([outcome]) => outcome !== "ok");
+
   const group = (raw, ages, last, model) => {
     let it = page.object(raw);
     const gid = page.number(it.gid) ?? 0;
@@ -162,6 +166,10 @@
       keys: page.sum(held.filter((shard) => shard.state !== "awaiting").map((shard) => shard.rows)),
       bytes: page.sum(held.filter((shard) => shard.state !== "awaiting").map((shard) => shard.bytes)),
       requests: page.number(rates.requests) ?? (model.hasRates ? 0 : load),
+      failed: rates.outcomes ? page.sum(failures(rates).map(([, rate]) => rate)) : null,
+      failures: failures(rates)
+        .map(([outcome, rate]) => `${page.short(rate)} ${outcome}`)
+        .join(", "),
       p50: page.number(rates.p50),
       p99: page.number(rates.p99),
       p999: page.number(rates.p999),
