@@ -101,6 +101,9 @@ def compare_groups(elements, document):
         for figure in ("requests", "p50", "p99", "p999"):
             if rates.get(gid, {}).get(figure) is not None:
                 equal(elements, f"{figure} of {gid}", rates[gid][figure], figure=figure, group=gid)
+        if "outcomes" in rates.get(gid, {}):
+            failed = sum(rate for outcome, rate in rates[gid]["outcomes"].items() if outcome != "ok")
+            equal(elements, f"requests of {gid} that failed", failed, figure="failed", group=gid)
     keys = sum(
         it["rows"] for group in document["groups"] for it in group["shards"] if it["state"] != "awaiting"
     )
