@@ -52,14 +52,14 @@ def check_a_saved_page_has_what_does_not_answer_with_its_age():
     assert not elements.find(figure="commit", server="102.2")[0]["age"]
 
 
-def check_a_past_that_is_given_fills_the_charts():
-    document = documents.whole()
-    at = [documents.FIRST_AT - 1000 * seconds for seconds in (3, 2, 1)]
-    document["past"] = {
-        "at": at,
-        "groups": {"101": {"requests": [900.0, None, 10.0], "p99": [0.5, 0.1, 0.1]}},
-    }
-    elements = saved(document)
+def past(values):
+    """What a controller remembers of group 101 from the seconds before the first state."""
+    at = [documents.FIRST_AT - 1000 * seconds for seconds in range(len(values), 0, -1)]
+    return {"past": {"at": at, "groups": {"101": {"requests": values, "p99": [0.1] * len(values)}}}}
+
+
+def check_a_past_that_is_given_fills_the_charts_of_a_saved_page():
+    elements = saved(documents.whole() | past([900.0, None, 10.0]))
     [most] = elements.find(figure="most", group="101")
     assert most["value"] == "900", most["value"]
     charts = [it for it in elements.all if "uplot" in it.attributes.get("class", "").split()]
@@ -181,6 +181,18 @@ def check_a_join_is_watched_square_by_square():
             "its row",
             "document.querySelector('[data-figure=shards][data-group=\"103\"]').dataset.value === '5'",
         )
+
+
+def check_a_past_that_is_given_is_in_the_charts_from_the_start_and_once():
+    live = Live()
+    live.controller.past, live.controller.cut = past([900.0, None, 10.0]), 0.5
+    with live:
+        most = "document.querySelector('[data-figure=most][data-group=\"101\"]')"
+        live.until("the most of the past", f"{most}.dataset.value === '900'")
+        # The streams that follow tell it again.
+        time.sleep(2)
+        times = live.browser.run("return page.past.times.tail(3600)")
+        assert times[0] == documents.FIRST_AT / 1000 - 3 and times == sorted(set(times)), times
 
 
 def check_a_killed_leader_shows_as_a_mark():

@@ -40,6 +40,7 @@ class Controller:
     def __init__(self, state, history, slow):
         self.state, self.history, self.slow = state, history, slow
         self.mode, self.pause, self.cut = "stream", 0.2, 1e9
+        self.past = {"past": None}
         self.acts = []
         self.act = lambda body: None
         self.plan = {}
@@ -96,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"retry: 200\n\n")
             while it.mode != "poll" and time.monotonic() < end:
                 if it.mode == "stream":
-                    for kind in ("history", "slow"):
+                    for kind in ("past", "history", "slow"):
                         if told.get(kind) is not getattr(it, kind):
                             told[kind] = getattr(it, kind)
                             self.tell(kind, told[kind])

@@ -1,7 +1,7 @@
 // Where the documents come from: a saved one in this page, or the stream of the controller that serves it.
 //
 // The stream ends now and then, and connects again on its own. If it cannot be had (ten others watch), the state is asked for
-// every two seconds. `onState`, `onHistory` and `onSlow` take what came.
+// every two seconds. `take` is given the kind and the document of each that came.
 "use strict";
 {
   const POLL_MS = 2000;
@@ -39,7 +39,7 @@
       this.timer = null;
       const stream = new EventSource("v1/events");
       this.stream = stream;
-      for (const kind of ["state", "history", "slow"])
+      for (const kind of ["past", "history", "slow", "state"])
         stream.addEventListener(kind, (event) => this.got(kind, event.data));
       stream.addEventListener("error", () => {
         if (stream === this.stream && stream.readyState === EventSource.CLOSED) this.poll();

@@ -242,10 +242,10 @@
 
   const take = (kind, raw) => {
     if (kind === "slow") now.slow = page.array(page.object(raw).slow).slice(0, 128).map(page.object);
+    if (kind === "past") page.past.addPast(page.object(raw).past);
     if (kind === "history") {
       now.configs = page.configsOf(raw);
       page.past.addConfigs(now.configs);
-      page.past.addPast(page.object(raw).past);
       if (now.raw) now.model = page.model(now.raw, now.configs);
     }
     if (kind === "state") {
@@ -269,6 +269,7 @@
     }
     if (saved) {
       now.isSaved = true;
+      take("past", saved);
       take("history", saved);
       take("slow", saved);
       take("state", saved);
