@@ -177,6 +177,23 @@ class Browser:
     def run(self, script, *arguments):
         return self.call("POST", f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
 
+    def write(self, field, text):
+        """Writes into a field, as a person would."""
+        self.run(
+            "const it = document.getElementById(arguments[0]); it.value = arguments[1]; "
+            'it.dispatchEvent(new Event("input", {bubbles: true}))',
+            field,
+            text,
+        )
+
+    def leave(self, address):
+        """Ends the browser. The page had no complaint, and asked only this address for anything."""
+        complaints = self.complaints()
+        self.close()
+        asked = {url for url in asked_for(self.log) if not url.startswith(address)}
+        assert not complaints, complaints
+        assert not asked, f"the page asks for {asked}"
+
     def elements(self):
         return Elements(self.run("return document.documentElement.outerHTML"))
 

@@ -1,422 +1,21 @@
 """Checks of the live page in a real browser. `scripts/page-test --help` says how to run them.
 
-A check is a function whose name begins with `check_`. Each compares what a browser shows with the document that the page was
-given, and with the addresses that the browser asked for."""
+A check is a function whose name begins with `check_`, in `saved.py` and `live.py`. Each compares what a browser shows with the
+document that the page was given, and with the addresses that the browser asked for."""
 
 import argparse
 import json
 import sys
-import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
-import documents
+import cluster
 import figures
-import server
-from browser import Browser, asked_for, printed, wait
-
-BAD_WORDS = ("undefined", "NaN", "[object", "Infinity")
-
-
-def saved(document):
-    """The elements of a saved page. It asks for nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "page.html")
-        file.write_text(document if isinstance(document, str) else server.saved_page(document))
-        elements, asked = printed(file.as_uri())
-    assert not asked, f"a saved page asks for {asked}"
-    return elements
-
-
-def check_a_saved_page_shows_the_numbers_of_its_document():
-    moved, down = {1: 102}, ("102.3", "ctrl.3")
-    for document in (documents.whole(moved=moved, down=down), documents.whole(shards=1024, groups=12)):
-        elements = saved(document)
-        figures.compare(elements, document)
-        assert elements.by_id("act").attributes.get("hidden") is not None, "a saved page offers changes"
-        assert elements.by_id("link")["link"] == "saved"
-
-
-def check_a_plain_status_is_a_document_too():
-    document = documents.status(moved={1: 102}, down=("101.2",))
-    elements = saved(document)
-    figures.compare(elements, document)
-    assert elements.find(shard="1", state="handing", to="102")
-
-
-def check_a_saved_page_has_what_does_not_answer_with_its_age():
-    elements = saved(documents.whole(down=("102.3",)))
-    [commit] = elements.find(figure="commit", server="102.3")
-    assert (commit["value"], commit["age"]) == ("123456", "12"), (commit["value"], commit["age"])
-    assert not elements.find(figure="commit", server="102.2")[0]["age"]
-
-
-def past(values):
-    """What a controller remembers of group 101 from the seconds before the first state."""
-    at = [documents.FIRST_AT - 1000 * seconds for seconds in range(len(values), 0, -1)]
-    return {"past": {"at": at, "groups": {"101": {"requests": values, "p99": [0.1] * len(values)}}}}
-
-
-def check_a_past_that_is_given_fills_the_charts_of_a_saved_page():
-    elements = saved(documents.whole() | past([900.0, None, 10.0]))
-    [most] = elements.find(figure="most", group="101")
-    assert most["value"] == "900", most["value"]
-    charts = [it for it in elements.all if "uplot" in it.attributes.get("class", "").split()]
-    assert len(charts) == 2, f"{len(charts)} charts"
-
-
-def check_any_number_of_shards_and_groups():
-    for shards, groups in ((0, 0), (0, 1), (10, 1), (16_384, 3)):
-        document = documents.whole(shards=shards, groups=groups)
-        squares = [
-            it for it in saved(document).all if "square" in it.attributes.get("class", "") and it["shard"]
-        ]
-        assert len(squares) == shards, f"{len(squares)} squares of {shards}"
-
-
-def check_broken_documents_break_nothing():
-    for name, document in documents.broken().items():
-        elements = saved(document)
-        shown = elements.by_id("health-text").text
-        assert shown and "Asking" not in shown and "cannot be read" not in shown, f"{name}: {shown}"
-        text = next(it for it in elements.all if it.name == "body").text
-        found = [word for word in BAD_WORDS if word in text]
-        assert not found, f"{name}: the page says {found}"
-        assert not [it for it in elements.all if it.name == "img"], f"{name}: text became an element"
-    assert documents.EVIL in saved(documents.broken()["odd"]).by_id("health-text").text
-
-
-def check_a_request_that_leaves_the_host_would_be_seen():
-    page = server.saved_page({}).replace("<body>", '<body><img src="http://example.invalid/x" alt="">')
-    try:
-        saved(page)
-    except AssertionError as error:
-        assert "http://example.invalid/x" in str(error), error
-    else:
-        raise AssertionError("it was not seen")
-
-
-def check_a_document_that_is_no_json_is_told():
-    page = server.saved_page({}).replace('id="document">{}<', 'id="document">{broken<')
-    assert "cannot be read" in saved(page).by_id("health-text").text
-
-
-# From here on the page is served, and driven.
-
-
-class Live:
-    """A browser on a controller in miniature. At the end nothing may have left the host, and the page had no complaint."""
-
-    def __init__(self, **given):
-        document = documents.whole(**given)
-        parts = {key: document.pop(key) for key in ("history", "history_from", "slow")}
-        self.controller = server.Controller(
-            document, {key: parts[key] for key in ("history", "history_from")}, {"slow": parts["slow"]}
-        )
-
-    def __enter__(self):
-        self.browser = Browser().__enter__()
-        self.browser.look(1280, 900, False)
-        self.browser.go(self.controller.address)
-        self.until("the page is live", 'document.documentElement.dataset.link === "live"')
-        return self
-
-    def __exit__(self, kind, *_):
-        complaints = [] if kind else self.browser.complaints()
-        self.browser.close()
-        asked = server_only(self.browser.log, self.controller.address)
-        self.browser.__exit__()
-        assert kind or not complaints, complaints
-        assert kind or not asked, f"the page asks for {asked}"
-
-    def until(self, what, script, seconds=10):
-        return wait(what, lambda: self.browser.run(f"return {script}"), seconds)
-
-    def value(self, figure, **more):
-        data = "".join(f'[data-{key}="{value}"]' for key, value in ({"figure": figure} | more).items())
-        return self.browser.run("return document.querySelector(arguments[0])?.dataset.value ?? null", data)
-
-    def count(self, selector):
-        return self.browser.run("return document.querySelectorAll(arguments[0]).length", selector)
-
-    def type(self, **texts):
-        for name, text in texts.items():
-            self.browser.run(
-                "const it = document.getElementById(arguments[0]); it.value = arguments[1]; "
-                'it.dispatchEvent(new Event("input", {bubbles: true}))',
-                name.replace("_", "-"),
-                text,
-            )
-
-    def update(self, **given):
-        at = self.controller.state["at"]
-        self.controller.state = documents.state(**given, at=at)
-
-
-def server_only(log, address):
-    return {url for url in asked_for(log) if not url.startswith(address)}
-
-
-def check_a_live_page_shows_the_numbers_of_its_document():
-    with Live(moved={1: 102}, down=("101.2",)) as live:
-        live.until("all is drawn", "document.querySelectorAll('#map .square').length === 24")
-        live.until("requests that were slow", "document.querySelectorAll('#slow .late').length === 3")
-        figures.compare(
-            live.browser.elements(), live.controller.state | live.controller.history | live.controller.slow
-        )
-
-
-def check_a_join_is_watched_square_by_square():
-    with Live(shards=12, groups=2) as live:
-        owners = [101] * 6 + [102] * 6
-        for arrived in range(5):
-            owners[arrived] = 103
-            live.update(shards=12, groups=3, owners=list(owners))
-            live.until(
-                f"{arrived + 1} squares",
-                f"document.querySelectorAll('#map [data-group=\"103\"]').length === {arrived + 1}",
-            )
-        live.until(
-            "its row",
-            "document.querySelector('[data-figure=shards][data-group=\"103\"]').dataset.value === '5'",
-        )
-
-
-def check_a_past_that_is_given_is_in_the_charts_from_the_start_and_once():
-    live = Live()
-    live.controller.past, live.controller.cut = past([900.0, None, 10.0]), 0.5
-    with live:
-        most = "document.querySelector('[data-figure=most][data-group=\"101\"]')"
-        live.until("the most of the past", f"{most}.dataset.value === '900'")
-        # The streams that follow tell it again.
-        time.sleep(2)
-        times = live.browser.run("return page.past.times.tail(3600)")
-        assert times[0] == documents.FIRST_AT / 1000 - 3 and times == sorted(set(times)), times
-
-
-def check_a_killed_leader_shows_as_a_mark():
-    with Live() as live:
-        # The marks of the configurations are there from the start.
-        live.until(
-            "the mark of configuration 2",
-            "document.querySelectorAll('#marks [data-mark=configuration]').length === 1",
-        )
-        live.update(down=("101.1",))
-        live.until(
-            "the server that is gone",
-            "document.querySelector('[data-server=\"101.1\"]').dataset.up === 'false'",
-            2,
-        )
-        live.until(
-            "the mark",
-            "document.querySelectorAll('#marks [data-mark=election][data-group=\"101\"]').length === 1",
-            2,
-        )
-        state = documents.state(down=("101.1",), at=live.controller.state["at"])
-        state["groups"][0]["replicas"][1] |= {"role": "leader", "term": 4, "leader": "101.2"}
-        live.controller.state = state
-        live.until(
-            "the new leader",
-            "[...document.querySelectorAll('#marks li')].some((it) => it.textContent.includes('101.2 leads, term 4'))",
-        )
-
-
-def check_a_change_is_planned_confirmed_and_made():
-    with Live() as live:
-        live.controller.plan = {
-            "config": 3,
-            "settled": False,
-            "moves": [{"shard": 7, "from": 101, "to": 102}, {"shard": 8, "from": 102, "to": 101}],
-        }
-        live.browser.run("document.querySelector('#act-body [data-choice=leave]').click()")
-        live.browser.run("document.querySelector('#act-body form button').click()")
-        live.until("the plan", "document.querySelector('[data-figure=plan]')?.dataset.moves === '2'")
-        assert live.until("the plan in the map", "document.querySelectorAll('#map [data-plan]').length") == 2
-        is_off = "document.getElementById('act-do').disabled"
-        assert live.browser.run(f"return {is_off}"), "nothing is confirmed yet"
-        live.type(act_word="102", act_token="wrong")
-        time.sleep(0.5)
-        assert live.browser.run(f"return {is_off}"), "the wrong id confirms it"
-        live.type(act_word="101")
-        live.until("it may be done", f"!{is_off}")
-        live.browser.run("document.getElementById('act-do').click()")
-        live.until(
-            "a wrong token is refused",
-            "document.getElementById('act-said').textContent.includes('token is wrong')",
-        )
-        assert not live.controller.acts
-        live.type(act_token=server.TOKEN)
-        live.until("it may be done again", f"!{is_off}")
-        live.browser.run("document.getElementById('act-do').click()")
-        live.until("it is done", "document.getElementById('act-said').dataset.said === 'done'")
-        assert live.controller.acts == [
-            {"verb": "leave", "groups": [101], "force": False}
-        ], live.controller.acts
-        stored = live.browser.run(
-            "return localStorage.length + sessionStorage.length + document.cookie.length"
-        )
-        assert stored == 0, "the page stored something"
-
-
-def check_a_plan_of_an_older_configuration_is_not_made():
-    with Live() as live:
-        live.controller.plan = {"config": 3, "settled": False, "moves": []}
-        live.browser.run("document.querySelector('#act-body [data-choice=balance]').click()")
-        live.browser.run("document.querySelector('#act-body form button').click()")
-        live.until("the plan", "document.getElementById('act-do')")
-        live.type(act_word="balance", act_token="x")
-        live.until("it may be done", "!document.getElementById('act-do').disabled")
-        live.controller.state = live.controller.state | {"config": 3}
-        live.until(
-            "it may not any more",
-            "document.getElementById('act-do').disabled && !document.getElementById('act-stale').hidden",
-        )
-
-
-def check_old_figures_look_old():
-    with Live() as live:
-        assert live.count("[data-age]") == 0
-        live.controller.mode = "silent"
-        live.until("the page says so", "document.documentElement.dataset.link === 'lost'")
-        live.until("the figures have their age", "document.querySelectorAll('.facts [data-age]').length >= 6")
-        assert live.count("#map .square:not([data-old])") == 0
-        assert live.count("#link a") == 2, "the way to the other controllers"
-        live.controller.mode = "stream"
-        live.until("it is live again", "document.documentElement.dataset.link === 'live'", 20)
-        live.until("nothing is old", "document.querySelectorAll('[data-age]').length === 0")
-
-
-def check_a_stream_that_ends_is_opened_again_and_the_state_asked_for_if_there_is_none():
-    with Live() as live:
-        live.controller.cut = 0.5
-        time.sleep(2)
-        assert (
-            live.browser.run("return document.documentElement.dataset.link") == "live"
-        ), "an end is no alarm"
-        live.controller.mode = "poll"
-        live.until("it asks on its own", "document.documentElement.dataset.link === 'polling'")
-        live.update(owners=[103] * 24)
-        live.until("what it was told", "document.querySelectorAll('#map [data-group=\"103\"]').length === 24")
-
-
-def check_the_slider_shows_older_configurations():
-    with Live() as live:
-        live.until("the history", "document.getElementById('config').max === '2'")
-        live.browser.run("document.getElementById('config-back').click()")
-        live.until(
-            "all shards of 101",
-            "document.querySelectorAll('#map [data-group=\"101\"][data-state=past]').length === 24",
-        )
-        assert live.browser.run("return document.getElementById('diff').dataset.config") == "1"
-        live.browser.run("document.getElementById('config-now').click()")
-        live.until("what is now", "document.querySelectorAll('#map [data-state=serving]').length === 24")
-
-
-def check_the_keyboard_reaches_each_shard():
-    with Live() as live:
-        live.until("squares", "document.querySelectorAll('#map .square').length")
-        press = "document.getElementById('map').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true, cancelable: true}))"
-        live.browser.run("document.getElementById('map').focus()")
-        for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
-            live.browser.run(press, key)
-        label = live.browser.run(
-            "return document.getElementById(document.getElementById('map').getAttribute('aria-activedescendant')).getAttribute('aria-label')"
-        )
-        assert label.startswith("Shard 1, group 101, served, 101 keys"), label
-        assert live.browser.run("return document.getElementById('shard').dataset.shard") == "1"
-        unnamed = live.browser.run(
-            "return [...document.querySelectorAll('button, input, select')].filter((it) => !(it.textContent.trim() || "
-            "it.getAttribute('aria-label') || it.labels?.length)).map((it) => it.outerHTML)"
-        )
-        assert not unnamed, unnamed
-
-
-def check_nothing_is_cut_off_at_any_width():
-    with Live(moved={1: 102}, down=("102.3",), groups=12, shards=1024) as live:
-        shots(live.browser, "crowded")
-    with Live(moved={1: 102}, down=("102.3",)) as live:
-        time.sleep(6)
-        shots(live.browser, "live")
-
-
-def shots(browser, name):
-    for width in (1280, 390):
-        for dark in (False, True):
-            browser.look(width, 900, dark)
-            time.sleep(0.7)
-            wide = browser.run("return document.documentElement.scrollWidth")
-            assert wide <= width, f"{name}: {wide} pixels in a window of {width}"
-            cut = browser.run(
-                "return [...document.querySelectorAll('main *, header *')].filter((it) => it.childElementCount === 0 && "
-                "!it.closest('.hidden, .map, .heat') && getComputedStyle(it).display !== 'inline' && it.clientWidth > 0 && "
-                "it.scrollWidth > it.clientWidth + 1).map((it) => it.outerHTML.slice(0, 200))"
-            )
-            assert not cut, f"{name} at {width}: {cut}"
-            if SHOTS:
-                browser.shot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
-
-
-def hour():
-    """An hour's events at twenty times their pace: the page grows by less than 10 MB, and by no elements."""
-    with Live(shards=64, moved={1: 102}) as live:
-        live.controller.pause = 0.05
-
-        def size():
-            for _ in range(3):
-                live.browser.cdp("HeapProfiler.collectGarbage")
-            heap = live.browser.cdp("Runtime.getHeapUsage")
-            nodes = live.browser.cdp("Memory.getDOMCounters")["nodes"]
-            buffers = heap.get("backingStorageSize", 0)
-            return (heap["usedSize"] + buffers) / 1e6, live.browser.renderer_bytes() / 1e6, nodes
-
-        begun = live.controller.state["at"]
-        seconds = lambda: (live.controller.state["at"] - begun) / 1000
-        wait("some minutes of samples", lambda: seconds() >= 300, 100)
-        before = size()
-        wait("an hour of samples", lambda: seconds() >= 3900, 600)
-        after = size()
-        for name, one, other in zip(("heap, MB", "process, MB", "nodes"), before, after):
-            print(f"        {name}: {one:.1f} before, {other:.1f} after")
-        assert after[0] - before[0] < 10 and after[1] - before[1] < 10, "it grew"
-        assert after[2] - before[2] < 1000, "elements were left over"
-
-
-def live_controller(address, token):
-    """The page of a real controller, against the document that it gives."""
-    address = address.rstrip("/") + "/"
-    with Browser() as browser:
-        browser.look(1280, 900, False)
-        browser.go(address)
-        wait(
-            "the page is live",
-            lambda: browser.run("return document.documentElement.dataset.link") == "live",
-            20,
-        )
-        with urllib.request.urlopen(address + "v1/state", timeout=10) as answer:
-            document = json.load(answer)
-        wait(
-            "this configuration",
-            lambda: browser.run("return document.documentElement.dataset.config") == str(document["config"]),
-        )
-        figures.compare_places(browser.elements(), document)
-        if token:
-            # A token that is wrong, whatever the plan: nothing may change.
-            said = browser.run(
-                "return fetch('v1/act', {method: 'POST', headers: {'Content-Type': 'application/json', Authorization: 'Bearer wrong'}, "
-                "body: JSON.stringify({verb: 'balance', by: 'count'})}).then((it) => it.status)"
-            )
-            assert said in (401, 403), said
-        shots(browser, "controller")
-        complaints = browser.complaints()
-        browser.close()
-        assert not complaints, complaints
-        asked = server_only(browser.log, address)
-        assert not asked, f"the page asks for {asked}"
+import live
+import saved
 
 
 def main():
-    global SHOTS
     parser = argparse.ArgumentParser(
         prog="scripts/page-test", description="Checks the live page in Chromium."
     )
@@ -427,29 +26,36 @@ def main():
     )
     parser.add_argument("--live", metavar="URL", help="check the page of this controller instead")
     parser.add_argument(
+        "--cluster",
+        metavar="CLERK",
+        help="start a cluster with this program, such as bin/clerk, and check its page",
+    )
+    parser.add_argument(
         "--page", type=Path, help="check this file, the output of `clerk page`, instead; needs --document"
     )
     parser.add_argument("--document", type=Path, help="the document that the file was made of")
     given = parser.parse_args()
-    SHOTS = given.shots
-    if SHOTS:
-        SHOTS.mkdir(parents=True, exist_ok=True)
+    live.SHOTS = given.shots
+    if given.shots:
+        given.shots.mkdir(parents=True, exist_ok=True)
     if given.live:
-        checks = {"the page of a controller": lambda: live_controller(given.live, True)}
+        checks = {"the page of a controller": lambda: live.controller(given.live)}
+    elif given.cluster:
+        checks = {"the page of a cluster": lambda: cluster.page_of_a_cluster(given.cluster)}
     elif given.page:
         checks = {
             str(given.page): lambda: figures.compare(
-                saved(given.page.read_text()), json.loads(given.document.read_text())
+                saved.saved(given.page.read_text()), json.loads(given.document.read_text())
             )
         }
     else:
         checks = {
             name[6:].replace("_", " "): check
-            for name, check in globals().items()
+            for name, check in (vars(saved) | vars(live)).items()
             if name.startswith("check_")
         }
         if given.hour:
-            checks["an hour of events"] = hour
+            checks["an hour of events"] = live.hour
         checks = {
             name: check
             for name, check in checks.items()
@@ -471,6 +77,5 @@ def main():
     sys.exit(1 if failed or not checks else 0)
 
 
-SHOTS = None
 if __name__ == "__main__":
     main()

@@ -231,6 +231,12 @@ def whole(**given):
     return document | history(len(owners), owners) | slow()
 
 
+def past(values):
+    """What a controller remembers of group 101 from the seconds before the first state."""
+    at = [FIRST_AT - 1000 * seconds for seconds in range(len(values), 0, -1)]
+    return {"past": {"at": at, "groups": {"101": {"requests": values, "p99": [0.1] * len(values)}}}}
+
+
 EVIL = "<img src=http://example.invalid/x onerror=alert(1)>"
 
 

@@ -38,6 +38,7 @@
     static SAMPLES = 3600;
     static GROUPS_MAX = 64;
     static MARKS_MAX = 200;
+    static GAP_SECONDS = 8;
 
     constructor() {
       this.marks = [];
@@ -60,7 +61,7 @@
         model.at,
         (gid, name) => {
           const group = model.groups.find((it) => it.gid === gid);
-          return group && !group.silent ? group[name] : null;
+          return group && !group.silent && model.hasRates ? group[name] : null;
         },
         model.groups.map((it) => it.gid),
       );
@@ -69,11 +70,18 @@
 
     sample(at, value, gids) {
       for (const gid of gids) if (!this.groups.has(gid)) this.open(gid);
-      this.times.push(at / 1000);
+      const last = this.times.length ? this.times.at(this.times.length - 1) : Infinity;
+      // No line across a time of which nothing is known.
+      if (at / 1000 - last > page.Past.GAP_SECONDS) this.push(last + 1, () => null);
+      this.push(at / 1000, value);
+      this.close(gids);
+    }
+
+    push(at, value) {
+      this.times.push(at);
       for (const [gid, series] of this.groups) {
         for (const name of page.SERIES) series[name].push(value(gid, name) ?? NaN);
       }
-      this.close(gids);
     }
 
     // A group that came later has no values before.
