@@ -63,7 +63,7 @@
   const timeWords = (chart, splits) =>
     splits.map((at) => (state.shown > 300 ? page.clock(at * 1000).slice(0, 5) : page.clock(at * 1000)));
 
-  const options = (box, gids, values) => ({
+  const options = (box, gids, values, least) => ({
     width: Math.max(120, box.clientWidth),
     height: 190,
     padding: [10, 28, 0, 0],
@@ -71,7 +71,7 @@
     cursor: { sync: { key: "charts" }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: {
       x: { time: true, range: () => [state.end - state.shown, state.end] },
-      y: { range: (chart, min, max) => [0, max > 0 ? max * 1.08 : 1] },
+      y: { range: (chart, min, max) => [0, Math.max(max * 1.08, least)] },
     },
     axes: [
       axis({ values: timeWords, space: 90, size: 28 }),
@@ -102,14 +102,14 @@
     },
   });
 
-  const chartOf = (id, gids, values) => {
+  const chartOf = (id, gids, values, least) => {
     const box = page.id(id);
     const key = gids.join(" ");
     const old = state.charts.get(id);
     if (old?.key === key) return old.chart;
     old?.chart.destroy();
     box.replaceChildren();
-    const chart = new uPlot(options(box, gids, values), [[], ...gids.map(() => [])], box);
+    const chart = new uPlot(options(box, gids, values, least), [[], ...gids.map(() => [])], box);
     state.charts.set(id, { key, chart });
     return chart;
   };
@@ -199,10 +199,8 @@
         continue;
       }
       const name = id === "ops" ? "requests" : state.quantile;
-      chartOf(id, gids, id === "ops" ? page.short : page.time).setData([
-        times,
-        ...gids.map((gid) => series.get(gid)[name]),
-      ]);
+      const chart = id === "ops" ? chartOf(id, gids, page.short, 10) : chartOf(id, gids, page.time, 0.001);
+      chart.setData([times, ...gids.map((gid) => series.get(gid)[name])]);
     }
   };
 

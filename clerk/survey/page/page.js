@@ -181,7 +181,7 @@
         ? `This controller does not answer. The figures are ${page.span(view.extra)} old.`
         : health.text;
     page.text(page.id("health-text"), words);
-    const others = health.problems.filter((it) => it !== health.text || isLost);
+    const others = health.problems.filter((it) => isLost || !health.text.startsWith(it));
     page.each(
       page.id("troubles"),
       others.slice(0, 8),
