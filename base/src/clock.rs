@@ -55,6 +55,12 @@ pub fn now() -> Instant {
     }
 }
 
+/// Milliseconds since 1970, for people: it may jump, and nothing is decided by it.
+pub fn unix_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn scaled(delay: Duration) -> Duration {
     match SIMULATED.get() {
         Some(_) => delay.saturating_mul(SIMULATED_SCALE),

@@ -1,8 +1,8 @@
 //! What a server shows over HTTP, to people and to the tools that watch servers: `/metrics`,
-//! `/livez`, `/readyz`, `/v1/server`.
+//! `/livez`, `/readyz`, `/v1/server`. A server may add routes of its own ([`show`]).
 //!
 //! The port has a thread and a runtime of its own, so that a page that is large, or a reader that is
-//! slow, delays no request of the store. It only shows: nothing can be changed through it.
+//! slow, delays no request of the store. These routes only show: nothing can be changed through them.
 //!
 //! It is bounded like every port: connections, bytes of a request, and time. A request must name
 //! this server as a browser would if a person had typed an address or "localhost": a page from
@@ -23,14 +23,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::HostError;
 use crate::measures::Measures;
 
 /// Connections at once; beyond, new ones are closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 32;
-/// The longest head of a request, in bytes. There are no bodies.
+/// The longest head of a request, in bytes. Only routes that a server adds have bodies.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long a connection may be silent before the head of a request is complete.
 pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -102,11 +102,28 @@ impl Pages {
     }
 }
 
-/// Shows `server` on `listener` as long as the process lives.
+/// Closes the connection that a request came on: for a route whose reader takes nothing any more. A
+/// request has it as an extension.
+#[derive(Clone, Debug, Default)]
+pub struct Closing(Arc<Notify>);
+
+impl Closing {
+    /// Closes it.
+    pub fn close(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Shows `server` on `listener` as long as the process lives. `more` makes further routes, on the
+/// runtime of the port.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be started.
-pub fn show(listener: TcpListener, server: Arc<dyn Observed>) -> Result<(), HostError> {
+pub fn show(
+    listener: TcpListener,
+    server: Arc<dyn Observed>,
+    more: impl FnOnce() -> axum::Router + Send + 'static,
+) -> Result<(), HostError> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -114,20 +131,25 @@ pub fn show(listener: TcpListener, server: Arc<dyn Observed>) -> Result<(), Host
     let span = tracing::Span::current();
     let run = move || {
         let _in = span.entered();
-        runtime.block_on(accept(listener, pages));
+        runtime.block_on(accept(listener, pages, more));
     };
     std::thread::Builder::new().name("http".to_owned()).spawn(run)?;
     tracing::info!(%address, "showing this server over HTTP");
     Ok(())
 }
 
+/// For [`show`]: no further routes.
+pub fn no_more() -> axum::Router {
+    axum::Router::new()
+}
+
 /// Takes connections until the process ends.
-async fn accept(listener: TcpListener, pages: Arc<Pages>) {
+async fn accept(listener: TcpListener, pages: Arc<Pages>, more: impl FnOnce() -> axum::Router) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "this server is not shown over HTTP"),
     };
-    let router = pages::router(pages);
+    let router = pages::router(pages, more());
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
     loop {
         match listener.accept().await {
@@ -147,10 +169,16 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>) {
 async fn serve(stream: TcpStream, router: axum::Router, _place: OwnedSemaphorePermit) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HTTP_SILENCE_MAX).max_buf_size(HTTP_HEAD_BYTES_MAX);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let closing = Closing::default();
+    let service = TowerToHyperService::new(router.layer(axum::Extension(closing.clone())));
+    let connection =
+        clock::timeout(HTTP_CONNECTION_MAX, http.serve_connection(TokioIo::new(stream), service));
     // What a client sends wrong, or does not take, ends its own connection and nothing else.
-    if let Ok(Err(error)) = clock::timeout(HTTP_CONNECTION_MAX, connection).await {
-        tracing::debug!(%error, "an HTTP connection ended");
+    tokio::select! {
+        ended = connection => if let Ok(Err(error)) = ended {
+            tracing::debug!(%error, "an HTTP connection ended");
+        },
+        () = closing.0.notified() => tracing::debug!("an HTTP connection took nothing and was closed"),
     }
 }
 

@@ -55,8 +55,8 @@ pub use descriptors::{Descriptors, TooFew, Wished};
 pub use disk::{Disk, watch_disk};
 pub use error::HostError;
 pub use http::{
-    HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HTTP_TURN_MAX,
-    Observed, Shown, show,
+    Closing, HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HTTP_TURN_MAX,
+    Observed, Shown, no_more, show,
 };
 pub use key::KeyKeeper;
 pub use measures::{Ended, Measures, Running, VerbCounted};

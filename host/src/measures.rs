@@ -3,10 +3,12 @@
 //!
 //! A request costs two reads of the clock and four additions.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::clock::{self, Instant};
 use base::times::{Counted, Times};
+use clerk::api::status::Requests;
 
 /// How a request ended, as far as operators tell requests apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,18 @@ impl Measures {
             times: verb.times.read(),
         };
         self.names.iter().zip(&self.verbs).map(verb).collect()
+    }
+
+    /// The same for a status.
+    pub fn requests(&self) -> BTreeMap<String, Requests> {
+        let some = self.read().into_iter().filter(|it| it.times.count > 0);
+        let one = |VerbCounted { name, ended, times }: VerbCounted| {
+            let ended = Ended::ALL.into_iter().zip(ended).filter(|(_, count)| *count > 0);
+            let ended = ended.map(|(ended, count)| (ended.name().to_owned(), count)).collect();
+            let Counted { at_most, count, micros } = times;
+            (name.to_owned(), Requests { ended, count, micros, at_most: at_most.to_vec() })
+        };
+        some.map(one).collect()
     }
 }
 

@@ -4,10 +4,11 @@ use clerk::api::status::{Connections, DiskStatus, Follower, ReplicaStatus, Role,
 use raft::rsm::{self, Status};
 
 use crate::disk::Disk;
+use crate::measures::Measures;
 use crate::open::Facts;
 
 /// A replica's status in the types of the wire.
-pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
+pub fn replica_status(facts: &Facts, status: &Status, measures: &Measures) -> ReplicaStatus {
     let refusals = facts.counters.refusals();
     ReplicaStatus {
         id: status.me.0,
@@ -39,6 +40,7 @@ pub fn replica_status(facts: &Facts, status: &Status) -> ReplicaStatus {
         connections: Connections::of(&facts.counters, facts.descriptors.unwrap_or(0)),
         disk: disk_status(&facts.disk),
         http: facts.http.map(|address| address.to_string()),
+        requests: measures.requests(),
     }
 }
 

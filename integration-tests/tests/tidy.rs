@@ -138,15 +138,16 @@ fn clients_and_services_see_consensus_only_through_its_face() {
 }
 
 /// What each crate may import of ours, beside `base`: nothing below it knows it.
-const IMPORTS: [(&str, &[&str]); 21] = [
+const IMPORTS: [(&str, &[&str]); 22] = [
     ("base", &[]),
     ("raft", &[]),
     ("raft/disk", &["raft"]),
     ("clerk", &[]),
     ("clerk/bench", &["clerk"]),
-    ("clerk/cli", &["clerk", "clerk-bench"]),
+    ("clerk/survey", &["clerk"]),
+    ("clerk/cli", &["clerk", "clerk-bench", "clerk-survey"]),
     ("host", &["raft", "raft-disk", "clerk"]),
-    ("shardctrler", &["raft", "raft-disk", "clerk", "host"]),
+    ("shardctrler", &["raft", "raft-disk", "clerk", "clerk-survey", "host"]),
     ("shardkv", &["raft", "raft-disk", "clerk", "host"]),
     ("mapreduce", &["clerk"]),
     ("mapreduce/cli", &["mapreduce"]),

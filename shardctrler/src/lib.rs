@@ -17,11 +17,12 @@
 //!
 //! Reading order: [`rebalance`] (who gets which shard), [`change`] (what a Join, Leave or Move makes of
 //! a configuration), [`rows`] (how both are kept), [`state_machine`], [`service`] (what clients and
-//! groups may ask; knows no sockets), [`server`] (the sockets).
+//! groups may ask; knows no sockets), [`server`] (the sockets), [`page`] (the page over HTTP).
 
 pub mod change;
 pub mod judge;
 mod measured;
+pub mod page;
 pub mod rebalance;
 pub mod rows;
 pub mod server;

@@ -1,13 +1,16 @@
 //! `shardctrler`: one replica of the shard controller as a process.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::process;
 use clap::Parser;
 use clerk::api::GroupId;
 use clerk::api::config::{Params, SESSIONS_LIMIT, SLOTS};
+use clerk::connection::Options;
 use host::{Host, HostError, ServerArgs};
 use raft::rsm;
+use shardctrler::page::{self, AdminToken};
 use shardctrler::service::{Service, Settings};
 use shardctrler::state_machine::Controller;
 use shardctrler::{rows, server};
@@ -42,6 +45,10 @@ struct Args {
     /// recover-controllers`
     #[arg(long)]
     recover: bool,
+    /// Who sends the text of this file may change the cluster over HTTP; the file's mode is 0600.
+    /// Without this nobody may
+    #[arg(long, value_name = "FILE", requires = "http")]
+    admin_token: Option<PathBuf>,
 }
 
 impl Args {
@@ -63,21 +70,30 @@ fn main() {
     raft_disk::check::answer_if_asked(&mut shardctrler::judge::Table::default());
     let args = process::load::<Args>();
     process::run(async move {
+        // First: a bad one is refused before anything is written.
+        let token = args.admin_token.as_deref().map(AdminToken::read).transpose();
+        let token = token.map_err(|error| error.to_string())?;
         let host = host::open(&args.server, GroupId::CONTROLLERS).await?;
         // Made only now: a span from before there is a log appears in none.
         let span = tracing::info_span!("server", group = "ctrl", node = args.server.id);
-        serve(&args, host).instrument(span).await
+        serve(&args, host, token).instrument(span).await
     });
 }
 
 /// Starts the replica and serves until a signal comes.
-async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
-    let Host { listener, http, here, members, transport, parts, facts, keeper, .. } = host;
+async fn serve(args: &Args, host: Host, token: Option<AdminToken>) -> Result<(), HostError> {
+    let Host { listener, http, here, members, transport, parts, facts, calls, keeper } = host;
     let replica = rsm::start(parts, Controller::default()).await?;
     let table = Arc::clone(replica.table());
     tokio::spawn(keeper.follow(replica.watch(), move || rows::cluster_key(&*table)).in_current_span());
+    let connection = Options {
+        key: here.key.clone(),
+        keeps_key: false,
+        connections_max: calls,
+        ..Options::of(&here.cluster)
+    };
     let settings = Settings {
-        members,
+        members: members.clone(),
         params: args.params(),
         key: rand::random_range(1..=u64::MAX),
         sessions: rand::random_range(1 << 32..1 << 61),
@@ -86,7 +102,9 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
     };
     let service = Arc::new(Service::new(replica.clone(), settings));
     if let Some(http) = http {
-        host::show(http, service.clone())?;
+        let (me, changes) = (args.server.id, service.changes());
+        let settings = page::Settings { connection, members, me, token, changes };
+        host::show(http, service.clone(), move || page::routes(settings))?;
     }
     let listen = listener.address();
     host::until_signal(listen, server::serve(listener, here, transport, service), replica.stop()).await

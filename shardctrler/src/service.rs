@@ -61,6 +61,25 @@ struct Head {
     book: u64,
 }
 
+/// Tells of configurations that a replica applies.
+#[derive(Clone)]
+pub struct Changes(watch::Receiver<Head>);
+
+impl Changes {
+    /// For tests: never any.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self(watch::channel(Head::default()).1)
+    }
+
+    /// Waits for the next one. Forever, if the replica has stopped.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Answers requests. Dropping it ends its background task; the replica is stopped by its owner.
 pub struct Service {
     replica: Replica<Controller>,
@@ -82,6 +101,11 @@ impl Service {
     /// The replica that it serves.
     pub fn replica(&self) -> &Replica<Controller> {
         &self.replica
+    }
+
+    /// Changes with each configuration that this replica applies.
+    pub fn changes(&self) -> Changes {
+        Changes(self.head.clone())
     }
 
     /// Answers `request`.
@@ -231,7 +255,7 @@ impl Service {
         let table = &**self.replica.table();
         let newest = rows::newest(table).and_then(|newest| rows::config(table, newest));
         CtrlStatus {
-            replica: host::replica_status(&self.settings.facts, &self.replica.status()),
+            replica: host::replica_status(&self.settings.facts, &self.replica.status(), &self.measures),
             config: newest.as_ref().map(|newest| newest.num).unwrap_or_default(),
             digest: newest.as_ref().map(Sealed::digest),
             key: newest.as_ref().map(|newest| newest.key),

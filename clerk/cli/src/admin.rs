@@ -5,24 +5,25 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use base::clock;
-use clerk::api::config::{AddressBook, Config, Move, NewGroup, Sealed};
+use clerk::api::config::{AddressBook, Config, Sealed};
 use clerk::api::ctrl::Change;
-use clerk::api::status::KvStatus;
-use clerk::api::{Address, ConfigNum, Digest, GroupId, Incarnation, ShardId};
-use clerk::ctrl::{Changed, CtrlClerk};
+use clerk::api::{Address, ConfigNum, Digest, GroupId, ShardId};
+use clerk::ctrl::Changed;
+use clerk_survey::changes::{changed_document, history_document, id, planned_document, with, with_moved};
+use clerk_survey::forecast::{Forecast, MIB, forecast};
+use clerk_survey::join::newcomers;
 use serde_json::{Value, json};
 
-use crate::args::{self, Joining, Waiting};
+use crate::args::{self, Waiting};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
-use crate::forecast::{Forecast, MIB, forecast};
 use crate::output::table;
 use crate::settle::{settle, shown};
-use crate::survey::{Answers, speaker, survey};
+use crate::survey::{speaker, survey};
 
 pub(crate) async fn join(context: &Context, join: &args::Join) -> Result<(), Failure> {
     let reach = context.reach().await?;
-    let groups = newcomers(context, &reach, &join.groups, join.partial).await?;
+    let groups = newcomers(&reach.asked(), &join.groups, join.partial, context.data_until()).await?;
     change(context, &reach, Change::Join(groups), BTreeSet::new(), join.waiting).await
 }
 
@@ -41,76 +42,6 @@ pub(crate) async fn give(context: &Context, give: &args::Give) -> Result<(), Fai
     let reach = context.reach().await?;
     let asked = Change::Move { shard: give.shard, group: give.group };
     change(context, &reach, asked, BTreeSet::new(), give.waiting).await
-}
-
-/// The addresses of the joining groups, and their data.
-pub(crate) async fn newcomers(
-    context: &Context,
-    reach: &Reach,
-    joining: &[Joining],
-    partial: bool,
-) -> Result<BTreeMap<GroupId, NewGroup>, Failure> {
-    let until = context.data_until();
-    let mut groups = BTreeMap::new();
-    for Joining { group, addresses } in joining {
-        let is_named = addresses.is_some();
-        let local = reach.local.as_ref().map(|cluster| cluster.addresses(group.0)).unwrap_or_default();
-        let addresses = match addresses {
-            Some(addresses) => addresses.clone(),
-            None if !local.is_empty() => local,
-            None => known_addresses(&reach.ctrl(until), *group).await?,
-        };
-        let client = reach.group(*group, addresses.clone());
-        let (incarnation, key) = client.data(until).await.map_err(|why| {
-            Failure::new("unavailable", format!("group {group} does not answer: {why}"))
-                .next("a group joins when its servers run and know its cluster: check them, and their --controllers")
-        })?;
-        if is_named && !partial {
-            let answers = client.statuses().await;
-            check_servers(*group, incarnation, &answers).map_err(|why| {
-                Failure::new("wrong_servers", format!("the list does not name exactly the servers of group {group}: {why}"))
-                    .next("name every server of the group, all of them running; or add --partial to use the list anyway")
-            })?;
-        }
-        groups.insert(*group, NewGroup { key, incarnation, addresses });
-    }
-    Ok(groups)
-}
-
-/// Checks that a list names all servers of the group and no others, as far as they report. An
-/// incomplete list would work until the servers in it are down.
-fn check_servers(
-    group: GroupId,
-    incarnation: Incarnation,
-    answers: &Answers<KvStatus>,
-) -> Result<(), String> {
-    let mut missing: BTreeMap<u64, &Address> = BTreeMap::new();
-    let mut seen: BTreeMap<u64, &Address> = BTreeMap::new();
-    for (address, answer) in answers {
-        let status =
-            answer.as_ref().map_err(|why| format!("no server of group {group} answers there: {why}"))?;
-        if status.incarnation != Some(incarnation) {
-            return Err(format!("{address} has the data of another group {group}"));
-        }
-        if let Some(other) = seen.insert(status.replica.id, address) {
-            return Err(format!("{other} and {address} are one server"));
-        }
-        missing.extend(status.members.iter().map(|(id, address)| (*id, address)));
-    }
-    missing.retain(|id, _| !seen.contains_key(id));
-    let shown: Vec<String> =
-        missing.iter().map(|(id, address)| format!("{group}.{id} at {address}")).collect();
-    if shown.is_empty() { Ok(()) } else { Err(format!("missing: {}", shown.join(", "))) }
-}
-
-/// The address book knows every group that ever joined.
-async fn known_addresses(ctrl: &CtrlClerk, group: GroupId) -> Result<Vec<Address>, Failure> {
-    let (_, mut book) = ctrl.query(None).await?;
-    book.groups.remove(&group).map(|group| group.addresses).ok_or_else(|| {
-        Failure::new("unknown_group", format!("the servers of group {group} are not known")).next(format!(
-            "name its servers: clerk join {group}=HOST:PORT,...  (or start it: clerk add-group)"
-        ))
-    })
 }
 
 /// Makes a change and waits until it has settled.
@@ -153,7 +84,7 @@ pub(crate) async fn change_and_tell(
     let seconds = started.elapsed().as_secs_f64();
     let is_settled = matches!(settled, Some(Ok(())));
     let parked = if is_settled { parked(reach, &leaving, until).await } else { String::new() };
-    context.output.answer(&with(document(&changed, is_settled, seconds), more), || {
+    context.output.answer(&with(changed_document(&changed, is_settled, seconds), more), || {
         let mut text = first + &moves_text(&changed, "moved", None);
         if is_settled {
             let _ = writeln!(text, "configuration {num} is settled after {seconds:.1} s");
@@ -182,33 +113,6 @@ async fn parked(reach: &Reach, left: &BTreeSet<GroupId>, until: clock::Instant) 
         count => format!("group {group} holds {count} shards for the next group to join: keep it running\n"),
     };
     left.iter().map(line).collect()
-}
-
-/// A group in JSON: its id, or 0 for none.
-fn id(group: Option<GroupId>) -> u64 {
-    group.map_or(0, |group| group.0)
-}
-
-fn document(changed: &Changed, settled: bool, seconds: f64) -> Value {
-    let one = |moved: &Move| json!({"shard": moved.shard.0, "from": id(moved.from), "to": id(moved.to)});
-    let moves: Vec<Value> = changed.moves.iter().map(one).collect();
-    json!({"config": changed.config.0, "moves": moves, "settled": settled, "seconds": seconds})
-}
-
-/// A document with the fields of another one.
-fn with(mut document: Value, more: Value) -> Value {
-    if let (Some(fields), Value::Object(more)) = (document.as_object_mut(), more) {
-        fields.extend(more);
-    }
-    document
-}
-
-fn planned_document(plan: &Changed, forecast: &Forecast) -> Value {
-    let shards: Vec<u32> = forecast.unknown.iter().map(|shard| shard.0).collect();
-    let more = json!({
-        "dry_run": true, "bytes": forecast.total(), "estimated_seconds": forecast.seconds, "unknown": shards,
-    });
-    with(document(plan, false, 0.0), more)
 }
 
 fn planned_text(plan: &Changed, forecast: &Forecast) -> String {
@@ -301,30 +205,8 @@ pub(crate) async fn history(context: &Context) -> Result<(), Failure> {
         }
         configs.extend(page);
     }
-    let documents: Vec<Value> = with_moved(&configs)
-        .map(|(config, moved)| {
-            let shards: Vec<u64> = config.shards.iter().map(|assignment| id(assignment.owner)).collect();
-            let groups: Vec<u64> = config.groups.keys().map(|group| group.0).collect();
-            let digest = config.digest().to_string();
-            let lost: Vec<u32> = config.lost.iter().map(|shard| shard.0).collect();
-            json!({"num": config.num.0, "digest": digest, "shards": shards, "groups": groups, "moved": moved,
-                   "lost": lost})
-        })
-        .collect();
-    context.output.answer(&json!({"configs": documents}), || history_text(&configs));
+    context.output.answer(&json!({"configs": history_document(&configs)}), || history_text(&configs));
     Ok(())
-}
-
-/// Each configuration with the number of shards that changed hands in it.
-fn with_moved(configs: &[Sealed]) -> impl Iterator<Item = (&Sealed, usize)> {
-    let before = std::iter::once(None).chain(configs.iter().map(Some));
-    configs.iter().zip(before).map(|(config, before)| {
-        let moved = before.map_or(0, |before| {
-            let pairs = before.shards.iter().zip(&config.shards);
-            pairs.filter(|(old, new)| old.owner != new.owner).count()
-        });
-        (config, moved)
-    })
 }
 
 fn history_text(configs: &[Sealed]) -> String {
@@ -342,12 +224,12 @@ fn history_text(configs: &[Sealed]) -> String {
 #[cfg(test)]
 mod tests {
     use clerk::api::config::{AddressBook, Assignment, Config, Move, Params, Registered, Sealed};
-    use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
+    use clerk::api::{ConfigNum, GroupId, Incarnation, ShardId};
     use clerk::ctrl::Changed;
     use serde_json::json;
 
-    use super::{check_servers, config_document, document, moves_text, ranges};
-    use crate::survey::tests::answers;
+    use super::{config_document, moves_text, ranges};
+    use clerk_survey::changes::changed_document;
 
     #[test]
     fn shards_are_written_as_ranges() {
@@ -363,7 +245,7 @@ mod tests {
         let expected = json!({
             "config": 3, "moves": [{"shard": 7, "from": 0, "to": 101}], "settled": true, "seconds": 0.5,
         });
-        assert_eq!(document(&changed, true, 0.5), expected);
+        assert_eq!(changed_document(&changed, true, 0.5), expected);
         let text = moves_text(&changed, "moved", None);
         assert_eq!(text, "configuration 3: 1 shards moved\n  nobody -> group 101: 7\n");
     }
@@ -385,27 +267,5 @@ mod tests {
             "groups": {"101": ["a:1"]},
         });
         assert_eq!(config_document(&config, &book), expected);
-    }
-
-    #[test]
-    fn a_list_of_servers_has_to_name_each_member_once_and_nobody_else() {
-        let members = [(1, "a:1"), (2, "b:1"), (3, "c:1")].map(|(id, at)| (id, at.to_owned()));
-        let answer = |address: &str, id: u64, data: u64| {
-            let mut status = answers(103, 1, &[]).remove(0).1.unwrap();
-            status.replica.id = id;
-            status.incarnation = Some(Incarnation(data));
-            status.members = members.clone().into();
-            (address.to_owned(), Ok(status))
-        };
-        let check = |answers: Vec<(Address, _)>| check_servers(GroupId(103), Incarnation(7), &answers);
-        let all = || vec![answer("a:1", 1, 7), answer("b:1", 2, 7), answer("c:1", 3, 7)];
-        assert_eq!(check(all()), Ok(()));
-        assert!(check(all()[1..].to_vec()).unwrap_err().contains("missing: 103.1 at a:1"));
-        let with = |other| [all(), vec![other]].concat();
-        assert!(check(with(answer("d:1", 3, 8))).unwrap_err().contains("d:1 has the data of another group"));
-        assert!(check(with(answer("d:1", 3, 7))).unwrap_err().contains("c:1 and d:1 are one server"));
-        assert!(
-            check(with(("d:1".to_owned(), Err("d:1: gone".to_owned())))).unwrap_err().contains("d:1: gone")
-        );
     }
 }

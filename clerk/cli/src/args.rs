@@ -12,10 +12,10 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use clerk::api::config::SESSIONS_LIMIT;
 use clerk::api::{Address, ConfigNum, GroupId};
+use clerk_survey::join::group;
 
 pub(crate) use self::admin::{
-    Balance, By, DeclareLost, Give, Join, Joining, Leave, MoveRate, Pin, RecoverControllers, Unpin, Waiting,
-    Weight,
+    Balance, DeclareLost, Give, Join, Leave, MoveRate, Pin, RecoverControllers, Unpin, Waiting, Weight,
 };
 pub(crate) use self::bench::{Bench, BenchVerb, Compare, Run, Scaling};
 use crate::output::Format;
@@ -151,6 +151,11 @@ pub(crate) enum Verb {
     /// Prints how every server and shard is.
     #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
     Status,
+    /// Prints the page of a cluster as one file of HTML, which works without any server.
+    #[command(
+        after_help = "Examples:\n  clerk page > page.html\n  clerk status -o json > now.json && clerk page now.json > page.html"
+    )]
+    Page(Page),
     /// Starts new controllers after all of them lost their data, from the configurations that the groups hold.
     #[command(after_help = admin::RECOVER_HELP)]
     RecoverControllers(RecoverControllers),
@@ -304,6 +309,14 @@ pub(crate) struct Verify {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Page {
+    /// A document of `clerk status -o json`, or what a controller shows as /v1/state; `-`: standard input
+    /// [default: the chosen cluster as it is now].
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Query {
     /// Its number [default: the newest].
     #[arg(value_name = "NUMBER")]
@@ -344,11 +357,6 @@ impl FromStr for Name {
     }
 }
 
-fn group(text: &str) -> Result<GroupId, String> {
-    let id = text.parse::<u64>().ok().filter(|id| *id > 0);
-    id.map(GroupId).ok_or_else(|| format!("`{text}`: a group's id is a number from 1"))
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
     seconds
@@ -362,7 +370,9 @@ mod tests {
     use clap::{CommandFactory, Parser};
     use clerk::api::GroupId;
 
-    use super::{Args, Joining, Name};
+    use clerk_survey::join::Joining;
+
+    use super::{Args, Name};
 
     #[test]
     fn the_definition_of_the_command_line_holds() {

@@ -25,7 +25,7 @@ pub(crate) use self::stop::{down, kill};
 use crate::args::{self, Name};
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};
-use crate::local::{Cluster, Directory, process};
+use crate::local::{Cluster, Directory, process, token};
 use crate::settle::{settle, shown};
 use crate::status;
 
@@ -34,7 +34,8 @@ const SHOW: Duration = Duration::from_secs(1);
 
 pub(crate) async fn up(context: &Context, up: &args::Up) -> Result<(), Failure> {
     let reach = bring_up(context, up).await?;
-    status::print(&reach, context.output, context.settle_until().max(clock::now().after(SHOW))).await;
+    let until = context.settle_until().max(clock::now().after(SHOW));
+    status::print_started(&reach, context.output, until, &token::path(&context.directory)).await;
     Ok(())
 }
 

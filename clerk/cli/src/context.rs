@@ -147,6 +147,23 @@ impl Reach {
         Self { cluster, key, connection, controllers, local: None }
     }
 
+    /// The same for the survey.
+    pub(crate) fn asked(&self) -> clerk_survey::reach::Reach {
+        let servers = self.local.iter().flat_map(|cluster| cluster.servers.values());
+        clerk_survey::reach::Reach {
+            cluster: self.cluster.clone(),
+            connection: Arc::clone(&self.connection),
+            controllers: self.controllers.clone(),
+            known: self.local.as_ref().map(Cluster::groups).unwrap_or_default(),
+            ids: servers.map(|it| ((it.group, it.address.clone()), it.id)).collect(),
+        }
+    }
+
+    /// The name of a server: as its cluster's file says, or else by its id, or else by its place.
+    pub(crate) fn name_of(&self, group: u64, address: &Address, id: Option<u64>, place: usize) -> String {
+        self.asked().name_of(group, address, id, place)
+    }
+
     /// A client of the controllers whose next request ends at `until`.
     pub(crate) fn ctrl(&self, until: Instant) -> CtrlClerk {
         let ctrl = CtrlClerk::new(Arc::clone(&self.connection), self.controllers.clone(), rand::random());

@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use clerk::api::ctrl::CtrlRefusal;
 use clerk::{ctrl, kv};
+use clerk_survey::refused::{Refused, STATUS};
 
 /// The exit codes of the contract.
 const FAILED: i32 = 1;
@@ -93,7 +93,6 @@ impl From<anyhow::Error> for Failure {
 }
 
 const LOOK: &str = "read the key before writing it again";
-const STATUS: &str = "`clerk status` shows who is down";
 
 impl From<kv::Error> for Failure {
     fn from(error: kv::Error) -> Self {
@@ -115,46 +114,16 @@ impl From<kv::Error> for Failure {
     }
 }
 
-impl From<ctrl::Error> for Failure {
-    fn from(error: ctrl::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            ctrl::Error::Refused(refusal) => Self::new(code_of(&refusal), message),
-            ctrl::Error::Unknown => {
-                let failure = Self::new("unknown", message).next("`clerk query` shows the configuration");
-                Self { exit: UNKNOWN, ..failure }
-            }
-            ctrl::Error::Unavailable { .. } => Self::new("unavailable", message).next(STATUS),
-            ctrl::Error::Foreign { .. } => Self::new("refused", message),
-        }
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        let Refused { code, message, next, is_unknown } = refused;
+        let exit = if is_unknown { UNKNOWN } else { FAILED };
+        Self { exit, ..Self::new(code, message).next(next) }
     }
 }
 
-fn code_of(refusal: &CtrlRefusal) -> &'static str {
-    match refusal {
-        CtrlRefusal::UnknownGroup(_) => "unknown_group",
-        CtrlRefusal::UnknownShard { .. } => "unknown_shard",
-        CtrlRefusal::InvalidGroup(_) => "invalid_group",
-        CtrlRefusal::OtherServers(_) => "other_servers",
-        CtrlRefusal::OtherIncarnation(_) => "other_incarnation",
-        CtrlRefusal::LastGroup => "last_group",
-        CtrlRefusal::UnknownConfig { .. } => "unknown_config",
-        CtrlRefusal::NothingNamed => "nothing_named",
-        CtrlRefusal::TooManyGroups { .. } => "too_many_groups",
-        CtrlRefusal::OtherCluster { .. } => "other_cluster",
-        CtrlRefusal::OtherHistory { .. } => "other_history",
-        CtrlRefusal::ForgottenConfig { .. } => "forgotten_config",
-        CtrlRefusal::Recovering => "recovering",
-        CtrlRefusal::NotRecovered(_) => "not_recovered",
-        CtrlRefusal::WeightTooLarge { .. } => "weight_too_large",
-        CtrlRefusal::NothingWeighs => "nothing_weighs",
-        CtrlRefusal::Drained(_) => "drained",
-        CtrlRefusal::HasPins { .. } => "has_pins",
-        CtrlRefusal::Pinned { .. } => "pinned",
-        CtrlRefusal::Outdated { .. } => "outdated",
-        CtrlRefusal::Unowned(_) => "unowned",
-        CtrlRefusal::InvalidRate { .. } => "invalid_rate",
-        CtrlRefusal::DiskFull => "disk_full",
-        _ => "refused",
+impl From<ctrl::Error> for Failure {
+    fn from(error: ctrl::Error) -> Self {
+        Refused::from(error).into()
     }
 }

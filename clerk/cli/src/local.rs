@@ -3,6 +3,7 @@
 //! ```text
 //! D/cluster.json   the cluster's id and sizes, and every server with its port
 //! D/cluster.lock   held by the command that starts or stops servers
+//! D/admin-token    who has its text may change the cluster on its page
 //! D/NAME/          a server's data directory; NAME/log is its log, NAME/out what it printed
 //! ```
 //!
@@ -16,6 +17,7 @@ mod directory;
 mod file;
 mod found;
 pub(crate) mod process;
+pub(crate) mod token;
 
 pub(crate) use self::directory::Directory;
 pub(crate) use self::file::{Cluster, Server, name};

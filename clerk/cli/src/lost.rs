@@ -99,7 +99,7 @@ fn alive(group: GroupId, answers: &Answers<KvStatus>) -> Result<Option<&KvStatus
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::survey::tests::{answers, config, survey};
+    use clerk_survey::sample::{answers, config, survey};
 
     fn judged(
         owners: &[Option<u64>],

@@ -8,7 +8,6 @@
 
 mod admin;
 mod args;
-mod balance;
 mod bench;
 mod bulk;
 mod check;
@@ -17,12 +16,12 @@ mod completions;
 mod context;
 mod escape;
 mod failure;
-mod forecast;
 mod keys;
 mod local;
 mod lost;
 mod moves;
 mod output;
+mod page;
 mod placing;
 mod records;
 mod recover;
@@ -110,6 +109,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
         Verb::Status => status::status(&context).await,
+        Verb::Page(verb) => page::page(&context, &verb).await,
         Verb::Moves(verb) => moves::moves(&context, &verb).await,
         Verb::RecoverControllers(verb) => recover::recover_controllers(&context, &verb).await,
         Verb::Bench(bench) => bench::bench(&context, &bench).await,

@@ -24,7 +24,9 @@ use futures::future::join_all;
 use serde_json::json;
 
 use self::plan::{Heard, Plan, plan};
-use crate::args::{self, Joining};
+use clerk_survey::join::Joining;
+
+use crate::args;
 use crate::cluster;
 use crate::context::{Context, Reach};
 use crate::failure::{Failure, on_interrupt};

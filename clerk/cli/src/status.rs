@@ -5,55 +5,21 @@ mod shards;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use base::clock::Instant;
-use clerk::api::status::{CtrlStatus, DiskStatus, KvStatus, ReplicaStatus, Sessions};
-use clerk::api::{Address, ConfigNum, Digest, GroupId};
-use serde_json::{Value, json};
+use clerk::api::status::DiskStatus;
+use clerk_survey::changes::with;
+use clerk_survey::document::{Server, controllers, document, newest, replicas};
+use serde_json::json;
 
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
-use crate::local;
 use crate::output::{Output, table};
 use crate::settle::shown;
-use crate::survey::{Survey, speaker, survey};
+use crate::survey::{Survey, survey};
 
-use self::shards::{group_row, shard_document};
-
-/// A server, up or down.
-struct Server<'a> {
-    name: String,
-    address: &'a Address,
-    status: Option<&'a ReplicaStatus>,
-    /// What it knows besides its log.
-    known: Known,
-    /// The newest entry that a server of its group has committed.
-    committed: u64,
-}
-
-/// A server's knowledge of configurations, and what it had to discard.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    config: ConfigNum,
-    digest: Option<Digest>,
-    /// A controller that waits to be recovered.
-    recovering: bool,
-    wipes: u64,
-    /// Of a replica of a group.
-    sessions: Option<Sessions>,
-}
-
-impl Server<'_> {
-    /// Entries that are committed in its group, and not applied here.
-    fn behind(&self) -> Option<u64> {
-        self.status.map(|status| self.committed.saturating_sub(status.applied))
-    }
-}
-
-/// The newest entry that one of these has committed.
-fn committed<'a>(replicas: impl Iterator<Item = &'a ReplicaStatus>) -> u64 {
-    replicas.map(|replica| replica.commit).max().unwrap_or_default()
-}
+use self::shards::group_row;
 
 pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     let reach = context.reach_what_runs().await?;
@@ -62,107 +28,29 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
 }
 
 /// Prints the status of a cluster.
-pub(crate) async fn print(reach: &Reach, output: Output, until: Instant) {
+async fn print(reach: &Reach, output: Output, until: Instant) {
     let survey = survey(reach, until).await;
-    output.answer(&document(reach, &survey), || text(reach, &survey));
+    let reach = reach.asked();
+    output.answer(&document(&reach, &survey), || text(&reach, &survey));
 }
 
-/// The name of a server: as its cluster's file says, or else by its id, or else by its place.
-pub(crate) fn name_of(reach: &Reach, group: u64, address: &Address, id: Option<u64>, place: usize) -> String {
-    let local = reach.local.as_ref().and_then(|cluster| cluster.name_at(group, address));
-    local.unwrap_or_else(|| local::name(group, id.unwrap_or(place as u64 + 1)))
-}
-
-fn controllers<'a>(reach: &Reach, survey: &'a Survey) -> Vec<Server<'a>> {
-    let answered = survey.controllers.iter().filter_map(|(_, status)| status.as_ref().ok());
-    let committed = committed(answered.map(|status| &status.replica));
-    let server = |(place, (address, status)): (usize, &'a (Address, Result<_, String>))| {
-        let status: Option<&CtrlStatus> = status.as_ref().ok();
-        let known = status.map(|status| Known {
-            config: status.config,
-            digest: status.digest,
-            recovering: status.recovering,
-            wipes: 0,
-            sessions: None,
-        });
-        let status = status.map(|status| &status.replica);
-        let name = name_of(reach, 0, address, status.map(|status| status.id), place);
-        Server { name, address, status, known: known.unwrap_or_default(), committed }
-    };
-    survey.controllers.iter().enumerate().map(server).collect()
-}
-
-fn replicas<'a>(reach: &Reach, survey: &'a Survey, group: GroupId) -> Vec<Server<'a>> {
-    let answers = || survey.groups.get(&group).into_iter().flatten();
-    let answered = answers().filter_map(|(_, status)| status.as_ref().ok());
-    let committed = committed(answered.map(|status| &status.replica));
-    let server = |(place, (address, status)): (usize, &'a (Address, Result<KvStatus, String>))| {
-        let status = status.as_ref().ok();
-        let known = status.map(|status| Known {
-            config: status.config,
-            digest: status.digest,
-            recovering: false,
-            wipes: status.wipes,
-            sessions: Some(status.sessions),
-        });
-        let status = status.map(|status| &status.replica);
-        let name = name_of(reach, group.0, address, status.map(|status| status.id), place);
-        Server { name, address, status, known: known.unwrap_or_default(), committed }
-    };
-    survey.groups.get(&group).into_iter().flatten().enumerate().map(server).collect()
-}
-
-fn newest(survey: &Survey) -> ConfigNum {
-    survey.config.as_ref().map(|config| config.num).unwrap_or_default()
-}
-
-fn server_document(group: u64, server: &Server<'_>) -> Value {
-    let Server { name, address, status, known, .. } = server;
-    let field = |value: fn(&ReplicaStatus) -> Value| status.map(value);
-    let leader = status.and_then(|status| status.leader).map(|leader| local::name(group, leader));
-    let refused_peers = status.map(|status| names(group, &status.refused_peers));
-    let followers = status.map(|status| {
-        let followers = status.followers.iter();
-        followers.map(|(id, it)| (local::name(group, *id), json!(it))).collect::<serde_json::Map<_, _>>()
+/// The same of a cluster that was started here, with the way to its page.
+pub(crate) async fn print_started(reach: &Reach, output: Output, until: Instant, token: &Path) {
+    let survey = survey(reach, until).await;
+    let reach = reach.asked();
+    let page = page(&controllers(&reach, &survey));
+    let token = token.canonicalize().ok().filter(|_| page.is_some());
+    let more = json!({"page": page, "admin_token": token});
+    output.answer(&with(document(&reach, &survey), more), || {
+        let token = token.map(|token| format!("changes there need the token in {}\n", token.display()));
+        text(&reach, &survey) + &token.unwrap_or_default()
     });
-    json!({
-        "name": name,
-        "address": address,
-        "pid": field(|status| status.pid.into()),
-        "up": status.is_some(),
-        "role": field(|status| json!(status.role)),
-        "term": field(|status| status.term.into()),
-        "leader": leader,
-        "commit": field(|status| status.commit.into()),
-        "applied": field(|status| status.applied.into()),
-        "log_bytes": field(|status| status.log_bytes.into()),
-        "table_hash": field(|status| hex(status.table_hash).into()),
-        "unapplied_bytes": field(|status| status.unapplied_bytes.into()),
-        "wal_syncs": field(|status| status.wal_syncs.into()),
-        "slow_syncs": field(|status| status.slow_syncs.into()),
-        "followers": followers,
-        "pace": field(|status| json!(status.pace)),
-        "refused": field(|status| json!(status.refused)),
-        "refused_by": field(|status| json!(status.refused_by)),
-        "owes": field(|status| status.owes.clone().into()),
-        "refused_messages": field(|status| status.refused_messages.into()),
-        "alarms": field(|status| status.alarms.into()),
-        "last_alarm": field(|status| json!(status.last_alarm)),
-        "table_bad": field(|status| status.table_bad.into()),
-        "refused_peers": refused_peers,
-        "behind": server.behind(),
-        "config": status.map(|_| known.config.0),
-        "digest": known.digest.map(|digest| digest.to_string()),
-        "wipes": status.map(|_| known.wipes),
-        "sessions": known.sessions.map(|sessions| json!(sessions)),
-        "connections": field(|status| json!(status.connections)),
-        "disk": field(|status| json!(status.disk)),
-        "http": field(|status| json!(status.http)),
-    })
 }
 
-fn names(group: u64, ids: &[u64]) -> Vec<String> {
-    ids.iter().map(|id| local::name(group, *id)).collect()
+/// The address of the cluster's page.
+fn page(controllers: &[Server<'_>]) -> Option<String> {
+    let http = controllers.iter().find_map(|server| server.status?.http.clone())?;
+    Some(format!("http://{http}/"))
 }
 
 /// What an operator must know about a server: usually nothing.
@@ -185,47 +73,7 @@ fn alarm_line(server: &Server<'_>) -> Option<String> {
     (!said.is_empty()).then(|| format!("ALARM {}: {}\n", server.name, said.join("; ")))
 }
 
-/// Too wide for the numbers of many JSON readers.
-fn hex(word: u64) -> String {
-    Digest(word).to_string()
-}
-
-fn document(reach: &Reach, survey: &Survey) -> Value {
-    let groups = survey.groups.iter().map(|(group, answers)| {
-        let status = speaker(answers);
-        let shards = status.map_or(&[][..], |status| &status.shards);
-        let servers = replicas(reach, survey, *group);
-        json!({
-            "gid": group.0,
-            "joined": survey.is_joined(*group),
-            "history": status.map(|status| status.history.word()),
-            "history_text": status.map(|status| status.history.to_string()),
-            "config": status.map(|status| status.config.0),
-            "digest": status.and_then(|status| status.digest).map(|digest| digest.to_string()),
-            "key": status.and_then(|status| status.key).map(hex),
-            "incarnation": status.and_then(|status| status.incarnation).map(|it| hex(it.0)),
-            "registered": status.and_then(|status| status.lost).map(|it| hex(it.0)),
-            "lost_data": status.is_some_and(|status| status.lost.is_some()),
-            "replicas": servers.iter().map(|server| server_document(group.0, server)).collect::<Vec<_>>(),
-            "weight": shards::weight(survey, *group),
-            "shards": shards.iter().map(shard_document).collect::<Vec<_>>(),
-        })
-    });
-    let servers = controllers(reach, survey);
-    json!({
-        "cluster": reach.cluster,
-        "config": newest(survey).0,
-        "digest": survey.config.as_ref().map(|config| config.digest().to_string()),
-        "key": survey.config.as_ref().map(|config| hex(config.key)),
-        "params": survey.config.as_ref().map(|config| json!(config.params)),
-        "placement": survey.placement.as_ref().map(shards::placement_document),
-        "settled": survey.pending(newest(survey), &BTreeSet::new()).is_empty(),
-        "controllers": servers.iter().map(|server| server_document(0, server)).collect::<Vec<_>>(),
-        "groups": groups.collect::<Vec<_>>(),
-    })
-}
-
-fn text(reach: &Reach, survey: &Survey) -> String {
+fn text(reach: &clerk_survey::reach::Reach, survey: &Survey) -> String {
     let num = newest(survey);
     let pending = survey.pending(num, &BTreeSet::new());
     let settled =
@@ -269,6 +117,7 @@ fn text(reach: &Reach, survey: &Survey) -> String {
     text += &notes::refusals(controllers(reach, survey).into_iter().chain(groups()));
     let _ = writeln!(text, "\nmore: clerk query (who serves which shard), clerk status -o json (everything)");
     text += &http_line(&servers).unwrap_or_default();
+    text += &page(&controllers(reach, survey)).map(|page| format!("the page: {page}\n")).unwrap_or_default();
     text
 }
 
@@ -308,14 +157,17 @@ fn server_row(server: &Server<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use clerk::api::status::{
         Connections, DiskStatus, Follower, Places, ReplicaStatus, Role, Sessions, Standing,
     };
     use clerk::api::{ConfigNum, Digest};
+    use clerk_survey::document::{Known, server_document};
     use serde_json::json;
 
     use super::notes::notes;
-    use super::{Known, Server, alarm_line, server_document};
+    use super::{Server, alarm_line};
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "one document, field by field")]
@@ -362,6 +214,7 @@ mod tests {
             },
             disk: DiskStatus { directory: "/data".into(), free_bytes: 9, reserve_bytes: 10, low: true },
             http: Some("127.0.0.1:7400".into()),
+            requests: BTreeMap::new(),
         };
         let address = "127.0.0.1:1".to_owned();
         let sessions = Some(Sessions { open: 7, evicted: 8, refused: 9 });

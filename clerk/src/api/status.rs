@@ -77,6 +77,21 @@ pub struct ReplicaStatus {
     pub disk: DiskStatus,
     /// Where it shows itself over HTTP (docs/operations.md); none: nowhere.
     pub http: Option<Address>,
+    /// The requests that ended here since it started, by verb; verbs without any are left out.
+    pub requests: BTreeMap<String, Requests>,
+}
+
+/// Requests of a verb that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requests {
+    /// How they ended, by outcome; outcomes without any are left out.
+    pub ended: BTreeMap<String, u64>,
+    /// All of them.
+    pub count: u64,
+    /// What they took together, in microseconds.
+    pub micros: u64,
+    /// How many took at most each of [`base::times::BOUNDS_MICROS`].
+    pub at_most: Vec<u64>,
 }
 
 /// How a member of a group keeps up with its leader (correctness rule 133).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,18 +18,20 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 const NO_ANSWER: &str = "the replica does not answer within 5 s: look at its log";
-const NO_SUCH_PAGE: &str = "no such page: there are /metrics, /livez, /readyz?verbose and /v1/server";
+const NO_SUCH_PAGE: &str = "no such page: there are /metrics, /livez, /readyz?verbose and /v1/server; of controllers also / and /v1/state";
 const OTHER_NAME: &str = "this server answers to an IP address or to localhost; ask for it by one of them";
 
-pub(super) fn router(pages: Arc<Pages>) -> Router {
+/// These pages, and `more`.
+pub(super) fn router(pages: Arc<Pages>, more: Router) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(show_livez))
         .route("/readyz", get(show_readyz))
         .route("/v1/server", get(show_server))
+        .with_state(pages)
+        .merge(more)
         .fallback(async || answer(StatusCode::NOT_FOUND, TEXT, NO_SUCH_PAGE.to_owned()))
         .layer(middleware::from_fn(guard))
-        .with_state(pages)
 }
 
 /// Refuses requests that name another host, and sets what every answer says.
@@ -40,6 +42,7 @@ async fn guard(request: Request, next: Next) -> Response {
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -65,7 +65,7 @@ fn silent(status: CtrlStatus, silent: Duration) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let server = Server { status, measures: Measures::new(&["query", "change"]), silent };
     server.measures.begin(0).end(Ended::Ok);
-    show(listener, Arc::new(server)).unwrap();
+    show(listener, Arc::new(server), axum::Router::new).unwrap();
     address
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod files;
 mod moving;
+mod page;
 mod placing;
 mod servers;
 
@@ -126,7 +127,7 @@ fn help_version_and_completions_are_there() {
     assert!(cluster.ok(&["--version"]).starts_with("clerk "));
     let help = cluster.ok(&["--help"]);
     const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move weight pin unpin balance declare-lost move-rate query \
-                         history status recover-controllers bench check completions";
+                         history status recover-controllers bench check page completions";
     for verb in VERBS.split_whitespace() {
         assert!(help.contains(verb), "{verb} in {help}");
         let text = cluster.ok(&[verb, "--help"]);

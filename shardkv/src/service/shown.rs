@@ -13,7 +13,7 @@ use crate::status;
 
 impl Service {
     pub(super) async fn status(&self) -> KvStatus {
-        let replica = host::replica_status(&self.facts, &self.replica.status());
+        let replica = host::replica_status(&self.facts, &self.replica.status(), &self.measures);
         let (group, progress, known) = (self.group, self.progress.clone(), self.knowledge.borrow().clone());
         let loads = self.loads.clone();
         let read = move |table: &dyn Table| status::of(group, replica, table, &progress, &loads, &known);

@@ -1,12 +1,12 @@
 //! The arguments of the verbs about configurations.
 
+use clap::ValueEnum;
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use clerk::api::placement::{MOVE_RATE_MAX, WEIGHT_MAX};
-use clerk::api::{Address, GroupId, ShardId};
-
-use super::group;
+use clerk::api::{GroupId, ShardId};
+use clerk_survey::arrange;
+use clerk_survey::join::{Joining, group};
 
 pub(super) const RECOVER_HELP: &str = "Every group that the newest configuration names must answer. Nothing is changed \
 before that.
@@ -117,6 +117,16 @@ pub(crate) enum By {
     Load,
 }
 
+impl From<By> for arrange::By {
+    fn from(by: By) -> Self {
+        match by {
+            By::Count => Self::Count,
+            By::Bytes => Self::Bytes,
+            By::Load => Self::Load,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Balance {
     /// What is shared out.
@@ -157,32 +167,5 @@ impl FromStr for Rate {
             Ok(mib) if (1..=MOVE_RATE_MAX).contains(&mib) => Ok(Self(Some(mib))),
             _ => Err(format!("`{text}`: a rate is 1 to {MOVE_RATE_MAX} MiB a second, or none")),
         }
-    }
-}
-
-/// A group that joins, with its servers if they were named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Joining {
-    pub(crate) group: GroupId,
-    pub(crate) addresses: Option<Vec<Address>>,
-}
-
-impl FromStr for Joining {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (id, addresses) = match text.split_once('=') {
-            None => (text, None),
-            Some((id, addresses)) => (id, Some(addresses.split(',').map(str::to_owned).collect::<Vec<_>>())),
-        };
-        let has_port = |address: &String| {
-            address
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        };
-        if let Some(wrong) = addresses.iter().flatten().find(|address| !has_port(address)) {
-            return Err(format!("`{wrong}` is not of the form HOST:PORT"));
-        }
-        Ok(Self { group: group(id)?, addresses })
     }
 }

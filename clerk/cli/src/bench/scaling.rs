@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::stage::{Stage, group_id};
 use super::engine::{Engine, Until};
-use crate::admin::newcomers;
-use crate::args::{self, Joining};
+use clerk_survey::join::{Joining, newcomers};
+
+use crate::args;
 use crate::context::{Context, Reach};
 use crate::failure::{self, Failure, on_interrupt};
 use crate::settle::{settle, shown};
@@ -225,7 +226,7 @@ async fn join(stage: &Stage, reach: &Reach, (from, to): (u64, u64)) -> Result<Re
     let context = &stage.context.local(stage.path());
     let joining: Vec<Joining> =
         (from..to).map(|before| Joining { group: group_id(before), addresses: None }).collect();
-    let groups = newcomers(context, reach, &joining, false).await?;
+    let groups = newcomers(&reach.asked(), &joining, false, context.data_until()).await?;
     let started = Instant::now();
     let changed = reach.ctrl(context.data_until()).change(Change::Join(groups)).await?;
     let none = Default::default();

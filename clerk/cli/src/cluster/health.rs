@@ -20,7 +20,7 @@ use futures::future::join_all;
 use super::last_lines;
 use crate::context::{Context, Reach};
 use crate::failure::Failure;
-use crate::local::{Cluster, Directory, Server, process};
+use crate::local::{Cluster, Directory, Server, process, token};
 
 const PERIOD: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_secs(1);
@@ -43,6 +43,7 @@ pub(super) async fn start(
     names: &[String],
     until: Instant,
 ) -> Result<Vec<String>, Failure> {
+    token::make(directory.path())?;
     let mut start = Start { directory, cluster, waiting: BTreeMap::new(), started: BTreeSet::new() };
     start.waiting = names.iter().map(|name| (name.clone(), Waiting::default())).collect();
     let answered = start.all(context, until).await;

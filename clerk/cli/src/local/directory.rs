@@ -19,6 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::file::{Cluster, FORMAT};
+use super::token;
 use crate::failure::Failure;
 
 /// The longest wait for another command that works on the same cluster.
@@ -225,6 +226,12 @@ impl Directory {
                     .with_context(|| format!("cannot delete {}", path.display()))?;
             }
         }
+        match std::fs::remove_file(token::path(&self.path)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context("cannot delete the admin token")?;
+            }
+            _ => {}
+        }
         std::fs::remove_file(self.file())
             .with_context(|| format!("cannot delete {}", self.file().display()))?;
         Ok(())
@@ -268,6 +275,7 @@ mod tests {
         directory.save(&cluster).unwrap();
         assert_eq!(directory.load().unwrap(), cluster);
         std::fs::create_dir(directory.of(&name(101, 1))).unwrap();
+        crate::local::token::make(directory.path()).unwrap();
         directory.purge(cluster).unwrap();
         drop(lock);
         assert!(!directory.path().exists());

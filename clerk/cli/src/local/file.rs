@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use clerk::api::config::{Params, SESSIONS_LIMIT, SLOTS};
 use clerk::api::{Address, GroupId};
+pub(crate) use clerk_survey::reach::name;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{self, Name};
@@ -19,14 +20,6 @@ const HOST: &str = "127.0.0.1";
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// A cluster's ports start at a multiple of this.
 const PORT_STEP: u16 = 50;
-
-/// A server's name: `ctrl.1`, `101.2`.
-pub(crate) fn name(group: u64, id: u64) -> String {
-    match group {
-        0 => format!("ctrl.{id}"),
-        group => format!("{group}.{id}"),
-    }
-}
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,11 +218,6 @@ impl Cluster {
         let mut groups = self.groups();
         groups.retain(|group, _| (FIRST_GROUP..FIRST_GROUP + self.groups).contains(&group.0));
         groups
-    }
-
-    /// The server at an address.
-    pub(crate) fn name_at(&self, group: u64, address: &Address) -> Option<String> {
-        self.of(group).find(|server| server.address == *address).map(|server| name(group, server.id))
     }
 
     /// All servers, controllers first.

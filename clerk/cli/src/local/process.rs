@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Resource, Signal, getrlimit, pidfd_open, pidfd_send_signal};
 
 use super::file::{Cluster, Server};
+use super::token;
 use crate::failure::Failure;
 
 /// Standard input, output and error: the descriptors below this one.
@@ -84,6 +85,11 @@ pub(crate) fn spawn(cluster: &Cluster, server: &Server, data: &Path) -> Result<C
     let path = program(if server.group == GroupId::CONTROLLERS.0 { "shardctrler" } else { "shardkv" })?;
     let mut command = Command::new(&path);
     command.args(arguments(cluster, server)).arg("--data-dir").arg(&data);
+    // A cluster without the file was made by hand, or by a clerk that knew of no page.
+    let token = data.parent().map(token::path).filter(|token| server.group == 0 && token.exists());
+    if let Some(token) = token.filter(|_| shows_over_http(server)) {
+        command.arg("--admin-token").arg(token);
+    }
     if is_new(server, &data) {
         command.arg("--new");
     }
@@ -119,6 +125,11 @@ fn has_descriptors_for_http() -> bool {
     getrlimit(Resource::Nofile).maximum.is_none_or(|maximum| maximum >= HTTP_DESCRIPTORS_MIN)
 }
 
+/// Whether a server gets a port for HTTP.
+fn shows_over_http(server: &Server) -> bool {
+    server.http.is_some() && has_descriptors_for_http()
+}
+
 fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
     let members: Vec<String> =
         cluster.of(server.group).map(|member| format!("{}={}", member.id, member.address)).collect();
@@ -132,7 +143,7 @@ fn arguments(cluster: &Cluster, server: &Server) -> Vec<String> {
         "--listen".to_owned(),
         server.address.clone(),
     ];
-    let http = server.http.filter(|_| has_descriptors_for_http());
+    let http = server.http.filter(|_| shows_over_http(server));
     arguments.extend(http.into_iter().flat_map(|port| ["--http".to_owned(), port.to_string()]));
     match server.group {
         0 => {

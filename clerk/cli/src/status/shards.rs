@@ -3,47 +3,14 @@
 use std::fmt::Write as _;
 
 use clerk::api::GroupId;
-use clerk::api::placement::Placement;
 use clerk::api::status::{ShardPhase, ShardStatus};
-use serde_json::{Value, json};
+use clerk_survey::document::{hex, weight};
 
-use super::hex;
 use crate::output::table;
 use crate::survey::{Survey, speaker};
 
 /// Shards that are shown as the busiest.
 const BUSIEST: usize = 5;
-
-pub(super) fn shard_document(shard: &ShardStatus) -> Value {
-    json!({
-        "shard": shard.shard.0,
-        "state": shard.phase.name(),
-        "move": shard.num.map(|num| num.0),
-        "peer": shard.peer.map(|peer| peer.0),
-        "rows": shard.rows,
-        "bytes": shard.bytes,
-        "progress": shard.progress,
-        "load": json!(shard.load),
-    })
-}
-
-/// The weights and pins that are in force.
-pub(super) fn placement_document(placement: &Placement) -> Value {
-    let weights = placement.weights.iter().map(|(group, weight)| (group.to_string(), json!(weight)));
-    let pins = placement.pins.iter().map(|(shard, group)| (shard.to_string(), json!(group.0)));
-    json!({
-        "version": placement.version,
-        "weights": weights.collect::<serde_json::Map<_, _>>(),
-        "pins": pins.collect::<serde_json::Map<_, _>>(),
-        "move_rate": placement.move_rate,
-    })
-}
-
-/// The weight of a group that has joined.
-pub(super) fn weight(survey: &Survey, group: GroupId) -> Option<u32> {
-    let placement = survey.placement.as_ref().filter(|_| survey.is_joined(group))?;
-    Some(placement.weight(group))
-}
 
 /// The pinned shards and the limit of moves, if there are some.
 pub(super) fn wishes(survey: &Survey) -> String {
@@ -109,41 +76,10 @@ pub(super) fn group_row(survey: &Survey, group: GroupId) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clerk::api::placement::Placement;
-    use clerk::api::status::{ShardLoad, ShardPhase, ShardStatus};
-    use clerk::api::{ConfigNum, GroupId, ShardId};
-    use serde_json::json;
+    use clerk::api::status::{ShardLoad, ShardPhase};
 
-    use super::{busiest, placement_document, shard_document};
-    use crate::survey::tests::{answers, config, survey};
-
-    #[test]
-    fn a_shard_has_the_shape_of_the_contract() {
-        let shard = ShardStatus {
-            shard: ShardId(7),
-            phase: ShardPhase::Handing,
-            num: Some(ConfigNum(3)),
-            peer: Some(GroupId(102)),
-            rows: 10,
-            bytes: 100,
-            progress: Some(4),
-            copy: None,
-            load: ShardLoad { reads: 5, writes: 6, bytes: 700 },
-        };
-        let expected = json!({
-            "shard": 7, "state": "handing", "move": 3, "peer": 102, "rows": 10, "bytes": 100, "progress": 4,
-            "load": {"reads": 5, "writes": 6, "bytes": 700},
-        });
-        assert_eq!(shard_document(&shard), expected);
-    }
-
-    #[test]
-    fn weights_and_pins_have_the_shape_of_the_contract() {
-        let pins = [(ShardId(7), GroupId(102))].into();
-        let placement = Placement { version: 3, pins, ..Placement::default() }.weighed(GroupId(101), 0);
-        let expected = json!({"version": 3, "weights": {"101": 0}, "pins": {"7": 102}, "move_rate": null});
-        assert_eq!(placement_document(&placement), expected);
-    }
+    use super::busiest;
+    use clerk_survey::sample::{answers, config, survey};
 
     #[test]
     fn the_busiest_shards_are_shown_first_and_idle_ones_not_at_all() {

@@ -6,7 +6,6 @@ use clerk::api::status::{ReplicaStatus, Role};
 use clerk::api::{Address, GroupId};
 
 use crate::context::Reach;
-use crate::status::name_of;
 use crate::survey::Survey;
 use clerk_bench::result::{ClusterFacts, Mark, MarkKind};
 
@@ -61,7 +60,7 @@ impl Seen {
         status: Option<&ReplicaStatus>,
         before: Option<&Self>,
     ) {
-        let name = name_of(reach, group, address, status.map(|status| status.id), place);
+        let name = reach.name_of(group, address, status.map(|status| status.id), place);
         let Some(status) = status else {
             let misses = before.and_then(|before| before.misses.get(&name)).map_or(1, |misses| misses + 1);
             self.misses.insert(name, misses);

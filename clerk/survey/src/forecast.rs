@@ -11,28 +11,28 @@ use crate::survey::{Survey, speaker};
 /// What a group is assumed to send or to receive in a second. (An idle machine of two cores: 55 MiB.)
 const MOVE_BYTES_PER_SECOND: f64 = 50.0 * MIB;
 
-pub(crate) const MIB: f64 = 1_048_576.0;
+pub const MIB: f64 = 1_048_576.0;
 
 /// The figures of planned moves.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Forecast {
+pub struct Forecast {
     /// Bytes of keys and values of each shard that moves, as far as a group says.
-    pub(crate) bytes: BTreeMap<ShardId, u64>,
+    pub bytes: BTreeMap<ShardId, u64>,
     /// Shards that have rows somewhere, but whose group does not answer.
-    pub(crate) unknown: BTreeSet<ShardId>,
+    pub unknown: BTreeSet<ShardId>,
     /// If each group sends and receives `rate` bytes a second at the same time.
-    pub(crate) seconds: f64,
-    pub(crate) rate: f64,
+    pub seconds: f64,
+    pub rate: f64,
 }
 
 impl Forecast {
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.bytes.values().sum()
     }
 }
 
 /// Each shard as the group says that has its rows.
-pub(crate) fn holders(survey: &Survey) -> BTreeMap<ShardId, (GroupId, &ShardStatus)> {
+pub fn holders(survey: &Survey) -> BTreeMap<ShardId, (GroupId, &ShardStatus)> {
     let mut found: BTreeMap<ShardId, (GroupId, &ShardStatus)> = BTreeMap::new();
     for (group, status) in survey.groups.iter().filter_map(|(group, it)| Some((group, speaker(it)?))) {
         for shard in status.shards.iter().filter(|shard| shard.phase != ShardPhase::Awaiting) {
@@ -46,7 +46,7 @@ pub(crate) fn holders(survey: &Survey) -> BTreeMap<ShardId, (GroupId, &ShardStat
     found
 }
 
-pub(crate) fn forecast(survey: &Survey, moves: &[Move]) -> Forecast {
+pub fn forecast(survey: &Survey, moves: &[Move]) -> Forecast {
     let holders = holders(survey);
     let mut forecast = Forecast::default();
     let mut carried: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();
@@ -72,7 +72,7 @@ pub(crate) fn forecast(survey: &Survey, moves: &[Move]) -> Forecast {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::survey::tests::{answers, config, survey};
+    use crate::sample::{answers, config, survey};
 
     #[test]
     fn what_moves_is_counted_where_its_rows_are() {

@@ -22,30 +22,30 @@ const TRIES: usize = 200_000;
 
 /// A shard at its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub(crate) shard: ShardId,
-    pub(crate) owner: GroupId,
+pub struct Item {
+    pub shard: ShardId,
+    pub owner: GroupId,
     /// What it adds to its group: 1, its bytes, or its load.
-    pub(crate) size: u64,
-    pub(crate) is_pinned: bool,
+    pub size: u64,
+    pub is_pinned: bool,
 }
 
 /// A planned move.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Step {
-    pub(crate) shard: ShardId,
-    pub(crate) from: GroupId,
-    pub(crate) to: GroupId,
-    pub(crate) size: u64,
+pub struct Step {
+    pub shard: ShardId,
+    pub from: GroupId,
+    pub to: GroupId,
+    pub size: u64,
     /// What both groups had, as parts of their shares, before this step.
-    pub(crate) before: (f64, f64),
+    pub before: (f64, f64),
 }
 
 /// What a group has beside what it should have.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Sum {
-    pub(crate) has: f64,
-    pub(crate) share: f64,
+pub struct Sum {
+    pub has: f64,
+    pub share: f64,
 }
 
 impl Sum {
@@ -55,7 +55,7 @@ impl Sum {
     }
 
     /// What it has, as a part of its share.
-    pub(crate) fn part(self) -> f64 {
+    pub fn part(self) -> f64 {
         match (self.share > 0.0, self.has > 0.0) {
             (true, _) => self.has / self.share,
             (false, true) => f64::INFINITY,
@@ -63,14 +63,14 @@ impl Sum {
         }
     }
 
-    pub(crate) fn is_near(self) -> bool {
+    pub fn is_near(self) -> bool {
         self.beyond().abs() <= self.share * TOLERANCE + 1e-9
     }
 }
 
 /// The figures of a cluster while moves are planned.
 #[derive(Clone, Debug)]
-pub(crate) struct Scales {
+pub struct Scales {
     sums: BTreeMap<GroupId, Sum>,
     /// Groups that may get shards: those with a weight.
     receivers: BTreeSet<GroupId>,
@@ -80,7 +80,7 @@ pub(crate) struct Scales {
 
 impl Scales {
     /// The figures of these shards and of groups with these weights. At least one weight is above 0.
-    pub(crate) fn new(items: &[Item], weights: &BTreeMap<GroupId, u32>) -> Self {
+    pub fn new(items: &[Item], weights: &BTreeMap<GroupId, u32>) -> Self {
         let total: f64 = items.iter().map(|item| item.size as f64).sum();
         let weight: f64 = weights.values().map(|weight| f64::from(*weight)).sum();
         let share = |(group, own): (&GroupId, &u32)| {
@@ -100,7 +100,7 @@ impl Scales {
     }
 
     /// What each group has.
-    pub(crate) fn sums(&self) -> &BTreeMap<GroupId, Sum> {
+    pub fn sums(&self) -> &BTreeMap<GroupId, Sum> {
         &self.sums
     }
 
@@ -108,7 +108,7 @@ impl Scales {
         self.sums.get(&group).copied().unwrap_or_default()
     }
 
-    pub(crate) fn is_balanced(&self) -> bool {
+    pub fn is_balanced(&self) -> bool {
         self.sums.values().all(|sum| sum.is_near())
     }
 
@@ -127,7 +127,7 @@ impl Scales {
 }
 
 /// Plans, and makes the moves in `scales`.
-pub(crate) fn plan(scales: &mut Scales) -> Vec<Step> {
+pub fn plan(scales: &mut Scales) -> Vec<Step> {
     let mut steps = drain(scales);
     if scales.is_balanced() {
         return steps;
