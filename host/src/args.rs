@@ -49,6 +49,10 @@ pub struct ServerArgs {
     /// MiB, or a twentieth of the disk if that is less]
     #[arg(long, value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
+    /// A request that takes so many milliseconds is remembered as slow, with where its time went; 0:
+    /// none is
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub slow_request_ms: u64,
     /// Connections of clients at once; beyond, idle ones make room [default: what the limit of file descriptors allows,
     /// at most 4,096].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,5 +1,5 @@
 //! What a server shows over HTTP, to people and to the tools that watch servers: `/metrics`,
-//! `/livez`, `/readyz`, `/v1/server`. A server may add routes of its own ([`show`]).
+//! `/livez`, `/readyz`, `/v1/server`, `/v1/slow`. A server may add routes of its own ([`show`]).
 //!
 //! The port has a thread and a runtime of its own, so that a page that is large, or a reader that is
 //! slow, delays no request of the store. These routes only show: nothing can be changed through them.
@@ -138,9 +138,9 @@ pub fn show(
     Ok(())
 }
 
-/// For [`show`]: no further routes.
-pub fn no_more() -> axum::Router {
-    axum::Router::new()
+/// For [`show`]: the slow requests of this server alone, whose name is `name`.
+pub fn own_slow(server: Arc<dyn Observed>, name: String) -> axum::Router {
+    pages::own_slow(server, name)
 }
 
 /// Takes connections until the process ends.

@@ -37,6 +37,7 @@
 //! Left out on purpose: the meaning of requests. Nothing below a server imports this crate: a
 //! library that brings requests to servers, or one that replicates, needs none of it.
 
+mod about;
 mod address;
 mod args;
 mod descriptors;
@@ -47,8 +48,10 @@ mod key;
 mod measures;
 mod open;
 mod serve;
+mod slow;
 mod status;
 
+pub use about::about;
 pub use address::HttpAddress;
 pub use args::{Members, ServerArgs, raft_config};
 pub use descriptors::{Descriptors, TooFew, Wished};
@@ -56,10 +59,11 @@ pub use disk::{Disk, watch_disk};
 pub use error::HostError;
 pub use http::{
     Closing, HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HTTP_TURN_MAX,
-    Observed, Shown, no_more, show,
+    Observed, Shown, own_slow, show,
 };
 pub use key::KeyKeeper;
 pub use measures::{Ended, Measures, Running, VerbCounted};
 pub use open::{Facts, Host, open};
 pub use serve::{accept, until_signal};
+pub use slow::Trace;
 pub use status::replica_status;

@@ -1,14 +1,17 @@
 //! What a server measures of the requests that it answers: how many, with what outcome, and how
 //! long they took.
 //!
-//! A request costs two reads of the clock and four additions.
+//! A request costs two reads of the clock, four additions, and what its [`Trace`] costs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use base::clock::{self, Instant};
 use base::times::{Counted, Times};
+use clerk::api::server::SlowRequest;
 use clerk::api::status::Requests;
+
+use crate::slow::{SlowLog, Trace};
 
 /// How a request ended, as far as operators tell requests apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,7 @@ pub struct Measures {
     names: &'static [&'static str],
     verbs: Vec<Verb>,
     in_progress: AtomicU64,
+    slow: SlowLog,
 }
 
 /// A request in progress. Dropped without [`Running::end`], it counts as [`Ended::Unknown`].
@@ -75,7 +79,7 @@ pub struct Measures {
 pub struct Running<'a> {
     measures: &'a Measures,
     verb: usize,
-    start: Instant,
+    trace: Trace,
     ended: Ended,
 }
 
@@ -94,7 +98,14 @@ impl Measures {
     /// Counts requests of these verbs; a request names its verb by its place in `names`.
     pub fn new(names: &'static [&'static str]) -> Self {
         let verbs = names.iter().map(|_| Verb::default()).collect();
-        Self { names, verbs, in_progress: AtomicU64::new(0) }
+        Self { names, verbs, in_progress: AtomicU64::new(0), slow: SlowLog::default() }
+    }
+
+    /// Also keeps requests that take `limit` or longer, if it is not zero, except for those verbs which
+    /// wait on purpose.
+    #[must_use]
+    pub fn with_slow(self, limit: Duration, patient: &'static [&'static str]) -> Self {
+        Self { slow: SlowLog::new(limit, patient), ..self }
     }
 
     /// A request begins.
@@ -104,12 +115,22 @@ impl Measures {
     pub fn begin(&self, verb: usize) -> Running<'_> {
         assert!(verb < self.verbs.len(), "a verb without a name");
         self.in_progress.fetch_add(1, Ordering::Relaxed);
-        Running { measures: self, verb, start: clock::now(), ended: Ended::Unknown }
+        Running { measures: self, verb, trace: Trace::default(), ended: Ended::Unknown }
     }
 
     /// Requests that are in progress.
     pub fn in_progress(&self) -> u64 {
         self.in_progress.load(Ordering::Relaxed)
+    }
+
+    /// The slow requests that are remembered, the newest first.
+    pub fn slow(&self) -> Vec<SlowRequest> {
+        self.slow.read()
+    }
+
+    /// How many requests were slow.
+    pub fn slow_count(&self) -> u64 {
+        self.slow.count()
     }
 
     /// What was counted so far, by verb.
@@ -136,6 +157,11 @@ impl Measures {
 }
 
 impl Running<'_> {
+    /// Its way, as far as it is known.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     /// The request ended.
     pub fn end(mut self, ended: Ended) {
         self.ended = ended;
@@ -146,7 +172,9 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let verb = &self.measures.verbs[self.verb];
         verb.ended[self.ended as usize].fetch_add(1, Ordering::Relaxed);
-        verb.times.note(self.start.elapsed());
+        let took = self.trace.took();
+        verb.times.note(took);
+        self.measures.slow.note(self.measures.names[self.verb], &self.trace, took, self.ended);
         self.measures.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 }

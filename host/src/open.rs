@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::process::start_log;
 use base::socket::{Counters, Here, Key, Listener};
@@ -58,6 +59,8 @@ pub struct Facts {
     pub http: Option<SocketAddr>,
     /// The disk with its data.
     pub disk: Arc<Disk>,
+    /// A request that takes so long is slow; zero: none is.
+    pub slow: Duration,
 }
 
 /// Messages of peers that wait for the replica.
@@ -130,7 +133,8 @@ pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> 
     };
     let address = http.as_ref().and_then(|http| http.local_addr().ok());
     let (pid, limit) = (std::process::id(), Some(descriptors.limit));
-    let facts = Facts { pid, counters, descriptors: limit, http: address, disk };
+    let slow = Duration::from_millis(args.slow_request_ms);
+    let facts = Facts { pid, counters, descriptors: limit, http: address, disk, slow };
     Ok(Host { listener, http, here, members, transport, parts, facts, calls: descriptors.calls, keeper })
 }
 

@@ -41,6 +41,7 @@ pub fn replica_status(facts: &Facts, status: &Status, measures: &Measures) -> Re
         disk: disk_status(&facts.disk),
         http: facts.http.map(|address| address.to_string()),
         requests: measures.requests(),
+        slow_requests: measures.slow_count(),
     }
 }
 

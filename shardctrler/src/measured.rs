@@ -6,8 +6,10 @@ use host::Ended;
 use crate::state_machine::Verdict;
 
 /// The verbs, as labels.
-pub(crate) const VERBS: [&str; 9] =
-    ["open", "change", "plan", "query", "history", "watch", "recover", "status", "placement"];
+pub(crate) const VERBS: [&str; 10] =
+    ["open", "change", "plan", "query", "history", "watch", "recover", "status", "placement", "server"];
+/// Verbs that wait on purpose.
+pub(crate) const PATIENT: [&str; 1] = ["watch"];
 
 /// The place of a request's verb.
 pub(crate) fn verb(request: &CtrlRequest) -> usize {
@@ -21,6 +23,7 @@ pub(crate) fn verb(request: &CtrlRequest) -> usize {
         CtrlRequest::Recover(_) => 6,
         CtrlRequest::Status => 7,
         CtrlRequest::Placement => 8,
+        CtrlRequest::Server(_) => 9,
     }
 }
 

@@ -105,6 +105,7 @@ pub fn routes(settings: Settings) -> Router {
     let mut router = Router::new()
         .route("/v1/state", get(show_state))
         .route("/v1/events", get(events::stream))
+        .route("/v1/slow", get(show_slow))
         .route("/v1/openapi.json", get(show_openapi))
         .route("/v1/plan", post(acts::plan))
         .route("/v1/act", post(acts::act));
@@ -125,6 +126,14 @@ fn shown(kind: &'static str, text: impl IntoResponse) -> Response {
 async fn show_state(State(site): State<Arc<Site>>) -> Response {
     match site.watching.seen().await {
         Some(seen) => shown(JSON, seen.whole()),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, &unavailable()),
+    }
+}
+
+/// The slow requests of all servers.
+async fn show_slow(State(site): State<Arc<Site>>) -> Response {
+    match site.watching.seen().await {
+        Some(seen) => shown(JSON, seen.slow.to_string()),
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, &unavailable()),
     }
 }

@@ -18,7 +18,7 @@ use clerk::api::status::CtrlStatus;
 use clerk::api::{Address, ConfigNum, Digest};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host::{Facts, Measures, Observed, Shown};
+use host::{Facts, Measures, Observed, Shown, Trace};
 use raft::rsm::{ExecuteError, Replica};
 use raft::storage::Read;
 use raft::types::NodeId;
@@ -95,7 +95,9 @@ impl Service {
         let (sender, head) = watch::channel(Head::default());
         let follower = follow(replica.clone(), settings.clone(), sender).in_current_span();
         let follower = AbortOnDropHandle::new(tokio::spawn(follower));
-        Self { replica, settings, head, measures: Measures::new(&measured::VERBS), _follower: follower }
+        let measures = Measures::new(&measured::VERBS);
+        let measures = measures.with_slow(settings.facts.slow, &measured::PATIENT);
+        Self { replica, settings, head, measures, _follower: follower }
     }
 
     /// The replica that it serves.
@@ -114,52 +116,55 @@ impl Service {
     /// [`CtrlRefusal`], which says what to do.
     pub async fn handle(&self, request: CtrlRequest) -> Verdict {
         let running = self.measures.begin(measured::verb(&request));
-        let verdict = self.answer(request).await;
+        let verdict = self.answer(running.trace(), request).await;
         running.end(measured::ended(&verdict));
         verdict
     }
 
-    async fn answer(&self, request: CtrlRequest) -> Verdict {
-        let is_answered = matches!(request, CtrlRequest::Recover(_) | CtrlRequest::Status);
+    async fn answer(&self, trace: &Trace, request: CtrlRequest) -> Verdict {
+        let is_answered =
+            matches!(request, CtrlRequest::Recover(_) | CtrlRequest::Status | CtrlRequest::Server(_));
         if self.is_recovering() && !is_answered {
-            self.caught_up().await?;
+            self.caught_up(trace).await?;
             if self.is_recovering() {
                 return Err(CtrlRefusal::Recovering);
             }
         }
         match request {
-            CtrlRequest::Open => self.execute(&Command::Open).await,
+            CtrlRequest::Open => self.execute(trace, &Command::Open).await,
             CtrlRequest::Change { ticket, change } => {
                 change::check(&change)?;
-                self.execute(&Command::Change { ticket, change }).await
+                self.execute(trace, &Command::Change { ticket, change }).await
             }
             CtrlRequest::Plan(change) => {
                 change::check(&change)?;
-                self.query(Query::Plan(change)).await
+                self.query(trace, Query::Plan(change)).await
             }
-            CtrlRequest::Query(num) => self.query(Query::Config(num)).await,
-            CtrlRequest::Placement => self.query(Query::Placement).await,
-            CtrlRequest::History { after } => self.query(Query::History { after }).await,
+            CtrlRequest::Query(num) => self.query(trace, Query::Config(num)).await,
+            CtrlRequest::Placement => self.query(trace, Query::Placement).await,
+            CtrlRequest::History { after } => self.query(trace, Query::History { after }).await,
             CtrlRequest::Watch { after, digest, book } => {
                 self.watch(Place { num: after, digest }, book).await
             }
-            CtrlRequest::Recover(recovery) => self.recover(*recovery).await,
+            CtrlRequest::Recover(recovery) => self.recover(trace, *recovery).await,
             CtrlRequest::Status => Ok(CtrlReply::Status(Box::new(self.status()))),
+            CtrlRequest::Server(request) => Ok(CtrlReply::Server(host::about(&self.measures, request))),
         }
     }
 
-    async fn execute(&self, command: &Command) -> Verdict {
-        let output = self.replica.execute(command, REQUEST_MAX).await;
+    async fn execute(&self, trace: &Trace, command: &Command) -> Verdict {
+        let output = self.replica.execute_marked(command, false, REQUEST_MAX, trace.marks()).await;
         output.unwrap_or_else(|error| Err(self.refusal(error)))
     }
 
-    async fn query(&self, query: Query) -> Verdict {
-        self.linearized(query).await?
+    async fn query(&self, trace: &Trace, query: Query) -> Verdict {
+        self.linearized(trace, query).await?
     }
 
     /// The leader's answer to `query`, once everything that was committed before is applied.
-    async fn linearized(&self, query: Query) -> Result<Verdict, CtrlRefusal> {
-        self.replica.query(query, REQUEST_MAX).await.map_err(|error| match error {
+    async fn linearized(&self, trace: &Trace, query: Query) -> Result<Verdict, CtrlRefusal> {
+        let answer = self.replica.query_marked(query, REQUEST_MAX, trace.marks()).await;
+        answer.map_err(|error| match error {
             // A query that was not answered changed nothing: it may simply be repeated.
             ExecuteError::Unknown => CtrlRefusal::NotExecuted,
             error => self.refusal(error),
@@ -168,8 +173,8 @@ impl Service {
 
     /// Waits until this leader has applied everything that was committed before: a table that has
     /// not yet applied the recovery would say that there was none.
-    async fn caught_up(&self) -> Result<(), CtrlRefusal> {
-        self.linearized(Query::Config(None)).await.map(drop)
+    async fn caught_up(&self, trace: &Trace) -> Result<(), CtrlRefusal> {
+        self.linearized(trace, Query::Config(None)).await.map(drop)
     }
 
     fn refusal(&self, error: ExecuteError) -> CtrlRefusal {
@@ -189,12 +194,12 @@ impl Service {
         self.settings.recover && rows::newest(&**self.replica.table()).is_none()
     }
 
-    async fn recover(&self, recovery: Recovery) -> Verdict {
+    async fn recover(&self, trace: &Trace, recovery: Recovery) -> Verdict {
         // Controllers started without --recover make their own configuration 0. A recovery must not get there first.
         let founds = || !self.settings.recover && rows::newest(&**self.replica.table()).is_none();
         if founds() {
             // This one may only lag. If there is no leader it answers for itself.
-            match self.caught_up().await {
+            match self.caught_up(trace).await {
                 Ok(()) | Err(CtrlRefusal::NotLeader { hint: None }) => {}
                 Err(refusal) => return Err(refusal),
             }
@@ -204,7 +209,7 @@ impl Service {
             return Err(CtrlRefusal::NotRecovered(why));
         }
         check_recovery(&recovery)?;
-        self.execute(&Command::Recover { recovery, sessions: self.settings.sessions }).await
+        self.execute(trace, &Command::Recover { recovery, sessions: self.settings.sessions }).await
     }
 
     async fn watch(&self, after: Place, book: u64) -> Verdict {

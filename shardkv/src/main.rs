@@ -66,7 +66,8 @@ async fn serve(args: &Args, host: Host) -> Result<(), HostError> {
     };
     let service = Arc::new(Service::new(replica, standing, settings));
     if let Some(http) = http {
-        host::show(http, service.clone(), host::no_more)?;
+        let (shown, name) = (service.clone(), format!("{group}.{}", args.server.id));
+        host::show(http, service.clone(), move || host::own_slow(shown, name))?;
     }
     let listen = listener.address();
     let serving = server::serve(listener, here, transport, Arc::clone(&service));

@@ -4,8 +4,10 @@ use clerk::api::kv::{KvRefusal, KvRequest, Write};
 use host::Ended;
 
 /// The verbs, as labels.
-pub(crate) const VERBS: [&str; 11] =
-    ["get", "put", "append", "delete", "batch", "scan", "open", "config", "status", "history", "push"];
+pub(crate) const VERBS: [&str; 12] = [
+    "get", "put", "append", "delete", "batch", "scan", "open", "config", "status", "history", "push",
+    "server",
+];
 /// The place of pushes of other groups.
 pub(crate) const PUSH: usize = 10;
 
@@ -22,6 +24,7 @@ pub(crate) fn verb(request: &KvRequest) -> usize {
         KvRequest::Config => 7,
         KvRequest::Status => 8,
         KvRequest::History => 9,
+        KvRequest::Server(_) => 11,
     }
 }
 

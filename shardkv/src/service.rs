@@ -27,7 +27,7 @@ use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal, KvReply, KvRequest, Write, chec
 use clerk::api::push::{PushReply, PushRequest, Sender};
 use clerk::api::{Address, ConfigNum, GroupId, Incarnation, ShardId};
 use clerk::connection::Connection;
-use host::{Facts, Measures};
+use host::{Facts, Measures, Trace};
 use raft::rsm::{ExecuteError, Replica, Role};
 use raft::types::NodeId;
 use rand::SeedableRng;
@@ -62,6 +62,12 @@ pub struct Settings {
     pub facts: Facts,
     /// How much of a shard that moves is sent at once.
     pub sizes: Sizes,
+}
+
+/// What a request has with it besides its words.
+struct On<'a> {
+    room: &'a Room,
+    trace: &'a Trace,
 }
 
 /// One replica of a group.
@@ -122,7 +128,7 @@ impl Service {
         let loads = Loads::default();
         tasks.spawn(loads.clone().follow().in_current_span());
         let (knowledge, tasks) = (knowledge.subscribe(), std::sync::Mutex::new(tasks));
-        let (offers, measures) = (Offers::default(), Measures::new(&measured::VERBS));
+        let measures = Measures::new(&measured::VERBS).with_slow(facts.slow, &[]);
         Self {
             group,
             members,
@@ -133,7 +139,7 @@ impl Service {
             named,
             progress,
             gates,
-            offers,
+            offers: Offers::default(),
             measures,
             loads,
             tasks,
@@ -179,18 +185,18 @@ impl Service {
         request: KvRequest,
     ) -> Result<KvReply, KvRefusal> {
         let running = self.measures.begin(measured::verb(&request));
-        let answer = self.answered(room, group, request).await;
+        let answer = self.answered(&On { room, trace: running.trace() }, group, request).await;
         running.end(measured::ended(&answer));
         answer
     }
 
-    async fn answered(&self, room: &Room, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
+    async fn answered(&self, on: &On<'_>, group: GroupId, request: KvRequest) -> Result<KvReply, KvRefusal> {
         self.meant(group)?;
-        if !matches!(request, KvRequest::Status) {
+        if !matches!(request, KvRequest::Status | KvRequest::Server(_)) {
             self.has_its_data()?;
         }
         let named = named(&request);
-        let answer = self.answer(room, request).await;
+        let answer = self.answer(on, request).await;
         if let Err(KvRefusal::NotReady { config, .. }) = answer {
             self.heard_of(named, config);
         }
@@ -208,13 +214,14 @@ impl Service {
         request: PushRequest,
     ) -> Result<PushReply, KvRefusal> {
         let running = self.measures.begin(measured::PUSH);
-        let answer = self.pushed(group, sender, request).await;
+        let answer = self.pushed(running.trace(), group, sender, request).await;
         running.end(measured::ended(&answer));
         answer
     }
 
     async fn pushed(
         &self,
+        trace: &Trace,
         group: GroupId,
         sender: Sender,
         request: PushRequest,
@@ -228,7 +235,7 @@ impl Service {
             return Err(KvRefusal::Malformed(text));
         }
         let named = request.config().num;
-        let answer = self.answer_push(request).await;
+        let answer = self.answer_push(trace, request).await;
         if let Err(KvRefusal::NotReady { config, .. }) = answer {
             self.heard_of(named, config);
         }
@@ -277,33 +284,38 @@ impl Service {
         }
     }
 
-    async fn answer(&self, room: &Room, request: KvRequest) -> Result<KvReply, KvRefusal> {
+    async fn answer(&self, on: &On<'_>, request: KvRequest) -> Result<KvReply, KvRefusal> {
+        let On { room, trace } = on;
         match request {
             KvRequest::Open { shard, config } => {
+                trace.about(shard);
                 let _within = self.gates.pass(shard).await;
                 self.admit(shard, config)?;
                 // It is small, and sessions are bounded. A client needs one to delete.
-                self.execute_freeing(Command::Open { shard, config }).await
+                self.execute(trace, Command::Open { shard, config }, true).await
             }
             KvRequest::Get { key, config } => {
                 let shard = self.home(&key, config)?;
+                trace.about(shard);
                 let room = room.reservation();
-                let reply = self.query(Query::Get { shard, key, config, room: room.clone() }).await?.reply();
+                let get = Query::Get { shard, key, config, room: room.clone() };
+                let reply = self.query(trace, get).await?.reply();
                 self.has_read(shard, reply)
             }
             KvRequest::Write { key, write, ticket, config } => {
                 self.leading()?;
                 let home = shard_of(&key, self.params()?.shard_count);
+                trace.about(home);
                 let _within = self.gates.pass(home).await;
                 let shard = self.home(&key, config)?;
                 let params = self.params()?;
                 write.check(params)?;
                 self.loads.write(shard, params.shard_count, 1, key.len() + write.bytes());
                 let freeing = matches!(write, Write::Delete);
-                let command = Command::Write { shard, key, write, ticket, config };
-                if freeing { self.execute_freeing(command).await } else { self.execute(command).await }
+                self.execute(trace, Command::Write { shard, key, write, ticket, config }, freeing).await
             }
             KvRequest::Batch { shard, writes, ticket, config } => {
+                trace.about(shard);
                 let _within = self.gates.pass(shard).await;
                 self.admit(shard, config)?;
                 let params = self.params()?;
@@ -313,19 +325,20 @@ impl Service {
                 }
                 self.loads.write(shard, params.shard_count, writes.len(), check_batch(&writes)?);
                 let freeing = writes.iter().all(|(_, write)| matches!(write, Write::Delete));
-                let command = Command::Batch { shard, writes, ticket, config };
-                if freeing { self.execute_freeing(command).await } else { self.execute(command).await }
+                self.execute(trace, Command::Batch { shard, writes, ticket, config }, freeing).await
             }
             KvRequest::Scan { shard, after, limit, config } => {
+                trace.about(shard);
                 self.admit(shard, config)?;
                 let room = room.reservation();
                 let page = Query::Scan { shard, after, limit, config, room: room.clone() };
-                self.has_read(shard, self.query(page).await?.reply())
+                self.has_read(shard, self.query(trace, page).await?.reply())
             }
             KvRequest::Config => self.config(),
             // (Boxed: the future of every request is as large as that of the largest.)
             KvRequest::Status => Ok(KvReply::Status(Box::new(Box::pin(self.status()).await))),
-            KvRequest::History => self.query(Query::History).await?.reply(),
+            KvRequest::History => self.query(trace, Query::History).await?.reply(),
+            KvRequest::Server(request) => Ok(KvReply::Server(host::about(&self.measures, request))),
         }
     }
 
@@ -397,20 +410,18 @@ impl Service {
         Ok(shard)
     }
 
-    async fn execute(&self, command: Command) -> Result<KvReply, KvRefusal> {
-        self.run(self.replica.execute(&command, DEADLINE).await)?.reply()
-    }
-
-    async fn execute_freeing(&self, command: Command) -> Result<KvReply, KvRefusal> {
-        self.run(self.replica.execute_freeing(&command, DEADLINE).await)?.reply()
+    /// `freeing`: the command frees space.
+    async fn execute(&self, trace: &Trace, command: Command, freeing: bool) -> Result<KvReply, KvRefusal> {
+        let outcome = self.replica.execute_marked(&command, freeing, DEADLINE, trace.marks()).await;
+        self.run(outcome)?.reply()
     }
 
     fn run(&self, outcome: Result<Outcome, ExecuteError>) -> Result<Outcome, KvRefusal> {
         outcome.map_err(|error| self.refusal(error))
     }
 
-    async fn query(&self, query: Query) -> Result<Outcome, KvRefusal> {
-        match self.replica.query(query, DEADLINE).await {
+    async fn query(&self, trace: &Trace, query: Query) -> Result<Outcome, KvRefusal> {
+        match self.replica.query_marked(query, DEADLINE, trace.marks()).await {
             Ok(answer) => Ok(answer),
             // A read changes nothing, so no outcome is unknown.
             Err(ExecuteError::Unknown) => Err(KvRefusal::NotExecuted),
@@ -437,7 +448,7 @@ fn named(request: &KvRequest) -> ConfigNum {
         | KvRequest::Write { config, .. }
         | KvRequest::Batch { config, .. }
         | KvRequest::Scan { config, .. } => *config,
-        KvRequest::Config | KvRequest::Status | KvRequest::History => ConfigNum(0),
+        KvRequest::Config | KvRequest::Status | KvRequest::History | KvRequest::Server(_) => ConfigNum(0),
     }
 }
 

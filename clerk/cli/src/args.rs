@@ -151,6 +151,9 @@ pub(crate) enum Verb {
     /// Prints how every server and shard is.
     #[command(after_help = "Examples:\n  clerk status\n  clerk status -o json | jq .settled")]
     Status,
+    /// Prints the requests that took long, the newest first, and where their time went.
+    #[command(after_help = "Examples:\n  clerk slow\n  clerk slow -o json | jq '.slow[0].stages'")]
+    Slow,
     /// Prints the page of a cluster as one file of HTML, which works without any server.
     #[command(
         after_help = "Examples:\n  clerk page > page.html\n  clerk status -o json > now.json && clerk page now.json > page.html"

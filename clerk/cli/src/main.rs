@@ -26,6 +26,7 @@ mod placing;
 mod records;
 mod recover;
 mod settle;
+mod slow;
 mod sort;
 mod status;
 mod survey;
@@ -108,6 +109,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::DeclareLost(verb) => lost::declare_lost(&context, &verb).await,
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
+        Verb::Slow => slow::slow(&context).await,
         Verb::Status => status::status(&context).await,
         Verb::Page(verb) => page::page(&context, &verb).await,
         Verb::Moves(verb) => moves::moves(&context, &verb).await,

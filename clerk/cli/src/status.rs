@@ -215,6 +215,7 @@ mod tests {
             disk: DiskStatus { directory: "/data".into(), free_bytes: 9, reserve_bytes: 10, low: true },
             http: Some("127.0.0.1:7400".into()),
             requests: BTreeMap::new(),
+            slow_requests: 3,
         };
         let address = "127.0.0.1:1".to_owned();
         let sessions = Some(Sessions { open: 7, evicted: 8, refused: 9 });

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{AddressBook, Move, NewGroup, Place, Sealed, few_groups, few_ids, few_shards};
 use super::placement::{Placement, few_pins};
+use super::server::{ServerReply, ServerRequest};
 use super::status::CtrlStatus;
 use super::{Address, ConfigNum, Digest, GroupId, SessionId, ShardId, Ticket};
 
@@ -117,6 +118,8 @@ pub enum CtrlRequest {
     Recover(Box<Recovery>),
     /// The weights and pins in force. Linearizable.
     Placement,
+    /// About this server itself. Any replica answers.
+    Server(ServerRequest),
 }
 
 /// What new controllers continue from after all of them lost their data.
@@ -167,6 +170,8 @@ pub enum CtrlReply {
     Recovered(Place),
     /// To [`CtrlRequest::Placement`].
     Placement(Box<Placement>),
+    /// To [`CtrlRequest::Server`].
+    Server(ServerReply),
 }
 
 /// Why the controller did not do it. The text says what to do.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::config::{AddressBook, Params, Place, Sealed};
+use super::server::{ServerReply, ServerRequest};
 use super::status::KvStatus;
 use super::{Address, ConfigNum, GroupId, Incarnation, SessionId, ShardId, Ticket, Version};
 
@@ -143,6 +144,8 @@ pub enum KvRequest {
     },
     /// The configurations that the group adopted, as many as it keeps. Linearizable.
     History,
+    /// About this server itself. Any replica answers.
+    Server(ServerRequest),
 }
 
 /// The end of the history of configurations, as a group adopted it.
@@ -202,6 +205,8 @@ pub enum KvReply {
     },
     /// To [`KvRequest::History`].
     Adopted(Box<Adopted>),
+    /// To [`KvRequest::Server`].
+    Server(ServerReply),
 }
 
 /// Why a group did not do it.

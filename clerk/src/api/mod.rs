@@ -7,6 +7,7 @@ pub mod kv;
 pub mod placement;
 pub mod push;
 pub mod rpc;
+pub mod server;
 pub mod status;
 
 use std::fmt;

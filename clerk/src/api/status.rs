@@ -79,6 +79,8 @@ pub struct ReplicaStatus {
     pub http: Option<Address>,
     /// The requests that ended here since it started, by verb; verbs without any are left out.
     pub requests: BTreeMap<String, Requests>,
+    /// Slow requests since it started.
+    pub slow_requests: u64,
 }
 
 /// Requests of a verb that ended.

@@ -1,16 +1,17 @@
 // Requests that took longer than the limit, and where their time went.
 "use strict";
 {
-  const STAGES = ["queue", "sync", "replicate", "apply"];
+  const STAGES = ["queue", "sync", "replicate", "confirm", "apply", "read"];
   const SHOWN = 10;
   let all = false;
 
   const words = (name, seconds) => `${name} ${page.time(seconds)}`;
 
   const make = (it) => {
-    const stages = Object.entries(page.object(it.stages)).filter(
-      ([, seconds]) => page.number(seconds) !== null,
-    );
+    const place = ([name]) => (STAGES.includes(name) ? STAGES.indexOf(name) : STAGES.length);
+    const stages = Object.entries(page.object(it.stages))
+      .filter(([, seconds]) => page.number(seconds) !== null)
+      .sort((one, other) => place(one) - place(other));
     const total = Math.max(
       page.number(it.seconds) ?? 0,
       page.sum(stages.map(([, seconds]) => seconds)),

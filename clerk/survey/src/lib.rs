@@ -7,7 +7,7 @@
 //! [`join`] finds out what a join must say.
 //!
 //! [`watch`] looks again and again, and adds what a single survey cannot say: [`rates`], and the age of
-//! what is silent. [`health`] is all of it in a sentence. [`act`] makes changes that are asked for in
+//! what is silent. [`slow`] gathers slow requests. [`health`] is all of it in a sentence. [`act`] makes changes that are asked for in
 //! JSON, and [`page`] are the files of the page.
 //!
 //! Left out on purpose: tables and words for terminals (they are the command line's), and HTTP.
@@ -26,5 +26,6 @@ pub mod rates;
 pub mod reach;
 pub mod refused;
 pub mod sample;
+pub mod slow;
 pub mod survey;
 pub mod watch;

@@ -15,7 +15,7 @@ use crate::reach::Reach;
 use crate::survey::{Survey, speaker};
 
 /// Verbs by which servers look after themselves and each other: they are no work that clients ask for.
-const OWN_VERBS: [&str; 5] = ["status", "config", "history", "watch", "push"];
+const OWN_VERBS: [&str; 6] = ["status", "config", "history", "watch", "push", "server"];
 
 /// What was counted between two surveys.
 #[derive(Clone, Debug, Default, PartialEq)]

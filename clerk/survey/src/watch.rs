@@ -23,6 +23,7 @@ use crate::health::health;
 use crate::moves::{move_document, moving};
 use crate::rates::rates;
 use crate::reach::Reach;
+use crate::slow::Slow;
 use crate::survey::{Survey, again, survey};
 
 /// A server that answers later than this does not answer: what hangs is seen within two seconds.
@@ -33,6 +34,8 @@ const FIRST_ANSWER_MAX: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Owners of shards that a history shows, of all its configurations together.
 const OWNERS_MAX: usize = 1 << 18;
+/// How long slow requests are asked for.
+const SLOW_ANSWER_MAX: Duration = Duration::from_millis(250);
 /// How long the history is asked for.
 const HISTORY_ANSWER_MAX: Duration = Duration::from_secs(1);
 
@@ -45,12 +48,15 @@ pub struct Seen {
     pub history: Arc<Value>,
     /// Figures of the last minutes.
     pub past: Arc<Value>,
+    /// Slow requests of all servers. The same value as long as they are the same.
+    pub slow: Arc<Value>,
 }
 
 impl Seen {
     /// All of it in one document.
     pub fn whole(&self) -> Value {
-        with(with((*self.state).clone(), (*self.history).clone()), (*self.past).clone())
+        let parts = [&self.history, &self.past, &self.slow];
+        parts.into_iter().fold((*self.state).clone(), |whole, part| with(whole, (**part).clone()))
     }
 }
 
@@ -75,6 +81,7 @@ pub struct Watcher {
     /// When each of them was seen first, unless it was there before.
     seen_at: BTreeMap<ConfigNum, u64>,
     history: Arc<Value>,
+    slow: (Slow, Arc<Value>),
 }
 
 impl Watcher {
@@ -92,6 +99,7 @@ impl Watcher {
             configs: Vec::new(),
             seen_at: BTreeMap::new(),
             history: Arc::new(json!({"history": [], "history_from": 0})),
+            slow: (Slow::default(), Arc::new(Slow::default().document())),
         }
     }
 
@@ -109,6 +117,9 @@ impl Watcher {
             .map(|(at, before)| rates(&self.reach, before, &survey, begun.since(*at).as_secs_f64()));
         self.learn(&survey);
         self.memory.note(&self.reach, &survey, rates.as_ref());
+        if self.slow.0.learn(&self.reach, &survey, SLOW_ANSWER_MAX).await {
+            self.slow.1 = Arc::new(self.slow.0.document());
+        }
         self.read_history(newest(&survey)).await;
         let asked = begun.elapsed();
         let state = self.state(&survey, rates, asked);
@@ -117,6 +128,7 @@ impl Watcher {
             state: Arc::new(state),
             history: Arc::clone(&self.history),
             past: Arc::new(self.memory.past()),
+            slow: Arc::clone(&self.slow.1),
         }
     }
 

@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{HTTP_TURN_MAX, Pages, Shown, is_named_directly, metrics, ready};
+use super::{HTTP_TURN_MAX, Observed, Pages, Shown, is_named_directly, metrics, ready};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The text format that Prometheus reads.
@@ -18,7 +18,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 const NO_ANSWER: &str = "the replica does not answer within 5 s: look at its log";
-const NO_SUCH_PAGE: &str = "no such page: there are /metrics, /livez, /readyz?verbose and /v1/server; of controllers also / and /v1/state";
+const NO_SUCH_PAGE: &str = "no such page: there are /metrics, /livez, /readyz?verbose, /v1/server and /v1/slow; of controllers also / and /v1/state";
 const OTHER_NAME: &str = "this server answers to an IP address or to localhost; ask for it by one of them";
 
 /// These pages, and `more`.
@@ -100,6 +100,16 @@ async fn show_server(State(pages): State<Arc<Pages>>) -> Response {
         Ok(json) => answer(StatusCode::OK, JSON, json),
         Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
     }
+}
+
+/// The slow requests of one server.
+pub(super) fn own_slow(server: Arc<dyn Observed>, name: String) -> Router {
+    let show = async move || {
+        let slow = server.measures().slow();
+        let slow: Vec<_> = slow.iter().map(|request| request.shown(&name)).collect();
+        answer(StatusCode::OK, JSON, serde_json::json!({"slow": slow}).to_string())
+    };
+    Router::new().route("/v1/slow", get(show))
 }
 
 fn no_answer() -> Response {

@@ -12,12 +12,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::clock::Instant;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Event, Item};
 use super::machine::{StateMachine, decode_command};
+use super::marks::Step;
 use super::overlay::Overlay;
 use super::status::Status;
 use super::waiter::{CommandWaiter, QueryWaiter, Reply, Verdict, Waiter};
@@ -62,6 +64,8 @@ pub(super) struct Applier<S: StateMachine> {
     pub(super) asked: BTreeMap<ReadId, QueryWaiter<S>>,
     /// Confirmed reads that wait for their index.
     pub(super) confirmed: VecDeque<(Index, QueryWaiter<S>)>,
+    /// When the items of this round were agreed on.
+    pub(super) agreed: Instant,
 }
 
 /// Finished work that was not reported to the driver yet, and how much is reported at once: a
@@ -186,6 +190,7 @@ impl<S: StateMachine> Applier<S> {
         {
             left -= usize::from(matches!(item, Item::Apply(_)));
             match item {
+                Item::Agreed(at) => self.agreed = at,
                 Item::Proposed(id, waiter) => self.waiters.push_back((id, waiter)),
                 Item::Asked(id, waiter) => {
                     self.asked.insert(id, waiter);
@@ -196,6 +201,7 @@ impl<S: StateMachine> Applier<S> {
                 }
                 Item::Apply(Apply::Read(id, index)) => {
                     if let Some(waiter) = self.asked.remove(&id) {
+                        waiter.marks(|marks| marks.set_at(Step::Agreed, self.agreed));
                         self.confirmed.push_back((index, waiter));
                     }
                 }
@@ -258,6 +264,7 @@ impl<S: StateMachine> Applier<S> {
                 None if waiting.index == id.index => Err(ExecuteError::NotExecuted),
                 None => Err(ExecuteError::Unknown),
             };
+            waiter.marks(|marks| marks.set_at(Step::Agreed, self.agreed));
             answers.commands.push((waiter, verdict));
         }
     }
@@ -337,7 +344,7 @@ impl<S: StateMachine> Applier<S> {
             let (_, waiter) = self.confirmed.pop_front().expect("just seen");
             self.done.reads += 1;
             if !waiter.reply.is_closed() {
-                let QueryWaiter { query, reply } = waiter;
+                let QueryWaiter { query, reply, .. } = waiter;
                 answers.reads.push((reply, self.machine.query(&*self.table, query)));
             }
         }

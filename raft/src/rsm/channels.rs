@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 
+use base::clock::Instant;
 use bytes::Bytes;
 
 use crate::core::message::Chunk;
@@ -34,6 +35,8 @@ pub(super) enum Request<P, Q> {
 
 /// The applier's items, in order.
 pub(super) enum Item<P, Q> {
+    /// What follows was agreed on at this moment.
+    Agreed(Instant),
     /// From the core.
     Apply(Apply),
     /// The caller that waits for the entry; the entry itself arrives after it (ARCHITECTURE.md,

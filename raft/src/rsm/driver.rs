@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::channels::{Chore, Counters, Event, Item, ReadOrder, Request};
 use super::compaction::Compaction;
 use super::held::Held;
+use super::marks::{Saved, Step};
 use super::saves::Saves;
 use super::status::{Leadership, Status};
 use super::waiter::Waiter;
@@ -46,6 +47,8 @@ pub(super) struct Driver<P, Q> {
     pub(super) applier: mpsc::UnboundedSender<Vec<Item<P, Q>>>,
     /// Waiting callers, to be passed to the applier with its next item.
     pub(super) handing: Vec<Item<P, Q>>,
+    /// Which of them are marked as saved.
+    pub(super) marked: Saved,
     /// How long saves take.
     pub(super) saves: Saves,
     /// Commands that wait for their turn while a pace holds.
@@ -208,6 +211,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 self.next_read += 1;
                 match self.raft.read(id) {
                     Ok(()) => {
+                        waiter.marks(|marks| marks.set(Step::Asked));
                         self.handing.push(Item::Asked(id, waiter));
                     }
                     Err(error) => waiter.refuse(error),
@@ -221,6 +225,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         match self.raft.propose(command, freeing) {
             Ok(id) => {
                 waiter.placed(id);
+                waiter.marks(|marks| marks.set(Step::Placed));
                 self.handing.push(Item::Proposed(id, waiter));
             }
             Err(error) => waiter.refuse(error),
@@ -272,8 +277,10 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             self.kept.keep_from(self.raft.wanted());
             let start = clock::now();
             self.log.save(&save).await;
-            let took = start.elapsed();
+            let end = clock::now();
+            let took = end.since(start);
             self.saves.note(took);
+            self.marked.mark(&self.handing, end);
             if took > self.config.tick * self.config.election_ticks_min {
                 self.counters.slow_saves.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(?took, "a synced write took longer than an election timeout");
@@ -286,6 +293,8 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
         }
         // Waiters alone give the applier nothing to do: they go with the next item.
         if !ready.apply.is_empty() {
+            self.marked.clear();
+            self.handing.push(Item::Agreed(clock::now()));
             self.handing.extend(ready.apply.into_iter().map(Item::Apply));
             let _ = self.applier.send(std::mem::take(&mut self.handing));
         }

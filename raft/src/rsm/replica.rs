@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::{Counters, Request};
 use super::machine::{StateMachine, encode_command};
+use super::marks::Marks;
 use super::reader::Reader;
 use super::status::{Leadership, Status};
 use super::task::Task;
@@ -70,7 +71,7 @@ impl<S: StateMachine> Replica<S> {
     /// # Errors
     /// [`ExecuteError`]; after the deadline [`ExecuteError::Unknown`].
     pub async fn execute(&self, command: &S::Command, deadline: Duration) -> Result<S::Output, ExecuteError> {
-        self.run(command, false, deadline).await
+        self.run(command, false, deadline, None).await
     }
 
     /// Like [`Self::execute`], for commands that free space: accepted while the disk is nearly full.
@@ -82,7 +83,21 @@ impl<S: StateMachine> Replica<S> {
         command: &S::Command,
         deadline: Duration,
     ) -> Result<S::Output, ExecuteError> {
-        self.run(command, true, deadline).await
+        self.run(command, true, deadline, None).await
+    }
+
+    /// Like one of the two, and says in `marks` how far it got.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn execute_marked(
+        &self,
+        command: &S::Command,
+        freeing: bool,
+        deadline: Duration,
+        marks: &Marks,
+    ) -> Result<S::Output, ExecuteError> {
+        self.run(command, freeing, deadline, Some(marks.clone())).await
     }
 
     async fn run(
@@ -90,9 +105,10 @@ impl<S: StateMachine> Replica<S> {
         command: &S::Command,
         freeing: bool,
         deadline: Duration,
+        marks: Option<Marks>,
     ) -> Result<S::Output, ExecuteError> {
         let (reply, answer) = oneshot::channel();
-        let waiter = CommandWaiter { reply, placed: None };
+        let waiter = CommandWaiter { reply, placed: None, marks };
         self.ask(Request::Propose { command: encode_command(command), freeing, waiter })?;
         wait(answer, deadline).await
     }
@@ -105,7 +121,7 @@ impl<S: StateMachine> Replica<S> {
     pub async fn propose(&self, command: &S::Command) -> Result<Placed<S::Output>, ExecuteError> {
         let (reply, answer) = oneshot::channel();
         let (placed, place) = oneshot::channel();
-        let waiter = CommandWaiter { reply, placed: Some(placed) };
+        let waiter = CommandWaiter { reply, placed: Some(placed), marks: None };
         self.ask(Request::Propose { command: encode_command(command), freeing: false, waiter })?;
         let id = place.await.unwrap_or(Err(ExecuteError::Unknown))?;
         Ok(Placed { id, reply: answer })
@@ -116,8 +132,30 @@ impl<S: StateMachine> Replica<S> {
     /// # Errors
     /// [`ExecuteError`]; after the deadline [`ExecuteError::Unknown`].
     pub async fn query(&self, query: S::Query, deadline: Duration) -> Result<S::Answer, ExecuteError> {
+        self.read_marked(query, deadline, None).await
+    }
+
+    /// The same, and says in `marks` how far it got.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn query_marked(
+        &self,
+        query: S::Query,
+        deadline: Duration,
+        marks: &Marks,
+    ) -> Result<S::Answer, ExecuteError> {
+        self.read_marked(query, deadline, Some(marks.clone())).await
+    }
+
+    async fn read_marked(
+        &self,
+        query: S::Query,
+        deadline: Duration,
+        marks: Option<Marks>,
+    ) -> Result<S::Answer, ExecuteError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Read { waiter: QueryWaiter { query, reply } })?;
+        self.ask(Request::Read { waiter: QueryWaiter { query, reply, marks } })?;
         wait(answer, deadline).await
     }
 

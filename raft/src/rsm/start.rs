@@ -17,6 +17,7 @@ use super::compaction::Compaction;
 use super::driver::Driver;
 use super::held::Held;
 use super::machine::StateMachine;
+use super::marks::Saved;
 use super::reader::Reader;
 use super::replica::{Replica, Shared};
 use super::saves::Saves;
@@ -201,6 +202,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         waiters: VecDeque::new(),
         asked: BTreeMap::new(),
         confirmed: VecDeque::new(),
+        agreed: base::clock::now(),
     };
     let driver = Driver {
         raft,
@@ -217,6 +219,7 @@ pub async fn start<S: StateMachine>(parts: Parts, machine: S) -> Result<Replica<
         events,
         applier: items,
         handing: Vec::new(),
+        marked: Saved::default(),
         chores,
         reads,
         disk_low,

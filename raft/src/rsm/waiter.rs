@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::machine::StateMachine;
+use super::marks::Marks;
 use crate::types::{EntryId, ExecuteError};
 
 /// A caller that waits for a proposal or a read.
@@ -12,6 +13,9 @@ pub(super) trait Waiter: Send + 'static {
 
     /// Tells it, if it wants to know, that its command has a place in the log.
     fn placed(&mut self, _id: EntryId) {}
+
+    /// Lets `mark` say how far it is, if it wants to know.
+    fn marks(&self, _mark: impl FnOnce(&Marks)) {}
 
     /// Whether it waits no more.
     fn is_gone(&self) -> bool {
@@ -28,12 +32,14 @@ pub(super) type Reply<T> = oneshot::Sender<Verdict<T>>;
 pub(super) struct CommandWaiter<S: StateMachine> {
     pub(super) reply: Reply<S::Output>,
     pub(super) placed: Option<oneshot::Sender<Result<EntryId, ExecuteError>>>,
+    pub(super) marks: Option<Marks>,
 }
 
 /// Waits for a read.
 pub(super) struct QueryWaiter<S: StateMachine> {
     pub(super) query: S::Query,
     pub(super) reply: Reply<S::Answer>,
+    pub(super) marks: Option<Marks>,
 }
 
 impl<S: StateMachine> Waiter for CommandWaiter<S> {
@@ -50,6 +56,12 @@ impl<S: StateMachine> Waiter for CommandWaiter<S> {
         }
     }
 
+    fn marks(&self, mark: impl FnOnce(&Marks)) {
+        if let Some(marks) = &self.marks {
+            mark(marks);
+        }
+    }
+
     fn is_gone(&self) -> bool {
         self.reply.is_closed()
     }
@@ -58,5 +70,11 @@ impl<S: StateMachine> Waiter for CommandWaiter<S> {
 impl<S: StateMachine> Waiter for QueryWaiter<S> {
     fn refuse(self, error: ExecuteError) {
         let _ = self.reply.send(Err(error));
+    }
+
+    fn marks(&self, mark: impl FnOnce(&Marks)) {
+        if let Some(marks) = &self.marks {
+            mark(marks);
+        }
     }
 }

@@ -51,7 +51,7 @@ async fn feed(
     closing: Closing,
     _place: OwnedSemaphorePermit,
 ) {
-    let mut history: Option<Arc<str>> = None;
+    let (mut history, mut slow): (Option<Arc<str>>, Option<Arc<str>>) = (None, None);
     loop {
         let seen = texts.borrow_and_update().clone();
         if let Some(seen) = seen {
@@ -60,9 +60,13 @@ async fn feed(
                 let _ = writeln!(message, "retry: {RETRY_MILLIS}");
                 event(&mut message, "past", &seen.past());
             }
-            if !history.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &seen.history)) {
-                event(&mut message, "history", &seen.history);
-                history = Some(Arc::clone(&seen.history));
+            for (name, sent, text) in
+                [("history", &mut history, &seen.history), ("slow", &mut slow, &seen.slow)]
+            {
+                if !sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, text)) {
+                    event(&mut message, name, text);
+                    *sent = Some(Arc::clone(text));
+                }
             }
             event(&mut message, "state", &seen.state);
             match clock::timeout(STALL_MAX, sender.send(Bytes::from(message))).await {

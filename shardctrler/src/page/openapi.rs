@@ -46,6 +46,7 @@ pub(super) fn document() -> Value {
             "/readyz": read("Whether requests may be sent here.", "text/plain"),
             "/v1/server": read("The status of this server.", "application/json"),
             "/v1/state": read("Everything that is known of the cluster now.", "application/json"),
+            "/v1/slow": read("The slow requests of all servers.", "application/json"),
             "/v1/events": read("The same each second, as server-sent events.", "text/event-stream"),
             "/v1/openapi.json": read("This description.", "application/json"),
             "/v1/plan": change("What a change would make.", false, &refusals),

@@ -196,9 +196,9 @@ fn a_stream_begins_with_the_past_and_the_history_and_then_has_a_state_a_second()
         text += std::str::from_utf8(&piece[..bytes]).unwrap();
     }
     let order: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
-    assert_eq!(order, ["past", "history", "state", "state", "state"]);
+    assert_eq!(order, ["past", "history", "slow", "state", "state", "state"]);
     assert!(text.contains("retry: 1000\n"));
-    let state = text.lines().filter_map(|line| line.strip_prefix("data: ")).nth(2).unwrap();
+    let state = text.lines().filter_map(|line| line.strip_prefix("data: ")).nth(3).unwrap();
     let state: Value = serde_json::from_str(state).unwrap();
     assert_eq!(state["seen_by"], "ctrl.1");
     assert_eq!((&state["writable"], &state["health"]["ok"]), (&false.into(), &false.into()));

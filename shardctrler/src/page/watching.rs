@@ -31,6 +31,8 @@ pub(super) struct Texts {
     pub(super) state: Arc<str>,
     /// The history. The same text as long as it is the same.
     pub(super) history: Arc<str>,
+    /// The slow requests, likewise.
+    pub(super) slow: Arc<str>,
     seen: Seen,
 }
 
@@ -94,15 +96,16 @@ impl Watching {
     async fn look(&self) {
         let mut watcher = self.watcher.lock().await;
         let mut changes = self.changes.clone();
-        let mut history: (Arc<Value>, Arc<str>) = (Arc::new(Value::Null), Arc::from(""));
+        let nothing = || (Arc::new(Value::Null), Arc::<str>::from(""));
+        let (mut history, mut slow) = (nothing(), nothing());
         loop {
             let begun = clock::now();
             let seen = watcher.look().await;
-            if !Arc::ptr_eq(&history.0, &seen.history) {
-                history = (Arc::clone(&seen.history), Arc::from(seen.history.to_string()));
-            }
+            renew(&mut history, &seen.history);
+            renew(&mut slow, &seen.slow);
             let state = Arc::from(seen.state.to_string());
-            let texts = Texts { at: clock::now(), state, history: Arc::clone(&history.1), seen };
+            let (history, slow) = (Arc::clone(&history.1), Arc::clone(&slow.1));
+            let texts = Texts { at: clock::now(), state, history, slow, seen };
             self.texts.send_replace(Some(texts));
             let rest = async {
                 clock::sleep(PERIOD_MIN.saturating_sub(begun.elapsed())).await;
@@ -118,5 +121,12 @@ impl Watching {
                 return;
             }
         }
+    }
+}
+
+/// Makes the text anew if the value is another one.
+fn renew(text: &mut (Arc<Value>, Arc<str>), value: &Arc<Value>) {
+    if !Arc::ptr_eq(&text.0, value) {
+        *text = (Arc::clone(value), Arc::from(value.to_string()));
     }
 }

@@ -6,16 +6,22 @@ use clerk::api::config::Params;
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal};
 use clerk::api::push::{Change, PushReply, PushRequest};
 use clerk::api::{ConfigNum, GroupId, ShardId};
+use host::Trace;
 
 use super::{DEADLINE, Service};
 use crate::machine::command::{Command, Query};
 use crate::machine::{check, copy};
 
 impl Service {
-    pub(super) async fn answer_push(&self, request: PushRequest) -> Result<PushReply, KvRefusal> {
+    pub(super) async fn answer_push(
+        &self,
+        trace: &Trace,
+        request: PushRequest,
+    ) -> Result<PushReply, KvRefusal> {
         match request {
             PushRequest::Offer { shard, config, from } => {
-                let answer = self.query(Query::Cursor { shard, config }).await?.push()?;
+                trace.about(shard);
+                let answer = self.query(trace, Query::Cursor { shard, config }).await?.push()?;
                 Ok(match answer {
                     PushReply::Copied { num, copied, .. } => {
                         self.offers.note(shard, num, from);
@@ -25,6 +31,7 @@ impl Service {
                 })
             }
             PushRequest::Install { shard, config, after, to, rows, .. } => {
+                trace.about(shard);
                 self.leading()?;
                 let params = self.params()?;
                 check_chunk(&rows, params)?;
@@ -36,16 +43,17 @@ impl Service {
                     return Err(KvRefusal::Busy);
                 }
                 let command = Command::Install { shard, config, after, to, rows };
-                self.run(self.replica.execute(&command, DEADLINE).await)?.push()
+                self.run(self.replica.execute_marked(&command, false, DEADLINE, trace.marks()).await)?.push()
             }
             PushRequest::Activate { shard, config, after, rows, end, .. } => {
+                trace.about(shard);
                 self.leading()?;
                 let params = self.params()?;
                 check_chunk(&rows, params)?;
                 check::cursor(&after, params).map_err(KvRefusal::Malformed)?;
                 check::last(shard, params, &rows).map_err(KvRefusal::Malformed)?;
                 let command = Command::Activate { shard, config, after, rows, end };
-                self.run(self.replica.execute_freeing(&command, DEADLINE).await)?.push()
+                self.run(self.replica.execute_marked(&command, true, DEADLINE, trace.marks()).await)?.push()
             }
         }
     }

@@ -210,6 +210,7 @@ fn kv(request: &KvRequest) -> String {
         KvRequest::History => "which configurations were adopted?".to_owned(),
         KvRequest::Config => "which configuration?".to_owned(),
         KvRequest::Status => "status?".to_owned(),
+        KvRequest::Server(_) => "about the server itself?".to_owned(),
     }
 }
 
@@ -227,6 +228,7 @@ fn kv_reply(reply: &KvReply) -> String {
         KvReply::Adopted(adopted) => format!("{} configs", adopted.configs.len()),
         KvReply::Config(config, _) => config_text(config),
         KvReply::Status(_) => "status".to_owned(),
+        KvReply::Server(_) => "about the server itself".to_owned(),
         KvReply::Batch { results } => {
             let each: Vec<String> = (results.iter())
                 .map(|result| match result {
@@ -283,6 +285,7 @@ fn ctrl(request: &CtrlRequest) -> String {
         CtrlRequest::Status => "status?".to_owned(),
         CtrlRequest::Recover(recovery) => format!("continue from {} configs", recovery.configs.len()),
         CtrlRequest::Placement => "weights and pins?".to_owned(),
+        CtrlRequest::Server(_) => "about the server itself?".to_owned(),
     }
 }
 
@@ -298,6 +301,7 @@ fn ctrl_reply(reply: &CtrlReply) -> String {
             [first, .., last] => format!("configs {}-{}", first.num, last.num),
         },
         CtrlReply::Status(_) => "status".to_owned(),
+        CtrlReply::Server(_) => "about the server itself".to_owned(),
         CtrlReply::Placement(placement) => format!("placement {}", placement.version),
     }
 }
