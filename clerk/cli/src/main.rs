@@ -29,6 +29,7 @@ mod settle;
 mod sort;
 mod status;
 mod survey;
+mod top;
 mod verify;
 
 use clap::Parser;
@@ -109,6 +110,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
         Verb::Status => status::status(&context).await,
+        Verb::Top => top::top(&context).await,
         Verb::Page(verb) => page::page(&context, &verb).await,
         Verb::Moves(verb) => moves::moves(&context, &verb).await,
         Verb::RecoverControllers(verb) => recover::recover_controllers(&context, &verb).await,
