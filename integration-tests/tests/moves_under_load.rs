@@ -1,6 +1,7 @@
 //! A shard that moves while clients use it: real processes, an open loop on the shard and another one
 //! on all others. What clients saw is judged; how long they waited is measured. The move goes well, or
-//! servers of either group are killed meanwhile, or it is cancelled, or sent elsewhere.
+//! servers of either group are killed meanwhile, or it is cancelled, or sent elsewhere. And thousands of
+//! empty shards that move at once.
 
 use std::time::{Duration, Instant};
 
@@ -205,4 +206,20 @@ fn a_move_under_load_that_is_disturbed_loses_nothing_and_doubles_nothing() {
     }
     stage.finish();
     assert!(disturbed > 3, "vacuous: {disturbed} moves were disturbed");
+}
+
+#[test]
+fn thousands_of_empty_shards_move_in_seconds() {
+    let _machine = alone();
+    let cluster = Cluster::up(&["--groups", "1", "--shards", "16384"]);
+    cluster.ok(&["add-group", "102"]);
+    let began = Instant::now();
+    cluster.ok(&["join", "102"]);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("8,192 empty shards moved in {seconds:.1} s");
+    let owners = cluster.json(&["query"]);
+    let moved = owners["shards"].as_array().expect("the owners").iter().filter(|owner| **owner == 102);
+    assert_eq!(moved.count(), 8192);
+    // It takes 4 to 8 s. When each of them cost the others something, it took over ten minutes.
+    assert!(seconds < 60.0, "8,192 empty shards took {seconds:.1} s to move");
 }

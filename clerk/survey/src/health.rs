@@ -141,8 +141,8 @@ mod tests {
                 "The controllers have no leader: nothing can be changed.",
                 "Group 1 has no leader.",
                 "Group 2: no server answers.",
-                "1.1 has 0 bytes free on its disk.",
                 "1.2 has not answered for 12 s.",
+                "1.1 has 0 bytes free on its disk.",
             ]
         );
         let health = health(&reach(), &seen, &ages, 0);

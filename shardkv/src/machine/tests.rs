@@ -15,7 +15,7 @@ use clerk::api::kv::{KvRefusal, KvReply, Write};
 use clerk::api::push::{Change, Copied, Cursor, End, Pos, PushReply, Reach};
 use clerk::api::{ConfigNum, GroupId, Incarnation, Seq, SessionId, ShardId, Ticket, Version};
 use raft::rsm::sessions::Sessions;
-use raft::rsm::{MapRows, StateMachine};
+use raft::rsm::{MapRows, Rows, StateMachine};
 use raft::storage::{APPLIED_KEY, Applied, Read, ScanLimit};
 use raft::types::EntryId;
 

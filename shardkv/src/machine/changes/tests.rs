@@ -115,7 +115,8 @@ fn every_change_of_a_command_is_noted_with_its_row_about_the_last_one() {
     assert_eq!(found.keys.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>(), expected);
     Noting::apply(&mut table, &changes, 1, Index(12), |_| ());
     assert_eq!(last(&table), 11, "it changed nothing");
-    Noting::apply(&mut table, &changes, 1, Index(13), |rows| rows::delete_shard(rows, S, 1));
+    let (start, end) = rows::values_range(S, 1);
+    Noting::apply(&mut table, &changes, 1, Index(13), |rows| rows.delete_range(&start, &end));
     assert_eq!(last(&table), 13);
     assert_eq!(missing(&changes, Pos::end_of(12), Pos::end_of(13)), None, "every copy starts over");
 }

@@ -451,3 +451,46 @@ fn a_group_keeps_the_digest_of_each_configuration_and_the_newest_ones_whole() {
     assert_eq!(rows::place(&group.rows), Some(configs[100].place()));
     group.check_cache();
 }
+
+/// Rows that count how often a range of them is deleted.
+#[derive(Default)]
+struct Counting(MapRows, usize);
+
+impl Read for Counting {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: ScanLimit) -> Vec<(Bytes, Bytes)> {
+        self.0.scan(start, end, limit)
+    }
+}
+
+impl Rows for Counting {
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        self.0.put(key, value);
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        self.0.delete(key);
+    }
+
+    fn delete_range(&mut self, start: &[u8], end: &[u8]) {
+        self.1 += 1;
+        self.0.delete_range(start, end);
+    }
+}
+
+#[test]
+fn only_a_large_shard_is_deleted_by_range() {
+    for (count, size, ranges) in [(0, 1, 0), (256, 1, 0), (257, 1, 1), (3, 60_000, 0), (5, 60_000, 1)] {
+        let mut rows = Counting::default();
+        for n in 0..count {
+            rows.put(rows::value_key(&key_in(S, n)), Bytes::from(vec![1; size]));
+        }
+        rows.put(rows::value_key(&key_in(ShardId(1), 0)), Bytes::new());
+        rows::put_meta(&mut rows, S, &rows::Meta::default());
+        rows::delete_shard(&mut rows, S, PARAMS.shard_count);
+        assert_eq!((rows.1, rows.0.0.len()), (ranges, 1), "{count} rows of {size} bytes");
+    }
+}
