@@ -154,6 +154,12 @@ pub(crate) enum Verb {
     /// Prints the requests that took long, the newest first, and where their time went.
     #[command(after_help = "Examples:\n  clerk slow\n  clerk slow -o json | jq '.slow[0].stages'")]
     Slow,
+    /// Shows the cluster live in this terminal: what is wrong, who leads, how fast it is, what moves. Not
+    /// on a terminal it prints that once.
+    #[command(
+        after_help = "Examples:\n  clerk top          q quits, arrows scroll, s sorts the groups\n  clerk top | cat    once, as plain text"
+    )]
+    Top,
     /// Prints the page of a cluster as one file of HTML, which works without any server.
     #[command(
         after_help = "Examples:\n  clerk page > page.html\n  clerk status -o json > now.json && clerk page now.json > page.html"

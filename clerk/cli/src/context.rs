@@ -66,6 +66,18 @@ impl Context {
         }
     }
 
+    /// The same with all its time before it, for a command that goes on until somebody ends it.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            output: self.output,
+            directory: self.directory.clone(),
+            named_directory: self.named_directory.clone(),
+            controllers: self.controllers.clone(),
+            timeout: self.timeout,
+            started: clock::now(),
+        }
+    }
+
     /// The time limit of one operation on keys, for commands that make many.
     pub(crate) fn operation_timeout(&self) -> Duration {
         self.timeout.unwrap_or(DATA_TIMEOUT)

@@ -30,6 +30,7 @@ mod slow;
 mod sort;
 mod status;
 mod survey;
+mod top;
 mod verify;
 
 use clap::Parser;
@@ -111,6 +112,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::History => admin::history(&context).await,
         Verb::Slow => slow::slow(&context).await,
         Verb::Status => status::status(&context).await,
+        Verb::Top => top::top(&context).await,
         Verb::Page(verb) => page::page(&context, &verb).await,
         Verb::Moves(verb) => moves::moves(&context, &verb).await,
         Verb::RecoverControllers(verb) => recover::recover_controllers(&context, &verb).await,

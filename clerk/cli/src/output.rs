@@ -1,7 +1,7 @@
 //! What the command line prints, and how it ends.
 //!
 //! A reader that goes away (`clerk dump | head`) is not a failure: the program ends quietly.
-//! Nothing here is coloured; the help is, on terminals, unless NO_COLOR is set.
+//! Nothing here is coloured; the help and `top` are, on terminals, unless NO_COLOR is set.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::Duration;

@@ -2,23 +2,18 @@
 
 use std::io::Read as _;
 
-use base::clock;
 use clerk_survey::page::saved;
-use clerk_survey::watch::Watcher;
 use serde_json::Value;
-use std::time::Duration;
 
 use crate::args;
 use crate::context::Context;
 use crate::failure::Failure;
-
-/// Between the two looks of which rates are made.
-const PERIOD: Duration = Duration::from_secs(1);
+use crate::survey::seen;
 
 pub(crate) async fn page(context: &Context, page: &args::Page) -> Result<(), Failure> {
     let document = match &page.file {
         Some(file) => read(file)?,
-        None => look(context).await?,
+        None => seen(context).await?,
     };
     context.output.bytes(saved(&document).as_bytes());
     Ok(())
@@ -42,13 +37,4 @@ fn read(file: &std::path::Path) -> Result<Value, Failure> {
         serde_json::from_slice(&text).map_err(|error| bad(format!("this is no JSON: {error}")))?;
     let is_status = document.get("cluster").is_some() && document.get("groups").is_some();
     if is_status { Ok(document) } else { Err(bad("this is no status of a cluster".to_owned())) }
-}
-
-/// The document of the chosen cluster, now.
-async fn look(context: &Context) -> Result<Value, Failure> {
-    let reach = context.reach_what_runs().await?;
-    let mut watcher = Watcher::new(reach.asked(), "clerk".to_owned(), false);
-    watcher.look().await;
-    clock::sleep(PERIOD).await;
-    Ok(watcher.look().await.whole())
 }
