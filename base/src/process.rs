@@ -4,7 +4,7 @@
 //!   and exit 1.
 //! * [`run`] runs a main future on a single-threaded runtime. Any failure on the way ends in
 //!   [`fail`]: one line on stderr, the same in the log, exit 1.
-//! * [`start_log`] opens a log that is rotated.
+//! * [`start_log`] opens a log that is rotated; [`set_log_level`] changes what it takes.
 //! * [`end`] ends a process that must not continue, at once and with a status that names the cause
 //!   (correctness rule 29). A panic anywhere also ends a process: half a replica must not go on
 //!   voting.
@@ -21,7 +21,7 @@ use std::future::Future;
 use std::path::Path;
 
 pub use fatal::{Fatal, end};
-pub use log::{LogError, start_log};
+pub use log::{LevelError, LogError, LogFormat, check_log_level, log_level, set_log_level, start_log};
 pub use settings::{Refused, check_asked, load, parse};
 
 /// Ends the process with exit 1 after one line on stderr (and in the log, if there is one already).

@@ -20,7 +20,7 @@ fn ends_as_it_is_told() {
         return;
     };
     let directory = Path::new(&directory);
-    process::start_log(&directory.join("log")).unwrap();
+    process::start_log(&directory.join("log"), process::LogFormat::Text).unwrap();
     let steps = OpenOptions::new().create(true).append(true).open(directory.join("steps")).unwrap();
     let mut other = steps.try_clone().unwrap();
     std::thread::spawn(move || {

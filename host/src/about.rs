@@ -1,5 +1,6 @@
 //! What any server answers about itself, whatever it serves.
 
+use base::process;
 use clerk::api::server::{ServerReply, ServerRequest};
 
 use crate::measures::Measures;
@@ -8,5 +9,10 @@ use crate::measures::Measures;
 pub fn about(measures: &Measures, request: ServerRequest) -> ServerReply {
     match request {
         ServerRequest::Slow => ServerReply::Slow(measures.slow()),
+        ServerRequest::LogLevel(None) => ServerReply::LogLevel(process::log_level().unwrap_or_default()),
+        ServerRequest::LogLevel(Some(text)) => match process::set_log_level(&text) {
+            Ok(_) => ServerReply::LogLevel(text),
+            Err(why) => ServerReply::Refused(why.to_string()),
+        },
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use base::process::LogFormat;
 use raft::config::Config;
 
 use crate::address::{HttpAddress, check_address};
@@ -53,6 +54,9 @@ pub struct ServerArgs {
     /// none is
     #[arg(long, value_name = "MS", default_value_t = 100)]
     pub slow_request_ms: u64,
+    /// How a line of the log looks: text, or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
     /// Connections of clients at once; beyond, idle ones make room [default: what the limit of file descriptors allows,
     /// at most 4,096].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]

@@ -101,7 +101,7 @@ pub async fn open(args: &ServerArgs, group: GroupId) -> Result<Host, HostError> 
     // in no fixed order, and as long as one store is open another process may neither open the
     // directory nor delete it.
     std::mem::forget(Arc::clone(&directory));
-    start_log(&args.data_dir.join("log"))?;
+    start_log(&args.data_dir.join("log"), args.log_format)?;
     let log_options = LogOptions::for_limit(config.log_bytes_max);
     let table_options = TableOptions { open_files_max: descriptors.table_files, ..TableOptions::default() };
     let (log, table) = directory.open_stores(&log_options, &table_options)?;

@@ -1,22 +1,59 @@
 //! The server's log: `log` in its data directory, one event per line, rotated by size.
 //!
 //! When `log` has reached its limit it becomes `log.1`, that one `log.2`, and so on; the oldest is
-//! dropped. An event is written with one call, so a rotation never cuts a line. The environment
-//! variable `CLERK_LOG` sets the level (`debug`, or `raft=debug,info`; default `info`).
+//! dropped. An event is written with one call, so a rotation never cuts a line.
+//!
+//! The environment variable `CLERK_LOG` sets the level at the start (`debug`, or
+//! `raft=debug,info`; default `info`), and [`set_log_level`] while the process runs.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+mod file;
+mod level;
+
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::{EnvFilter, Registry, fmt};
 
+use self::file::Rotating;
+pub use self::level::{LevelError, check as check_log_level};
 use crate::socket::wire::LOG_DIRECTIVE;
 
 /// Bytes of one file of the log.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 /// Old files kept beside the present one.
 const OLD_FILES: u32 = 3;
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Time, level, span, module, message and fields: for people.
+    #[default]
+    Text,
+    /// A JSON object: `timestamp`, `level`, `target`, `fields` with the message, and `span`.
+    Json,
+}
+
+impl LogFormat {
+    /// As it is called on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Text, Self::Json].into_iter().find(|format| format.name() == text);
+        known.ok_or_else(|| "use text or json".to_owned())
+    }
+}
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -30,119 +67,82 @@ pub enum LogError {
         error: io::Error,
     },
     /// CLERK_LOG is not understood.
-    #[error("CLERK_LOG={value}: {why}; use error, warn, info, debug or trace")]
+    #[error("CLERK_LOG={value}: {why}")]
     Level {
         /// Its value.
         value: String,
         /// The reason.
-        why: String,
+        why: LevelError,
     },
 }
+
+/// The level of a running log, and how it is changed.
+struct Level {
+    text: String,
+    handle: Handle<EnvFilter, Registry>,
+}
+
+static LEVEL: OnceLock<Mutex<Level>> = OnceLock::new();
 
 /// Writes the log of this process to `path`. A line that cannot be written is lost, and nothing
 /// else happens: the disk is watched elsewhere.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn start_log(path: &Path) -> Result<(), LogError> {
+pub fn start_log(path: &Path, format: LogFormat) -> Result<(), LogError> {
     let value = std::env::var("CLERK_LOG")
         .ok()
         .filter(|value| !value.is_empty())
         .unwrap_or_else(|| "info".to_owned());
-    // The directive comes first, so that a CLERK_LOG that names tarpc itself takes precedence.
-    let filter = EnvFilter::try_new(format!("{LOG_DIRECTIVE},{value}"));
-    let filter =
-        filter.map_err(|error| LogError::Level { value, why: super::one_line(&error.to_string()) })?;
+    let filter = filter(&value).map_err(|why| LogError::Level { value: value.clone(), why })?;
     let file = Rotating::open(path, FILE_BYTES_MAX)
         .map_err(|error| LogError::File { path: path.to_owned(), error })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer()
         .with_ansi(false)
         // It would report on standard error what it could not write, and panic if that is on the
         // same full disk.
         .log_internal_errors(false)
-        .with_writer(Mutex::new(file))
-        .finish();
-    // Only a second call can fail, and then the first log stays.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+        .with_writer(Mutex::new(file));
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().with_span_list(false).boxed(),
+    };
+    let log = tracing_subscriber::registry().with(filter).with(lines);
+    // Only a second call can fail, and then the first log stays, with its level.
+    if tracing::subscriber::set_global_default(log).is_ok() {
+        let _ = LEVEL.set(Mutex::new(Level { text: value, handle }));
+    }
     Ok(())
 }
 
-/// A file that is set aside when it has grown to its limit.
-#[derive(Debug)]
-struct Rotating {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    bytes_max: u64,
+/// The level of the log: what was set last. None, if the process has no log.
+pub fn log_level() -> Option<String> {
+    let level = LEVEL.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(level.text.clone())
 }
 
-impl Rotating {
-    fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let bytes = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, bytes, bytes_max })
-    }
-
-    /// The path of an old file: `log.1` is the youngest.
-    fn old(&self, age: u32) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{age}"));
-        name.into()
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        for age in (1..OLD_FILES).rev() {
-            // One that does not exist yet cannot be renamed; nothing else is expected to fail.
-            let _ = std::fs::rename(self.old(age), self.old(age + 1));
-        }
-        std::fs::rename(&self.path, self.old(1))?;
-        self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        self.bytes = 0;
-        Ok(())
-    }
+/// Sets the level of the log until it is set again or the process ends; returns the one before. A
+/// process without a log does nothing.
+///
+/// # Errors
+/// [`LevelError`]; then the level stays.
+pub fn set_log_level(text: &str) -> Result<Option<String>, LevelError> {
+    let filter = filter(text)?;
+    let Some(level) = LEVEL.get() else { return Ok(None) };
+    let mut level = level.lock().unwrap_or_else(PoisonError::into_inner);
+    // It fails only when the log is gone, and that lives as long as the process.
+    let _ = level.handle.reload(filter);
+    let before = std::mem::replace(&mut level.text, text.to_owned());
+    drop(level);
+    // (After the change: who turns the log up sees that it worked.)
+    tracing::warn!(before, now = text, "the level of this log was set");
+    Ok(Some(before))
 }
 
-impl Write for Rotating {
-    /// Writes all of `line` into one file. A failed rotation is retried with the next line.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
-            let _ = self.rotate();
-        }
-        self.file.write_all(line)?;
-        self.bytes += line.len() as u64;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::Rotating;
-
-    #[test]
-    fn a_full_log_is_set_aside_and_the_oldest_dropped() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
-        let mut log = Rotating::open(&path, 10).unwrap();
-        for line in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n", "seven\n", "eight\n", "nine\n"]
-        {
-            log.write_all(line.as_bytes()).unwrap();
-        }
-        let files = ["log", "log.1", "log.2", "log.3", "log.4"].map(read);
-        assert_eq!(files, ["nine\n", "eight\n", "six\nseven\n", "four\nfive\n", ""]);
-
-        // A restart continues where the file ended.
-        let mut log = Rotating::open(&path, 10).unwrap();
-        log.write_all(b"ten\n").unwrap();
-        assert_eq!(read("log"), "nine\nten\n");
-        log.write_all(b"a line longer than the limit\n").unwrap();
-        assert_eq!(read("log"), "a line longer than the limit\n");
-    }
+/// The directive of tarpc comes first, so that a text that names tarpc itself takes precedence.
+fn filter(text: &str) -> Result<EnvFilter, LevelError> {
+    level::check(text)?;
+    EnvFilter::try_new(format!("{LOG_DIRECTIVE},{text}"))
+        .map_err(|error| LevelError::Other(super::one_line(&error.to_string())))
 }

@@ -154,6 +154,11 @@ pub(crate) enum Verb {
     /// Prints the requests that took long, the newest first, and where their time went.
     #[command(after_help = "Examples:\n  clerk slow\n  clerk slow -o json | jq '.slow[0].stages'")]
     Slow,
+    /// Prints the level of servers' logs, or sets it until they start again.
+    #[command(
+        after_help = "Examples:\n  clerk log-level\n  clerk log-level 101.2 raft=debug,info\n  clerk log-level all info"
+    )]
+    LogLevel(LogLevel),
     /// Shows the cluster live in this terminal: what is wrong, who leads, how fast it is, what moves. Not
     /// on a terminal it prints that once.
     #[command(
@@ -435,4 +440,14 @@ mod tests {
         assert!(Args::try_parse_from(["clerk", "put", "key", "-"]).is_ok());
         assert!(Args::try_parse_from(["clerk", "put", "key", "-5"]).is_ok());
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogLevel {
+    /// A server (101.2, ctrl.1), a group (101, ctrl), or all.
+    #[arg(value_name = "SERVER|GROUP|all", default_value = "all")]
+    pub(crate) whose: String,
+    /// off, error, warn, info, debug or trace; or the same for parts of the program:
+    /// raft=debug,info.
+    pub(crate) level: Option<String>,
 }

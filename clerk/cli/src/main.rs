@@ -18,6 +18,7 @@ mod escape;
 mod failure;
 mod keys;
 mod local;
+mod log_level;
 mod lost;
 mod moves;
 mod output;
@@ -110,6 +111,7 @@ async fn perform(args: Args, output: Output) -> Result<(), Failure> {
         Verb::DeclareLost(verb) => lost::declare_lost(&context, &verb).await,
         Verb::Query(query) => admin::query(&context, &query).await,
         Verb::History => admin::history(&context).await,
+        Verb::LogLevel(verb) => log_level::log_level(&context, &verb).await,
         Verb::Slow => slow::slow(&context).await,
         Verb::Status => status::status(&context).await,
         Verb::Top => top::top(&context).await,

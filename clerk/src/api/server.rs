@@ -1,5 +1,5 @@
-//! What any server is asked about itself, whatever it serves: its slow requests. It answers at once, from
-//! memory, also while its group has no leader.
+//! What any server is asked about itself, whatever it serves: its slow requests, the level of its log. It
+//! answers at once, from memory, also while its group has no leader.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +19,8 @@ const STAGES_MAX: usize = 8;
 pub enum ServerRequest {
     /// The slow requests that it remembers.
     Slow,
+    /// The level of its log, after it was set if there is a text. Not kept across a start.
+    LogLevel(Option<String>),
 }
 
 /// Its answer.
@@ -26,6 +28,10 @@ pub enum ServerRequest {
 pub enum ServerReply {
     /// To [`ServerRequest::Slow`]: the newest first.
     Slow(#[serde(deserialize_with = "base::codec::bounded::<SLOW_REQUESTS_MAX, _, _>")] Vec<SlowRequest>),
+    /// To [`ServerRequest::LogLevel`]: the level in force.
+    LogLevel(String),
+    /// It was not done, and why.
+    Refused(String),
 }
 
 /// A request that took long. Its key and its value are not remembered.

@@ -26,6 +26,7 @@ pub mod rates;
 pub mod reach;
 pub mod refused;
 pub mod sample;
+pub mod servers;
 pub mod slow;
 pub mod survey;
 pub mod watch;

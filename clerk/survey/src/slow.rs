@@ -8,21 +8,13 @@ use std::time::Duration;
 
 use clerk::api::server::{SLOW_REQUESTS_MAX, ServerReply, ServerRequest, SlowRequest};
 use clerk::api::status::ReplicaStatus;
-use clerk::api::{Address, GroupId};
 use clerk::statuses::ask_server;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::reach::Reach;
+use crate::servers::{Server, servers};
 use crate::survey::Survey;
-
-/// A server in a survey: its group, its place, its name, and what it says.
-struct Asked<'a> {
-    group: GroupId,
-    address: &'a Address,
-    name: String,
-    status: Option<&'a ReplicaStatus>,
-}
 
 /// What a server said: of which process, how many there had been, and those that it remembered.
 #[derive(Default)]
@@ -67,7 +59,7 @@ impl Slow {
         changed
     }
 
-    fn is_new(&self, server: &Asked<'_>, status: &ReplicaStatus) -> bool {
+    fn is_new(&self, server: &Server<'_>, status: &ReplicaStatus) -> bool {
         match self.0.get(&server.name) {
             Some(said) => (said.pid, said.count) != (status.pid, status.slow_requests),
             None => status.slow_requests > 0,
@@ -89,22 +81,4 @@ impl Slow {
         let all = self.newest().into_iter().map(|(name, request)| json!(request.shown(name)));
         json!({"slow": all.collect::<Vec<_>>()})
     }
-}
-
-fn servers<'a>(reach: &Reach, survey: &'a Survey) -> Vec<Asked<'a>> {
-    let controllers = survey.controllers.iter().enumerate().map(|(place, (address, status))| {
-        let status = status.as_ref().ok().map(|status| &status.replica);
-        (GroupId::CONTROLLERS, place, address, status)
-    });
-    let of_groups = survey.groups.iter().flat_map(|(group, answers)| {
-        answers.iter().enumerate().map(|(place, (address, status))| {
-            let status = status.as_ref().ok().map(|status| &status.replica);
-            (*group, place, address, status)
-        })
-    });
-    let one = |(group, place, address, status): (GroupId, usize, &'a Address, Option<&'a ReplicaStatus>)| {
-        let name = reach.name_of(group.0, address, status.map(|status| status.id), place);
-        Asked { group, address, name, status }
-    };
-    controllers.chain(of_groups).map(one).collect()
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod files;
+mod logs;
 mod moving;
 mod page;
 mod placing;
@@ -128,7 +129,7 @@ fn help_version_and_completions_are_there() {
     assert!(cluster.ok(&["--version"]).starts_with("clerk "));
     let help = cluster.ok(&["--help"]);
     const VERBS: &str = "up down add-group kill start logs get put append delete load dump join leave move weight pin unpin balance declare-lost move-rate query \
-                         history status recover-controllers bench check page top completions";
+                         history status recover-controllers bench check page slow log-level top completions";
     for verb in VERBS.split_whitespace() {
         assert!(help.contains(verb), "{verb} in {help}");
         let text = cluster.ok(&[verb, "--help"]);
