@@ -174,7 +174,7 @@ impl Drop for Running<'_> {
         verb.ended[self.ended as usize].fetch_add(1, Ordering::Relaxed);
         let took = self.trace.took();
         verb.times.note(took);
-        self.measures.slow.note(self.measures.names[self.verb], &self.trace, took, self.ended);
+        self.measures.slow.note(self.measures.names[self.verb], &self.trace, took, self.ended.name());
         self.measures.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -8,9 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::clock::{self, Instant};
 
-use super::channels::Item;
-use super::waiter::Waiter;
-
 /// A part of a request's way. Each begins where the one before it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -46,26 +43,5 @@ impl Marks {
     /// When it got there, in nanoseconds of this process; none, if it did not.
     pub fn nanos(&self, step: Step) -> Option<u64> {
         Some(self.0[step as usize].load(Ordering::Relaxed)).filter(|nanos| *nanos > 0)
-    }
-}
-
-/// Which of the items that wait for the applier have been marked as saved: all before this place.
-#[derive(Debug, Default)]
-pub(super) struct Saved(usize);
-
-impl Saved {
-    /// Marks the others, at the end of a save.
-    pub(super) fn mark<P: Waiter, Q>(&mut self, items: &[Item<P, Q>], at: Instant) {
-        for item in items.get(self.0..).unwrap_or_default() {
-            if let Item::Proposed(_, waiter) = item {
-                waiter.marks(|marks| marks.set_at(Step::Saved, at));
-            }
-        }
-        self.0 = items.len();
-    }
-
-    /// The items are handed on.
-    pub(super) fn clear(&mut self) {
-        self.0 = 0;
     }
 }

@@ -17,6 +17,7 @@ pub mod observe;
 mod overlay;
 mod reader;
 mod replica;
+mod saved;
 mod saves;
 pub mod sessions;
 mod start;
