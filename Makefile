@@ -90,8 +90,8 @@ mutants: setup ## Plants bugs in the product, one after the other, and shows whi
 big-move: build ## Moves one large shard and watches the memory of every process: make big-move MIB=1024
 	@BIG_MOVE_MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --nocapture a_shard_of_64_mib
 
-move-under-load: build ## Moves a shard while clients write to it, also while servers die, and shows how long they waited: make move-under-load MIB=1024
-	@MOVE_MIB=$(MIB) $(CARGO) test -p integration-tests --test moves_under_load -- --nocapture --test-threads 1
+move-under-load: build ## Moves a shard while clients write to it, also while servers die, and shows how long they waited: make move-under-load MIB=1024 [RATE=20]
+	@MOVE_MIB=$(MIB) $(if $(RATE),MOVE_RATE=$(RATE)) $(CARGO) test -p integration-tests --test moves_under_load -- --nocapture --test-threads 1
 
 catch-up: build ## Kills a follower for 4 s under 15 MB/s of puts, and watches how it catches up: make catch-up MIB=512
 	@CATCH_UP_MIB=$(MIB) $(CARGO) test -p integration-tests --test real_processes -- --nocapture a_follower_that_was_away

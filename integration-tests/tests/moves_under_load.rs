@@ -35,6 +35,9 @@ impl Stage {
     /// Fills a shard with `mib` MiB. Then clients do `rate` operations a second on it, and as many on others.
     fn set(mib: u64, rate: u32, groups: usize) -> Self {
         let cluster = Cluster::up(&["--groups", &groups.to_string()]);
+        if let Ok(rate) = std::env::var("MOVE_RATE") {
+            cluster.ok(&["move-rate", &rate]);
+        }
         let target = cluster.target();
         let client = Client::new(&target);
         let count = mib * MIB / VALUE as u64;
@@ -75,7 +78,8 @@ impl Stage {
 
     /// Waits until everything is settled, with the shard at this group, and nothing of it elsewhere.
     fn await_settled(&self, group: u64) {
-        self.cluster.await_health();
+        // (A shard of a GiB takes its time.)
+        self.cluster.await_health_for(Duration::from_secs(30 + asked().unwrap_or(0) / 4));
         assert_eq!(self.states(), [(group, "serving".to_owned())]);
     }
 

@@ -347,21 +347,35 @@ impl Cluster {
     ///
     /// # Panics
     /// When that does not happen in time.
-    pub fn await_status<T>(&self, what: &str, mut see: impl FnMut(&Status) -> Option<T>) -> T {
-        let until = Instant::now() + PATIENCE;
+    pub fn await_status<T>(&self, what: &str, see: impl FnMut(&Status) -> Option<T>) -> T {
+        self.await_status_for(PATIENCE, what, see)
+    }
+
+    fn await_status_for<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut see: impl FnMut(&Status) -> Option<T>,
+    ) -> T {
+        let until = Instant::now() + patience;
         loop {
             let status = self.status();
             if let Some(seen) = see(&status) {
                 return seen;
             }
-            assert!(Instant::now() < until, "{what}: not within {} s: {status:#?}", PATIENCE.as_secs());
+            assert!(Instant::now() < until, "{what}: not within {} s: {status:#?}", patience.as_secs());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
     /// Waits until all servers run and agree, and everything is settled.
     pub fn await_health(&self) -> Status {
-        self.await_status("everything healthy and settled", |status| {
+        self.await_health_for(PATIENCE)
+    }
+
+    /// The same, for as long as a move of much data may take.
+    pub fn await_health_for(&self, patience: Duration) -> Status {
+        self.await_status_for(patience, "everything healthy and settled", |status| {
             (status.settled && status.is_healthy()).then(|| status.clone())
         })
     }

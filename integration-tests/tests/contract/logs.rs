@@ -1,5 +1,7 @@
 //! `slow` and `log-level`: what servers remember of slow requests, and what they log.
 
+use real::Paced;
+
 use super::*;
 
 fn log(cluster: &Cluster, server: &str) -> String {
@@ -38,16 +40,18 @@ fn the_level_of_a_log_is_set_while_servers_run_for_one_a_group_or_all() {
     // A server that starts again has the level that it is started with.
     cluster.ok(&["log-level", "101.1", "debug"]);
     cluster.ok(&["kill", "101.1"]);
-    cluster.ok(&["start"]);
+    cluster.ok(&["start", "all"]);
     cluster.await_health();
     assert_eq!(levels(&cluster.json(&["log-level", "101"])), [("101.1".to_owned(), "info".to_owned())]);
 }
 
 #[test]
-fn a_put_that_waits_for_its_group_is_remembered_with_where_its_time_went() {
+fn a_write_that_waits_for_its_group_is_remembered_with_where_its_time_went() {
     let _machine = together();
     let cluster = Cluster::up(&["--groups", "1", "--shards", "12"]);
-    cluster.ok(&["put", "k", "before"]);
+    // It knows the leader when the others stop.
+    let load = Paced::start(&cluster.target(), 50, vec!["k".to_owned()]);
+    std::thread::sleep(Duration::from_millis(500));
     let leader = cluster.leader(101);
     let others: Vec<u32> = cluster
         .pids()
@@ -61,16 +65,14 @@ fn a_put_that_waits_for_its_group_is_remembered_with_where_its_time_went() {
         }
     };
     signal(Signal::STOP);
-    std::thread::scope(|scope| {
-        let put = scope.spawn(|| cluster.ok(&["put", "k", "slow"]));
-        std::thread::sleep(Duration::from_millis(300));
-        signal(Signal::CONT);
-        put.join().unwrap();
-    });
+    std::thread::sleep(Duration::from_millis(300));
+    signal(Signal::CONT);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(load.finish() > 10);
     let document = cluster.json(&["slow"]);
     assert_eq!(document["silent"], json!([]));
     let all = document["slow"].as_array().unwrap();
-    let put = all.iter().find(|it| it["verb"] == "put").unwrap_or_else(|| panic!("{document}"));
+    let put = all.iter().find(|it| it["verb"] == "append").unwrap_or_else(|| panic!("{document}"));
     assert!(put["server"].as_str().unwrap().starts_with("101."), "{put}");
     assert!(put["shard"].is_u64() && put["seconds"].as_f64().unwrap() >= 0.1, "{put}");
     let stages = put["stages"].as_object().unwrap();
