@@ -17,11 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::clock;
+use clerk::api::ConfigNum;
 use clerk::api::status::{CtrlStatus, KvStatus, ReplicaStatus};
 use futures::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use raft::rsm::Measured;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -62,6 +64,21 @@ impl Shown {
     }
 }
 
+/// What a replica of a group measures of the shards that move, beyond its status.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moves {
+    /// The newest configuration that it knows of; it may not have adopted it yet.
+    pub newest: ConfigNum,
+    /// Rows that it sent to other groups as a leader, and that those took.
+    pub rows_out: u64,
+    /// Rows that it took from other groups as a leader.
+    pub rows_in: u64,
+    /// For how long the push of a shard that waits longest has got nowhere.
+    pub stalled: Duration,
+    /// Changed rows that it remembers, of shards that leave.
+    pub dirty_rows: u64,
+}
+
 /// A server that can be shown.
 pub trait Observed: Send + Sync + 'static {
     /// What it knows of itself now.
@@ -69,6 +86,14 @@ pub trait Observed: Send + Sync + 'static {
 
     /// What it measured of its requests.
     fn measures(&self) -> &Measures;
+
+    /// What its replica measured of its work.
+    fn replica_measured(&self) -> Measured;
+
+    /// What it measured of the shards that move. None: it has no shards.
+    fn moves(&self) -> Option<Moves> {
+        None
+    }
 
     /// How long ago the loop of its replica turned last.
     fn since_last_tick(&self) -> Duration;

@@ -59,7 +59,7 @@ pub use disk::{Disk, watch_disk};
 pub use error::HostError;
 pub use http::{
     Closing, HTTP_CONNECTION_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_SILENCE_MAX, HTTP_TURN_MAX,
-    Observed, Shown, own_slow, show,
+    Moves, Observed, Shown, own_slow, show,
 };
 pub use key::KeyKeeper;
 pub use measures::{Ended, Measures, Running, VerbCounted};

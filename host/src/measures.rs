@@ -149,7 +149,7 @@ impl Measures {
         let one = |VerbCounted { name, ended, times }: VerbCounted| {
             let ended = Ended::ALL.into_iter().zip(ended).filter(|(_, count)| *count > 0);
             let ended = ended.map(|(ended, count)| (ended.name().to_owned(), count)).collect();
-            let Counted { at_most, count, micros } = times;
+            let Counted { at_most, count, sum: micros } = times;
             (name.to_owned(), Requests { ended, count, micros, at_most: at_most.to_vec() })
         };
         some.map(one).collect()

@@ -19,7 +19,7 @@ use clerk::api::{Address, ConfigNum, Digest};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host::{Facts, Measures, Observed, Shown, Trace};
-use raft::rsm::{ExecuteError, Replica};
+use raft::rsm::{ExecuteError, Measured, Replica};
 use raft::storage::Read;
 use raft::types::NodeId;
 use tokio::sync::watch;
@@ -276,6 +276,10 @@ impl Observed for Service {
 
     fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    fn replica_measured(&self) -> Measured {
+        self.replica.measured()
     }
 
     fn since_last_tick(&self) -> Duration {

@@ -18,6 +18,7 @@ mod shown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use base::socket::Room;
@@ -82,6 +83,8 @@ pub struct Service {
     progress: Progress,
     gates: Arc<Gates>,
     offers: Offers,
+    /// Rows of other groups that were taken.
+    rows_taken: AtomicU64,
     measures: Measures,
     loads: Loads,
     tasks: std::sync::Mutex<JoinSet<()>>,
@@ -140,6 +143,7 @@ impl Service {
             progress,
             gates,
             offers: Offers::default(),
+            rows_taken: AtomicU64::new(0),
             measures,
             loads,
             tasks,

@@ -4,20 +4,29 @@
 //! Each sample carries the group and the replica. Shards are summed by state; each shard on its own
 //! is shown only when it is asked for.
 
-use std::collections::BTreeMap;
+mod page;
 
-use base::times::{BOUNDS_MICROS, Counted};
+use std::time::Duration;
+
 use clerk::api::status::{CtrlStatus, KvStatus, ReplicaStatus, Role, ShardPhase};
-use prometheus::core::Collector;
-use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, TextEncoder};
+use raft::rsm::Measured;
 
-use super::Shown;
+use self::page::Page;
+use super::{Moves, Shown};
 use crate::measures::{Ended, Measures, VerbCounted};
 
+/// What a server measured.
+pub(super) struct Measurements<'a> {
+    /// Of its requests.
+    pub(super) requests: &'a Measures,
+    /// Of its replica.
+    pub(super) replica: Measured,
+    /// Of the shards that move, if it has shards.
+    pub(super) moves: Option<Moves>,
+}
+
 /// The whole page; `shards`: each shard on its own, too.
-pub(super) fn text(shown: &Shown, measures: &Measures, shards: bool) -> String {
+pub(super) fn text(shown: &Shown, measured: &Measurements<'_>, shards: bool) -> String {
     let mut page = Page::new(shown);
     page.gauge(
         "build_info",
@@ -25,104 +34,29 @@ pub(super) fn text(shown: &Shown, measures: &Measures, shards: bool) -> String {
         &[("version", env!("CARGO_PKG_VERSION"))],
         1,
     );
-    requests(&mut page, measures);
+    requests(&mut page, measured.requests);
     replica(&mut page, shown.replica());
+    log(&mut page, shown.replica(), &measured.replica);
+    snapshots(&mut page, &measured.replica);
     peers(&mut page, shown.replica());
     connections(&mut page, shown.replica());
     match shown {
         Shown::Controller(status) => controller(&mut page, status),
-        Shown::Group(status) => group(&mut page, status, shards),
+        Shown::Group(status) => {
+            group(&mut page, status);
+            moves(&mut page, status, measured.moves.unwrap_or_default());
+            if shards {
+                each_shard(&mut page, status);
+            }
+        }
     }
     page.encode()
 }
 
-/// Families in the making, in the order of their names.
-struct Page {
-    prefix: &'static str,
-    constant: Vec<LabelPair>,
-    families: BTreeMap<String, MetricFamily>,
-}
-
-impl Page {
-    fn new(shown: &Shown) -> Self {
-        let (prefix, group) = match shown {
-            Shown::Controller(_) => ("shardctrler", "ctrl".to_owned()),
-            Shown::Group(status) => ("shardkv", status.group.to_string()),
-        };
-        let replica = shown.replica().id.to_string();
-        let constant = vec![label("group", &group), label("replica", &replica)];
-        Self { prefix, constant, families: BTreeMap::new() }
-    }
-
-    fn add(&mut self, name: &str, help: &str, kind: MetricType, labels: &[(&str, &str)], metric: Metric) {
-        let name = format!("{}_{name}", self.prefix);
-        let mut metric = metric;
-        let labels = labels.iter().map(|(name, value)| label(name, value));
-        metric.set_label(self.constant.iter().cloned().chain(labels).collect());
-        let family = self.families.entry(name).or_insert_with_key(|name| {
-            let mut family = MetricFamily::default();
-            family.set_name(name.clone());
-            family.set_help(help.to_owned());
-            family.set_field_type(kind);
-            family
-        });
-        family.mut_metric().push(metric);
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "all numbers are floating point to Prometheus")]
-    fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value as f64);
-        let mut metric = Metric::default();
-        metric.set_gauge(gauge);
-        self.add(name, help, MetricType::GAUGE, labels, metric);
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "all numbers are floating point to Prometheus")]
-    fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
-        let mut counter = Counter::default();
-        counter.set_value(value as f64);
-        let mut metric = Metric::default();
-        metric.set_counter(counter);
-        self.add(name, help, MetricType::COUNTER, labels, metric);
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "all numbers are floating point to Prometheus")]
-    fn times(&mut self, name: &str, help: &str, labels: &[(&str, &str)], counted: &Counted) {
-        let bucket = |(bound, count): (u64, u64)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound as f64 / 1e6);
-            bucket.set_cumulative_count(count);
-            bucket
-        };
-        let mut histogram = Histogram::default();
-        histogram.set_sample_count(counted.count);
-        histogram.set_sample_sum(counted.micros as f64 / 1e6);
-        histogram.set_bucket(BOUNDS_MICROS.into_iter().zip(counted.at_most).map(bucket).collect());
-        let mut metric = Metric::default();
-        metric.set_histogram(histogram);
-        self.add(name, help, MetricType::HISTOGRAM, labels, metric);
-    }
-
-    fn encode(self) -> String {
-        let mut families: Vec<MetricFamily> = self.families.into_values().collect();
-        families.extend(ProcessCollector::for_self().collect());
-        let mut page = Vec::new();
-        // Only an empty family or a failing writer is an error; there is neither.
-        let encoded = TextEncoder::new().encode(&families, &mut page);
-        encoded.map_or_else(|error| format!("# {error}\n"), |()| String::from_utf8_lossy(&page).into_owned())
-    }
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut label = LabelPair::default();
-    label.set_name(name.to_owned());
-    label.set_value(value.to_owned());
-    label
-}
-
 fn requests(page: &mut Page, measures: &Measures) {
     page.gauge("requests_in_flight", "Requests that are being answered.", &[], measures.in_progress());
+    let help = "Requests that took longer than the server's limit, `--slow-request-ms`.";
+    page.counter("slow_requests_total", help, &[], measures.slow_count());
     for VerbCounted { name, ended, times } in measures.read() {
         for (outcome, count) in Ended::ALL.into_iter().zip(ended) {
             let labels = [("verb", name), ("outcome", outcome.name())];
@@ -151,9 +85,37 @@ fn replica(page: &mut Page, replica: &ReplicaStatus) {
     page.gauge("raft_table_bad", help, &[], u64::from(replica.table_bad));
     let help = "1: this server lost a part of its log, and gets it back.";
     page.gauge("raft_repairing", help, &[], u64::from(replica.owes.is_some()));
+    let help = "Bytes that clients may write per second, for a member that lags. 0: as many as they like.";
+    page.gauge("raft_pace_bytes", help, &[], replica.pace.unwrap_or(0));
+    disk(page, replica);
+}
+
+fn log(page: &mut Page, replica: &ReplicaStatus, measured: &Measured) {
     page.counter("wal_syncs_total", "Synced writes of the log.", &[], replica.wal_syncs);
     let help = "Synced writes that took longer than the shortest election timeout.";
     page.counter("wal_slow_syncs_total", help, &[], replica.slow_syncs);
+    let help = "From the order to write a part of the log until it is synced.";
+    page.times("wal_sync_duration_seconds", help, &[], &measured.saves);
+    let help = "Entries that one synced write saved, of those writes that saved any.";
+    page.amounts("raft_round_entries", help, &measured.round_entries);
+    let help = "Bytes of the log's files, with those that are kept to be used again.";
+    page.gauge("wal_bytes", help, &[], measured.log_file_bytes);
+}
+
+fn snapshots(page: &mut Page, measured: &Measured) {
+    let help = "Leaders that this replica learned of, each of a new term.";
+    page.counter("raft_leader_changes_total", help, &[], measured.leader_changes);
+    let help = "Snapshots of which the last piece was sent.";
+    page.counter("snapshots_sent_total", help, &[], measured.snapshots_sent);
+    let help = "Snapshots that replaced the table.";
+    page.counter("snapshots_installed_total", help, &[], measured.snapshots_installed);
+    let help = "Losses that the leader made good: a part of the log, or the table.";
+    for (what, count) in [("log", measured.log_repairs), ("table", measured.table_repairs)] {
+        page.counter("raft_repairs_total", help, &[("what", what)], count);
+    }
+}
+
+fn disk(page: &mut Page, replica: &ReplicaStatus) {
     page.gauge("disk_free_bytes", "Free bytes of the disk with the data.", &[], replica.disk.free_bytes);
     let help = "With fewer free bytes only what frees space is accepted.";
     page.gauge("disk_reserve_bytes", help, &[], replica.disk.reserve_bytes);
@@ -205,7 +167,7 @@ fn controller(page: &mut Page, status: &CtrlStatus) {
     page.gauge("recovering", help, &[], u64::from(status.recovering));
 }
 
-fn group(page: &mut Page, status: &KvStatus, shards: bool) {
+fn group(page: &mut Page, status: &KvStatus) {
     page.gauge("config_number", CONFIG_HELP, &[], status.config.0);
     let help = "1: every shard is where that configuration wants it.";
     page.gauge("settled", help, &[], u64::from(status.settled));
@@ -233,12 +195,35 @@ fn group(page: &mut Page, status: &KvStatus, shards: bool) {
     page.counter("sessions_refused_total", help, &[], status.sessions.refused);
     let help = "Shards that arrived with an end that did not match. Each is a bug.";
     page.counter("move_wipes_total", help, &[], status.wipes);
-    if shards {
-        for it in &status.shards {
-            let shard = it.shard.to_string();
-            let labels = [("shard", shard.as_str())];
-            page.gauge("shard_keys", "Keys of a shard.", &labels, it.rows);
-            page.gauge("shard_bytes", "Bytes of a shard's keys and values.", &labels, it.bytes);
-        }
+}
+
+fn moves(page: &mut Page, status: &KvStatus, moves: Moves) {
+    let help = "The newest configuration that this replica knows of.";
+    page.gauge("config_newest_number", help, &[], moves.newest.0);
+    let help = "Rows that this leader sent to other groups or took from them.";
+    for (direction, rows) in [("out", moves.rows_out), ("in", moves.rows_in)] {
+        page.counter("move_rows_total", help, &[("direction", direction)], rows);
+    }
+    let help = "For how long the move that waits longest has got nowhere. Of leaders only.";
+    page.seconds("move_stalled_seconds", help, moves.stalled);
+    page.counter("moves_total", "Shards that this leader gave away.", &[], status.moved.shards);
+    let help = "How long nobody served the shard that this leader gave away last.";
+    page.seconds("move_last_pause_seconds", help, Duration::from_micros(status.moved.last_pause_micros));
+    let help = "Changed rows that are remembered, of shards that leave.";
+    page.gauge("dirty_rows", help, &[], moves.dirty_rows);
+}
+
+fn each_shard(page: &mut Page, status: &KvStatus) {
+    for it in &status.shards {
+        let shard = it.shard.to_string();
+        let labels = [("shard", shard.as_str())];
+        page.gauge("shard_keys", "Keys of a shard.", &labels, it.rows);
+        page.gauge("shard_bytes", "Bytes of a shard's keys and values.", &labels, it.bytes);
+        let help = "Reads of a shard in a second. Of leaders only.";
+        page.gauge("shard_reads_per_second", help, &labels, it.load.reads);
+        let help = "Writes to a shard in a second. Of leaders only.";
+        page.gauge("shard_writes_per_second", help, &labels, it.load.writes);
+        let help = "Bytes of a shard that are read and written in a second. Of leaders only.";
+        page.gauge("shard_load_bytes_per_second", help, &labels, it.load.bytes);
     }
 }

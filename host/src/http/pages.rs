@@ -63,7 +63,10 @@ fn asks(uri: &Uri, name: &str) -> bool {
 
 async fn show_metrics(State(pages): State<Arc<Pages>>, uri: Uri) -> Response {
     let Some(shown) = pages.shown().await else { return no_answer() };
-    let text = metrics::text(&shown, pages.server.measures(), asks(&uri, "shards"));
+    let server = &pages.server;
+    let (requests, replica, moves) = (server.measures(), server.replica_measured(), server.moves());
+    let measured = metrics::Measurements { requests, replica, moves };
+    let text = metrics::text(&shown, &measured, asks(&uri, "shards"));
     answer(StatusCode::OK, METRICS, text)
 }
 

@@ -1,31 +1,48 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clerk::api::status::{CtrlStatus, Follower, ReplicaStatus, Role};
-use clerk::api::{ConfigNum, Digest};
+use base::times::{Amounts, Times};
+use clerk::api::status::{
+    CtrlStatus, Follower, History, KvStatus, Moved, Places, ReplicaStatus, Role, Sessions, ShardLoad,
+    ShardPhase, ShardStatus,
+};
+use clerk::api::{ConfigNum, Digest, GroupId, ShardId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use raft::rsm::Measured;
 
 use super::{
-    HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_TURN_MAX, Observed, Shown, is_named_directly, ready, show,
+    HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_TURN_MAX, Moves, Observed, Shown, is_named_directly,
+    ready, show,
 };
 use crate::measures::{Ended, Measures};
 
 struct Server {
-    status: CtrlStatus,
+    shown: Shown,
     measures: Measures,
+    replica: Measured,
+    moves: Option<Moves>,
     silent: Duration,
 }
 
 impl Observed for Server {
     fn shown(&self) -> BoxFuture<'_, Shown> {
-        async { Shown::Controller(Box::new(self.status.clone())) }.boxed()
+        async { self.shown.clone() }.boxed()
     }
 
     fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    fn replica_measured(&self) -> Measured {
+        self.replica.clone()
+    }
+
+    fn moves(&self) -> Option<Moves> {
+        self.moves
     }
 
     fn since_last_tick(&self) -> Duration {
@@ -61,10 +78,16 @@ fn shown(status: CtrlStatus) -> SocketAddr {
 
 /// The same of one whose loop turned last so long ago.
 fn silent(status: CtrlStatus, silent: Duration) -> SocketAddr {
+    let measures = Measures::new(&["query", "change"]);
+    measures.begin(0).end(Ended::Ok);
+    let shown = Shown::Controller(Box::new(status));
+    serve(Server { shown, measures, replica: Measured::default(), moves: None, silent })
+}
+
+/// Shows a server, and returns where.
+fn serve(server: Server) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server { status, measures: Measures::new(&["query", "change"]), silent };
-    server.measures.begin(0).end(Ended::Ok);
     show(listener, Arc::new(server), axum::Router::new).unwrap();
     address
 }
@@ -100,6 +123,128 @@ fn metrics_say_what_the_status_says() {
     ] {
         assert!(page.contains(line), "{line} is missing in {page}");
     }
+}
+
+/// A leader of a group that serves shard 7 and gives others away.
+fn group() -> Server {
+    let mut replica = healthy().replica;
+    replica.pace = Some(9_000_000);
+    replica.refused.insert("other_cluster".to_owned(), 4);
+    replica.connections.open.insert("clients".to_owned(), Places { open: 5, max: 6 });
+    let load = ShardLoad { reads: 31, writes: 32, bytes: 33 };
+    let shard = ShardStatus {
+        shard: ShardId(7),
+        phase: ShardPhase::Serving,
+        num: None,
+        peer: None,
+        rows: 21,
+        bytes: 22,
+        progress: None,
+        load,
+        copy: None,
+    };
+    let status = KvStatus {
+        replica,
+        group: GroupId(101),
+        incarnation: None,
+        config: ConfigNum(3),
+        digest: None,
+        key: None,
+        history: History::Same,
+        lost: None,
+        settled: false,
+        shards: vec![shard],
+        members: BTreeMap::new(),
+        wipes: 0,
+        sessions: Sessions::default(),
+        moved: Moved { shards: 11, last_pause_micros: 2_500, longest_pause_micros: 9_000 },
+    };
+    let (saves, round_entries) = (Times::default(), Amounts::default());
+    saves.note(Duration::from_micros(1_500));
+    round_entries.note(3);
+    let replica = Measured {
+        saves: saves.read(),
+        round_entries: round_entries.read(),
+        log_file_bytes: 41,
+        leader_changes: 42,
+        snapshots_sent: 43,
+        snapshots_installed: 44,
+        log_repairs: 45,
+        table_repairs: 46,
+    };
+    let stalled = Duration::from_millis(1_500);
+    let moves = Moves { newest: ConfigNum(5), rows_out: 51, rows_in: 52, stalled, dirty_rows: 53 };
+    let measures = Measures::new(&["get"]).with_slow(Duration::from_nanos(1), &[]);
+    measures.begin(0).end(Ended::Ok);
+    let shown = Shown::Group(Box::new(status));
+    Server { shown, measures, replica, moves: Some(moves), silent: Duration::ZERO }
+}
+
+#[test]
+fn metrics_say_what_a_group_measured() {
+    let address = serve(group());
+    let page = get(address, "/metrics?shards=1");
+    for (sample, value) in [
+        ("slow_requests_total", "1"),
+        ("wal_sync_duration_seconds_bucket,le=0.001", "0"),
+        ("wal_sync_duration_seconds_bucket,le=0.002", "1"),
+        ("wal_sync_duration_seconds_sum", "0.0015"),
+        ("raft_round_entries_bucket,le=2", "0"),
+        ("raft_round_entries_bucket,le=4", "1"),
+        ("raft_round_entries_sum", "3"),
+        ("wal_bytes", "41"),
+        ("raft_leader_changes_total", "42"),
+        ("snapshots_sent_total", "43"),
+        ("snapshots_installed_total", "44"),
+        ("raft_repairs_total,what=log", "45"),
+        ("raft_repairs_total,what=table", "46"),
+        ("raft_pace_bytes", "9000000"),
+        ("config_number", "3"),
+        ("config_newest_number", "5"),
+        ("move_rows_total,direction=out", "51"),
+        ("move_rows_total,direction=in", "52"),
+        ("move_stalled_seconds", "1.5"),
+        ("moves_total", "11"),
+        ("move_last_pause_seconds", "0.0025"),
+        ("dirty_rows", "53"),
+        ("shard_reads_per_second,shard=7", "31"),
+        ("shard_writes_per_second,shard=7", "32"),
+        ("shard_load_bytes_per_second,shard=7", "33"),
+    ] {
+        let (name, label) = sample.split_once(',').unwrap_or((sample, ""));
+        let label = label.split_once('=').map(|(label, of)| format!(",{label}=\"{of}\""));
+        let label = label.unwrap_or_default();
+        let line = format!("shardkv_{name}{{group=\"101\",replica=\"1\"{label}}} {value}\n");
+        assert!(page.contains(&line), "{line} is missing in {page}");
+    }
+    assert!(!get(address, "/metrics").contains("shard=\"7\""), "only when it is asked for");
+}
+
+/// The names of a page's metrics, without what they begin with.
+fn names(page: &str) -> BTreeSet<String> {
+    let names = page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next());
+    let own = names.filter_map(|name| {
+        name.strip_prefix("shardkv_").or_else(|| name.strip_prefix("shardctrler_")).map(str::to_owned)
+    });
+    own.collect()
+}
+
+#[test]
+fn the_documents_name_every_metric_and_no_other() {
+    let mut all = names(&get(serve(group()), "/metrics?shards=1"));
+    all.extend(names(&get(shown(healthy()), "/metrics")));
+    let text = include_str!("../../../docs/operations.md");
+    let (_, table) = text.split_once("\n| metric |").unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let documented: BTreeSet<String> = cells
+        .flat_map(|cell| cell.split("`, `"))
+        .map(|name| name.trim_end_matches('`').split('{').next().unwrap().to_owned())
+        .filter(|name| name != "process_*")
+        .collect();
+    let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>();
+    assert_eq!(only(&all, &documented), [""; 0], "add it to the table in docs/operations.md");
+    assert_eq!(only(&documented, &all), [""; 0], "no server shows it");
 }
 
 #[test]

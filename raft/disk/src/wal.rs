@@ -288,6 +288,7 @@ impl Wal {
         }
         self.begin(&lies, newest).map_err(|error| unavailable(&self.path, &error))?;
         self.shelf.set_first(restored.marker.index.next());
+        self.shelf.set_file_bytes(self.manifest.bytes());
         self.fill_shelf();
         self.lagging_bytes = self.shelf.share(self.options.lagging_bytes_max, free_bytes(&self.path));
         self.loaded = true;
@@ -475,6 +476,7 @@ impl Wal {
         let file =
             making.thread.join().map_err(|_| io::Error::other("the thread that makes files panicked"))??;
         self.manifest.files.insert(file.number, file.bytes);
+        self.shelf.set_file_bytes(self.manifest.bytes());
         self.blank.push(file);
         Ok(())
     }

@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicU64;
 use base::clock::Instant;
 use bytes::Bytes;
 
+use super::measured::Measures;
 use crate::core::message::Chunk;
 use crate::core::ready::{Apply, ReadId, RunOrder, StreamOrder};
 use crate::storage::Run;
@@ -76,6 +77,7 @@ pub(super) struct Counters {
     pub(super) alarms: AtomicU64,
     /// When the driver's last tick was, in nanoseconds of this process.
     pub(super) ticked: AtomicU64,
+    pub(super) measures: Measures,
 }
 
 /// The work of compaction that nobody waits for.

@@ -24,6 +24,7 @@ use super::channels::{Chore, Counters, Event, Item, ReadOrder, Request};
 use super::compaction::Compaction;
 use super::held::Held;
 use super::marks::Step;
+use super::measured::add_one;
 use super::saved::Saved;
 use super::saves::Saves;
 use super::status::{Leadership, Status};
@@ -157,6 +158,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             Event::Installed(snapshot) => {
                 let installed = self.raft.installed(snapshot);
                 installed.unwrap_or_else(|refused| end(Fatal::Safety, &refused));
+                add_one(&self.counters.measures.snapshots_installed);
             }
             Event::NotInstalled(snapshot) => self.raft.not_installed(snapshot),
             Event::Chunk(to, chunk) => self.raft.chunk_read(to, chunk),
@@ -281,6 +283,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             let end = clock::now();
             let took = end.since(start);
             self.saves.note(took);
+            self.counters.measures.saved(took, save.entries.len());
             self.marked.mark(&self.handing, end);
             if took > self.config.tick * self.config.election_ticks_min {
                 self.counters.slow_saves.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +293,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
             self.raft.saved();
         }
         for envelope in ready.send {
+            self.counters.measures.sends(&envelope.message);
             self.transport.send(envelope.to, envelope.message);
         }
         // Waiters alone give the applier nothing to do: they go with the next item.
@@ -325,6 +329,7 @@ impl<P: Waiter, Q: Waiter> Driver<P, Q> {
                 ..Status::of(raft, &self.config, status.applied)
             };
             let changed = *status != next;
+            self.counters.measures.changes(status, &next);
             *status = next;
             changed
         });

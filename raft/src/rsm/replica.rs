@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::channels::{Counters, Request};
 use super::machine::{StateMachine, encode_command};
 use super::marks::Marks;
+use super::measured::Measured;
 use super::reader::Reader;
 use super::status::{Leadership, Status};
 use super::task::Task;
 use super::waiter::{CommandWaiter, QueryWaiter};
-use crate::storage::Table;
+use crate::storage::{Kept, Table};
 use crate::types::{EntryId, ExecuteError};
 
 /// Handle of a running replica. Clones share it; the replica stops when the last one is gone.
@@ -36,6 +37,7 @@ pub(super) struct Shared<S: StateMachine> {
     pub(super) table: Arc<dyn Table>,
     pub(super) table_bad: Arc<AtomicBool>,
     pub(super) counters: Arc<Counters>,
+    pub(super) kept: Arc<dyn Kept>,
     pub(super) reader: Reader,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<Vec<Task>>,
@@ -201,6 +203,11 @@ impl<S: StateMachine> Replica<S> {
     pub fn since_last_tick(&self) -> Duration {
         let ticked = self.shared.counters.ticked.load(Ordering::Relaxed);
         Duration::from_nanos(clock::now().as_nanos().saturating_sub(ticked))
+    }
+
+    /// What it measured of its work since it started.
+    pub fn measured(&self) -> Measured {
+        self.shared.counters.measures.read(self.shared.kept.file_bytes())
     }
 
     /// Reads the applied rows on another thread than the one that drives Raft and answers sockets:

@@ -78,6 +78,11 @@ pub trait Kept: Send + Sync {
         u64::MAX
     }
 
+    /// Bytes of all files of the log, if it has any.
+    fn file_bytes(&self) -> u64 {
+        0
+    }
+
     /// From this position on all entries are there.
     fn first(&self) -> Index;
 

@@ -11,6 +11,7 @@ use clerk_survey::page::FILES;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host::{Measures, Observed, Shown};
+use raft::rsm::Measured;
 use serde_json::Value;
 
 use super::{AdminToken, BODY_BYTES_MAX, STREAMS_MAX, Settings, openapi, routes};
@@ -29,6 +30,10 @@ impl Observed for Server {
 
     fn measures(&self) -> &Measures {
         &self.0
+    }
+
+    fn replica_measured(&self) -> Measured {
+        Measured::default()
     }
 
     fn since_last_tick(&self) -> Duration {

@@ -11,6 +11,7 @@
 
 mod configs;
 mod gate;
+mod holds;
 mod mover;
 mod pace;
 mod progress;

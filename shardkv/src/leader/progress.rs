@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base::clock;
-use clerk::api::push::Copied;
+use clerk::api::push::{Copied, Cursor};
 use clerk::api::status::{CopyStatus, CopyStep, Moved};
 use clerk::api::{ConfigNum, ShardId};
 
@@ -17,6 +17,7 @@ pub(crate) struct Progress(Arc<Mutex<Seen>>);
 struct Seen {
     pushes: BTreeMap<ShardId, Push>,
     moved: Moved,
+    rows_sent: u64,
 }
 
 #[derive(Debug)]
@@ -25,11 +26,15 @@ struct Push {
     copy: CopyStatus,
     /// When the present copy began, and what was there.
     began: (clock::Instant, u64),
+    /// How far the receiver is, and since when.
+    at: Option<Cursor>,
+    since: clock::Instant,
 }
 
 impl Push {
     fn of(num: ConfigNum) -> Self {
-        Self { num, copy: CopyStatus::default(), began: (clock::now(), 0) }
+        let now = clock::now();
+        Self { num, copy: CopyStatus::default(), began: (now, 0), at: None, since: now }
     }
 }
 
@@ -65,7 +70,26 @@ impl Progress {
             let bytes_per_second = if seconds > 0.0 { (sent as f64 / seconds) as u64 } else { 0 };
             let Copied { rows, bytes, wipes, .. } = *copied;
             push.copy = CopyStatus { rows, bytes, wipes, changed, bytes_per_second, ..push.copy };
+            if push.at.as_ref() != Some(&copied.cursor) {
+                (push.at, push.since) = (Some(copied.cursor.clone()), clock::now());
+            }
         });
+    }
+
+    /// A receiver took so many rows, values or others.
+    pub(crate) fn sent(&self, rows: usize) {
+        self.lock().rows_sent += rows as u64;
+    }
+
+    /// All rows that receivers took.
+    pub(crate) fn rows_sent(&self) -> u64 {
+        self.lock().rows_sent
+    }
+
+    /// For how long the push that waits longest has got nowhere.
+    pub(crate) fn stalled(&self) -> Duration {
+        let seen = self.lock();
+        seen.pushes.values().map(|push| push.since.elapsed()).max().unwrap_or_default()
     }
 
     /// A hold did not end with a Seal.

@@ -42,6 +42,7 @@ use tokio::sync::watch;
 
 use crate::leader::configs::Knowledge;
 use crate::leader::gate::{Gate, Gates};
+use crate::leader::holds::{HOLD_MIN, Holds};
 use crate::leader::pace::Pace;
 use crate::leader::progress::Progress;
 use crate::leader::receiver::{CALL, Receiver};
@@ -107,38 +108,6 @@ struct Course {
     copied: Option<Copied>,
     back_off: Duration,
     holds: Holds,
-}
-
-/// When the shard may be held, and for how long.
-struct Holds {
-    /// The next one lasts so long at most.
-    limit: Duration,
-    /// After this pause.
-    pause: Duration,
-    next: Option<clock::Instant>,
-    /// The shard was held at this time, and sealed then.
-    since: Option<clock::Instant>,
-}
-
-const HOLD_MIN: Duration = Duration::from_millis(50);
-const HOLD_MAX: Duration = Duration::from_millis(250);
-const HOLD_PAUSE_MIN: Duration = Duration::from_millis(200);
-const HOLD_PAUSE_MAX: Duration = Duration::from_secs(5);
-
-impl Holds {
-    fn new() -> Self {
-        Self { limit: HOLD_MIN, pause: HOLD_PAUSE_MIN, next: None, since: None }
-    }
-
-    fn is_due(&self) -> bool {
-        self.next.is_none_or(|next| clock::now() >= next)
-    }
-
-    fn failed(&mut self) {
-        self.next = Some(clock::now().after(self.pause));
-        self.pause = (self.pause * 2).min(HOLD_PAUSE_MAX);
-        self.limit = (self.limit * 2).min(HOLD_MAX);
-    }
 }
 
 impl Push {
@@ -264,14 +233,24 @@ impl Push {
 
     async fn install(&self, address: &Address, after: Cursor, to: Cursor, rows: Vec<Change>) -> Answer {
         let (shard, config, from) = (self.what.shard, self.config, self.me.group);
-        let time = self.receiver.time(rows.iter().map(copy::weight).sum());
-        self.ask(address, PushRequest::Install { shard, config, from, after, to, rows }, time).await
+        let (time, count) = (self.receiver.time(rows.iter().map(copy::weight).sum()), rows.len());
+        let install = PushRequest::Install { shard, config, from, after, to: to.clone(), rows };
+        let answer = self.ask(address, install, time).await;
+        if matches!(&answer, Answer::At(reached, _) if reached.cursor == to) {
+            self.progress.sent(count);
+        }
+        answer
     }
 
     async fn activate(&self, address: &Address, after: Cursor, rows: Vec<Change>, end: End) -> Answer {
         let (shard, config, from) = (self.what.shard, self.config, self.me.group);
-        let time = self.receiver.time(rows.iter().map(copy::weight).sum());
-        self.ask(address, PushRequest::Activate { shard, config, from, after, rows, end }, time).await
+        let (time, count) = (self.receiver.time(rows.iter().map(copy::weight).sum()), rows.len());
+        let activate = PushRequest::Activate { shard, config, from, after, rows, end };
+        let answer = self.ask(address, activate, time).await;
+        if matches!(answer, Answer::Done) {
+            self.progress.sent(count);
+        }
+        answer
     }
 
     /// Sends what is next, until all is sent. Returns the first unexpected answer, as soon as

@@ -239,6 +239,11 @@ impl Changes {
         Some(Missing { keys, more: range.next().is_some() })
     }
 
+    /// Rows that are remembered, of all shards.
+    pub fn rows(&self) -> usize {
+        self.lock().of.values().map(|of| of.by_key.len()).sum()
+    }
+
     /// Bytes that all shards take.
     pub fn bytes(&self) -> usize {
         self.lock().bytes

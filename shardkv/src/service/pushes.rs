@@ -1,6 +1,7 @@
 //! Requests of groups that push shards.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use clerk::api::config::Params;
 use clerk::api::kv::{BATCH_BYTES_MAX, KvRefusal};
@@ -42,8 +43,14 @@ impl Service {
                 if status.uncommitted_bytes >= status.uncommitted_bytes_max / 2 {
                     return Err(KvRefusal::Busy);
                 }
+                let (count, wanted) = (rows.len(), to.clone());
                 let command = Command::Install { shard, config, after, to, rows };
-                self.run(self.replica.execute_marked(&command, false, DEADLINE, trace.marks()).await)?.push()
+                let done = self.replica.execute_marked(&command, false, DEADLINE, trace.marks()).await;
+                let answer = self.run(done)?.push();
+                if matches!(&answer, Ok(PushReply::Copied { copied, .. }) if copied.cursor == wanted) {
+                    self.rows_taken.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                answer
             }
             PushRequest::Activate { shard, config, after, rows, end, .. } => {
                 trace.about(shard);
@@ -52,8 +59,14 @@ impl Service {
                 check_chunk(&rows, params)?;
                 check::cursor(&after, params).map_err(KvRefusal::Malformed)?;
                 check::last(shard, params, &rows).map_err(KvRefusal::Malformed)?;
+                let count = rows.len();
                 let command = Command::Activate { shard, config, after, rows, end };
-                self.run(self.replica.execute_marked(&command, true, DEADLINE, trace.marks()).await)?.push()
+                let done = self.replica.execute_marked(&command, true, DEADLINE, trace.marks()).await;
+                let answer = self.run(done)?.push();
+                if matches!(answer, Ok(PushReply::Done { .. })) {
+                    self.rows_taken.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                answer
             }
         }
     }

@@ -1,11 +1,13 @@
 //! What a replica shows of itself.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clerk::api::status::KvStatus;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host::{Measures, Observed, Shown};
+use host::{Measures, Moves, Observed, Shown};
+use raft::rsm::Measured;
 use raft::storage::Table;
 
 use super::Service;
@@ -31,6 +33,25 @@ impl Observed for Service {
 
     fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    fn replica_measured(&self) -> Measured {
+        self.replica.measured()
+    }
+
+    fn moves(&self) -> Option<Moves> {
+        let (adopted, dirty_rows) = {
+            let standing = self.standing.borrow();
+            (standing.config, standing.changes.rows() as u64)
+        };
+        let newest = self.knowledge.borrow().newest.as_ref().map(|newest| newest.num);
+        Some(Moves {
+            newest: newest.max(adopted).unwrap_or_default(),
+            rows_out: self.progress.rows_sent(),
+            rows_in: self.rows_taken.load(Ordering::Relaxed),
+            stalled: self.progress.stalled(),
+            dirty_rows,
+        })
     }
 
     fn since_last_tick(&self) -> Duration {

@@ -40,6 +40,12 @@ async fn log_of_40(
     (log, kept)
 }
 
+/// Bytes of the log files in a directory.
+fn log_bytes(directory: &Path) -> u64 {
+    let logs = names(directory).into_iter().filter(|name| name.ends_with(".log"));
+    logs.map(|name| directory.join(name).metadata().unwrap().len()).sum()
+}
+
 /// All entries after `prev`, read piece by piece.
 fn all_after(kept: &dyn Kept, prev: u64, to: u64) -> Option<Vec<Entry>> {
     let mut found: Vec<Entry> = Vec::new();
@@ -102,6 +108,7 @@ async fn what_is_not_wanted_any_more_goes_without_another_save() {
     let root = tempfile::tempdir().unwrap();
     let (mut log, kept) = log_of_40(root.path(), &short(), 1, 40).await;
     let before = names(root.path()).len();
+    let bytes_before = kept.file_bytes();
     kept.keep_from(Index::NEVER);
     for _ in 0..100 {
         // Nothing is removed while a file is being made, which takes time.
@@ -109,6 +116,12 @@ async fn what_is_not_wanted_any_more_goes_without_another_save() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert!(names(root.path()).len() < before - 8, "{before} files before");
+    assert!(kept.file_bytes() < bytes_before);
+    assert_eq!(kept.file_bytes(), log_bytes(root.path()));
+    drop(log);
+    let mut log = open_log(root.path(), &short()).unwrap();
+    log.load().unwrap();
+    assert_eq!(log.kept().file_bytes(), log_bytes(root.path()), "after a restart");
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ pub(super) struct Shelf {
     first: AtomicU64,
     table_bytes: AtomicU64,
     bytes_max: AtomicU64,
+    file_bytes: AtomicU64,
     volumes: Mutex<Vec<Volume>>,
     open: Mutex<Open>,
 }
@@ -52,14 +53,19 @@ struct Open {
 impl Shelf {
     pub(super) fn new(path: PathBuf, salt: u64) -> Self {
         let (wanted, first) = (AtomicU64::new(Index::NEVER.0), AtomicU64::new(Index::NEVER.0));
-        let (table_bytes, bytes_max) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (table_bytes, bytes_max, file_bytes) = Default::default();
         let (volumes, open) = (Mutex::default(), Mutex::default());
-        Self { path, salt, wanted, first, table_bytes, bytes_max, volumes, open }
+        Self { path, salt, wanted, first, table_bytes, bytes_max, file_bytes, volumes, open }
     }
 
     /// The log is made of these files now.
     pub(super) fn set_volumes(&self, volumes: Vec<Volume>) {
         *lock(&self.volumes) = volumes;
+    }
+
+    /// All files of the log have so many bytes now.
+    pub(super) fn set_file_bytes(&self, bytes: u64) {
+        self.file_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// All entries from here on are there; before, some may not be.
@@ -140,6 +146,10 @@ impl Kept for Shelf {
 
     fn bytes_max(&self) -> u64 {
         self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Relaxed)
     }
 
     fn first(&self) -> Index {

@@ -61,6 +61,7 @@ impl Wal {
         }
         manifest.write(&self.path)?;
         self.manifest = manifest;
+        self.shelf.set_file_bytes(self.manifest.bytes());
         // A file that cannot be removed is named nowhere: the next start removes it.
         self.leaving.drain(..count).try_for_each(|file| fs::remove_file(self.path.join(name(file.number))))
     }

@@ -1,5 +1,7 @@
 //! Rows on their way from group to group.
 
+use host::{Moves, Observed as _};
+
 use super::*;
 
 /// Group A serves everything, with `count` rows of 100 kB in one shard; what is sent of it is watched.
@@ -74,6 +76,32 @@ async fn a_busy_receiver_is_sent_one_chunk_at_a_time_with_pauses() {
     // Another one every ten milliseconds at most, after those that were in flight.
     assert!(refused.is_some_and(|refused| refused <= CHUNKS_UNDER_WAY + 100), "{refused:?} refused");
     all_arrived(&world, 2 * CHUNKS).await;
+}
+
+/// What the metrics of a group say of shards that move.
+fn moves(world: &World, group: GroupId) -> Moves {
+    world.service(group).moves().expect("a group has shards")
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_are_counted_at_both_ends_and_a_move_that_gets_nowhere_is_seen() {
+    let world = a_large_shard(10).await;
+    world.installs(|installs| installs.busy = true);
+    world.publish([Some(B); 4]);
+    clock::sleep(Duration::from_secs(20)).await;
+    world.ask(A, large(77, Some(Bytes::from_static(b"x")))).await.expect("written");
+    let stuck = moves(&world, A);
+    assert_eq!((stuck.newest, stuck.dirty_rows), (ConfigNum(2), 2), "the value, and the shard's counters");
+    assert!(stuck.stalled > Duration::from_secs(15), "{stuck:?}");
+    assert!(stuck.rows_out < 10 && moves(&world, B).stalled.is_zero(), "{stuck:?}");
+
+    world.installs(|installs| installs.busy = false);
+    all_arrived(&world, 10).await;
+    let (from, to) = (moves(&world, A), moves(&world, B));
+    // The shards' own rows travel, too.
+    assert!(from.rows_out >= 11 && from.rows_out == to.rows_in, "{from:?} {to:?}");
+    assert_eq!((from.stalled, from.dirty_rows), (Duration::ZERO, 0));
+    assert_eq!((from.rows_in, to.rows_out), (0, 0));
 }
 
 /// A second is lost for each question to a server whose disk hangs.
