@@ -27,8 +27,8 @@ fn events_are_objects_of_json_and_the_level_is_what_was_set_last() {
     assert!(first["timestamp"].as_str().unwrap().ends_with('Z'), "{first}");
     assert_eq!(lines(&path).len(), 1);
 
-    let write = || tracing::debug!(target: "raft::rsm", "seen");
-    for (level, is_seen) in [("raft=debug,info", true), ("raft=info,debug", false), ("debug", true)] {
+    let write = || tracing::debug!(target: "host::serve", "seen");
+    for (level, is_seen) in [("host=debug,info", true), ("host=info,debug", false), ("debug", true)] {
         process::set_log_level(level).unwrap();
         let before = lines(&path).len();
         write();

@@ -156,7 +156,7 @@ pub(crate) enum Verb {
     Slow,
     /// Prints the level of servers' logs, or sets it until they start again.
     #[command(
-        after_help = "Examples:\n  clerk log-level\n  clerk log-level 101.2 raft=debug,info\n  clerk log-level all info"
+        after_help = "Examples:\n  clerk log-level\n  clerk log-level 101.2 shardkv=debug,info\n  clerk log-level all info"
     )]
     LogLevel(LogLevel),
     /// Shows the cluster live in this terminal: what is wrong, who leads, how fast it is, what moves. Not

@@ -121,7 +121,7 @@ async fn live(context: &Context) -> Result<(), Failure> {
 /// The next keys. A keyboard that is closed has none, ever.
 async fn next(typed: &mut mpsc::Receiver<Vec<u8>>, decoder: &mut Decoder) -> Vec<Key> {
     let bytes = if decoder.is_amid() {
-        match tokio::time::timeout(ESCAPE_MAX, typed.recv()).await {
+        match clock::timeout(ESCAPE_MAX, typed.recv()).await {
             Ok(bytes) => bytes,
             Err(_) => return decoder.end(),
         }
