@@ -25,7 +25,7 @@ MEASURE_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $
 COMPARE_OPTIONS = $(MEASURE_OPTIONS) $(if $(STORES),--stores $(STORES)) $(if $(POINTS),--points $(POINTS)) \
   $(if $(JSON),--json $(JSON))
 
-.PHONY: help setup build demo mapreduce test check fix deny ops-check docs dist up down sim grade model mutants big-move move-under-load catch-up crowd measures compare bench bench-growth
+.PHONY: help setup build demo mapreduce test check fix deny ops-check page-test docs dist up down sim grade model mutants big-move move-under-load catch-up crowd measures compare bench bench-growth
 
 help: ## Lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ deny: ## Licences, bans, sources and advisories of the dependencies; installs ca
 
 ops-check: build ## Judges the alert rules, and the metrics that real servers show; installs promtool when it is missing
 	@scripts/ops-check
+
+page-test: build ## Checks the live page in a browser, on made-up and on real clusters; installs Chromium when it is missing
+	@scripts/page-test
+	@scripts/page-test --cluster bin/clerk
 
 docs: ## Builds the pages as a book in target/book/html and checks its links; installs mdbook when it is missing
 	@scripts/docs

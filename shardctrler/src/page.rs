@@ -2,11 +2,11 @@
 //! HTTP port (docs/operations.md).
 //!
 //! A controller looks at the whole cluster only while somebody watches, once a second, and all watchers
-//! share what it saw ([`watching`]). It asks the servers as any client does, over connections of its
+//! share what it saw (`watching`). It asks the servers as any client does, over connections of its
 //! own, on the thread of the HTTP port: the thread that drives the replica takes no part.
 //!
 //! Changes are asked for as JSON and made by the code of the command line. A plan is free. To make one
-//! a request must carry the admin token ([`token`]), come from the page itself if it comes from a page,
+//! a request must carry the admin token (`token`), come from the page itself if it comes from a page,
 //! and be JSON, which no form of another site can send.
 //!
 //! Left out on purpose: users and their rights, and starting or stopping processes.

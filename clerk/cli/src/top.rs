@@ -5,8 +5,8 @@
 //! obeyed at once, also while a server hangs. Where nobody looks on (a pipe, a file) it prints one frame
 //! and ends.
 //!
-//! [`frame`] makes lines out of a document, of [`line`]s and [`table`]s; [`keys`] says what was typed;
-//! [`screen`] is the terminal.
+//! `frame` makes lines out of a document, of `line`s and `table`s; `keys` says what was typed;
+//! `screen` is the terminal.
 //!
 //! Left out on purpose: changes. They have verbs, and the page.
 

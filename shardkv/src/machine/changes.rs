@@ -6,7 +6,7 @@
 //! first, and `since` becomes the newest that went. A copy that does not have the changes up to
 //! `since` starts over (correctness rule 38).
 //!
-//! [`Noting`] is the only way for a command to the rows, so no change is left out.
+//! `Noting` is the only way for a command to the rows, so no change is left out.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use raft::types::Index;
 
 use crate::machine::rows;
 
-/// Rows of one shard, their bytes, and bytes of all shards, as [`cost`] counts them.
+/// Rows of one shard, their bytes, and bytes of all shards, as `cost` counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Rows of one shard.

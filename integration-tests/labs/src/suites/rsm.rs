@@ -3,7 +3,7 @@
 //!
 //! `Inc` counts and answers with the count, `Null` does nothing, and no `Dec` may ever reach the
 //! machine: it is only sent to a leader that cannot commit it. The labs' Submit is
-//! [`Replica::execute`] without a deadline; that of the helper `one_partition` tries servers for
+//! `Replica::execute` without a deadline; that of the helper `one_partition` tries servers for
 //! ten seconds.
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! The labs' apps that watch or disturb the workers which run them, and an app that panics.
 //!
-//! They sleep by [`base::clock`] and know their worker only as a [`Host`], so they run in virtual time, too. On real
+//! They sleep by [`base::clock`] and know their worker only as a `Host`, so they run in virtual time, too. On real
 //! processes they are apps of the program `mr-trials`, which is `mr` with them in its table.
 
 use std::path::{Path, PathBuf};
